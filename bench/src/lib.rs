@@ -1,0 +1,1 @@
+//! Measurements at every level, and the report.

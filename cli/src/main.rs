@@ -1,0 +1,2 @@
+//! The `isolab` command: parse, call a library, print.
+fn main() {}

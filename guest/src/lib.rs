@@ -1,0 +1,1 @@
+//! What runs inside a guest: init, initramfs, guest kernels.

@@ -1,0 +1,1 @@
+//! OCI images: store, root filesystems.

@@ -1,0 +1,1 @@
+//! The four levels of isolation behind one trait.

@@ -1,0 +1,5 @@
+//! What stands behind a device on the host: shared by the virtio and the emulated front ends, so
+//! that a comparison of the two measures the front end only.
+
+pub mod disk;
+pub mod net;

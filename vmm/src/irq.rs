@@ -1,0 +1,30 @@
+//! The way back: how a device interrupts the guest.
+//!
+//! Devices hold these traits, not KVM handles, so they are tested without /dev/kvm.
+
+use std::sync::Arc;
+
+/// One wire to the interrupt controllers (an ISA line, a PCI INTx pin, an IOAPIC input).
+pub trait InterruptLine: Send + Sync {
+    /// Level-triggered: drives the wire. Idempotent.
+    fn set(&self, asserted: bool);
+
+    /// Edge-triggered: one pulse.
+    fn pulse(&self) {
+        self.set(true);
+        self.set(false);
+    }
+}
+
+/// An [`InterruptLine`] that a device owns a share of.
+pub type IrqLine = Arc<dyn InterruptLine>;
+
+/// How a virtio device tells its driver that something happened; the transport decides whether
+/// that is an MSI-X message, an INTx level or an edge (virtio 1.2, 4.1.4.5 and 4.2.2).
+pub trait VirtioInterrupt: Send + Sync {
+    /// Buffers of queue `queue` were used.
+    fn used_buffers(&self, queue: u16);
+
+    /// The device configuration changed, or the device needs a reset (virtio 1.2, 2.1.2).
+    fn configuration_changed(&self);
+}
