@@ -25,6 +25,10 @@ pub trait VirtioInterrupt: Send + Sync {
     /// Buffers of queue `queue` were used.
     fn used_buffers(&self, queue: u16);
 
-    /// The device configuration changed, or the device needs a reset (virtio 1.2, 2.1.2).
+    /// The device configuration changed.
     fn configuration_changed(&self);
+
+    /// The driver did something the device cannot go on from: sets DEVICE_NEEDS_RESET and
+    /// notifies the driver (virtio 1.2, 2.1.2).
+    fn device_needs_reset(&self);
 }

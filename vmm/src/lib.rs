@@ -7,3 +7,4 @@ pub mod backend;
 pub mod bus;
 pub mod irq;
 pub mod memory;
+pub mod virtio;

@@ -1,0 +1,92 @@
+//! virtio 1.2 devices: what a device shows its transport (PCI or MMIO), and what the transport
+//! hands the device when the driver is ready.
+
+use std::sync::Arc;
+
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::irq::VirtioInterrupt;
+use crate::memory::GuestRam;
+
+/// A virtqueue the driver has set up, given to the device for as long as it is active.
+pub struct ActiveQueue {
+    /// The queue's number.
+    pub index: u16,
+    /// Rings and size, already validated against guest RAM. Owned by the device's thread.
+    pub queue: Queue,
+    /// Readable when the driver notified the queue (an ioeventfd).
+    pub notify: EventFd,
+}
+
+/// Everything a device needs to work, handed over when the driver sets DRIVER_OK
+/// (virtio 1.2, 3.1.1).
+pub struct Activation {
+    /// Where the queues and buffers are.
+    pub memory: GuestRam,
+    /// Features that both sides agreed on, VIRTIO_F_VERSION_1 always among them.
+    pub features: u64,
+    /// The queues the driver enabled, in order of their numbers.
+    pub queues: Vec<ActiveQueue>,
+    /// How to reach the driver.
+    pub interrupt: Arc<dyn VirtioInterrupt>,
+}
+
+/// Why a device could not start working; the transport marks it DEVICE_NEEDS_RESET.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The driver left out a queue that the device cannot do without.
+    #[error("{device}: the driver did not enable queue {queue}")]
+    MissingQueue {
+        /// The device's name.
+        device: &'static str,
+        /// The queue's number.
+        queue: u16,
+    },
+    /// The host refused something.
+    #[error("{device}: {action}")]
+    Host {
+        /// The device's name.
+        device: &'static str,
+        /// What was attempted.
+        action: &'static str,
+        /// The host's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// One virtio device, independent of its transport.
+///
+/// The transport calls these from vCPU threads, under its lock, so none may block on the guest.
+/// The work is done on threads that [`VirtioDevice::activate`] starts and
+/// [`VirtioDevice::reset`] stops and joins.
+pub trait VirtioDevice: Send {
+    /// The device's name in statistics and errors, for example `virtio-blk`.
+    fn name(&self) -> &'static str;
+
+    /// virtio 1.2, chapter 5: 1 network, 2 block, 3 console, 4 entropy, 5 balloon, 19 socket.
+    fn device_type(&self) -> u32;
+
+    /// The largest size of each queue; the length is the number of queues. Powers of two.
+    fn queue_sizes(&self) -> Vec<u16>;
+
+    /// The features offered. The transport adds nothing, so VIRTIO_F_VERSION_1,
+    /// RING_INDIRECT_DESC and RING_EVENT_IDX are in here.
+    fn device_features(&self) -> u64;
+
+    /// Reads the device configuration. Beyond its end `data` stays untouched (zeroes).
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Writes the device configuration; read-only fields ignore it.
+    fn write_config(&mut self, offset: u64, data: &[u8]);
+
+    /// The driver is ready: take the queues and start.
+    ///
+    /// # Errors
+    /// [`ActivateError`]; the device is then as after a reset.
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
+
+    /// The driver reset the device: stop, and forget everything negotiated.
+    fn reset(&mut self);
+}
