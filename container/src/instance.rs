@@ -110,6 +110,8 @@ impl Instance {
             cgroup,
             _state: state,
         };
+        // The child has copies; ours would keep the other ends from seeing end-of-file.
+        instance.plan.stdio.close();
         if let Some(id_maps) = id_maps {
             id_maps.write(pid)?;
             instance.tell(Command::Mapped)?;

@@ -103,13 +103,13 @@ fn candidates(command: &str, env: &[String]) -> Vec<String> {
 /// Child: default dispositions and an empty mask, as a program expects to find them. Handlers reset by themselves at
 /// execve, ignored signals (Rust ignores SIGPIPE) do not.
 pub(crate) fn reset_signals() -> Result<(), Failure> {
-    for number in 1..=64 {
-        // SAFETY: an all-zero sigaction is SIG_DFL with no flags and an empty mask. The C library refuses the two
-        // real-time signals it keeps for itself, and the kernel SIGKILL and SIGSTOP; none of them can be ignored.
-        unsafe {
-            let default: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(number, &raw const default, ptr::null_mut());
-        }
+    // The raw call, because the C library refuses the two real-time signals that it keeps for itself, and a caller
+    // may have left those ignored as well.
+    let default = [0u64; 4];
+    for number in 1..=64u32 {
+        // SAFETY: on 64-bit Linux the kernel's sigaction is four words (handler, flags, restorer, an 8-byte mask) and
+        // all zeros is SIG_DFL. SIGKILL and SIGSTOP are refused, and cannot be ignored either.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), ptr::null_mut::<u64>(), 8usize) };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|errno| Failure {
         step: Step::Signals,

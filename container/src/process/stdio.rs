@@ -15,6 +15,11 @@ impl StdioPlan {
         Ok(StdioPlan([open(stdio.stdin)?, open(stdio.stdout)?, open(stdio.stderr)?]))
     }
 
+    /// Drops the descriptors, once the child has its copies.
+    pub(crate) fn close(&mut self) {
+        self.0 = [None, None, None];
+    }
+
     /// The descriptors that the child needs until it has called [`StdioPlan::apply`].
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         self.0.iter().flatten().map(AsRawFd::as_raw_fd)
