@@ -45,7 +45,8 @@ fn signals_kill_it_and_dropping_leaves_nothing() {
     process.signal(Signal::SIGTERM).unwrap();
     assert_eq!(process.wait().unwrap().code(), 143);
     process.remove().unwrap();
-    let mut process = HostProcess::create(fixture.host_config(&["sh", "-c", "sleep 1000 & wait"])).unwrap();
+    let mut process =
+        HostProcess::create(fixture.host_config(&["sh", "-c", "sleep 1000 & wait"])).unwrap();
     process.start().unwrap();
     let cgroups = process.cgroup_directories();
     drop(process);

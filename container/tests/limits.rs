@@ -43,7 +43,9 @@ fn limits_are_in_the_control_files() {
     let read = |names: [&str; 2]| {
         let directories = container.cgroup_directories();
         let mut files = directories.iter().flat_map(|dir| names.map(|name| dir.join(name)));
-        let file = files.find(|file| file.exists()).unwrap_or_else(|| panic!("no {names:?} in {directories:?}"));
+        let file = files
+            .find(|file| file.exists())
+            .unwrap_or_else(|| panic!("no {names:?} in {directories:?}"));
         fs::read_to_string(file).unwrap().trim().to_owned()
     };
     assert_eq!(read(["memory.max", "memory.limit_in_bytes"]), (64 << 20).to_string());
@@ -56,7 +58,8 @@ fn limits_are_in_the_control_files() {
 #[test]
 fn stats_tell_what_was_used() {
     let fixture = limited(Limits { memory_bytes: Some(256 << 20), ..Limits::default() });
-    let mut config = fixture.config(&["sh", "-c", "dd if=/dev/zero of=/dev/null bs=20M count=3 2>/dev/null"]);
+    let mut config =
+        fixture.config(&["sh", "-c", "dd if=/dev/zero of=/dev/null bs=20M count=3 2>/dev/null"]);
     let output = capture(&mut config.stdio);
     let mut container = Container::create(config).unwrap();
     container.start().unwrap();
@@ -86,10 +89,12 @@ fn a_cgroup_path_out_of_the_tree_and_a_bad_value_are_refused_and_leave_nothing()
     let mut config = fixture.config(&["true"]);
     let id = config.id.clone();
     let resources = config.spec.linux_mut().as_mut().unwrap().resources_mut().as_mut().unwrap();
-    let cpu = isolab_container::oci::LinuxCpuBuilder::default().quota(1).period(1u64).build().unwrap();
+    let cpu =
+        isolab_container::oci::LinuxCpuBuilder::default().quota(1).period(1u64).build().unwrap();
     resources.set_cpu(Some(cpu));
     let error = Container::create(config).unwrap_err();
     assert!(matches!(error, Error::Cgroup(CgroupError::Refused { .. })), "{error}");
-    let found = std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", &id]).output().unwrap();
+    let found =
+        std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", &id]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }

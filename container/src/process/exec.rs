@@ -109,7 +109,15 @@ pub(crate) fn reset_signals() -> Result<(), Failure> {
     for number in 1..=64u32 {
         // SAFETY: on 64-bit Linux the kernel's sigaction is four words (handler, flags, restorer, an 8-byte mask) and
         // all zeros is SIG_DFL. SIGKILL and SIGSTOP are refused, and cannot be ignored either.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), ptr::null_mut::<u64>(), 8usize) };
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                ptr::null_mut::<u64>(),
+                8usize,
+            )
+        };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|errno| Failure {
         step: Step::Signals,
