@@ -1,5 +1,6 @@
 //! What the tests share: a busybox root filesystem, and ways to run something in it.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, Error, ExitStatus, HostProcess, HostProcessConfig,
