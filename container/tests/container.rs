@@ -1,5 +1,7 @@
 //! Real containers: what the process inside sees, and what is left outside. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
+
 mod support;
 
 use isolab_container::{

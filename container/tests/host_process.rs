@@ -1,5 +1,7 @@
 //! The baseline: a plain process in another root behaves as a container does, without the isolation. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
+
 mod support;
 
 use isolab_container::{HostProcess, RootFilesystem, Signal};

@@ -1,5 +1,7 @@
 //! Cgroups: limits that bind, figures that are read, trees that cannot be written. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
+
 mod support;
 
 use isolab_container::{CgroupError, Container, Error, ExitStatus, Limits, Signal};

@@ -1,5 +1,6 @@
 //! Containers of a caller who is not root, and cgroup trees that cannot be written. Starts as root, which makes the
 //! fixture, and runs this same test binary again as `nobody`.
+#![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
 mod support;
 

@@ -133,10 +133,10 @@ pub fn run_host(mut config: HostProcessConfig) -> Result<Outcome, Error> {
 
 /// Leads stdout and stderr into a pipe and returns its reading end.
 pub fn capture(stdio: &mut Stdio) -> OwnedFd {
-    let (reader, writer) = std::io::pipe().unwrap();
-    stdio.stdout = Stream::Descriptor(writer.try_clone().unwrap().into());
-    stdio.stderr = Stream::Descriptor(writer.into());
-    reader.into()
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+    stdio.stdout = Stream::Descriptor(writer.try_clone().unwrap());
+    stdio.stderr = Stream::Descriptor(writer);
+    reader
 }
 
 pub fn read_all(fd: OwnedFd) -> String {
