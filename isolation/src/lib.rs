@@ -1,1 +1,6 @@
 //! The four levels of isolation behind one trait.
+
+pub mod host;
+mod level;
+
+pub use level::{Level, UnknownLevel};

@@ -45,11 +45,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether kernel-mode code ran far too slowly to be run by a processor.
+    pub fn kernel_mode_is_interpreted(&self) -> bool {
+        self.kernel_mode_mips.is_some_and(|mips| mips * 1e6 < SLOWEST_USABLE)
+    }
+
     /// Why this KVM cannot run a guest kernel, or `None` when it can.
     pub fn fault(&self) -> Option<String> {
         let mut faults = Vec::new();
         match self.kernel_mode_mips {
-            Some(mips) if mips * 1e6 < SLOWEST_USABLE => {
+            Some(mips) if self.kernel_mode_is_interpreted() => {
                 faults.push(format!("it interprets kernel-mode code ({mips:.1} MIPS)"));
             }
             None => faults.push("kernel-mode code does not run".to_owned()),
