@@ -2,5 +2,6 @@
 
 pub mod host;
 mod level;
+pub mod timeline;
 
 pub use level::{Level, UnknownLevel};
