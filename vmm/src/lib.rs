@@ -17,4 +17,5 @@ pub mod memory;
 pub mod stats;
 pub mod timeline;
 pub mod vcpu;
+pub mod probe;
 pub mod virtio;
