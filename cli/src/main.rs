@@ -1,7 +1,10 @@
 //! The `isolab` command: parse, call a library, print.
 
 mod check;
+mod console;
 mod format;
+mod signals;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -18,11 +21,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Args),
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::run(&args),
+        Command::Vm(vm) => vm::run(vm),
     };
     result.unwrap_or_else(|error| {
         eprintln!("isolab: {error:#}");
