@@ -3,6 +3,7 @@
 mod check;
 mod console;
 mod format;
+mod image;
 mod signals;
 mod vm;
 
@@ -21,12 +22,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Check(check::Args),
+    Image(image::Image),
     Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Check(args) => check::run(&args),
+        Command::Image(image) => image::run(image),
         Command::Vm(vm) => vm::run(vm),
     };
     result.unwrap_or_else(|error| {
