@@ -11,6 +11,7 @@ use isolab_vmm::boot::kernel::Kernel;
 use isolab_vmm::boot::kernel_cache::KernelCache;
 use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
 use isolab_vmm::machine::{Exit, Machine};
+use isolab_vmm::teardown;
 
 use crate::console::{self, Console};
 use crate::format::{Format, parse_size};
@@ -147,8 +148,7 @@ fn run_machine(options: Run) -> Result<ExitCode> {
     drop(console);
     let exit = exit?;
     report(&options, &exit, timings)?;
-    // Without unwinding: closing the VM takes the kernel tens of milliseconds.
-    std::process::exit(0);
+    teardown::exit_now(0)
 }
 
 fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod memory;
 pub mod probe;
 pub mod stats;
+pub mod teardown;
 pub mod timeline;
 pub mod vcpu;
 pub mod virtio;

@@ -82,7 +82,7 @@ pub struct Exit {
 /// A machine that is ready to run, running, or has run.
 ///
 /// Dropping it makes the kernel tear the VM down, which takes tens of milliseconds: report the
-/// [`Exit`] first.
+/// [`Exit`] first, or leave by [`crate::teardown::exit_now`].
 pub struct Machine {
     control: Control,
     recorder: Recorder,
@@ -133,11 +133,21 @@ impl Machine {
         let host_cpuid = HostCpuid::read(&kvm)?;
         check_host_limits(&config, &kvm, &host_cpuid)?;
         let ram = memory::allocate(config.memory)?;
+        Self::assemble(config, &kvm, &host_cpuid, recorder, ram.clone())
+            .inspect_err(|_| memory::release(&ram))
+    }
 
+    fn assemble(
+        config: MachineConfig,
+        kvm: &Kvm,
+        host_cpuid: &HostCpuid,
+        recorder: Recorder,
+        ram: GuestRam,
+    ) -> Result<Self, Error> {
         // KVM_CREATE_VM mostly waits for a kernel thread, so the kernel is loaded meanwhile.
         let (vm, kernel) = thread::scope(|scope| {
-            let creator = scope
-                .spawn(|| create_vm(&kvm, &ram).inspect(|_| recorder.record(Event::VmCreated)));
+            let creator =
+                scope.spawn(|| create_vm(kvm, &ram).inspect(|_| recorder.record(Event::VmCreated)));
             let kernel = load(&config, &ram, &recorder);
             (creator.join(), kernel)
         });
