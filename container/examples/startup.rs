@@ -20,7 +20,13 @@ fn main() -> Outcome<()> {
     let rounds: u32 = arguments.next().map_or(Ok(40), |rounds| rounds.parse())?;
     let bundle = tempfile::tempdir()?;
     make_bundle(bundle.path(), Path::new(&busybox))?;
-    let peers: Vec<&str> = ["runc", "crun"].into_iter().filter(|peer| installed(peer)).collect();
+    let mut peers = Vec::new();
+    for peer in ["runc", "crun"].into_iter().filter(|peer| installed(peer)) {
+        match run_peer(peer, &format!("probe-{}", std::process::id()), bundle.path()) {
+            Ok(()) => peers.push(peer),
+            Err(error) => println!("left out: {error}"),
+        }
+    }
     let mut samples = vec![("isolab (library)", Vec::new())];
     samples.extend(peers.iter().map(|peer| (*peer, Vec::new())));
     for round in 0..rounds {
