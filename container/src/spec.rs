@@ -168,10 +168,11 @@ fn default_mounts(rootless: bool) -> Vec<Mount> {
             mount.set_options(Some(["nosuid", "noexec", "nodev"].map(String::from).to_vec()));
         }
         // Group 5 (tty) has no mapping in a rootless user namespace, and the kernel refuses unmapped ids.
-        if rootless && mount.destination() == Path::new("/dev/pts") {
-            if let Some(options) = mount.options_mut() {
-                options.retain(|option| !option.starts_with("gid="));
-            }
+        if rootless
+            && mount.destination() == Path::new("/dev/pts")
+            && let Some(options) = mount.options_mut()
+        {
+            options.retain(|option| !option.starts_with("gid="));
         }
     }
     mounts

@@ -254,10 +254,10 @@ fn first_limit(resources: &LinuxResources) -> Option<&'static str> {
 /// The controllers that `resources` needs.
 fn limits(resources: &LinuxResources) -> Vec<&'static str> {
     let mut controllers = Vec::new();
-    if let Some(memory) = resources.memory() {
-        if memory.limit().or(memory.swap()).or(memory.reservation()).is_some() {
-            controllers.push("memory");
-        }
+    if let Some(memory) = resources.memory()
+        && memory.limit().or(memory.swap()).or(memory.reservation()).is_some()
+    {
+        controllers.push("memory");
     }
     if let Some(cpu) = resources.cpu() {
         if cpu.quota().is_some() || cpu.shares().is_some() || cpu.period().is_some() {
