@@ -336,7 +336,7 @@ fn extract(
     })?;
     let vmlinux = decompress(compression, payload)
         .map_err(|source| KernelError::Decompress { path: path.to_owned(), source })?;
-    if let Some(Ok(cached)) = cache.map(|cache| cache.store(file, &image, &vmlinux)) {
+    if let Some(Ok(cached)) = cache.map(|cache| cache.store(file, &vmlinux)) {
         return Ok(cached);
     }
     in_memory(&vmlinux).map_err(read)
