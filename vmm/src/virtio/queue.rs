@@ -109,6 +109,12 @@ impl DeviceQueue {
         self.notify.as_raw_fd()
     }
 
+    /// Makes the queue's own thread come back as if the driver had notified.
+    pub fn notify_self(&self) {
+        // Fails only if the counter is full, and then it is readable.
+        let _ = self.notify.write(1);
+    }
+
     /// Takes the next chain; `None` when the driver has offered no more, or when as many are in
     /// flight as the ring has entries, which no driver that keeps the rules reaches.
     ///
