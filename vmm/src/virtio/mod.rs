@@ -3,7 +3,9 @@
 
 pub mod block;
 pub mod chain;
+pub mod console;
 pub mod queue;
+pub mod rng;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;

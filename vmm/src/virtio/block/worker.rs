@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::request::{Request, Status, Work};
-use crate::backend::disk::{DiskCompletion, DiskEngine};
+use crate::backend::disk::{DiskCompletion, DiskEngine, DiskOperation};
 use crate::rate_limit::RateLimiter;
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
 use crate::virtio::worker::{EventHandler, EventSources, Flow};
@@ -156,8 +156,7 @@ impl BlockQueue {
             Work::Disk(parts) => parts,
         };
         pending.parts = parts.len();
-        pending.reads =
-            parts.iter().any(|part| part.operation == crate::backend::disk::DiskOperation::Read);
+        pending.reads = parts.iter().any(|part| part.operation == DiskOperation::Read);
         self.outstanding += parts.len();
         let index = match self.free.pop() {
             Some(index) => index,
@@ -237,22 +236,13 @@ impl EventHandler for BlockQueue {
     }
 
     fn start(&mut self, _sources: &EventSources) -> Flow {
-        self.flow()
+        Flow::from(self.run())
     }
 
     fn handle(&mut self, token: u32, _events: EventSet, _sources: &EventSources) -> Flow {
         if token == NOTIFIED {
             self.queue.counters().notification();
         }
-        self.flow()
-    }
-}
-
-impl BlockQueue {
-    fn flow(&mut self) -> Flow {
-        match self.run() {
-            Ok(()) => Flow::Continue,
-            Err(BrokenQueue { .. }) => Flow::Stop,
-        }
+        Flow::from(self.run())
     }
 }
