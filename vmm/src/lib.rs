@@ -15,6 +15,7 @@ pub mod kvm;
 pub mod machine;
 pub mod memory;
 pub mod probe;
+pub mod rate_limit;
 pub mod stats;
 pub mod teardown;
 pub mod timeline;
