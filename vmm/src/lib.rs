@@ -7,4 +7,5 @@ pub mod backend;
 pub mod bus;
 pub mod irq;
 pub mod memory;
+pub mod pci;
 pub mod virtio;
