@@ -1,6 +1,8 @@
 //! virtio 1.2 devices: what a device shows its transport (PCI or MMIO), and what the transport
 //! hands the device when the driver is ready.
 
+pub mod transport;
+
 use std::sync::Arc;
 
 use virtio_queue::Queue;
