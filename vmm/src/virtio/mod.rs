@@ -9,7 +9,6 @@ pub(crate) mod testing;
 pub mod transport;
 pub mod worker;
 
-
 use std::sync::Arc;
 
 use virtio_queue::Queue;
