@@ -2,6 +2,7 @@
 //! hands the device when the driver is ready.
 
 pub mod chain;
+pub mod net;
 pub mod queue;
 pub mod stats;
 #[cfg(test)]
