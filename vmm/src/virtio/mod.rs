@@ -8,6 +8,7 @@ pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transport;
+pub mod vsock;
 pub mod worker;
 
 use std::sync::Arc;
