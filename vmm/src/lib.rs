@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod bus;
+pub mod emulated;
 pub mod irq;
 pub mod memory;
 pub mod virtio;
