@@ -1,5 +1,6 @@
 //! The emulated device set: a PC that an operating system knows from the 1990s.
 
+pub mod e1000;
 pub mod ide;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Stand-ins for the host in unit tests of emulated devices.
 
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::backend::disk::{DiskCompletion, DiskEngine, DiskOperation, DiskRequest};
+use crate::backend::net::NetBackend;
 use crate::irq::InterruptLine;
 use crate::memory::GuestRam;
 
@@ -121,4 +123,59 @@ impl DiskEngine for MemoryDisk {
 /// Guest RAM of `length` bytes from address 0 on.
 pub fn ram(length: usize) -> GuestRam {
     GuestRam::from_ranges(&[(GuestAddress(0), length)]).unwrap()
+}
+
+/// Both ends of a network: what the device sent, and what it is to receive.
+#[derive(Clone)]
+pub struct Network {
+    pub sent: Arc<Mutex<Vec<Vec<u8>>>>,
+    to_receive: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    event: Arc<EventFd>,
+}
+
+impl Network {
+    pub fn new() -> Self {
+        let event = EventFd::new(EFD_NONBLOCK).unwrap();
+        Self { sent: Arc::default(), to_receive: Arc::default(), event: Arc::new(event) }
+    }
+
+    /// Lets the device receive `frame`, its virtio header in front.
+    pub fn deliver(&self, frame: Vec<u8>) {
+        self.to_receive.lock().unwrap().push_back(frame);
+        self.event.write(1).unwrap();
+    }
+
+    pub fn take_sent(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.sent.lock().unwrap())
+    }
+}
+
+impl NetBackend for Network {
+    fn send(&mut self, frame: &[IoSlice<'_>]) -> io::Result<usize> {
+        let frame: Vec<u8> = frame.iter().flat_map(|part| part.iter().copied()).collect();
+        let length = frame.len();
+        self.sent.lock().unwrap().push(frame);
+        Ok(length)
+    }
+
+    fn receive(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let _ = self.event.read();
+        let mut frames = self.to_receive.lock().unwrap();
+        let frame = frames.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+        let mut rest = &frame[..];
+        for buffer in buffers {
+            let length = rest.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&rest[..length]);
+            rest = &rest[length..];
+        }
+        Ok(frame.len() - rest.len())
+    }
+
+    fn set_offloads(&mut self, _tun_flags: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn event(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
 }
