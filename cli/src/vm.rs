@@ -113,7 +113,11 @@ fn run_machine(options: Run) -> Result<ExitCode> {
         },
         tables: if options.mp_tables { FirmwareTables::Mp } else { FirmwareTables::Acpi },
         serial: [
-            Some(SerialPort { output: Box::new(console::Output), input: Some(input) }),
+            Some(SerialPort {
+                output: Box::new(console::Output),
+                gather: true,
+                input: Some(input),
+            }),
             None,
             None,
             None,

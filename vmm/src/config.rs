@@ -46,8 +46,11 @@ pub enum InitrdPart {
 
 /// The host side of a serial port.
 pub struct SerialPort {
-    /// What the guest sends. Written and flushed at line ends, and within milliseconds otherwise.
+    /// What the guest sends.
     pub output: Box<dyn Write + Send>,
+    /// Whether output is gathered: written and flushed at line ends, and within milliseconds
+    /// otherwise. A terminal wants that; a protocol wants every byte at once.
+    pub gather: bool,
     /// What the guest receives: anything that can be polled and read. At its end the guest
     /// simply receives nothing more.
     pub input: Option<OwnedFd>,
@@ -56,7 +59,7 @@ pub struct SerialPort {
 impl SerialPort {
     /// A port that sends to `output` and receives nothing.
     pub fn output_only(output: impl Write + Send + 'static) -> Self {
-        Self { output: Box::new(output), input: None }
+        Self { output: Box::new(output), gather: true, input: None }
     }
 }
 

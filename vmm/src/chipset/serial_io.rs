@@ -91,6 +91,7 @@ impl SerialIo {
     ) -> io::Result<Arc<Mutex<Uart>>> {
         let uart = Arc::new(Mutex::new(Uart::new(
             port.output,
+            port.gather,
             line,
             control.clone(),
             self.output_waits.try_clone()?,
@@ -181,7 +182,8 @@ mod tests {
         let (read, mut write) = io::pipe().unwrap();
         let control = Control::default();
         let mut serial = SerialIo::new().unwrap();
-        let port = SerialPort { output: Box::new(io::sink()), input: Some(read.into()) };
+        let port =
+            SerialPort { output: Box::new(io::sink()), gather: true, input: Some(read.into()) };
         let uart = serial.add(port, Arc::new(Unconnected), &control).unwrap();
         let stop = serial.output_waits.try_clone().unwrap();
         let server = std::thread::spawn({

@@ -64,6 +64,8 @@ impl SerialEvents for Drained {
 /// Gathers bytes; see the module.
 struct Gatherer {
     output: Box<dyn Write + Send>,
+    /// Whether to gather at all.
+    gather: bool,
     pending: Vec<u8>,
     /// Told when the first byte of what is gathered waits.
     waiting: EventFd,
@@ -97,7 +99,7 @@ impl Write for Gatherer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let was_empty = self.pending.is_empty();
         self.pending.extend_from_slice(bytes);
-        if self.pending.len() >= GATHER || bytes.contains(&b'\n') {
+        if !self.gather || self.pending.len() >= GATHER || bytes.contains(&b'\n') {
             self.pass_on();
         } else if was_empty {
             let _ = self.waiting.write(1); // As above.
@@ -117,16 +119,18 @@ pub struct Uart {
 }
 
 impl Uart {
-    /// A port that sends to `output`. It writes to `output_waits` when there is something for
+    /// A port that sends to `output`, gathered or byte by byte. It writes to `output_waits` when there is something for
     /// [`Uart::flush`], and to `input_drained` when [`Uart::receive`] has room again.
     pub fn new(
         output: Box<dyn Write + Send>,
+        gather: bool,
         line: IrqLine,
         control: Control,
         output_waits: EventFd,
         input_drained: EventFd,
     ) -> Self {
-        let output = Gatherer { output, pending: Vec::new(), waiting: output_waits, control };
+        let output =
+            Gatherer { output, gather, pending: Vec::new(), waiting: output_waits, control };
         Self { serial: Serial::with_events(Interrupt(line), Drained(input_drained), output) }
     }
 
@@ -199,6 +203,7 @@ mod tests {
         let drained = EventFd::new(libc::EFD_NONBLOCK).unwrap();
         let uart = Uart::new(
             Box::new(writes.clone()),
+            true,
             edges.clone(),
             Control::default(),
             waits.try_clone().unwrap(),
@@ -214,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn output_is_passed_on_by_lines() {
+    fn output_is_passed_on_gathers() {
         let writes = Writes::default();
         let (mut uart, _, waits, _) = uart(&writes);
         for byte in b"one\ntwo" {
