@@ -15,6 +15,7 @@ pub mod irq;
 pub mod kvm;
 pub mod machine;
 pub mod memory;
+pub mod pci;
 pub mod probe;
 pub mod stats;
 pub mod timeline;
