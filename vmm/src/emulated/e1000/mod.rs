@@ -15,6 +15,7 @@
 mod checksum;
 mod eeprom;
 mod filter;
+mod function;
 mod interrupts;
 mod phy;
 mod registers;
@@ -28,6 +29,7 @@ mod vnet;
 #[cfg(test)]
 mod tests;
 
+pub use function::E1000Function;
 pub use threads::{E1000, IoPorts, MemoryRegisters};
 
 /// Intel.
