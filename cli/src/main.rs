@@ -1,8 +1,11 @@
 //! The `isolab` command: parse, call a library, print.
 
+mod bench;
 mod check;
 mod console;
 mod format;
+mod image;
+mod run;
 mod signals;
 mod vm;
 
@@ -20,13 +23,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Bench),
     Check(check::Args),
+    Image(image::Image),
+    Run(Box<run::Args>),
     Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(bench) => bench::run(bench),
         Command::Check(args) => check::run(&args),
+        Command::Image(image) => image::run(image),
+        Command::Run(args) => run::run(*args),
         Command::Vm(vm) => vm::run(vm),
     };
     result.unwrap_or_else(|error| {

@@ -26,18 +26,18 @@ pub fn block() -> io::Result<Blocked> {
 }
 
 impl Blocked {
-    /// Calls `action` each time one of the signals arrives.
+    /// Calls `action` with each of the signals that arrives.
     ///
     /// # Errors
     /// The host refused a thread.
-    pub fn on_arrival(self, action: impl Fn() + Send + 'static) -> io::Result<()> {
+    pub fn on_arrival(self, action: impl Fn(libc::c_int) + Send + 'static) -> io::Result<()> {
         let body = move || {
             let set = self.0;
             loop {
                 let mut signal = 0;
                 // SAFETY: both pointers are live for the call.
                 if unsafe { libc::sigwait(&set, &mut signal) } == 0 {
-                    action();
+                    action(signal);
                 }
             }
         };

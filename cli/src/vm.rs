@@ -11,6 +11,7 @@ use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, S
 use isolab_vmm::machine::{Exit, Machine};
 
 use crate::console::{self, Console};
+use crate::format::{Format, parse_size};
 use crate::signals;
 
 /// Run virtual machines directly.
@@ -76,12 +77,6 @@ enum Devices {
     Emulated,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
 /// Runs `isolab vm`.
 ///
 /// # Errors
@@ -131,7 +126,7 @@ fn run_machine(options: Run) -> Result<ExitCode> {
         let handle = handle.clone();
         keys.watch(move || handle.stop()).context("cannot watch the keyboard")?;
     }
-    signals.on_arrival(move || handle.stop()).context("cannot wait for signals")?;
+    signals.on_arrival(move |_| handle.stop()).context("cannot wait for signals")?;
 
     let exit = machine.run();
     drop(console);
@@ -154,36 +149,4 @@ fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
             .context("cannot write the timings")?;
     }
     Ok(())
-}
-
-/// `512M`, `4G`, `1048576`: powers of 1024.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text[digits.len()..].to_ascii_uppercase();
-    let shift = match unit.trim_end_matches("IB").trim_end_matches('B') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(format!("unknown unit `{unit}`; use K, M, G or T")),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a size like 512M"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is out of range"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("512M"), Ok(512 << 20));
-        assert_eq!(parse_size("4g"), Ok(4 << 30));
-        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
-        for bad in ["", "M", "1X", "-1", "1.5G", "99999999T", "10 M"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
-        }
-    }
 }

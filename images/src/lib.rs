@@ -14,4 +14,4 @@ mod unpack;
 
 pub use error::ImageError;
 pub use image::Image;
-pub use store::{ImageRecord, Store};
+pub use store::{ImageRecord, Store, data_dir};

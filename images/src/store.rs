@@ -60,8 +60,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens `$XDG_DATA_HOME/isolab/images`; without that variable `/var/lib/isolab/images` for
-    /// root and `~/.local/share/isolab/images` for others.
+    /// Opens the store `images` in [`data_dir`].
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -192,7 +191,9 @@ pub(crate) fn full_name(name: &str) -> Result<String, ImageError> {
     Ok(reference.whole())
 }
 
-fn data_dir() -> PathBuf {
+/// Where isolab keeps its data: `$XDG_DATA_HOME/isolab`; without that variable `/var/lib/isolab`
+/// for root and `~/.local/share/isolab` for others.
+pub fn data_dir() -> PathBuf {
     if let Some(dir) = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute()) {
         return dir.join("isolab");
     }

@@ -44,3 +44,16 @@ need() {
 package_behind() {
     apt-cache depends "$1" 2>/dev/null | awk '/^ *Depends:/ {print $2; exit}'
 }
+
+need_cargo() {
+    command -v cargo >/dev/null ||
+        die "there is no cargo; install Rust 1.88 or later (https://rustup.rs)"
+}
+
+# Unpacks the stock kernels here, where that takes a second, rather than in every emulated host.
+warm_kernel_cache() {
+    local kernel
+    for kernel in "$(isolab_cache)"/kernels/*/vmlinuz; do
+        [ ! -e "$kernel" ] || target/release/isolab vm unpack "$kernel" >/dev/null
+    done
+}

@@ -97,6 +97,7 @@ fn fadt(description: &Description<'_>, dsdt: u64, facs: u64) -> Vec<u8> {
     const LEGACY_DEVICES: u16 = 1 << 0;
     const HAS_8042: u16 = 1 << 1;
     const NO_VGA: u16 = 1 << 2;
+    const NO_RTC: u16 = 1 << 5;
     let emulated = description.devices == DeviceSet::Emulated;
     let io = |address: u16, bits: u8, access| {
         GAS::new(AddressSpace::SystemIo, bits, 0, access, address.into())
@@ -128,9 +129,10 @@ fn fadt(description: &Description<'_>, dsdt: u64, facs: u64) -> Vec<u8> {
     fadt.century = 0x32;
     fadt.reset_reg = io(reset::PORT, 8, AccessSize::ByteAccess);
     fadt.reset_value = reset::HARD_RESET;
-    // Without the keyboard controller's flag Linux does not spend time on looking for it.
-    let keyboard = if emulated { HAS_8042 } else { 0 };
-    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA | keyboard).into();
+    // A paravirtual guest has its time from kvmclock. Told so, Linux does not spend hundreds of
+    // exits on probing the keyboard controller and the clock.
+    let legacy = if emulated { HAS_8042 } else { NO_RTC };
+    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA | legacy).into();
     bytes(&fadt.finalize())
 }
 
@@ -177,9 +179,9 @@ fn dsdt(description: &Description<'_>) -> Vec<u8> {
             device(&mut devices, &name, "PNP0501", index as u8, &[&io], Some(place.irq));
         }
     }
-    let io = IO::new(cmos_rtc::PORT, cmos_rtc::PORT, 1, 2);
-    device(&mut devices, "RTC_", "PNP0B00", 0, &[&io], Some(8));
     if description.devices == DeviceSet::Emulated {
+        let io = IO::new(cmos_rtc::PORT, cmos_rtc::PORT, 1, 2);
+        device(&mut devices, "RTC_", "PNP0B00", 0, &[&io], Some(8));
         let data = IO::new(i8042::DATA_PORT, i8042::DATA_PORT, 1, 1);
         let command = IO::new(i8042::COMMAND_PORT, i8042::COMMAND_PORT, 1, 1);
         device(&mut devices, "KBD_", "PNP0303", 0, &[&data, &command], Some(i8042::IRQ));

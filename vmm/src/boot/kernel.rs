@@ -214,6 +214,18 @@ impl Kernel {
         Ok(Self { path, vmlinux, segments, entry: header.e_entry, end, setup_header })
     }
 
+    #[cfg(test)]
+    pub(super) fn with_end(end: u64) -> Self {
+        Self {
+            path: PathBuf::new(),
+            vmlinux: in_memory(b"").expect("a test has file descriptors"),
+            segments: Vec::new(),
+            entry: HIGH_MEMORY,
+            end,
+            setup_header: None,
+        }
+    }
+
     /// Puts the kernel where it wants to be in guest RAM.
     ///
     /// # Errors
@@ -342,3 +354,6 @@ fn in_memory(content: &[u8]) -> io::Result<File> {
     file.write_all_at(content, 0)?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests;

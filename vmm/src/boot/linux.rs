@@ -302,3 +302,6 @@ pub fn system_registers(mut sregs: kvm_sregs) -> kvm_sregs {
 pub fn general_registers(entry: u64) -> kvm_regs {
     kvm_regs { rip: entry, rsi: ZERO_PAGE, rflags: 2, ..kvm_regs::default() }
 }
+
+#[cfg(test)]
+mod tests;

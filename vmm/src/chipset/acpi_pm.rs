@@ -177,7 +177,7 @@ mod tests {
         let mut data = [0xff; 4];
         make(DeviceSet::Virtio).read(TIMER, &mut data);
         assert_eq!(data, [0xff; 4]);
-        let mut pm = make(DeviceSet::Emulated);
+        let pm = make(DeviceSet::Emulated);
         let first = pm.register(TIMER).unwrap();
         while pm.register(TIMER) == Some(first) {}
     }

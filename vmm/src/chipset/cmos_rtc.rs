@@ -76,15 +76,17 @@ impl CmosRtc {
         if self.ram[usize::from(REGISTER_B)] & B_SET != 0 {
             return self.ram[usize::from(index)];
         }
-        let now = calendar((self.now)().0.saturating_add(self.offset));
-        let year = now.tm_year.saturating_add(1900);
+        // The guest sets at most a year 16599, so that nothing here can overflow.
+        let now = (self.now)().0.saturating_add(self.offset);
+        let (days, second) = (now.div_euclid(86_400), now.rem_euclid(86_400));
+        let (year, month, day) = civil_from_days(days);
         let value = match index {
-            SECONDS => now.tm_sec,
-            MINUTES => now.tm_min,
-            HOURS => return self.encode_hour(now.tm_hour as u8),
-            WEEKDAY => now.tm_wday + 1,
-            DAY => now.tm_mday,
-            MONTH => now.tm_mon + 1,
+            SECONDS => second % 60,
+            MINUTES => second / 60 % 60,
+            HOURS => return self.encode_hour((second / 3600) as u8),
+            WEEKDAY => (days + 4).rem_euclid(7) + 1, // 1970 began on a Thursday.
+            DAY => day,
+            MONTH => month,
             YEAR => year.rem_euclid(100),
             _ => year.div_euclid(100).rem_euclid(100),
         };
@@ -96,7 +98,7 @@ impl CmosRtc {
     }
 
     fn encode(&self, value: u8) -> u8 {
-        if self.is_binary() { value } else { value / 10 << 4 | value % 10 }
+        if self.is_binary() { value } else { ((value / 10) << 4) | (value % 10) }
     }
 
     fn decode(&self, value: u8) -> u8 {
@@ -143,26 +145,42 @@ impl CmosRtc {
     }
 
     fn written_time(&self) -> i64 {
-        let value = |index: u8| i32::from(self.decode(self.ram[usize::from(index)]));
-        // SAFETY: `tm` is plain data, for which all zeroes is a valid value.
-        let mut time: libc::tm = unsafe { std::mem::zeroed() };
-        time.tm_sec = value(SECONDS);
-        time.tm_min = value(MINUTES);
-        time.tm_hour = self.decode_hour(self.ram[usize::from(HOURS)]).into();
-        time.tm_mday = value(DAY);
-        time.tm_mon = value(MONTH) - 1;
-        time.tm_year = value(CENTURY) * 100 + value(YEAR) - 1900;
-        // SAFETY: the pointer is to a live, writable `tm`; values out of range are normalised.
-        unsafe { libc::timegm(&mut time) }
+        let value = |index: u8| i64::from(self.decode(self.ram[usize::from(index)]));
+        let year = value(CENTURY) * 100 + value(YEAR);
+        let days = days_from_civil(year, value(MONTH), value(DAY));
+        let hour = i64::from(self.decode_hour(self.ram[usize::from(HOURS)]));
+        ((days * 24 + hour) * 60 + value(MINUTES)) * 60 + value(SECONDS)
     }
 }
 
-fn calendar(seconds: i64) -> libc::tm {
-    // SAFETY: `tm` is plain data, for which all zeroes is a valid value.
-    let mut time: libc::tm = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are live; a year that does not fit leaves `time` as it is.
-    unsafe { libc::gmtime_r(&seconds, &mut time) };
-    time
+// The proleptic Gregorian calendar, counted in 400-year eras of years that begin in March, so
+// that the leap day comes last. The C library's functions would read /etc/localtime.
+
+const DAYS_PER_ERA: i64 = 146_097;
+/// Days from 0000-03-01 to 1970-01-01.
+const EPOCH: i64 = 719_468;
+
+/// Days since 1970. A month or day out of range gives a day in its neighbourhood.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let month = month.clamp(1, 12);
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * DAYS_PER_ERA + day_of_era - EPOCH
+}
+
+/// Year, month and day.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + EPOCH;
+    let (era, day_of_era) = (days.div_euclid(DAYS_PER_ERA), days.rem_euclid(DAYS_PER_ERA));
+    let leaps = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leaps) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let months_since_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * months_since_march + 2) / 5 + 1;
+    let month = (months_since_march + 2) % 12 + 1;
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 impl BusDevice for CmosRtc {
@@ -241,6 +259,17 @@ mod tests {
         assert_eq!(get(&mut rtc, HOURS), 0x12);
         assert_eq!(get(&mut rtc, YEAR), 0x30);
         assert_eq!(get(&mut rtc, CENTURY), 0x20);
+    }
+
+    #[test]
+    fn calendar_and_day_count_agree() {
+        assert_eq!(civil_from_days(0), (1970, 1, 1));
+        assert_eq!(days_from_civil(2000, 3, 1) - days_from_civil(2000, 2, 28), 2);
+        assert_eq!(days_from_civil(2100, 3, 1) - days_from_civil(2100, 2, 28), 1);
+        for days in (-200_000..200_000).step_by(7) {
+            let (year, month, day) = civil_from_days(days);
+            assert_eq!(days_from_civil(year, month, day), days);
+        }
     }
 
     #[test]

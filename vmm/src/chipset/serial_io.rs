@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::irq::IrqLine;
 
 /// How long an unfinished line may wait.
-const FLUSH_AFTER: Duration = Duration::from_millis(2);
+const FLUSH_AFTER: Duration = Duration::from_millis(10);
 
 struct Port {
     uart: Arc<Mutex<Uart>>,

@@ -95,14 +95,14 @@ fn suberror_meaning(suberror: u32) -> &'static str {
 
 /// A vCPU that cannot go on, with its registers where they could be read.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("vCPU {cpu}: {fault}{}", registers.map(|r| format!("; {r}")).unwrap_or_default())]
+#[error("vCPU {cpu}: {fault}{}", registers.as_ref().map(|r| format!("; {r}")).unwrap_or_default())]
 pub struct VcpuError {
     /// Its number.
     pub cpu: u32,
     /// What happened.
     pub fault: Fault,
     /// Where.
-    pub registers: Option<Registers>,
+    pub registers: Option<Box<Registers>>,
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
         let error = VcpuError {
             cpu: 1,
             fault: Fault::Internal { suberror: 1 },
-            registers: Some(registers),
+            registers: Some(Box::new(registers)),
         };
         let text = error.to_string();
         assert!(

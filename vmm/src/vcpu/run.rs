@@ -58,7 +58,7 @@ impl Vcpu {
                 Err(error) => handler.handle_error(error),
             };
             if let Err(fault) = result {
-                let registers = Registers::of(&self.fd);
+                let registers = Registers::of(&self.fd).map(Box::new);
                 self.control.end(Err(VcpuError { cpu: self.id, fault, registers }));
             }
         }
