@@ -57,17 +57,6 @@ pub enum PciBusError {
     /// The function's own configuration space.
     #[error(transparent)]
     ConfigSpace(#[from] ConfigSpaceError),
-    /// The host is out of something.
-    #[error("PCI: cannot {action} for `{name}`")]
-    Host {
-        /// The function's name.
-        name: &'static str,
-        /// What was attempted.
-        action: &'static str,
-        /// The host's answer.
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 struct Slot {

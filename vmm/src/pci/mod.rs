@@ -19,6 +19,11 @@ pub mod config_space;
 pub mod function;
 pub mod host_bridge;
 pub mod intx;
+pub mod kvm_msi;
+pub mod msi;
+pub mod msix;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use bar::{BarKind, BarMapping, BarSpace};
 pub use bus::{PciBus, PciBusError};

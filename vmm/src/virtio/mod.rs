@@ -1,6 +1,14 @@
 //! virtio 1.2 devices: what a device shows its transport (PCI or MMIO), and what the transport
 //! hands the device when the driver is ready.
 
+pub mod chain;
+pub mod queue;
+pub mod stats;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod transport;
+pub mod worker;
+
 use std::sync::Arc;
 
 use virtio_queue::Queue;

@@ -1,0 +1,456 @@
+//! A virtqueue in the hands of a device's thread: chains in, used buffers and interrupts out.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::chain::Chain;
+use super::stats::QueueCounters;
+use super::{Activation, ActiveQueue};
+use crate::irq::VirtioInterrupt;
+use crate::memory::GuestRam;
+
+/// The driver broke the rings, and was told so by DEVICE_NEEDS_RESET. The thread that gets this
+/// ends; nothing of the queue can be trusted any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the driver broke virtqueue {queue}: {reason}")]
+pub struct BrokenQueue {
+    /// The queue's number.
+    pub queue: u16,
+    /// What is wrong.
+    pub reason: &'static str,
+}
+
+/// One active queue with everything its thread needs.
+pub struct DeviceQueue {
+    index: u16,
+    queue: Queue,
+    notify: EventFd,
+    memory: GuestRam,
+    interrupt: Arc<dyn VirtioInterrupt>,
+    counters: Arc<QueueCounters>,
+    /// Chains taken and not yet given back.
+    in_flight: u16,
+    /// Chains given back since the last interrupt decision.
+    unannounced: bool,
+}
+
+impl DeviceQueue {
+    /// Takes over a queue that the driver set up.
+    pub fn new(
+        active: ActiveQueue,
+        memory: GuestRam,
+        interrupt: Arc<dyn VirtioInterrupt>,
+        counters: Arc<QueueCounters>,
+    ) -> Self {
+        Self {
+            index: active.index,
+            queue: active.queue,
+            notify: active.notify,
+            memory,
+            interrupt,
+            counters,
+            in_flight: 0,
+            unannounced: false,
+        }
+    }
+
+    /// Takes over every queue of an activation, in its order. `counters[i]` counts for queue
+    /// number `i`; a queue without one gets its own.
+    pub fn from_activation(activation: Activation, counters: &[Arc<QueueCounters>]) -> Vec<Self> {
+        let Activation { memory, queues, interrupt, .. } = activation;
+        queues
+            .into_iter()
+            .map(|queue| {
+                let counters = counters.get(usize::from(queue.index)).cloned();
+                Self::new(
+                    queue,
+                    memory.clone(),
+                    Arc::clone(&interrupt),
+                    counters.unwrap_or_default(),
+                )
+            })
+            .collect()
+    }
+
+    /// The queue's number.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The ring's size.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Guest RAM, where the buffers are.
+    pub fn memory(&self) -> &GuestRam {
+        &self.memory
+    }
+
+    /// What counts this queue's work.
+    pub fn counters(&self) -> &QueueCounters {
+        &self.counters
+    }
+
+    /// The interrupt to the driver, for devices that change their configuration.
+    pub fn interrupt(&self) -> &dyn VirtioInterrupt {
+        self.interrupt.as_ref()
+    }
+
+    /// What to watch for the driver's notifications (see
+    /// [`EventSources::watch_event`](super::worker::EventSources::watch_event)).
+    pub fn notify_fd(&self) -> RawFd {
+        self.notify.as_raw_fd()
+    }
+
+    /// Takes the next chain; `None` when the driver has offered no more, or when as many are in
+    /// flight as the ring has entries, which no driver that keeps the rules reaches.
+    ///
+    /// # Errors
+    /// The rings are broken.
+    pub fn pop(&mut self) -> Result<Option<Chain>, BrokenQueue> {
+        if self.in_flight >= self.queue.size() {
+            return Ok(None);
+        }
+        let next = match self.queue.iter(&self.memory) {
+            Ok(mut available) => available.next().map(Chain::parse),
+            Err(virtio_queue::Error::InvalidAvailRingIndex) => {
+                return Err(self.broken("more chains are available than the ring can hold"));
+            }
+            Err(_) => return Err(self.broken("the available ring cannot be read")),
+        };
+        match next {
+            Some(chain) if chain.head >= self.queue.size() => {
+                Err(self.broken("a chain starts outside the descriptor table"))
+            }
+            Some(chain) => {
+                self.in_flight += 1;
+                Ok(Some(chain))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Puts the chain that [`DeviceQueue::pop`] returned last back, to be taken again later.
+    pub fn undo_pop(&mut self) {
+        self.queue.go_to_previous_position();
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Gives a chain back, with the number of bytes the device wrote to its start.
+    ///
+    /// # Errors
+    /// The rings are broken.
+    pub fn push(&mut self, head: u16, written: u32) -> Result<(), BrokenQueue> {
+        if self.queue.add_used(&self.memory, head, written).is_err() {
+            return Err(self.broken("the used ring cannot be written"));
+        }
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.unannounced = true;
+        Ok(())
+    }
+
+    /// Interrupts the driver if chains were given back and it wants to know; once per batch.
+    ///
+    /// # Errors
+    /// The rings are broken.
+    pub fn announce(&mut self) -> Result<(), BrokenQueue> {
+        if !self.unannounced {
+            return Ok(());
+        }
+        self.unannounced = false;
+        match self.wants_interrupt() {
+            Ok(true) => {
+                self.counters.interrupt();
+                self.interrupt.used_buffers(self.index);
+                Ok(())
+            }
+            Ok(false) => Ok(()),
+            Err(_) => Err(self.broken("the available ring cannot be read")),
+        }
+    }
+
+    fn wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
+        if self.queue.event_idx_enabled() {
+            return self.queue.needs_notification(&self.memory);
+        }
+        // The crate leaves VIRTQ_AVAIL_F_NO_INTERRUPT (virtio 1.2, 2.7.7) out. The fence keeps
+        // the used ring's new index ahead of this read, as the driver re-checks the other way.
+        fence(Ordering::SeqCst);
+        let flags: u16 = self
+            .memory
+            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    /// Asks the driver for notifications again; whether chains arrived meanwhile, whose
+    /// notification may have been lost.
+    ///
+    /// # Errors
+    /// The rings are broken.
+    pub fn enable_notifications(&mut self) -> Result<bool, BrokenQueue> {
+        match self.queue.enable_notification(&self.memory) {
+            Ok(more) => Ok(more && self.in_flight < self.queue.size()),
+            Err(_) => Err(self.broken("the used ring cannot be written")),
+        }
+    }
+
+    /// Tells the driver not to notify while the device is looking anyway.
+    ///
+    /// # Errors
+    /// The rings are broken.
+    pub fn disable_notifications(&mut self) -> Result<(), BrokenQueue> {
+        match self.queue.disable_notification(&self.memory) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.broken("the used ring cannot be written")),
+        }
+    }
+
+    /// Sets DEVICE_NEEDS_RESET: for faults from which no answer in the rings is possible.
+    pub fn broken(&self, reason: &'static str) -> BrokenQueue {
+        self.counters.error();
+        self.interrupt.device_needs_reset();
+        BrokenQueue { queue: self.index, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain::ChainFault;
+    use super::super::testing::{
+        Driver, INDIRECT, Inbox, NEXT, Told, interrupt, memory, readable, writable,
+    };
+    use super::*;
+    use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+
+    const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+
+    fn queue(driver: &Driver, features: u64) -> (DeviceQueue, Inbox) {
+        let (interrupt, inbox) = interrupt();
+        let queue = DeviceQueue::new(
+            driver.queue(3, features),
+            driver.memory.clone(),
+            interrupt,
+            Arc::default(),
+        );
+        (queue, inbox)
+    }
+
+    fn one_chain(prepare: impl FnOnce(&mut Driver) -> u16) -> Chain {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 8);
+        let head = prepare(&mut driver);
+        driver.offer(head);
+        let (mut queue, _inbox) = queue(&driver, 0);
+        queue.pop().unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_chain_comes_apart_into_readable_and_writable_buffers() {
+        let chain = one_chain(|driver| {
+            driver.chain(&[
+                readable(0x5000, 16),
+                readable(0x6000, 0),
+                readable(0x7000, 4),
+                writable(0x8000, 1),
+            ])
+        });
+        assert_eq!(chain.fault, None);
+        assert_eq!((chain.readable_length(), chain.writable_length()), (20, 1));
+        assert_eq!(chain.readable.len(), 2, "the empty buffer is left out");
+    }
+
+    #[test]
+    fn an_indirect_table_may_be_longer_than_the_ring() {
+        let chain = one_chain(|driver| {
+            let buffers: Vec<_> = (0..20).map(|i| readable(0x5000 + i * 16, 16)).collect();
+            driver.indirect_chain(0x1_0000, &buffers)
+        });
+        assert_eq!(chain.fault, None);
+        assert_eq!(chain.readable_length(), 320);
+    }
+
+    #[test]
+    fn endless_chains_are_found_out() {
+        type Prepare = fn(&mut Driver) -> u16;
+        let cases: [(&str, Prepare); 6] = [
+            ("loop", |driver| {
+                driver.write_descriptor(0, readable(0x5000, 1), NEXT, 1);
+                driver.write_descriptor(1, readable(0x5000, 1), NEXT, 0);
+                0
+            }),
+            ("self loop", |driver| {
+                driver.write_descriptor(2, writable(0x5000, 1), NEXT, 2);
+                2
+            }),
+            ("next outside the table", |driver| {
+                driver.write_descriptor(0, readable(0x5000, 1), NEXT, 8);
+                0
+            }),
+            ("indirect table outside RAM", |driver| {
+                driver.write_descriptor(0, readable(0x30_0000, 32), INDIRECT, 0);
+                0
+            }),
+            ("indirect inside indirect", |driver| {
+                driver.write_descriptor_at(0x5000, 0, readable(0x5000, 16), INDIRECT, 0);
+                driver.write_descriptor(0, readable(0x5000, 16), INDIRECT, 0);
+                0
+            }),
+            ("more than 4 GiB", |driver| {
+                driver.chain(&[readable(0, u32::MAX), readable(0, u32::MAX)])
+            }),
+        ];
+        for (name, prepare) in cases {
+            assert_eq!(one_chain(prepare).fault, Some(ChainFault::Endless), "{name}");
+        }
+        let empty_table = one_chain(|driver| driver.indirect_chain(0x5000, &[]));
+        assert_eq!(empty_table.fault, Some(ChainFault::Endless));
+    }
+
+    #[test]
+    fn a_long_indirect_loop_ends_at_the_limit() {
+        let chain = one_chain(|driver| {
+            // 65535 descriptors, each pointing to itself.
+            driver.write_descriptor_at(0x1_0000, 0, readable(0x5000, 1), NEXT, 0);
+            driver.write_descriptor(0, readable(0x1_0000, 65535 * 16), INDIRECT, 0);
+            0
+        });
+        assert_eq!(chain.fault, Some(ChainFault::Endless));
+        assert!(chain.readable.len() <= super::super::chain::MAX_CHAIN_LENGTH);
+    }
+
+    #[test]
+    fn readable_after_writable_is_a_fault_but_the_chain_is_walked() {
+        let chain = one_chain(|driver| driver.chain(&[writable(0x5000, 1), readable(0x6000, 16)]));
+        assert_eq!(chain.fault, Some(ChainFault::Order));
+        assert_eq!(chain.writable_length(), 1);
+    }
+
+    #[test]
+    fn an_index_that_jumps_too_far_breaks_the_queue() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 8);
+        let (mut queue, inbox) = queue(&driver, 0);
+        driver.jump(9);
+        assert!(queue.pop().is_err());
+        assert_eq!(inbox.drain(), [Told::NeedsReset]);
+    }
+
+    #[test]
+    fn a_head_outside_the_table_breaks_the_queue() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 8);
+        let (mut queue, inbox) = queue(&driver, 0);
+        driver.offer(8);
+        assert!(queue.pop().is_err());
+        assert_eq!(inbox.drain(), [Told::NeedsReset]);
+    }
+
+    #[test]
+    fn rings_wrap_and_so_do_their_indices() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 4);
+        driver.start_at(u16::MAX - 5);
+        let (mut queue, _inbox) = queue(&driver, EVENT_IDX);
+        for round in 0..20 {
+            let head = driver.chain(&[readable(0x5000, 1), writable(0x6000, 4)]);
+            driver.offer(head);
+            let chain = queue.pop().unwrap().unwrap();
+            assert_eq!((chain.head, chain.fault), (head, None));
+            queue.push(chain.head, round).unwrap();
+            assert_eq!(driver.used(), [(head.into(), round)]);
+            assert!(queue.pop().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn no_more_chains_are_taken_than_the_ring_has_entries() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 2);
+        let (mut queue, _inbox) = queue(&driver, 0);
+        let head = driver.chain(&[readable(0x5000, 1)]);
+        for _ in 0..2 {
+            driver.offer(head);
+            assert!(queue.pop().unwrap().is_some());
+        }
+        driver.offer(head);
+        assert!(queue.pop().unwrap().is_none(), "the same chain a third time");
+        assert!(!queue.enable_notifications().unwrap());
+        queue.push(head, 0).unwrap();
+        assert!(queue.pop().unwrap().is_some());
+    }
+
+    #[test]
+    fn one_interrupt_a_batch_and_only_where_event_idx_asks_for_it() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 8);
+        let (mut queue, inbox) = queue(&driver, EVENT_IDX);
+        let head = driver.chain(&[readable(0x5000, 1)]);
+        let mut complete = |driver: &mut Driver, count: usize| {
+            for _ in 0..count {
+                driver.offer(head);
+                let chain = queue.pop().unwrap().unwrap();
+                queue.push(chain.head, 0).unwrap();
+            }
+            queue.announce().unwrap();
+            inbox.drain()
+        };
+        driver.set_used_event(0);
+        assert_eq!(complete(&mut driver, 3), [Told::Used(3)]);
+        driver.set_used_event(5);
+        assert_eq!(complete(&mut driver, 2), [], "used index 5 is not past 5");
+        assert_eq!(complete(&mut driver, 1), [Told::Used(3)]);
+        assert_eq!(complete(&mut driver, 0), [], "nothing new to announce");
+    }
+
+    #[test]
+    fn without_event_idx_the_no_interrupt_flag_counts() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 8);
+        let (mut queue, inbox) = queue(&driver, 0);
+        let head = driver.chain(&[readable(0x5000, 1)]);
+        for (flags, expected) in [(1, vec![]), (0, vec![Told::Used(3)])] {
+            driver.set_available_flags(flags);
+            driver.offer(head);
+            let chain = queue.pop().unwrap().unwrap();
+            queue.push(chain.head, 0).unwrap();
+            queue.announce().unwrap();
+            assert_eq!(inbox.drain(), expected);
+        }
+    }
+
+    #[test]
+    fn enabling_notifications_tells_of_chains_that_came_meanwhile() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 8);
+        let (mut queue, _inbox) = queue(&driver, EVENT_IDX);
+        assert!(!queue.enable_notifications().unwrap());
+        assert_eq!(driver.avail_event(), 0);
+        let head = driver.chain(&[readable(0x5000, 1)]);
+        driver.offer(head);
+        assert!(queue.enable_notifications().unwrap());
+        queue.pop().unwrap().unwrap();
+        assert!(!queue.enable_notifications().unwrap());
+        assert_eq!(driver.avail_event(), 1);
+    }
+
+    #[test]
+    fn a_chain_put_back_comes_again() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 8);
+        let (mut queue, _inbox) = queue(&driver, 0);
+        let head = driver.chain(&[readable(0x5000, 1)]);
+        driver.offer(head);
+        assert_eq!(queue.pop().unwrap().unwrap().head, head);
+        queue.undo_pop();
+        assert_eq!(queue.pop().unwrap().unwrap().head, head);
+        assert!(queue.pop().unwrap().is_none());
+    }
+}
