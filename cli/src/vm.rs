@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
+use isolab_vmm::backend::disk::DiskOptions;
+use isolab_vmm::backend::net::{NetOptions, TapSource};
 use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
 use isolab_vmm::machine::{Exit, Machine};
 
@@ -35,8 +37,20 @@ enum Command {
     isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
 struct Run {
     /// ELF vmlinux, or bzImage of any usual compression.
+    #[arg(long, value_name = "FILE", required_unless_present = "firmware")]
+    kernel: Option<PathBuf>,
+    /// PC firmware (SeaBIOS) that starts the system on the first disk; needs --devices emulated.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
+    firmware: Option<PathBuf>,
+    /// A disk: PATH[,readonly][,cache=writeback|writethrough|none][,engine=io_uring|sync]...
+    #[arg(long, value_name = "DISK")]
+    disk: Vec<DiskOptions>,
+    /// An ISO image in a CD-ROM drive; needs --devices emulated.
     #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
+    cdrom: Vec<PathBuf>,
+    /// A network: tap[=NAME][,mac=ADDRESS]; without a name a new tap is made.
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    net: Vec<NetOptions>,
     /// Initial RAM file system; several are concatenated.
     #[arg(long, value_name = "FILE")]
     initrd: Vec<PathBuf>,
@@ -98,6 +112,10 @@ fn run_machine(options: Run) -> Result<ExitCode> {
     let console = Console::open().context("cannot set up the terminal")?;
     let (input, keys) = console.input().context("cannot read standard input")?;
     let config = MachineConfig {
+        firmware: options.firmware.clone(),
+        disks: options.disk.clone(),
+        cdroms: options.cdrom.iter().map(DiskOptions::new).collect(),
+        nets: options.net.clone(),
         initrd: options.initrd.iter().cloned().map(InitrdPart::File).collect(),
         cmdline: options.cmdline.clone(),
         memory: options.memory,
@@ -118,7 +136,7 @@ fn run_machine(options: Run) -> Result<ExitCode> {
             None,
         ],
         kernel_cache: options.kernel_cache.clone(),
-        ..MachineConfig::new(&options.kernel)
+        ..MachineConfig::new(options.kernel.clone().unwrap_or_default())
     };
     let mut machine = Machine::new(config)?;
     let handle = machine.handle();
@@ -149,4 +167,18 @@ fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
             .context("cannot write the timings")?;
     }
     Ok(())
+}
+
+/// `tap`, `tap=vm0`, `tap=vm0,mac=02:00:00:00:00:01`.
+fn parse_net(text: &str) -> Result<NetOptions, String> {
+    let mut options = NetOptions::default();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            None if part == "tap" => options.tap = TapSource::New,
+            Some(("tap", name)) => options.tap = TapSource::Named(name.to_owned()),
+            Some(("mac", mac)) => options.mac = Some(mac.parse().map_err(|e| format!("{e}"))?),
+            _ => return Err(format!("unknown option `{part}`; there are tap[=NAME] and mac=")),
+        }
+    }
+    Ok(options)
 }

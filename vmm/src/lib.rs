@@ -17,6 +17,7 @@ pub mod machine;
 pub mod memory;
 pub mod pci;
 pub mod probe;
+pub mod rate_limit;
 pub mod stats;
 pub mod timeline;
 pub mod vcpu;

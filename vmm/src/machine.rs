@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::boot::acpi::{self, AcpiError};
 use crate::boot::kernel::{Kernel, KernelError};
@@ -19,8 +19,12 @@ use crate::bus::Bus;
 use crate::chipset::acpi_pm::PowerButton;
 use crate::chipset::serial_io::SerialIo;
 use crate::chipset::{self, ChipsetError};
-use crate::config::{ConfigError, FirmwareTables, MachineConfig};
+use crate::config::{ConfigError, DeviceSet, FirmwareTables, MachineConfig};
 use crate::control::{Control, EndReason};
+use crate::emulated;
+use crate::emulated::assemble::EmulatedDevices;
+use crate::emulated::attach::{AttachError, attach};
+use crate::emulated::firmware::shadow;
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, GuestRam, MemoryError};
 use crate::stats::Stats;
@@ -63,6 +67,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A device cannot be attached.
+    #[error(transparent)]
+    Devices(#[from] AttachError),
     /// The guest cannot go on.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
@@ -91,6 +98,7 @@ pub struct Machine {
     vcpus: Vec<Vcpu>,
     /// Kept so that their files close with the machine, not in [`Machine::run`].
     finished: Vec<VcpuFd>,
+    _devices: Option<EmulatedDevices>,
     ram: GuestRam,
     _vm: Arc<VmFd>,
 }
@@ -125,7 +133,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
-    pub fn new(config: MachineConfig) -> Result<Self, Error> {
+    pub fn new(mut config: MachineConfig) -> Result<Self, Error> {
         let recorder = Recorder::default();
         recorder.record(Event::Start);
         config.validate()?;
@@ -136,9 +144,14 @@ impl Machine {
 
         // KVM_CREATE_VM mostly waits for a kernel thread, so the kernel is loaded meanwhile.
         let (vm, kernel) = thread::scope(|scope| {
-            let creator = scope
-                .spawn(|| create_vm(&kvm, &ram).inspect(|_| recorder.record(Event::VmCreated)));
-            let kernel = load(&config, &ram, &recorder);
+            let creator = scope.spawn(|| {
+                create_vm(&kvm, &ram, config.firmware.is_some())
+                    .inspect(|_| recorder.record(Event::VmCreated))
+            });
+            let kernel = match config.firmware {
+                Some(_) => Ok(None),
+                None => load(&config, &ram, &recorder).map(Some),
+            };
             (creator.join(), kernel)
         });
         let kernel = kernel?;
@@ -146,8 +159,14 @@ impl Machine {
 
         let control = Control::default();
         let buses = Buses { ports: Arc::new(Bus::default()), mmio: Arc::new(Bus::default()) };
+        let serial_ports = config.serial.each_ref().map(Option::is_some);
+        let serial = std::mem::take(&mut config.serial);
         let chipset =
-            chipset::build(&buses.ports, &vm, config.devices, config.serial, &control, &recorder)?;
+            chipset::build(&buses.ports, &vm, config.devices, serial, &control, &recorder)?;
+        let devices = match config.devices {
+            DeviceSet::Virtio => None,
+            DeviceSet::Emulated => Some(attach(&config, serial_ports[0], &vm, &ram, &buses)?),
+        };
 
         let vcpus = (0..config.cpus).map(|id| {
             let fd = vm.create_vcpu(id.into()).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
@@ -155,7 +174,8 @@ impl Machine {
             let cpuid = host_cpuid.for_vcpu(id, config.cpus, config.devices, tsc_khz)?;
             fd.set_cpuid2(&cpuid).map_err(KvmError::call("KVM_SET_CPUID2"))?;
             setup::after_reset(&fd)?;
-            if id == 0 {
+            // Firmware starts at the reset vector, where KVM has put the processor.
+            if let Some(kernel) = kernel.as_ref().filter(|_| id == 0) {
                 setup::linux_entry(&fd, kernel.entry)?;
             }
             let (buses, control) = (buses.clone(), control.clone());
@@ -170,6 +190,7 @@ impl Machine {
             serial_io: Some(chipset.serial_io),
             vcpus,
             finished: Vec::new(),
+            _devices: devices,
             ram,
             _vm: vm,
         })
@@ -303,18 +324,28 @@ fn check_host_limits(
 }
 
 /// Makes the VM with its RAM, interrupt controllers and timer.
-fn create_vm(kvm: &Kvm, ram: &GuestRam) -> Result<VmFd, KvmError> {
+///
+/// With firmware, RAM is left out where the host bridge's shadow RAM will be.
+fn create_vm(kvm: &Kvm, ram: &GuestRam, firmware: bool) -> Result<VmFd, KvmError> {
     let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
-    for (slot, region) in ram.iter().enumerate() {
-        let host = region.get_host_address(MemoryRegionAddress(0));
+    let pieces = ram.iter().flat_map(|region| {
+        let (start, end) = (region.start_addr().0, region.start_addr().0 + region.len());
+        if firmware && start < shadow::RANGE.start {
+            vec![start..shadow::RANGE.start, shadow::RANGE.end..end]
+        } else {
+            vec![start..end]
+        }
+    });
+    for (slot, piece) in pieces.enumerate() {
+        let host = ram.get_host_address(GuestAddress(piece.start));
         let userspace_addr = host.map_err(|_| KvmError::Call {
             call: "KVM_SET_USER_MEMORY_REGION",
             source: io::Error::from_raw_os_error(libc::EFAULT),
         })? as u64;
         let region = kvm_userspace_memory_region {
             slot: slot as u32,
-            guest_phys_addr: region.start_addr().0,
-            memory_size: region.len(),
+            guest_phys_addr: piece.start,
+            memory_size: piece.end - piece.start,
             userspace_addr,
             flags: 0,
         };
@@ -341,12 +372,18 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
     let rsdp = match config.tables {
         FirmwareTables::Acpi => {
             let serial = [0, 1, 2, 3].map(|port: usize| config.serial[port].is_some());
+            let (level_interrupts, definitions) = match config.devices {
+                DeviceSet::Virtio => (&[][..], Vec::new()),
+                DeviceSet::Emulated => {
+                    (&emulated::acpi::LEVEL_INTERRUPTS[..], emulated::acpi::pci_host_bridge())
+                }
+            };
             let description = acpi::Description {
                 cpus: config.cpus,
                 devices: config.devices,
                 serial,
-                level_interrupts: &[],
-                definitions: &[],
+                level_interrupts,
+                definitions: &definitions,
                 tables: &[],
             };
             Some(acpi::write(ram, &description)?)
