@@ -99,11 +99,7 @@ fn run_instance(args: Args, started: u64, signals: signals::Blocked) -> Result<u
         workdir: args.workdir,
         user: args.user,
         hostname: args.hostname.unwrap_or_else(|| id.clone()),
-        limits: Limits {
-            memory_bytes: args.memory,
-            cpus: args.cpus,
-            pids: args.pids_limit,
-        },
+        limits: Limits { memory_bytes: args.memory, cpus: args.cpus, pids: args.pids_limit },
     };
     let spec = InstanceSpec {
         spec: request.to_spec(&image)?,
@@ -117,9 +113,7 @@ fn run_instance(args: Args, started: u64, signals: signals::Blocked) -> Result<u
     instance.start()?;
     let signaller = instance.signaller()?;
     // A signal that finds nobody came too late.
-    signals
-        .on_arrival(move |signal| drop(signaller(signal)))
-        .context("cannot wait for signals")?;
+    signals.on_arrival(move |signal| drop(signaller(signal))).context("cannot wait for signals")?;
     let ended = instance.wait()?;
     if let Some(path) = args.timings {
         let mut timeline = instance.timeline();

@@ -19,6 +19,7 @@ pub mod pci;
 pub mod probe;
 pub mod rate_limit;
 pub mod stats;
+pub mod teardown;
 pub mod timeline;
 pub mod vcpu;
 pub mod virtio;

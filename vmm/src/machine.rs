@@ -89,7 +89,7 @@ pub struct Exit {
 /// A machine that is ready to run, running, or has run.
 ///
 /// Dropping it makes the kernel tear the VM down, which takes tens of milliseconds: report the
-/// [`Exit`] first.
+/// [`Exit`] first, or leave by [`crate::teardown::exit_now`].
 pub struct Machine {
     control: Control,
     recorder: Recorder,
@@ -133,7 +133,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`Error`]; nothing is left behind.
-    pub fn new(mut config: MachineConfig) -> Result<Self, Error> {
+    pub fn new(config: MachineConfig) -> Result<Self, Error> {
         let recorder = Recorder::default();
         recorder.record(Event::Start);
         config.validate()?;
@@ -141,11 +141,21 @@ impl Machine {
         let host_cpuid = HostCpuid::read(&kvm)?;
         check_host_limits(&config, &kvm, &host_cpuid)?;
         let ram = memory::allocate(config.memory)?;
+        Self::assemble(config, &kvm, &host_cpuid, recorder, ram.clone())
+            .inspect_err(|_| memory::release(&ram))
+    }
 
+    fn assemble(
+        mut config: MachineConfig,
+        kvm: &Kvm,
+        host_cpuid: &HostCpuid,
+        recorder: Recorder,
+        ram: GuestRam,
+    ) -> Result<Self, Error> {
         // KVM_CREATE_VM mostly waits for a kernel thread, so the kernel is loaded meanwhile.
         let (vm, kernel) = thread::scope(|scope| {
             let creator = scope.spawn(|| {
-                create_vm(&kvm, &ram, config.firmware.is_some())
+                create_vm(kvm, &ram, config.firmware.is_some())
                     .inspect(|_| recorder.record(Event::VmCreated))
             });
             let kernel = match config.firmware {

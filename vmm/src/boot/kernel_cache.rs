@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -31,27 +31,42 @@ impl KernelCache {
 
     /// The vmlinux of the bzImage that `file` is, if it was ever stored.
     pub fn find(&self, file: &File) -> Option<File> {
-        File::open(self.link(file).ok()?).ok()
+        let link = self.link(file).ok()?;
+        if let Ok(vmlinux) = File::open(&link) {
+            return Some(vmlinux);
+        }
+        // The same kernel in another place: worth a hash, which decompressing is far above.
+        let vmlinux = self.directory.join(format!("{}.elf", digest_of(file).ok()?));
+        let found = File::open(&vmlinux).ok()?;
+        // Without the link it is found this way again.
+        let _ = self.link_to(&link, &vmlinux);
+        Some(found)
     }
 
-    /// Stores `vmlinux` as what `bzimage`, the content of `file`, decompresses to.
+    /// Stores `vmlinux` as what `file`, a bzImage, decompresses to.
     ///
     /// # Errors
     /// The directory cannot be written.
-    pub fn store(&self, file: &File, bzimage: &[u8], vmlinux: &[u8]) -> io::Result<File> {
+    pub fn store(&self, file: &File, vmlinux: &[u8]) -> io::Result<File> {
         let link = self.link(file)?;
         let links = self.directory.join("by-file");
         // Private: whoever can write here can choose the user's kernel.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&links)?;
-        let name = format!("{:x}.elf", Sha256::digest(bzimage));
+        let name = format!("{}.elf", digest_of(file)?);
         let path = self.directory.join(&name);
         let temporary = self.directory.join(format!(".{name}.{}", std::process::id()));
         write_then_rename(&temporary, &path, vmlinux)?;
-        let temporary = links.join(format!(".{}", std::process::id()));
-        let _ = fs::remove_file(&temporary); // Left by a process of that id that was killed.
-        symlink(Path::new("..").join(&name), &temporary)?;
-        fs::rename(&temporary, link)?;
+        self.link_to(&link, &path)?;
         File::open(path)
+    }
+
+    /// Makes `link` lead to `vmlinux`, both in this cache.
+    fn link_to(&self, link: &Path, vmlinux: &Path) -> io::Result<()> {
+        let target = Path::new("..").join(vmlinux.file_name().unwrap_or_default());
+        let temporary = link.with_file_name(format!(".{}", std::process::id()));
+        let _ = fs::remove_file(&temporary); // Left by a process of that id that was killed.
+        symlink(target, &temporary)?;
+        fs::rename(&temporary, link)
     }
 
     fn link(&self, file: &File) -> io::Result<PathBuf> {
@@ -67,6 +82,22 @@ impl KernelCache {
             meta.ctime_nsec()
         );
         Ok(self.directory.join("by-file").join(name))
+    }
+}
+
+/// Of the whole content, leaving the file's position alone.
+fn digest_of(file: &File) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset)? {
+            0 => return Ok(format!("{:x}", hasher.finalize())),
+            count => {
+                hasher.update(&buffer[..count]);
+                offset += count as u64;
+            }
+        }
     }
 }
 
@@ -94,8 +125,11 @@ mod tests {
         fs::write(&path, b"compressed").unwrap();
         let file = File::open(&path).unwrap();
         assert!(cache.find(&file).is_none());
-        cache.store(&file, b"compressed", b"plain").unwrap();
-        cache.store(&file, b"compressed", b"plain").unwrap();
+        cache.store(&file, b"plain").unwrap();
+        cache.store(&file, b"plain").unwrap();
+        let copy = directory.path().join("copy");
+        fs::write(&copy, b"compressed").unwrap();
+        assert!(cache.find(&File::open(&copy).unwrap()).is_some());
         let mut content = String::new();
         cache.find(&file).unwrap().read_to_string(&mut content).unwrap();
         assert_eq!(content, "plain");
@@ -118,6 +152,6 @@ mod tests {
         let cache = KernelCache::new(Some(path.join("not a directory"))).unwrap();
         let file = File::open(&path).unwrap();
         assert!(cache.find(&file).is_none());
-        assert!(cache.store(&file, b"", b"").is_err());
+        assert!(cache.store(&file, b"").is_err());
     }
 }
