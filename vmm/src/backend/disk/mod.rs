@@ -1,0 +1,125 @@
+//! Disks: a raw file or block device, an I/O engine and a cache mode.
+//!
+//! [`DiskOptions`] says which, [`DiskImage::open`] opens and locks it, [`DiskImage::engine`] makes
+//! what a front end sends its requests to.
+
+mod blocking;
+mod buffer;
+mod image;
+mod io_uring;
+mod options;
+mod sync;
+
+pub use image::{DiskError, DiskImage};
+pub use options::{DiskOptions, DiskOptionsError};
+
+use std::io;
+use std::os::fd::RawFd;
+
+use serde::{Deserialize, Serialize};
+use vm_memory::GuestAddress;
+
+use crate::memory::GuestRam;
+
+/// The unit of disk addresses in virtio (1.2, 5.2.4) and ATA.
+pub const SECTOR_SIZE: u64 = 512;
+
+/// What a guest's FLUSH means, and whether the host's page cache is used. QEMU's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheMode {
+    /// Host page cache; FLUSH is fdatasync.
+    #[default]
+    Writeback,
+    /// Host page cache; every write is durable before it completes.
+    Writethrough,
+    /// O_DIRECT; FLUSH is fdatasync.
+    None,
+}
+
+/// How requests reach the host kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// preadv/pwritev on the device's thread, one request at a time.
+    Sync,
+    /// io_uring, as many at a time as the guest queues. Falls back to `sync` where the host
+    /// kernel refuses io_uring.
+    #[default]
+    IoUring,
+}
+
+/// What a front end asks of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskOperation {
+    /// Host to guest.
+    Read,
+    /// Guest to host.
+    Write,
+    /// All completed writes become durable.
+    Flush,
+    /// The range's content is no longer needed.
+    Discard,
+    /// The range reads as zeroes; with `unmap` it may be deallocated.
+    WriteZeroes {
+        /// virtio 1.2, 5.2.6.2.
+        unmap: bool,
+    },
+}
+
+/// A piece of guest memory. Engines check it against [`GuestRam`]: front ends may pass on what
+/// the guest wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestSegment {
+    /// Guest-physical start.
+    pub address: GuestAddress,
+    /// Bytes.
+    pub length: u32,
+}
+
+/// One request to an engine.
+#[derive(Clone, Debug)]
+pub struct DiskRequest {
+    /// Comes back in [`DiskCompletion`]; the front end's own numbering.
+    pub tag: u64,
+    /// What to do.
+    pub operation: DiskOperation,
+    /// Byte offset on the disk.
+    pub offset: u64,
+    /// Bytes; equals the sum of the segments for reads and writes.
+    pub length: u64,
+    /// Guest memory to read into or write from; empty for the other operations.
+    pub segments: Vec<GuestSegment>,
+}
+
+/// The end of one request.
+#[derive(Debug)]
+pub struct DiskCompletion {
+    /// From [`DiskRequest::tag`].
+    pub tag: u64,
+    /// Whether the whole request was done. A short transfer is an error.
+    pub result: io::Result<()>,
+}
+
+/// Runs disk requests. A front end owns one engine per queue and calls it from one thread.
+pub trait DiskEngine: Send {
+    /// Takes a request. Bad guest addresses, ranges beyond the end of the disk and writes to a
+    /// read-only disk come back as failed completions, never as panics.
+    fn submit(&mut self, memory: &GuestRam, request: DiskRequest);
+
+    /// Moves to `done` what [`DiskEngine::submit`] finished on the spot, with no system call.
+    /// Optional: [`DiskEngine::completions`] gives it too.
+    fn finished_early(&mut self, done: &mut Vec<DiskCompletion>) {
+        let _ = done;
+    }
+
+    /// Hands what was submitted since the last call to the host kernel, in one go where possible.
+    fn kick(&mut self);
+
+    /// Readable (eventfd) when [`DiskEngine::completions`] has something to give that it has not
+    /// been asked for since; `completions` makes it unreadable again.
+    fn completion_event(&self) -> RawFd;
+
+    /// Moves finished requests to `done`, in any order.
+    fn completions(&mut self, done: &mut Vec<DiskCompletion>);
+}
