@@ -1,1 +1,8 @@
-//! What runs inside a guest: init, initramfs, guest kernels.
+//! What runs inside a guest: init, the initramfs it comes in, the guest kernels; and the host's
+//! end of the control channel to it.
+
+pub mod control;
+pub mod initramfs;
+pub mod kernels;
+
+pub use isolab_protocol::{MARKER_PORT, Marker, User, Workload};

@@ -1,1 +1,270 @@
 //! End-to-end tests: the real binaries on real kernels and images.
+//!
+//! A [`Sandbox`] is a store of its own with the busybox image in it. [`workloads`] has what must
+//! be the same at every level; `tests/levels.rs` runs it on any host, `tests/machines.rs` at the
+//! VM levels.
+
+pub mod workloads;
+
+use std::env;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long anything may take before a test calls it hung. Generous: the host may be emulated.
+pub const TIME_LIMIT: Duration = Duration::from_secs(180);
+
+/// The checkout.
+pub fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace").into()
+}
+
+/// The `isolab` that is tested: the release build, as `scripts/kvm-host` puts it on PATH.
+pub fn isolab_path() -> PathBuf {
+    let path = checkout().join("target/release/isolab");
+    assert!(path.exists(), "{} is missing: run cargo build --release", path.display());
+    path
+}
+
+/// `${XDG_CACHE_HOME:-~/.cache}/isolab/PATH`, which must exist.
+pub fn cached(path: &str) -> PathBuf {
+    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.or_else(|| env::home_dir().map(|home| home.join(".cache")));
+    let file = base.expect("there is a home").join("isolab").join(path);
+    assert!(file.exists(), "{} is missing: scripts/test makes it", file.display());
+    file
+}
+
+/// The OCI image layout that `scripts/make-busybox-image` makes.
+pub fn busybox_layout() -> PathBuf {
+    cached("images/busybox")
+}
+
+/// A store of a test's own.
+pub struct Sandbox {
+    data: TempDir,
+}
+
+impl Sandbox {
+    /// An empty store.
+    pub fn empty() -> Self {
+        Self { data: tempfile::tempdir().expect("a temporary folder can be made") }
+    }
+
+    /// A store with the busybox image.
+    pub fn with_busybox() -> Self {
+        let sandbox = Self::empty();
+        let load = sandbox.isolab(&["image", "load"]).arg(busybox_layout()).finish();
+        assert!(load.status.success(), "{}", load.stderr);
+        sandbox
+    }
+
+    /// `isolab` with these arguments, on this store.
+    pub fn isolab(&self, arguments: &[&str]) -> Run {
+        let mut command = Command::new(isolab_path());
+        command.args(arguments).env("XDG_DATA_HOME", self.data.path()).stdin(Stdio::null());
+        Run(command)
+    }
+
+    /// `isolab run --isolation LEVEL busybox` with these arguments.
+    pub fn run(&self, level: &str, arguments: &[&str]) -> Done {
+        self.isolab(&["run", "--isolation", level, "busybox"]).args(arguments).finish()
+    }
+
+    /// Where the store keeps everything.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+}
+
+/// A command that is about to run.
+pub struct Run(Command);
+
+impl Run {
+    /// Any command, not on a sandbox.
+    pub fn new(command: Command) -> Self {
+        Self(command)
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.0.arg(argument);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.0.args(arguments);
+        self
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// Runs to the end, with nothing to read.
+    pub fn finish(self) -> Done {
+        self.start(Stdio::null()).finish()
+    }
+
+    /// Runs to the end, with `input` to read.
+    pub fn finish_with_input(self, input: &[u8]) -> Done {
+        let mut running = self.start(Stdio::piped());
+        let mut stdin = running.child.stdin.take().expect("it was piped");
+        let input = input.to_vec();
+        let feeder = thread::spawn(move || {
+            use std::io::Write;
+            // The other side may have enough before the end.
+            let _ = stdin.write_all(&input);
+        });
+        let done = running.finish();
+        feeder.join().expect("feeding does not panic");
+        done
+    }
+
+    /// Starts it.
+    pub fn start(mut self, stdin: Stdio) -> Running {
+        let mut child = self
+            .0
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stdout = lines_of(child.stdout.take().expect("it was piped"));
+        let stderr = lines_of(child.stderr.take().expect("it was piped"));
+        Running { child, stdout, stderr, seen: String::new() }
+    }
+}
+
+/// A command that runs.
+pub struct Running {
+    child: Child,
+    stdout: mpsc::Receiver<String>,
+    stderr: mpsc::Receiver<String>,
+    seen: String,
+}
+
+impl Running {
+    /// Waits for a line of output that contains `text`.
+    pub fn wait_for(&mut self, text: &str) {
+        let deadline = Instant::now() + TIME_LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = match self.stdout.recv_timeout(left) {
+                Ok(line) => line,
+                Err(_) => {
+                    let _ = self.child.kill();
+                    let stderr: String = self.stderr.iter().collect();
+                    panic!("no `{text}` in:\n{}\nstandard error:\n{stderr}", self.seen);
+                }
+            };
+            self.seen.push_str(&line);
+            if line.contains(text) {
+                return;
+            }
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, signal).expect("the process has not been waited for");
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end.
+    pub fn finish(mut self) -> Done {
+        let deadline = Instant::now() + TIME_LIMIT;
+        // The streams end when every holder of them has.
+        let mut drain = |lines: &mpsc::Receiver<String>, text: &mut String| {
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match lines.recv_timeout(left) {
+                    Ok(line) => text.push_str(&line),
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        let _ = self.child.kill();
+                        panic!("hung; it said:\n{text}");
+                    }
+                }
+            }
+        };
+        let (mut stdout, mut stderr) = (std::mem::take(&mut self.seen), String::new());
+        drain(&self.stdout, &mut stdout);
+        drain(&self.stderr, &mut stderr);
+        let status = self.child.wait().expect("it is our child");
+        Done { status, stdout, stderr }
+    }
+}
+
+/// Reads lines, the last one perhaps without its end, on a thread of their own.
+fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
+    receiver
+}
+
+/// A command that ended.
+#[derive(Debug)]
+pub struct Done {
+    /// How.
+    pub status: ExitStatus,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Done {
+    /// The exit code; a signal's death has none.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Asserts success and gives the output.
+    #[track_caller]
+    pub fn success(self) -> String {
+        assert!(self.status.success(), "{:?}", self);
+        self.stdout
+    }
+
+    /// Asserts a failure with this code whose message has all of these words.
+    #[track_caller]
+    pub fn fails_with(self, code: i32, words: &[&str]) {
+        assert_eq!(self.code(), Some(code), "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "no `{word}` in: {}", self.stderr);
+        }
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self {
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}

@@ -1,11 +1,25 @@
 //! The virtual machine monitor: one KVM machine, two device sets.
 //!
-//! Start at [`bus`] for how an access of the guest reaches a device, at [`irq`] for the way back,
-//! and at [`backend`] for what virtio and emulated devices share.
+//! Start at [`machine`] for the story on one page, at [`bus`] for how an access of the guest
+//! reaches a device, at [`irq`] for the way back, and at [`backend`] for what virtio and emulated
+//! devices share.
 
 pub mod backend;
+pub mod boot;
 pub mod bus;
+pub mod chipset;
+pub mod config;
+pub mod control;
+pub mod emulated;
 pub mod irq;
+pub mod kvm;
+pub mod machine;
 pub mod memory;
 pub mod pci;
+pub mod probe;
+pub mod rate_limit;
+pub mod stats;
+pub mod teardown;
+pub mod timeline;
+pub mod vcpu;
 pub mod virtio;

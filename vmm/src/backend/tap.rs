@@ -153,6 +153,16 @@ impl Tap {
 #[derive(Debug)]
 pub struct TapQueue(File);
 
+impl TapQueue {
+    /// The same queue once more, for a device that sends and receives on different threads.
+    ///
+    /// # Errors
+    /// The host is out of descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+}
+
 impl NetBackend for TapQueue {
     fn send(&mut self, frame: &[IoSlice<'_>]) -> io::Result<usize> {
         self.0.write_vectored(frame)

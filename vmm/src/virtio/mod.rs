@@ -1,9 +1,13 @@
 //! virtio 1.2 devices: what a device shows its transport (PCI or MMIO), and what the transport
 //! hands the device when the driver is ready.
 
+pub mod balloon;
+pub mod block;
 pub mod chain;
+pub mod console;
 pub mod net;
 pub mod queue;
+pub mod rng;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -13,11 +17,29 @@ pub mod worker;
 
 use std::sync::Arc;
 
+use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::bindings::virtio_ring::{
+    VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
+};
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
+
+/// The features that every device here offers.
+pub const BASE_FEATURES: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
+
+/// Answers [`VirtioDevice::read_config`] from the configuration's bytes.
+pub fn read_config_bytes(configuration: &[u8], offset: u64, data: &mut [u8]) {
+    let rest = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| configuration.get(offset..))
+        .unwrap_or_default();
+    let length = rest.len().min(data.len());
+    data[..length].copy_from_slice(&rest[..length]);
+}
 
 /// A virtqueue the driver has set up, given to the device for as long as it is active.
 pub struct ActiveQueue {

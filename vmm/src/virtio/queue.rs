@@ -11,7 +11,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::chain::Chain;
 use super::stats::QueueCounters;
-use super::{Activation, ActiveQueue};
+use super::worker::Flow;
+use super::{ActivateError, Activation, ActiveQueue};
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
 
@@ -29,6 +30,31 @@ pub struct BrokenQueue {
     pub queue: u16,
     /// What is wrong.
     pub reason: &'static str,
+}
+
+impl From<Result<(), BrokenQueue>> for Flow {
+    fn from(result: Result<(), BrokenQueue>) -> Self {
+        match result {
+            Ok(()) => Self::Continue,
+            // The driver has been told.
+            Err(BrokenQueue { .. }) => Self::Stop,
+        }
+    }
+}
+
+/// Takes queue number `index` out of `queues`.
+///
+/// # Errors
+/// [`ActivateError::MissingQueue`].
+pub fn take_queue(
+    queues: &mut Vec<DeviceQueue>,
+    index: u16,
+    device: &'static str,
+) -> Result<DeviceQueue, ActivateError> {
+    let position = queues.iter().position(|queue| queue.index == index);
+    position
+        .map(|position| queues.swap_remove(position))
+        .ok_or(ActivateError::MissingQueue { device, queue: index })
 }
 
 /// One active queue with everything its thread needs.
@@ -115,6 +141,12 @@ impl DeviceQueue {
     /// [`EventSources::watch_event`](super::worker::EventSources::watch_event)).
     pub fn notify_fd(&self) -> RawFd {
         self.notify.as_raw_fd()
+    }
+
+    /// Makes the queue's own thread come back as if the driver had notified.
+    pub fn notify_self(&self) {
+        // Fails only if the counter is full, and then it is readable.
+        let _ = self.notify.write(1);
     }
 
     /// Takes the next chain; `None` when the driver has offered no more, or when as many are in

@@ -239,6 +239,11 @@ impl Driver {
         head
     }
 
+    /// The device's used index.
+    pub fn used_index(&self) -> u16 {
+        self.load(self.used_ring() + 2)
+    }
+
     /// Chains the device gave back since the last call: head and bytes written.
     pub fn used(&mut self) -> Vec<(u32, u32)> {
         let end = self.load(self.used_ring() + 2);

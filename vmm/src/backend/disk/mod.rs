@@ -1,8 +1,20 @@
 //! Disks: a raw file or block device, an I/O engine and a cache mode.
+//!
+//! [`DiskOptions`] says which, [`DiskImage::open`] opens and locks it, [`DiskImage::engine`] makes
+//! what a front end sends its requests to.
+
+mod blocking;
+mod buffer;
+mod image;
+mod io_uring;
+mod options;
+mod sync;
+
+pub use image::{DiskError, DiskImage};
+pub use options::{DiskOptions, DiskOptionsError};
 
 use std::io;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vm_memory::GuestAddress;
@@ -35,19 +47,6 @@ pub enum EngineKind {
     /// kernel refuses io_uring.
     #[default]
     IoUring,
-}
-
-/// One `--disk`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DiskOptions {
-    /// A raw image file or a block device.
-    pub path: PathBuf,
-    /// The guest cannot write.
-    pub read_only: bool,
-    /// See [`CacheMode`].
-    pub cache: CacheMode,
-    /// See [`EngineKind`].
-    pub engine: EngineKind,
 }
 
 /// What a front end asks of the disk.
@@ -108,10 +107,17 @@ pub trait DiskEngine: Send {
     /// read-only disk come back as failed completions, never as panics.
     fn submit(&mut self, memory: &GuestRam, request: DiskRequest);
 
+    /// Moves to `done` what [`DiskEngine::submit`] finished on the spot, with no system call.
+    /// Optional: [`DiskEngine::completions`] gives it too.
+    fn finished_early(&mut self, done: &mut Vec<DiskCompletion>) {
+        let _ = done;
+    }
+
     /// Hands what was submitted since the last call to the host kernel, in one go where possible.
     fn kick(&mut self);
 
-    /// Readable (eventfd) when [`DiskEngine::completions`] has something to give.
+    /// Readable (eventfd) when [`DiskEngine::completions`] has something to give that it has not
+    /// been asked for since; `completions` makes it unreadable again.
     fn completion_event(&self) -> RawFd;
 
     /// Moves finished requests to `done`, in any order.

@@ -1,0 +1,95 @@
+//! What a measurement ran on: the head of every report.
+
+use std::arch::x86_64::__cpuid;
+use std::fs;
+
+use serde::Serialize;
+
+/// Whether KVM runs on a processor's own virtualisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvmKind {
+    /// The host is no guest.
+    Hardware,
+    /// The host is itself a guest of a hypervisor that nests.
+    Nested,
+    /// The host is emulated by QEMU's TCG: compare within one run only.
+    Emulated,
+    /// As [`KvmKind::Emulated`], with instructions counted as time.
+    EmulatedIcount,
+}
+
+impl KvmKind {
+    /// A few words for people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            KvmKind::Hardware => "hardware",
+            KvmKind::Nested => "nested (this host is a guest itself)",
+            KvmKind::Emulated => {
+                "EMULATED (QEMU TCG with SVM): ratios within this run mean something, times do not"
+            }
+            KvmKind::EmulatedIcount => {
+                "EMULATED (QEMU TCG with SVM), instructions counted as 2 ns each: repeatable, \
+                 no hardware's times"
+            }
+        }
+    }
+
+    fn detect() -> Self {
+        // Leaf 1, ECX bit 31: a hypervisor is present; leaf 0x40000000: its signature.
+        if __cpuid(1).ecx >> 31 == 0 {
+            return KvmKind::Hardware;
+        }
+        let leaf = __cpuid(0x4000_0000);
+        let signature = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat();
+        let icount = fs::read_to_string("/proc/cmdline")
+            .is_ok_and(|line| line.split_whitespace().any(|word| word == "isolab.icount"));
+        match (&signature[..], icount) {
+            (b"TCGTCGTCGTCG", true) => KvmKind::EmulatedIcount,
+            (b"TCGTCGTCGTCG", false) => KvmKind::Emulated,
+            _ => KvmKind::Nested,
+        }
+    }
+}
+
+/// The host, as far as it matters to a figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Host {
+    /// The processor's name.
+    pub cpu: String,
+    /// Processors online.
+    pub cpus: usize,
+    /// See [`KvmKind`].
+    pub kvm: KvmKind,
+    /// `uname -r` of the host.
+    pub kernel: String,
+    /// The kernel that the guests ran: its name and release.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_kernel: Option<String>,
+    /// The image that was run.
+    pub image: String,
+    /// Its manifest's digest.
+    pub image_digest: String,
+}
+
+impl Host {
+    /// Looks at the host.
+    pub fn detect(image: String, image_digest: String, guest_kernel: Option<String>) -> Self {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let field = |name: &str| {
+            let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
+            line.split_once(':').map(|(_, value)| value.trim().to_owned())
+        };
+        let release = nix::sys::utsname::uname()
+            .map_or_else(|_| "unknown".to_owned(), |u| u.release().to_string_lossy().into_owned());
+        Self {
+            cpu: field("model name").unwrap_or_else(|| "unknown".to_owned()),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            kvm: KvmKind::detect(),
+            kernel: release,
+            guest_kernel,
+            image,
+            image_digest,
+        }
+    }
+}

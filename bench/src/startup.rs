@@ -1,0 +1,199 @@
+//! `isolab bench startup`: from spawning `isolab run` to the workload's first output line and to
+//! the end, and where the time went.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+
+use isolab_isolation::Level;
+use isolab_isolation::timeline::{self, Milestone, Timeline};
+
+use crate::report::Measurement;
+use crate::summary::Summary;
+
+/// From spawn to the workload's first line of output.
+pub const TO_FIRST_OUTPUT: &str = "to_first_output";
+/// From spawn to the end of the `isolab run` process.
+pub const TO_EXIT: &str = "to_exit";
+/// From spawn to the start of the guest's init.
+pub const TO_GUEST_INIT: &str = "to_guest_init";
+/// The parts that `to_first_output` falls into.
+pub const PHASES: [&str; 4] = ["setup", "kernel_boot", "init", "workload"];
+
+/// What to measure.
+pub struct Plan {
+    /// The `isolab` to run.
+    pub program: PathBuf,
+    /// Levels, in the order of each round.
+    pub levels: Vec<Level>,
+    /// Counted rounds.
+    pub runs: u32,
+    /// Options for every `isolab run`, for example `--kernel slim`.
+    pub options: Vec<OsString>,
+    /// The image.
+    pub image: String,
+    /// The command, which prints at least one line and exits with 0.
+    pub command: Vec<OsString>,
+}
+
+/// Why a measurement cannot go on: half a comparison is none.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// `isolab run` could not be started or watched.
+    #[error("cannot {action} `isolab run --isolation {level}`: {source}")]
+    Host {
+        /// What was attempted.
+        action: &'static str,
+        /// At which level.
+        level: Level,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// The workload failed.
+    #[error("the workload ended with {status} at level {level}; it said: {stderr}")]
+    Workload {
+        /// At which level.
+        level: Level,
+        /// How it ended.
+        status: ExitStatus,
+        /// Its and isolab's last words.
+        stderr: String,
+    },
+    /// The workload printed nothing.
+    #[error("the workload printed no line at level {0}, so there is no first output to wait for")]
+    Silent(Level),
+}
+
+/// Runs the plan: one uncounted round that warms caches, then the counted ones, the levels
+/// interleaved (A B C D A B C D), so that a drift of the host meets all alike. `progress` hears
+/// of every round.
+///
+/// # Errors
+/// [`StartupError`] at the first run that fails.
+pub fn measure(
+    plan: &Plan,
+    mut progress: impl FnMut(u32),
+) -> Result<Vec<Measurement>, StartupError> {
+    let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
+    for round in 0..=plan.runs {
+        progress(round);
+        for (position, &level) in plan.levels.iter().enumerate() {
+            let figures = run_once(plan, level)?;
+            if round == 0 {
+                continue;
+            }
+            for (metric, milliseconds) in figures {
+                samples.entry((position, metric)).or_default().push(milliseconds);
+            }
+        }
+    }
+    let measurement = |((position, metric), samples): ((usize, &str), Vec<f64>)| {
+        Some(Measurement {
+            subject: plan.levels[position].name().to_owned(),
+            metric: metric.to_owned(),
+            unit: "ms",
+            summary: Summary::of(samples)?,
+        })
+    };
+    Ok(samples.into_iter().filter_map(measurement).collect())
+}
+
+fn run_once(plan: &Plan, level: Level) -> Result<Vec<(&'static str, f64)>, StartupError> {
+    let host = |action| move |source| StartupError::Host { action, level, source };
+    let timings = tempfile::NamedTempFile::new().map_err(host("keep the timings of"))?;
+    let stderr = tempfile::NamedTempFile::new().map_err(host("keep the messages of"))?;
+    let mut command = Command::new(&plan.program);
+    command
+        .args(["run", "--isolation", level.name(), "--timings"])
+        .arg(timings.path())
+        .args(&plan.options)
+        .arg(&plan.image)
+        .args(&plan.command)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(stderr.reopen().map_err(host("keep the messages of"))?);
+
+    let spawned = timeline::now();
+    let mut child = command.spawn().map_err(host("start"))?;
+    let mut line = Vec::new();
+    let mut first_output = None;
+    if let Some(stdout) = child.stdout.take() {
+        let mut stdout = BufReader::new(stdout);
+        stdout.read_until(b'\n', &mut line).map_err(host("read the output of"))?;
+        first_output = (!line.is_empty()).then(timeline::now);
+        io::copy(&mut stdout, &mut io::sink()).map_err(host("read the output of"))?;
+    }
+    let status = child.wait().map_err(host("wait for"))?;
+    let exited = timeline::now();
+    if !status.success() {
+        let stderr = std::fs::read_to_string(stderr.path()).unwrap_or_default();
+        return Err(StartupError::Workload { level, status, stderr });
+    }
+    let first_output = first_output.ok_or(StartupError::Silent(level))?;
+    let timeline = Timeline::load(timings.path()).map_err(host("read the timings of"))?;
+    Ok(figures(spawned, first_output, exited, &timeline))
+}
+
+/// Takes one run apart. A milestone that a level does not have leaves its metrics out.
+fn figures(
+    spawned: u64,
+    first_output: u64,
+    exited: u64,
+    timeline: &Timeline,
+) -> Vec<(&'static str, f64)> {
+    let entered = timeline.at(Milestone::GuestEntered);
+    let init = timeline.at(Milestone::GuestInit);
+    let workload = timeline.at(Milestone::WorkloadStarted);
+    let span = |metric, from: Option<u64>, to: Option<u64>| {
+        let nanoseconds = to? as f64 - from? as f64;
+        Some((metric, nanoseconds / 1e6))
+    };
+    [
+        span(TO_FIRST_OUTPUT, Some(spawned), Some(first_output)),
+        span(TO_EXIT, Some(spawned), Some(exited)),
+        span(TO_GUEST_INIT, Some(spawned), init),
+        span(PHASES[0], Some(spawned), entered.or(workload)),
+        span(PHASES[1], entered, init),
+        span(PHASES[2], init, workload),
+        span(PHASES[3], workload, Some(first_output)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_phases_add_up_to_the_first_output() {
+        let mut timeline = Timeline::default();
+        for (milestone, time) in [
+            (Milestone::CommandStarted, 1_500_000),
+            (Milestone::GuestEntered, 3_000_000),
+            (Milestone::GuestInit, 8_000_000),
+            (Milestone::WorkloadStarted, 9_000_000),
+        ] {
+            timeline.reach(milestone, time);
+        }
+        let figures: BTreeMap<_, _> =
+            figures(1_000_000, 11_000_000, 15_000_000, &timeline).into_iter().collect();
+        assert_eq!(figures[TO_FIRST_OUTPUT], 10.0);
+        assert_eq!(figures[TO_EXIT], 14.0);
+        assert_eq!(figures[TO_GUEST_INIT], 7.0);
+        let phases: f64 = PHASES.iter().map(|phase| figures[phase]).sum();
+        assert_eq!(phases, figures[TO_FIRST_OUTPUT]);
+    }
+
+    #[test]
+    fn a_level_without_a_guest_has_no_guest_phases() {
+        let mut timeline = Timeline::default();
+        timeline.reach(Milestone::WorkloadStarted, 2_000_000);
+        let metrics: Vec<_> =
+            figures(0, 3_000_000, 4_000_000, &timeline).into_iter().map(|(m, _)| m).collect();
+        assert_eq!(metrics, [TO_FIRST_OUTPUT, TO_EXIT, "setup", "workload"]);
+    }
+}

@@ -1,0 +1,66 @@
+//! `isolab check`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use isolab_isolation::host::{self, HostReport};
+
+use crate::format::Format;
+
+/// Show what this host can do, found by trying, and which isolation levels are ready.
+///
+/// KVM is judged by a probe guest of a few instructions. Exits with 0 when every level is ready,
+/// else with 1.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  isolab check --format json | jq '.levels[] | select(.ready)'")]
+pub struct Args {
+    /// How to print what was found.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// Check KVM only: print one sentence, exit with 0 when guests run.
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Part {
+    Kvm,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.only.is_some() {
+        return Ok(match host::require_kvm() {
+            Ok(()) => {
+                println!("KVM runs guests");
+                ExitCode::SUCCESS
+            }
+            Err(why) => {
+                println!("{why}");
+                ExitCode::FAILURE
+            }
+        });
+    }
+    let report = host::inspect();
+    match args.format {
+        Format::Table => print_table(&report),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(if report.all_ready() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print_table(report: &HostReport) {
+    for fact in &report.facts {
+        let mark = if fact.ok { "ok" } else { "no" };
+        println!("{mark:<3} {:<24} {}", fact.name, fact.found);
+    }
+    println!();
+    for verdict in &report.levels {
+        match (&verdict.why, &verdict.mend) {
+            (Some(why), Some(mend)) => println!("{:<10} not ready: {why}; {mend}", verdict.level),
+            _ => println!("{:<10} ready", verdict.level),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The operator's terminal as a guest's console: raw while the machine runs, restored afterwards
+//! whatever happens, with QEMU's Ctrl-a keys.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::{mem, thread};
+
+const CTRL_A: u8 = 0x01;
+
+const HELP: &str = "\r\n\
+    Ctrl-a h      this help\r\n\
+    Ctrl-a x      end the machine\r\n\
+    Ctrl-a Ctrl-a send Ctrl-a to the guest\r\n";
+
+/// The terminal's settings before, if standard input is a terminal. In a static because a panic
+/// on any thread has to restore them, too.
+static BEFORE: Mutex<Option<libc::termios>> = Mutex::new(None);
+
+/// Standard input and output as a console, until dropped.
+pub struct Console(());
+
+impl Console {
+    /// Puts a terminal into raw mode; anything else is left alone.
+    ///
+    /// # Errors
+    /// The terminal refused.
+    pub fn open() -> io::Result<Self> {
+        if !io::stdin().is_terminal() {
+            return Ok(Self(()));
+        }
+        // SAFETY: `termios` is plain data, which `tcgetattr` fills.
+        let mut settings: libc::termios = unsafe { mem::zeroed() };
+        // SAFETY: the pointer is live and writable.
+        if unsafe { libc::tcgetattr(libc::STDIN_FILENO, &mut settings) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        *lock() = Some(settings);
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            default(info);
+        }));
+        // SAFETY: the pointer is live and writable.
+        unsafe { libc::cfmakeraw(&mut settings) };
+        let console = Self(());
+        set(&settings)?;
+        Ok(console)
+    }
+
+    /// What the guest reads. On a terminal, the keys in between are to be [`Keys::watch`]ed.
+    ///
+    /// # Errors
+    /// The host is out of file descriptors.
+    pub fn input(&self) -> io::Result<(OwnedFd, Option<Keys>)> {
+        let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+        if lock().is_none() {
+            return Ok((stdin, None));
+        }
+        let (read, write) = io::pipe()?;
+        Ok((read.into(), Some(Keys { terminal: stdin.into(), guest: write })))
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Option<libc::termios>> {
+    BEFORE.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn set(settings: &libc::termios) -> io::Result<()> {
+    // SAFETY: the pointer is live.
+    match unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSADRAIN, settings) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Nothing can be done about a terminal that has gone.
+fn restore() {
+    if let Some(settings) = lock().take() {
+        let _ = set(&settings);
+    }
+}
+
+/// Unbuffered standard output: the VMM gathers lines itself.
+pub struct Output;
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: the pointer and length are those of a live slice.
+        let written =
+            unsafe { libc::write(libc::STDOUT_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+        usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keys on their way from the terminal to the guest.
+pub struct Keys {
+    terminal: File,
+    guest: PipeWriter,
+}
+
+impl Keys {
+    /// Passes keys on, and calls `quit` at Ctrl-a x.
+    ///
+    /// # Errors
+    /// The host refused a thread.
+    pub fn watch(mut self, quit: impl Fn() + Send + 'static) -> io::Result<()> {
+        let body = move || {
+            let mut filter = Filter::default();
+            let mut keys = [0; 64];
+            while let Ok(length @ 1..) = self.terminal.read(&mut keys) {
+                let filtered = filter.pass(&keys[..length]);
+                if filtered.quit {
+                    quit();
+                }
+                if filtered.help {
+                    let _ = Output.write(HELP.as_bytes());
+                }
+                if self.guest.write_all(&filtered.keys).is_err() {
+                    break;
+                }
+            }
+        };
+        thread::Builder::new().name("keys".into()).spawn(body).map(drop)
+    }
+}
+
+/// Recognises Ctrl-a sequences, which may be split between reads.
+#[derive(Default)]
+struct Filter {
+    escaped: bool,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Filtered {
+    keys: Vec<u8>,
+    quit: bool,
+    help: bool,
+}
+
+impl Filter {
+    fn pass(&mut self, keys: &[u8]) -> Filtered {
+        let mut out = Filtered::default();
+        for &key in keys {
+            match (mem::take(&mut self.escaped), key) {
+                (false, CTRL_A) => self.escaped = true,
+                (true, b'x') => out.quit = true,
+                (true, b'h' | b'?') => out.help = true,
+                (true, CTRL_A) | (false, _) => out.keys.push(key),
+                (true, _) => {}
+            }
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_a_is_the_escape() {
+        let mut filter = Filter::default();
+        assert_eq!(filter.pass(b"ab"), Filtered { keys: b"ab".into(), ..Filtered::default() });
+        assert_eq!(filter.pass(b"c\x01").keys, b"c");
+        assert_eq!(filter.pass(b"x"), Filtered { quit: true, ..Filtered::default() });
+        assert_eq!(filter.pass(b"\x01hx"), Filtered { keys: b"x".into(), help: true, quit: false });
+        assert_eq!(filter.pass(b"\x01\x01\x01zq").keys, b"\x01q");
+    }
+}

@@ -1,0 +1,124 @@
+//! `isolab run`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use isolab_images::Store;
+use isolab_isolation::timeline::{Milestone, now};
+use isolab_isolation::{InstanceSpec, IsolationError, Level, Limits, Request, instance_id, level};
+
+use crate::format::parse_size;
+use crate::signals;
+
+/// Run a command in an image, at one of the four levels of isolation.
+///
+/// Output, exit code, environment and signals are the same at each level. Exits with the
+/// command's own code, with 128 and the signal's number when a signal ended it, with 127 when
+/// there is no such command, with 126 when it cannot be executed, and with 125 when isolab itself
+/// failed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    isolab run busybox uname -a\n  \
+    isolab run --isolation paravirt --memory 128M -e GREETING=hello busybox sh -c 'echo $GREETING'")]
+pub struct Args {
+    /// process, container, paravirt or fullvirt.
+    #[arg(long, value_name = "LEVEL", default_value = "container")]
+    isolation: Level,
+    /// Pass our standard input on.
+    #[arg(long, short)]
+    interactive: bool,
+    /// Set an environment variable; without a value, pass on our own.
+    #[arg(long, short, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Working directory.
+    #[arg(long, short, value_name = "DIR")]
+    workdir: Option<String>,
+    /// User and group, by name or number.
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Host name; by default the instance's name. Not at level process, which has none of its own.
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// The instance's name; by default a random one.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Memory limit, in bytes or with K, M, G or T: a cgroup's limit, or the guest's RAM
+    /// (512M without it).
+    #[arg(long, short, value_name = "SIZE", value_parser = parse_size)]
+    memory: Option<u64>,
+    /// CPU limit: a cgroup's quota, or, rounded up, the guest's vCPUs (1 without it).
+    #[arg(long, value_name = "N")]
+    cpus: Option<f64>,
+    /// How many processes and threads there may be; process and container only.
+    #[arg(long, value_name = "N")]
+    pids_limit: Option<u32>,
+    /// Guest kernel of the VM levels: slim, stock, cloud, or a vmlinux or bzImage.
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Option<String>,
+    /// Remove the instance when it ends. Always so; here for podman's users.
+    #[arg(long)]
+    rm: bool,
+    /// Write the times of the instance's milestones, in nanoseconds of CLOCK_MONOTONIC, to this
+    /// file as JSON.
+    #[arg(long, value_name = "FILE")]
+    timings: Option<PathBuf>,
+    /// The image: a name, or a digest.
+    image: String,
+    /// The command and its arguments; by default the image's own.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let started = now();
+    // Before any thread exists, so that all of them inherit the mask.
+    let signals = signals::block().context("cannot block signals")?;
+    let code = match run_instance(args, started, signals) {
+        Ok(code) => code,
+        Err(error) => {
+            let code = error.downcast_ref().map_or(125, IsolationError::exit_code);
+            eprintln!("isolab: {error:#}");
+            code
+        }
+    };
+    Ok(ExitCode::from(code))
+}
+
+fn run_instance(args: Args, started: u64, signals: signals::Blocked) -> Result<u8> {
+    let store = Store::open_default()?;
+    let image = store.resolve(&args.image)?;
+    let id = match args.name {
+        Some(name) => name,
+        None => instance_id()?,
+    };
+    let request = Request {
+        command: args.command,
+        env: args.env,
+        workdir: args.workdir,
+        user: args.user,
+        hostname: args.hostname.unwrap_or_else(|| id.clone()),
+        limits: Limits { memory_bytes: args.memory, cpus: args.cpus, pids: args.pids_limit },
+    };
+    let spec = InstanceSpec {
+        spec: request.to_spec(&image)?,
+        id,
+        image,
+        stdin: args.interactive,
+        kernel: args.kernel,
+        scratch: isolab_images::data_dir().join("instances"),
+    };
+    let mut instance = level(args.isolation).create(spec)?;
+    instance.start()?;
+    let signaller = instance.signaller()?;
+    // A signal that finds nobody came too late.
+    signals.on_arrival(move |signal| drop(signaller(signal))).context("cannot wait for signals")?;
+    let ended = instance.wait()?;
+    if let Some(path) = args.timings {
+        let mut timeline = instance.timeline();
+        timeline.reach(Milestone::CommandStarted, started);
+        timeline.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(ended.exit_code())
+}

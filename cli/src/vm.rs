@@ -1,0 +1,199 @@
+//! `isolab vm`: the virtual machine monitor by itself, without images and levels.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use isolab_vmm::backend::disk::DiskOptions;
+use isolab_vmm::backend::net::{NetOptions, TapSource};
+use isolab_vmm::boot::kernel::Kernel;
+use isolab_vmm::boot::kernel_cache::KernelCache;
+use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
+use isolab_vmm::machine::{Exit, Machine};
+use isolab_vmm::teardown;
+
+use crate::console::{self, Console};
+use crate::format::{Format, parse_size};
+use crate::signals;
+
+/// Run virtual machines directly.
+#[derive(Debug, Args)]
+pub struct Vm {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<Run>),
+    ExtractVmlinux(ExtractVmlinux),
+}
+
+/// Decompress a bzImage into the cache, so that its first start is as quick as any later one.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  isolab vm extract-vmlinux /boot/vmlinuz")]
+struct ExtractVmlinux {
+    /// A bzImage.
+    kernel: PathBuf,
+}
+
+/// Boot a Linux kernel, with COM1 on this terminal.
+///
+/// Ctrl-a x ends the machine, Ctrl-a h tells more. The exit status is 0 when the guest powers off
+/// or reboots.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
+struct Run {
+    /// ELF vmlinux, or bzImage of any usual compression.
+    #[arg(long, value_name = "FILE", required_unless_present = "firmware")]
+    kernel: Option<PathBuf>,
+    /// PC firmware (SeaBIOS) that starts the system on the first disk; needs --devices emulated.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
+    firmware: Option<PathBuf>,
+    /// A disk: PATH[,readonly][,cache=writeback|writethrough|none][,engine=io_uring|sync]...
+    #[arg(long, value_name = "DISK")]
+    disk: Vec<DiskOptions>,
+    /// An ISO image in a CD-ROM drive; needs --devices emulated.
+    #[arg(long, value_name = "FILE")]
+    cdrom: Vec<PathBuf>,
+    /// A network: tap[=NAME][,mac=ADDRESS]; without a name a new tap is made.
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    net: Vec<NetOptions>,
+    /// Initial RAM file system; several are concatenated.
+    #[arg(long, value_name = "FILE")]
+    initrd: Vec<PathBuf>,
+    /// Kernel command line.
+    #[arg(long, value_name = "STRING", default_value = "console=ttyS0 reboot=k panic=-1")]
+    cmdline: String,
+    /// Guest RAM, in bytes or with K, M, G or T.
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
+    memory: u64,
+    /// Virtual CPUs.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u32,
+    /// Which machine the guest sees.
+    #[arg(long, value_enum, default_value_t = Devices::Virtio)]
+    devices: Devices,
+    /// Describe the machine by MP tables instead of ACPI, for kernels without ACPI.
+    #[arg(long)]
+    mp_tables: bool,
+    /// Where decompressed kernels are kept.
+    #[arg(long, value_name = "DIR")]
+    kernel_cache: Option<PathBuf>,
+    /// At the end, print how often and why the guest left for user space (to standard error).
+    #[arg(long)]
+    stats: bool,
+    /// Format of the statistics.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Write the times of events, in nanoseconds of CLOCK_MONOTONIC, to this file as JSON.
+    #[arg(long, value_name = "FILE")]
+    timings: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Devices {
+    /// Paravirtual: KVM's own features.
+    Virtio,
+    /// A physical PC: no hint of a hypervisor.
+    Emulated,
+}
+
+/// Runs `isolab vm`.
+///
+/// # Errors
+/// What the operator should read.
+pub fn run(vm: Vm) -> Result<ExitCode> {
+    match vm.command {
+        Command::Run(options) => run_machine(*options),
+        Command::ExtractVmlinux(options) => {
+            Kernel::open(&options.kernel, KernelCache::new(None).as_ref())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn run_machine(options: Run) -> Result<ExitCode> {
+    // Before any thread exists, so that all of them inherit the mask.
+    let signals = signals::block().context("cannot block signals")?;
+    let timings = options.timings.as_ref().map(|path| {
+        File::create(path).with_context(|| format!("cannot create {}", path.display()))
+    });
+    let timings = timings.transpose()?;
+
+    let console = Console::open().context("cannot set up the terminal")?;
+    let (input, keys) = console.input().context("cannot read standard input")?;
+    let config = MachineConfig {
+        firmware: options.firmware.clone(),
+        disks: options.disk.clone(),
+        cdroms: options.cdrom.iter().map(DiskOptions::new).collect(),
+        nets: options.net.clone(),
+        initrd: options.initrd.iter().cloned().map(InitrdPart::File).collect(),
+        cmdline: options.cmdline.clone(),
+        memory: options.memory,
+        cpus: options.cpus,
+        devices: match options.devices {
+            Devices::Virtio => DeviceSet::Virtio,
+            Devices::Emulated => DeviceSet::Emulated,
+        },
+        tables: if options.mp_tables { FirmwareTables::Mp } else { FirmwareTables::Acpi },
+        serial: [
+            Some(SerialPort {
+                output: Box::new(console::Output),
+                gather: true,
+                input: Some(input),
+            }),
+            None,
+            None,
+            None,
+        ],
+        kernel_cache: options.kernel_cache.clone(),
+        ..MachineConfig::new(options.kernel.clone().unwrap_or_default())
+    };
+    let mut machine = Machine::new(config)?;
+    let handle = machine.handle();
+    if let Some(keys) = keys {
+        let handle = handle.clone();
+        keys.watch(move || handle.stop()).context("cannot watch the keyboard")?;
+    }
+    signals.on_arrival(move |_| handle.stop()).context("cannot wait for signals")?;
+
+    let exit = machine.run();
+    drop(console);
+    let exit = exit?;
+    report(&options, &exit, timings)?;
+    teardown::exit_now(0)
+}
+
+fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
+    if options.stats {
+        let mut out = io::stderr().lock();
+        match options.format {
+            Format::Table => write!(out, "{}", exit.stats)?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string(&exit.stats)?)?,
+        }
+    }
+    if let Some(mut file) = timings {
+        writeln!(file, "{}", serde_json::to_string(&exit.timeline)?)
+            .context("cannot write the timings")?;
+    }
+    Ok(())
+}
+
+/// `tap`, `tap=vm0`, `tap=vm0,mac=02:00:00:00:00:01`.
+fn parse_net(text: &str) -> Result<NetOptions, String> {
+    let mut options = NetOptions::default();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            None if part == "tap" => options.tap = TapSource::New,
+            Some(("tap", name)) => options.tap = TapSource::Named(name.to_owned()),
+            Some(("mac", mac)) => options.mac = Some(mac.parse().map_err(|e| format!("{e}"))?),
+            _ => return Err(format!("unknown option `{part}`; there are tap[=NAME] and mac=")),
+        }
+    }
+    Ok(options)
+}

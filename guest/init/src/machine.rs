@@ -1,0 +1,129 @@
+//! What a Linux system needs before a process can run in it.
+
+use std::arch::asm;
+use std::fs::{self, File};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use isolab_protocol::{MARKER_PORT, Marker};
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+
+use crate::Failure;
+
+/// Tells the VMM that a milestone is reached. Silent where the kernel has no ioperm: a milestone
+/// is a measurement, never a condition.
+pub fn mark(marker: Marker) {
+    // SAFETY: ioperm takes numbers only and affects nothing but this thread's port permissions.
+    if unsafe { libc::ioperm(MARKER_PORT.into(), 1, 1) } != 0 {
+        return;
+    }
+    // SAFETY: the port was just granted to us, and a write to the POST port has no effect on
+    // memory or on the machine's devices.
+    unsafe {
+        asm!("out dx, al", in("dx") MARKER_PORT, in("al") marker as u8,
+             options(nomem, nostack, preserves_flags));
+    }
+}
+
+struct Mount {
+    filesystem: &'static str,
+    target: &'static str,
+    flags: MsFlags,
+    data: Option<&'static str>,
+}
+
+const SAFE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NODEV);
+
+/// The file systems that the OCI runtime specification wants in every Linux container.
+const API_FILESYSTEMS: [Mount; 7] = [
+    Mount { filesystem: "proc", target: "/proc", flags: SAFE, data: None },
+    Mount { filesystem: "sysfs", target: "/sys", flags: SAFE, data: None },
+    Mount {
+        filesystem: "devtmpfs",
+        target: "/dev",
+        flags: MsFlags::MS_NOSUID,
+        data: Some("mode=755"),
+    },
+    Mount {
+        filesystem: "devpts",
+        target: "/dev/pts",
+        flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
+        data: Some("newinstance,ptmxmode=0666,mode=0620,gid=5"),
+    },
+    Mount { filesystem: "tmpfs", target: "/dev/shm", flags: SAFE, data: Some("mode=1777") },
+    Mount { filesystem: "mqueue", target: "/dev/mqueue", flags: SAFE, data: None },
+    Mount { filesystem: "cgroup2", target: "/sys/fs/cgroup", flags: SAFE, data: None },
+];
+
+/// Mounts /proc, /sys, /dev and what belongs below them, and makes the usual links in /dev.
+pub fn mount_api_filesystems() -> Result<(), Failure> {
+    for Mount { filesystem, target, flags, data } in API_FILESYSTEMS {
+        // /sys/fs/cgroup exists where the kernel has cgroups; everything else can be made.
+        if !Path::new(target).is_dir() && fs::create_dir_all(target).is_err() {
+            continue;
+        }
+        match mount(Some(filesystem), target, Some(filesystem), flags, data) {
+            // devtmpfs may be mounted by the kernel; others may be left out of a slim kernel.
+            Ok(()) | Err(Errno::EBUSY | Errno::ENODEV) => {}
+            Err(error) => return Err(format!("mount {filesystem} on {target}: {error}")),
+        }
+    }
+    for (target, link) in [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        match symlink(target, link) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(format!("link {link}: {error}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Loads one kernel module. One that is loaded or built in already is fine.
+pub fn load_module(path: &Path) -> Result<(), Failure> {
+    let file = File::open(path).map_err(|e| format!("open {}: {e}", path.display()))?;
+    match finit_module(&file, c"", ModuleInitFlags::empty()) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(error) => Err(format!("load module {}: {error}", path.display())),
+    }
+}
+
+/// Names the machine.
+pub fn set_hostname(name: &str) -> Result<(), Failure> {
+    nix::unistd::sethostname(name).map_err(|e| format!("set the host name to {name}: {e}"))
+}
+
+/// Brings `lo` up, as every container has it. A kernel without networking has none.
+pub fn bring_up_loopback() -> Result<(), Failure> {
+    let failed = |what: &str| format!("bring up lo: {what}: {}", io::Error::last_os_error());
+    // SAFETY: socket takes numbers only; the result is checked before it is used.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EAFNOSUPPORT) => Ok(()),
+            _ => Err(failed("socket")),
+        };
+    }
+    // SAFETY: `fd` is a descriptor that was just opened and that nothing else owns.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: ifreq is plain old data, for which zeroes are valid.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which `request` is, and the socket is open.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) } != 0 {
+        return Err(failed("SIOCSIFFLAGS"));
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! What isolab and its init say to each other.
+//!
+//! The host puts a [`Workload`] into the initramfs; everything after that travels as [`Frame`]s
+//! over the control channel, a serial line that exists at both VM levels.
+
+mod frame;
+mod workload;
+
+pub use frame::{Decoder, Frame, FrameError, MAX_PAYLOAD, STDIN_WINDOW};
+pub use workload::{User, Workload};
+
+/// The folder in the initramfs that holds init and what it needs. Removed before the workload
+/// starts, so that the workload sees its image only.
+pub const GUEST_DIR: &str = "/.isolab";
+
+/// Where the initramfs holds the [`Workload`], as JSON.
+pub const WORKLOAD_FILE: &str = "/.isolab/workload.json";
+
+/// The guest's device for the control channel: COM2.
+pub const CONTROL_TTY: &str = "/dev/ttyS1";
+
+/// I/O port that init writes [`Marker`]s to. Reads as the POST diagnostic port of a PC, which
+/// Linux itself writes for delays only (`io_delay`), with whatever is in AL.
+pub const MARKER_PORT: u16 = 0x80;
+
+/// Milestones of a guest, written to [`MARKER_PORT`] at the cost of one VM exit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Marker {
+    /// The kernel started init.
+    Init = 0xe1,
+    /// Init is about to start the workload.
+    Workload = 0xe2,
+    /// The workload ended.
+    Ended = 0xe3,
+}

@@ -1,0 +1,40 @@
+//! The OCI process that init starts.
+
+use serde::{Deserialize, Serialize};
+
+/// The part of the OCI runtime specification's `process` object that holds inside a machine of
+/// its own, under the specification's names, and what that machine needs around it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// The command; the first is looked up in PATH as execvp does.
+    pub args: Vec<String>,
+    /// `NAME=value`, the whole environment.
+    pub env: Vec<String>,
+    /// Absolute working directory.
+    pub cwd: String,
+    /// Credentials.
+    pub user: User,
+    /// The guest's host name.
+    pub hostname: String,
+    /// Kernel modules to load first, as paths in the initramfs, in this order.
+    pub modules: Vec<String>,
+    /// Whether the host sends standard input; otherwise it is at its end from the start.
+    pub stdin: bool,
+}
+
+/// `process.user` of the OCI runtime specification.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    #[serde(default)]
+    pub additional_gids: Vec<u32>,
+    /// File mode creation mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
+}

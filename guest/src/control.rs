@@ -1,0 +1,260 @@
+//! The host's end of the control channel to a guest's init.
+//!
+//! The guest's serial line is written by the VMM into a [`Receiver`]; what the host has to say
+//! goes through a [`Sender`] into the pipe that the VMM feeds the line from.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use isolab_protocol::{Decoder, Frame, FrameError, MAX_PAYLOAD, STDIN_WINDOW};
+
+/// How a workload ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this exit code.
+    Exited(u8),
+    /// By this signal.
+    Killed(u8),
+    /// It never started; the exit code for that (126, 127) and why.
+    NotStarted(u8, String),
+    /// Init failed, or what came was not from init.
+    Failed(String),
+}
+
+/// Takes the bytes of the guest's line: output goes where it belongs at once, the end is told.
+pub struct Receiver<O, E, F> {
+    decoder: Decoder,
+    stdout: O,
+    stderr: E,
+    credit: Arc<Credit>,
+    on_end: Option<F>,
+}
+
+impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
+    /// `on_end` is called once, when the workload's end is known.
+    pub fn new(stdout: O, stderr: E, credit: Arc<Credit>, on_end: F) -> Self {
+        Self { decoder: Decoder::default(), stdout, stderr, credit, on_end: Some(on_end) }
+    }
+
+    fn take(&mut self, frame: Frame) {
+        match frame {
+            // When the reader of our output is gone, the guest still runs to its end.
+            Frame::Stdout(data) => drop(self.stdout.write_all(&data)),
+            Frame::Stderr(data) => drop(self.stderr.write_all(&data)),
+            Frame::StdinTaken(count) => self.credit.give(count as usize),
+            Frame::NotStarted(code, why) => self.end(End::NotStarted(code, why)),
+            Frame::Exited(code) => self.end(End::Exited(code)),
+            Frame::Killed(signal) => self.end(End::Killed(signal)),
+            Frame::Failed(why) => self.end(End::Failed(why)),
+            other @ (Frame::Stdin(_) | Frame::Signal(_)) => {
+                self.end(End::Failed(format!("the guest sent {other:?}")));
+            }
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        let _ = self.stdout.flush();
+        let _ = self.stderr.flush();
+        self.credit.close();
+        if let Some(on_end) = self.on_end.take() {
+            on_end(end);
+        }
+    }
+
+    fn broken(&mut self, error: &FrameError) {
+        self.end(End::Failed(error.to_string()));
+    }
+}
+
+impl<O: Write, E: Write, F: FnOnce(End)> Write for Receiver<O, E, F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // After the end nothing the guest says matters.
+        if self.on_end.is_some() {
+            self.decoder.push(bytes);
+            loop {
+                match self.decoder.next_frame() {
+                    Ok(Some(frame)) => self.take(frame),
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.broken(&error);
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How much standard input the guest can take now.
+#[derive(Debug)]
+pub struct Credit {
+    state: Mutex<CreditState>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct CreditState {
+    bytes: usize,
+    open: bool,
+}
+
+impl Default for Credit {
+    fn default() -> Self {
+        let state = CreditState { bytes: STDIN_WINDOW, open: true };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+}
+
+impl Credit {
+    fn give(&self, count: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.bytes = state.bytes.saturating_add(count).min(STDIN_WINDOW);
+        self.changed.notify_all();
+    }
+
+    fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).open = false;
+        self.changed.notify_all();
+    }
+
+    /// Takes up to `wanted` bytes of credit, waiting for some; `None` when the workload ended.
+    fn take(&self, wanted: usize) -> Option<usize> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .changed
+            .wait_while(state, |s| s.open && s.bytes == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        let granted = state.open.then(|| wanted.min(state.bytes))?;
+        state.bytes -= granted;
+        Some(granted)
+    }
+}
+
+/// Sends to the guest. Clones share one line; frames never mix.
+#[derive(Clone)]
+pub struct Sender {
+    line: Arc<Mutex<File>>,
+    credit: Arc<Credit>,
+}
+
+impl Sender {
+    /// `line` is the write end of the pipe that feeds the guest's serial line.
+    pub fn new(line: File, credit: Arc<Credit>) -> Self {
+        Self { line: Arc::new(Mutex::new(line)), credit }
+    }
+
+    /// Sends a signal to the workload.
+    ///
+    /// # Errors
+    /// The machine is gone.
+    pub fn signal(&self, number: u8) -> io::Result<()> {
+        self.send(&Frame::Signal(number))
+    }
+
+    /// Sends a piece of standard input, waiting until the workload has room for it.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the workload has ended.
+    pub fn stdin(&self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let wanted = data.len().min(MAX_PAYLOAD);
+            let granted = self.credit.take(wanted).ok_or(io::ErrorKind::BrokenPipe)?;
+            let (piece, rest) = data.split_at(granted);
+            self.send(&Frame::Stdin(piece.to_vec()))?;
+            data = rest;
+        }
+        Ok(())
+    }
+
+    /// Ends standard input.
+    ///
+    /// # Errors
+    /// The machine is gone.
+    pub fn end_stdin(&self) -> io::Result<()> {
+        self.send(&Frame::Stdin(Vec::new()))
+    }
+
+    fn send(&self, frame: &Frame) -> io::Result<()> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.write_all(&frame.encode())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::sync::mpsc;
+    use std::thread;
+
+    type TestReceiver = Receiver<Vec<u8>, Vec<u8>, Box<dyn FnOnce(End)>>;
+
+    fn receiver(credit: Arc<Credit>) -> (TestReceiver, mpsc::Receiver<End>) {
+        let (sender, ends) = mpsc::channel();
+        let on_end = Box::new(move |end| sender.send(end).unwrap());
+        (Receiver::new(Vec::new(), Vec::new(), credit, on_end), ends)
+    }
+
+    #[test]
+    fn output_is_told_apart_and_the_end_is_told_once() {
+        let (mut receiver, ends) = receiver(Arc::default());
+        for frame in [
+            Frame::Stdout(b"out".to_vec()),
+            Frame::Stderr(b"err".to_vec()),
+            Frame::Exited(3),
+            Frame::Exited(4),
+            Frame::Stdout(b"late".to_vec()),
+        ] {
+            receiver.write_all(&frame.encode()).unwrap();
+        }
+        assert_eq!((&receiver.stdout[..], &receiver.stderr[..]), (&b"out"[..], &b"err"[..]));
+        assert_eq!(ends.try_iter().collect::<Vec<_>>(), [End::Exited(3)]);
+    }
+
+    #[test]
+    fn a_guest_that_breaks_the_protocol_ends_as_failed() {
+        for bytes in [&[0x77, 0, 0][..], &Frame::Signal(9).encode(), &[1, 0xff, 0xff]] {
+            let (mut receiver, ends) = receiver(Arc::default());
+            receiver.write_all(bytes).unwrap();
+            assert!(matches!(ends.try_recv().unwrap(), End::Failed(_)));
+            receiver.write_all(&[0x77; 100_000]).unwrap();
+            assert!(ends.try_recv().is_err());
+        }
+    }
+
+    #[test]
+    fn stdin_waits_for_the_workload_and_stops_at_its_end() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let credit = Arc::new(Credit::default());
+        let writer: std::os::fd::OwnedFd = writer.into();
+        let sender = Sender::new(File::from(writer), Arc::clone(&credit));
+        let feeder = thread::spawn(move || sender.stdin(&[b'x'; 3 * STDIN_WINDOW]));
+
+        let (mut receiver, _ends) = receiver(credit);
+        let mut decoder = Decoder::default();
+        let mut arrived = 0;
+        while arrived < 2 * STDIN_WINDOW {
+            let mut buffer = [0; 512];
+            let count = reader.read(&mut buffer).unwrap();
+            decoder.push(&buffer[..count]);
+            while let Some(Frame::Stdin(data)) = decoder.next_frame().unwrap() {
+                arrived += data.len();
+                if arrived == STDIN_WINDOW {
+                    let taken = Frame::StdinTaken(STDIN_WINDOW as u32);
+                    receiver.write_all(&taken.encode()).unwrap();
+                }
+            }
+        }
+        // Two windows came, the second of them after credit; the third is never asked for.
+        receiver.write_all(&Frame::Exited(0).encode()).unwrap();
+        let error = feeder.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(arrived, 2 * STDIN_WINDOW);
+    }
+}

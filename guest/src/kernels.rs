@@ -1,0 +1,133 @@
+//! Where guest kernels come from: `scripts/fetch-kernel` and `scripts/build-kernel` put them into
+//! the cache, each in a folder of its own.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A guest kernel that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestKernel {
+    /// Its name in the cache (`slim`, `stock`, `cloud`), or the path it was chosen by.
+    pub name: String,
+    /// A vmlinux or bzImage.
+    pub image: PathBuf,
+    /// `uname -r`, where the cache knows it.
+    pub release: Option<String>,
+    /// The root of its `lib/modules`, if it has modules.
+    pub modules: Option<PathBuf>,
+}
+
+/// No kernel where one was looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// `--kernel` names neither a file nor a kernel of the cache.
+    #[error(
+        "no guest kernel `{0}`: neither a file nor a kernel in {1}; known names: slim (scripts/build-kernel), stock and cloud (scripts/fetch-kernel)"
+    )]
+    Unknown(String, PathBuf),
+    /// There is no kernel at all.
+    #[error(
+        "no guest kernel in {0}: run scripts/fetch-kernel or scripts/build-kernel, or name one with --kernel"
+    )]
+    NoneFound(PathBuf),
+}
+
+/// `${XDG_CACHE_HOME:-~/.cache}/isolab`.
+pub fn cache_dir() -> PathBuf {
+    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+    base.or_else(|| env::home_dir().map(|home| home.join(".cache")))
+        .unwrap_or_else(|| PathBuf::from("/var/cache"))
+        .join("isolab")
+}
+
+/// The kernel that `choice` (a name or a path) stands for; without a choice the first of
+/// `preferred` that exists.
+///
+/// # Errors
+/// [`KernelError`], with the command that mends it.
+pub fn find(choice: Option<&str>, preferred: &[&str]) -> Result<GuestKernel, KernelError> {
+    find_in(&cache_dir().join("kernels"), choice, preferred)
+}
+
+fn find_in(
+    kernels: &Path,
+    choice: Option<&str>,
+    preferred: &[&str],
+) -> Result<GuestKernel, KernelError> {
+    let Some(choice) = choice else {
+        return preferred
+            .iter()
+            .find_map(|name| cached(kernels, name))
+            .ok_or_else(|| KernelError::NoneFound(kernels.to_owned()));
+    };
+    let path = Path::new(choice);
+    if path.is_file() {
+        return Ok(GuestKernel {
+            name: choice.to_owned(),
+            image: path.to_owned(),
+            release: None,
+            modules: None,
+        });
+    }
+    cached(kernels, choice)
+        .ok_or_else(|| KernelError::Unknown(choice.to_owned(), kernels.to_owned()))
+}
+
+fn cached(kernels: &Path, name: &str) -> Option<GuestKernel> {
+    // A name is one component, so that `--kernel ../x` is a path or nothing.
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return None;
+    }
+    let dir = kernels.join(name);
+    // The uncompressed one first: it needs no decompression.
+    let image =
+        ["vmlinux", "vmlinuz"].map(|file| dir.join(file)).into_iter().find(|f| f.is_file())?;
+    let release = fs::read_to_string(dir.join("version")).ok().map(|v| v.trim().to_owned());
+    let modules = Some(dir.join("modules")).filter(|m| m.is_dir());
+    Some(GuestKernel { name: name.to_owned(), image, release, modules })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache_with(kernels: &[(&str, &str)]) -> tempfile::TempDir {
+        let cache = tempfile::tempdir().unwrap();
+        for (name, file) in kernels {
+            fs::create_dir_all(cache.path().join(name)).unwrap();
+            fs::write(cache.path().join(name).join(file), "").unwrap();
+            fs::write(cache.path().join(name).join("version"), "6.1.0\n").unwrap();
+        }
+        cache
+    }
+
+    #[test]
+    fn the_first_preferred_kernel_that_exists_is_taken() {
+        let cache = cache_with(&[("stock", "vmlinuz"), ("cloud", "vmlinuz")]);
+        let kernel = find_in(cache.path(), None, &["slim", "stock", "cloud"]).unwrap();
+        assert_eq!(kernel.name, "stock");
+        assert_eq!(kernel.image, cache.path().join("stock/vmlinuz"));
+        assert_eq!(kernel.release.as_deref(), Some("6.1.0"));
+    }
+
+    #[test]
+    fn a_choice_is_a_name_or_a_file() {
+        let cache = cache_with(&[("slim", "vmlinux")]);
+        assert_eq!(find_in(cache.path(), Some("slim"), &[]).unwrap().name, "slim");
+        let file = cache.path().join("slim/vmlinux");
+        let chosen = find_in(cache.path(), file.to_str(), &[]).unwrap();
+        assert_eq!(chosen.image, file);
+        for wrong in ["slam", "../slim", ""] {
+            let error = find_in(cache.path(), Some(wrong), &[]).unwrap_err();
+            assert!(matches!(error, KernelError::Unknown(..)), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_empty_cache_says_what_to_run() {
+        let cache = cache_with(&[]);
+        let error = find_in(cache.path(), None, &["slim"]).unwrap_err().to_string();
+        assert!(error.contains("scripts/fetch-kernel"), "{error}");
+    }
+}

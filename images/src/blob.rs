@@ -1,0 +1,176 @@
+//! Blobs: files named by the digest of their content.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::error::{ImageError, io_error};
+
+/// Documents (indexes, manifests, configs) beyond this size are refused, as registries do.
+const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// A sha256 digest.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct BlobId(String);
+
+impl BlobId {
+    /// Parses `sha256:` and 64 hexadecimal digits. The strictness is what makes a digest safe to
+    /// use as a file name.
+    pub(crate) fn parse(digest: &str) -> Result<Self, ImageError> {
+        let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        match digest.strip_prefix("sha256:") {
+            Some(hex) if hex.len() == 64 && hex.chars().all(is_hex) => Ok(Self(hex.to_owned())),
+            _ => Err(ImageError::BadDigest(digest.to_owned())),
+        }
+    }
+
+    pub(crate) fn of(content: &[u8]) -> Self {
+        Self(hex(&Sha256::digest(content)))
+    }
+
+    /// The 64 hexadecimal digits.
+    pub(crate) fn hex(&self) -> &str {
+        &self.0
+    }
+
+    /// With its algorithm, as everybody writes it.
+    pub(crate) fn full(&self) -> String {
+        format!("sha256:{}", self.0)
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A folder of blobs, `blobs/sha256` of an OCI image layout.
+#[derive(Clone, Debug)]
+pub(crate) struct Blobs {
+    dir: PathBuf,
+}
+
+impl Blobs {
+    /// The blobs of the layout in `layout`.
+    pub(crate) fn of_layout(layout: &Path) -> Self {
+        Self { dir: layout.join("blobs/sha256") }
+    }
+
+    pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
+        self.dir.join(id.hex())
+    }
+
+    pub(crate) fn open(&self, id: &BlobId) -> Result<File, ImageError> {
+        let path = self.path(id);
+        File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ImageError::MissingBlob(id.full()),
+            _ => io_error("open", path)(error),
+        })
+    }
+
+    /// Reads a document and verifies it.
+    pub(crate) fn read_document(&self, id: &BlobId) -> Result<Vec<u8>, ImageError> {
+        let mut content = Vec::new();
+        self.open(id)?
+            .take(MAX_DOCUMENT)
+            .read_to_end(&mut content)
+            .map_err(io_error("read", self.path(id)))?;
+        let found = BlobId::of(&content);
+        if found != *id {
+            return Err(ImageError::DigestMismatch {
+                expected: id.full(),
+                found: found.hex().to_owned(),
+            });
+        }
+        Ok(content)
+    }
+
+    /// Takes `source` in under `id`, if its digest and size are right. A kill at any moment
+    /// leaves no blob or the whole one.
+    pub(crate) fn take_in(
+        &self,
+        id: &BlobId,
+        size: u64,
+        source: impl Read,
+    ) -> Result<(), ImageError> {
+        fs::create_dir_all(&self.dir).map_err(io_error("create", &self.dir))?;
+        let mut file = NamedTempFile::new_in(&self.dir).map_err(io_error("write to", &self.dir))?;
+        let mut hasher = Sha256::new();
+        // One byte more than promised shows that there is more.
+        let mut source = HashingReader { source: source.take(size + 1), hasher: &mut hasher };
+        let found = io::copy(&mut source, &mut file).map_err(io_error("write", self.path(id)))?;
+        if found != size {
+            return Err(ImageError::SizeMismatch { digest: id.full(), expected: size, found });
+        }
+        let digest = hex(&hasher.finalize());
+        if digest != id.hex() {
+            return Err(ImageError::DigestMismatch { expected: id.full(), found: digest });
+        }
+        persist(file, &self.path(id))
+    }
+}
+
+/// Makes a finished temporary file durable under its name.
+pub(crate) fn persist(mut file: NamedTempFile, path: &Path) -> Result<(), ImageError> {
+    file.flush().map_err(io_error("write", path))?;
+    file.as_file().sync_all().map_err(io_error("write", path))?;
+    file.persist(path).map_err(|error| io_error("write", path)(error.error))?;
+    // The rename is durable once the folder is.
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|f| f.sync_all()).map_err(io_error("sync", folder))
+}
+
+/// Hashes what is read through it.
+pub(crate) struct HashingReader<'a, R> {
+    pub(crate) source: R,
+    pub(crate) hasher: &'a mut Sha256,
+}
+
+impl<R: Read> Read for HashingReader<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sha256_in_lower_case_is_a_digest() {
+        let good = format!("sha256:{}", "0a".repeat(32));
+        assert_eq!(BlobId::parse(&good).unwrap().full(), good);
+        for bad in ["", "sha256:", "sha256:../../etc/passwd", "sha512:00", &good.to_uppercase()] {
+            assert!(matches!(BlobId::parse(bad), Err(ImageError::BadDigest(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_blob_comes_in_only_when_digest_and_size_are_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::of_layout(dir.path());
+        let id = BlobId::of(b"content");
+        let wrong = blobs.take_in(&id, 7, &b"CONTENT"[..]).unwrap_err();
+        assert!(matches!(wrong, ImageError::DigestMismatch { .. }), "{wrong}");
+        let longer = blobs.take_in(&id, 7, &b"content and more"[..]).unwrap_err();
+        assert!(matches!(longer, ImageError::SizeMismatch { found: 8, .. }), "{longer}");
+        assert_eq!(fs::read_dir(&blobs.dir).unwrap().count(), 0, "something was left behind");
+        blobs.take_in(&id, 7, &b"content"[..]).unwrap();
+        assert_eq!(blobs.read_document(&id).unwrap(), b"content");
+    }
+
+    #[test]
+    fn a_document_that_was_changed_is_found_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::of_layout(dir.path());
+        let id = BlobId::of(b"content");
+        blobs.take_in(&id, 7, &b"content"[..]).unwrap();
+        fs::write(blobs.path(&id), b"changed").unwrap();
+        let error = blobs.read_document(&id).unwrap_err();
+        assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! What can go wrong with images.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Every variant names the thing it is about and, where it is the operator's, the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The host refused something on a file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// What is there is no OCI image layout.
+    #[error("{} is not an OCI image layout: {why}", path.display())]
+    NotALayout {
+        /// Folder or archive.
+        path: PathBuf,
+        /// What is missing or wrong.
+        why: String,
+    },
+    /// A blob's content is not what its name says.
+    #[error("blob {expected} is damaged or forged: its content has the digest sha256:{found}")]
+    DigestMismatch {
+        /// As the descriptor says.
+        expected: String,
+        /// As it is, in hexadecimal.
+        found: String,
+    },
+    /// A blob's length is not what its descriptor says.
+    #[error("blob {digest} has {found} bytes, its descriptor says {expected}")]
+    SizeMismatch {
+        /// The blob.
+        digest: String,
+        /// As the descriptor says.
+        expected: u64,
+        /// As it is.
+        found: u64,
+    },
+    /// A blob that an image refers to is missing.
+    #[error("blob {0} is missing")]
+    MissingBlob(String),
+    /// A digest is no sha256, the only algorithm that the store keeps.
+    #[error("`{0}` is not a sha256 digest")]
+    BadDigest(String),
+    /// A document does not parse.
+    #[error("{what} {digest} does not parse: {why}")]
+    BadDocument {
+        /// Index, manifest or config.
+        what: &'static str,
+        /// Its digest.
+        digest: String,
+        /// The parser's word.
+        why: String,
+    },
+    /// An index has no image for this machine.
+    #[error("index {0} has no image for linux/amd64")]
+    NoPlatform(String),
+    /// A layer's entry would leave the root file system, or cannot be what it says.
+    #[error("layer {layer}: entry `{entry}`: {why}")]
+    BadEntry {
+        /// The layer's digest.
+        layer: String,
+        /// The entry's name, as it stands in the archive.
+        entry: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A layer is larger than any honest one.
+    #[error("layer {layer} is refused: more than {limit}")]
+    TooLarge {
+        /// The layer's digest.
+        layer: String,
+        /// What it exceeds.
+        limit: String,
+    },
+    /// A layer's archive is damaged.
+    #[error("layer {layer} cannot be unpacked: {source}")]
+    BadLayer {
+        /// The layer's digest.
+        layer: String,
+        /// The reader's word.
+        source: io::Error,
+    },
+    /// No such image.
+    #[error("no image `{0}` here; `isolab image ls` shows what is, `isolab image load` brings one")]
+    NotFound(String),
+    /// A digest prefix that fits several images.
+    #[error("`{0}` stands for several images; give more of the digest")]
+    Ambiguous(String),
+    /// A reference that does not parse.
+    #[error("`{name}` is not an image reference: {why}")]
+    BadReference {
+        /// As given.
+        name: String,
+        /// The parser's word.
+        why: String,
+    },
+}
+
+/// Names the action and the path of a failed system call.
+pub(crate) fn io_error(
+    action: &'static str,
+    path: impl AsRef<Path>,
+) -> impl FnOnce(io::Error) -> ImageError {
+    move |source| ImageError::Io { action, path: path.as_ref().to_owned(), source }
+}

@@ -1,0 +1,257 @@
+//! Honest layers arrive as they are; hostile ones end in an error and touch nothing outside.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tar::{EntryType, Header};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A layer's archive, written member by member with names that the tar crate would refuse.
+#[derive(Default)]
+struct Layer(Vec<u8>);
+
+impl Layer {
+    fn entry(mut self, kind: EntryType, name: &str, link: &str, mode: u32, data: &[u8]) -> Self {
+        let mut header = Header::new_ustar();
+        let fields = header.as_ustar_mut().unwrap();
+        fields.name[..name.len()].copy_from_slice(name.as_bytes());
+        fields.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000_000);
+        header.set_size(data.len() as u64);
+        header.set_device_major(0).unwrap();
+        header.set_device_minor(0).unwrap();
+        header.set_cksum();
+        self.0.extend_from_slice(header.as_bytes());
+        self.0.extend_from_slice(data);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    fn file(self, name: &str, data: &str) -> Self {
+        self.entry(EntryType::Regular, name, "", 0o644, data.as_bytes())
+    }
+
+    fn folder(self, name: &str) -> Self {
+        self.entry(EntryType::Directory, name, "", 0o755, &[])
+    }
+
+    fn symlink(self, name: &str, target: &str) -> Self {
+        self.entry(EntryType::Symlink, name, target, 0o777, &[])
+    }
+
+    fn hard_link(self, name: &str, target: &str) -> Self {
+        self.entry(EntryType::Link, name, target, 0o644, &[])
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
+    }
+
+    /// Unpacks into `outer/tree`, so that a test sees what lands beside it.
+    fn unpack(self, outer: &TempDir) -> Result<(), ImageError> {
+        self.unpack_limited(outer, LIMITS)
+    }
+
+    fn unpack_limited(self, outer: &TempDir, limits: Limits) -> Result<(), ImageError> {
+        let archive = self.finish();
+        let diff_id = BlobId::of(&archive);
+        let tree = outer.path().join("tree");
+        fs::create_dir_all(&tree).unwrap();
+        unpack_verified("sha256:test", io::Cursor::new(archive), &diff_id, &tree, limits)
+    }
+}
+
+fn outer_with_secret() -> TempDir {
+    let outer = tempfile::tempdir().unwrap();
+    fs::write(outer.path().join("secret"), "untouched").unwrap();
+    outer
+}
+
+/// Nothing but the tree and the secret is there, and the secret is as it was.
+fn assert_nothing_outside(outer: &TempDir) {
+    let mut names: Vec<_> =
+        fs::read_dir(outer.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["secret", "tree"]);
+    assert_eq!(fs::read_to_string(outer.path().join("secret")).unwrap(), "untouched");
+    assert_eq!(fs::metadata(outer.path().join("secret")).unwrap().nlink(), 1);
+}
+
+fn read(outer: &TempDir, path: &str) -> String {
+    fs::read_to_string(outer.path().join("tree").join(path)).unwrap()
+}
+
+#[test]
+fn an_honest_layer_arrives_with_modes_links_and_times() {
+    let outer = outer_with_secret();
+    Layer::default()
+        .folder("./bin/")
+        .entry(EntryType::Regular, "./bin/su", "", 0o4755, b"su")
+        .hard_link("./bin/doas", "./bin/su")
+        .symlink("./bin/sh", "/bin/su")
+        .entry(EntryType::Fifo, "pipe", "", 0o600, &[])
+        .file("deep/without/parents", "x")
+        .unpack(&outer)
+        .unwrap();
+    let tree = outer.path().join("tree");
+    let su = fs::metadata(tree.join("bin/su")).unwrap();
+    assert_eq!(su.mode() & 0o7777, 0o4755);
+    assert_eq!((su.nlink(), su.mtime()), (2, 1_000_000_000));
+    assert_eq!(fs::metadata(tree.join("bin")).unwrap().mtime(), 1_000_000_000);
+    assert_eq!(fs::read_link(tree.join("bin/sh")).unwrap(), Path::new("/bin/su"));
+    assert!(fs::metadata(tree.join("pipe")).unwrap().file_type().is_fifo());
+    assert_eq!(read(&outer, "deep/without/parents"), "x");
+    assert_nothing_outside(&outer);
+}
+
+#[test]
+fn whiteouts_become_those_of_overlayfs() {
+    let outer = outer_with_secret();
+    Layer::default()
+        .file("etc/.wh.passwd", "")
+        .folder("var/")
+        .file("var/.wh..wh..opq", "")
+        .unpack(&outer)
+        .unwrap();
+    let tree = outer.path().join("tree");
+    let whiteout = fs::symlink_metadata(tree.join("etc/passwd")).unwrap();
+    assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0);
+    let opaque = xattr::get(tree.join("var"), "trusted.overlay.opaque").unwrap();
+    assert_eq!(opaque.as_deref(), Some(&b"y"[..]), "run the tests as root");
+    assert!(!tree.join("var/.wh..wh..opq").exists());
+}
+
+#[test]
+fn names_that_lead_out_are_refused_by_name() {
+    for name in ["../secret", "a/../../secret", "/../secret"] {
+        let outer = outer_with_secret();
+        let error = Layer::default().file(name, "evil").unpack(&outer).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(name) && text.contains("leads out"), "{text}");
+        assert_nothing_outside(&outer);
+    }
+}
+
+#[test]
+fn absolute_names_are_relative_to_the_root() {
+    let outer = outer_with_secret();
+    Layer::default().file("/etc/isolab-test", "inside").unpack(&outer).unwrap();
+    assert_eq!(read(&outer, "etc/isolab-test"), "inside");
+    assert!(!Path::new("/etc/isolab-test").exists());
+}
+
+#[test]
+fn a_file_through_a_symlink_stays_inside() {
+    for target in ["/", "..", "../..", "/proc/self/root"] {
+        let outer = outer_with_secret();
+        let layer = Layer::default().symlink("link", target).file("link/secret", "evil");
+        // Either it lands inside or it is an error; never outside.
+        let _ = layer.unpack(&outer);
+        assert_nothing_outside(&outer);
+    }
+    let outer = outer_with_secret();
+    let layer = Layer::default().symlink("out", "../secret").file("out", "evil");
+    layer.unpack(&outer).unwrap();
+    assert_eq!(read(&outer, "out"), "evil");
+    assert_nothing_outside(&outer);
+}
+
+#[test]
+fn a_symlink_that_replaces_a_folder_leads_nowhere_else() {
+    let outer = outer_with_secret();
+    let there = outer.path().join("tree");
+    fs::create_dir_all(&there).unwrap();
+    let layer = Layer::default()
+        .folder("data/")
+        .file("data/old", "x")
+        .symlink("data", outer.path().to_str().unwrap())
+        .file("data/secret", "evil");
+    let _ = layer.unpack(&outer);
+    assert_nothing_outside(&outer);
+}
+
+#[test]
+fn hard_links_out_of_the_tree_are_refused() {
+    let outer = outer_with_secret();
+    let error = Layer::default().hard_link("link", "../secret").unpack(&outer).unwrap_err();
+    assert!(error.to_string().contains("leads out"), "{error}");
+    assert_nothing_outside(&outer);
+
+    let outer = outer_with_secret();
+    let layer = Layer::default().symlink("way", "..").hard_link("link", "way/secret");
+    assert!(layer.unpack(&outer).is_err());
+    assert_nothing_outside(&outer);
+}
+
+#[test]
+fn a_symlink_in_the_tree_before_unpacking_is_not_followed() {
+    let outer = outer_with_secret();
+    let tree = outer.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    symlink("../secret", tree.join("file")).unwrap();
+    Layer::default().file("file", "new").unpack(&outer).unwrap();
+    assert_eq!(read(&outer, "file"), "new");
+    assert_nothing_outside(&outer);
+}
+
+#[test]
+fn a_bomb_ends_in_an_error() {
+    let outer = outer_with_secret();
+    let limits = Limits { bytes: 1 << 20, entries: 100 };
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+    let archive = Layer::default().file("zeroes", &"\0".repeat(4 << 20)).finish();
+    gzip.write_all(&archive).unwrap();
+    let bomb = io::Cursor::new(gzip.finish().unwrap());
+    let tree = outer.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let error =
+        unpack_verified("sha256:bomb", bomb, &BlobId::of(&archive), &tree, limits).unwrap_err();
+    assert!(matches!(error, ImageError::TooLarge { .. }), "{error}");
+
+    let outer = outer_with_secret();
+    let many = (0..101).fold(Layer::default(), |layer, i| layer.file(&format!("f{i}"), ""));
+    let error = many.unpack_limited(&outer, limits).unwrap_err();
+    assert!(error.to_string().contains("100 entries"), "{error}");
+}
+
+#[test]
+fn a_wrong_diff_id_is_found_out() {
+    let outer = outer_with_secret();
+    let tree = outer.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let archive = Layer::default().file("a", "a").finish();
+    let wrong = BlobId::of(b"something else");
+    let error =
+        unpack_verified("sha256:x", io::Cursor::new(archive), &wrong, &tree, LIMITS).unwrap_err();
+    assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+}
+
+#[test]
+fn a_device_that_would_be_a_whiteout_is_refused() {
+    let outer = outer_with_secret();
+    let layer = Layer::default().entry(EntryType::Char, "hide", "", 0o600, &[]);
+    let error = layer.unpack(&outer).unwrap_err();
+    assert!(error.to_string().contains("0:0"), "{error}");
+}
+
+#[test]
+fn a_truncated_archive_is_an_error() {
+    let outer = outer_with_secret();
+    let mut archive = Layer::default().file("a", &"x".repeat(5000)).finish();
+    archive.truncate(1024);
+    let id = BlobId::of(&archive);
+    let tree = outer.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    assert!(unpack_verified("sha256:x", io::Cursor::new(archive), &id, &tree, LIMITS).is_err());
+}

@@ -1,0 +1,155 @@
+//! What this host can do, found by trying, and which levels that makes ready.
+
+mod cgroups;
+mod kernel_features;
+mod kvm;
+mod tools;
+
+use isolab_guest::kernels;
+use serde::Serialize;
+
+use crate::level::Level;
+pub use kvm::KvmState;
+
+/// One thing that was tried.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fact {
+    /// What was tried, for example `namespace pid`.
+    pub name: String,
+    /// Whether it works.
+    pub ok: bool,
+    /// What was found, in a few words.
+    pub found: String,
+}
+
+impl Fact {
+    fn new(name: impl Into<String>, result: Result<String, String>) -> Self {
+        let (ok, found) = match result {
+            Ok(found) => (true, found),
+            Err(found) => (false, found),
+        };
+        Self { name: name.into(), ok, found }
+    }
+}
+
+/// Whether a level can be used on this host.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// The level.
+    pub level: Level,
+    /// Whether everything it needs is there.
+    pub ready: bool,
+    /// What is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What the operator can do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+impl Verdict {
+    fn new(level: Level, missing: Option<(String, String)>) -> Self {
+        let ready = missing.is_none();
+        let (why, mend) = missing.unzip();
+        Self { level, ready, why, mend }
+    }
+}
+
+/// Everything [`inspect`] found.
+#[derive(Clone, Debug, Serialize)]
+pub struct HostReport {
+    /// In the order they were tried.
+    pub facts: Vec<Fact>,
+    /// One for each level, the least isolated first.
+    pub levels: Vec<Verdict>,
+}
+
+impl HostReport {
+    /// Whether every level is ready.
+    pub fn all_ready(&self) -> bool {
+        self.levels.iter().all(|verdict| verdict.ready)
+    }
+}
+
+/// Tries everything. Takes at most about three seconds, which is the probe guest's time limit.
+pub fn inspect() -> HostReport {
+    let (kvm, mut facts) = kvm::inspect();
+    let guest_kernel = kernels::find(None, &["slim", "stock", "cloud"]);
+    facts.push(Fact::new(
+        "guest kernel",
+        match &guest_kernel {
+            Ok(kernel) => Ok(format!("{} ({})", kernel.name, kernel.image.display())),
+            Err(error) => Err(error.to_string()),
+        },
+    ));
+    let cgroups = cgroups::inspect();
+    facts.extend(cgroups.iter().cloned());
+    let namespaces = kernel_features::namespaces();
+    facts.extend(namespaces.iter().cloned());
+    let overlay = kernel_features::overlayfs();
+    facts.push(overlay.clone());
+    let tun = kernel_features::tun();
+    facts.push(tun);
+    facts.extend(tools::inspect());
+
+    let is_root = nix::unistd::geteuid().is_root();
+    let root_needed = || ("chroot needs root".to_owned(), "run as root".to_owned());
+    let process = (!is_root).then(root_needed).or_else(|| first_fault([&overlay]));
+    let container = first_fault(namespaces.iter().chain(&cgroups).chain([&overlay]));
+    let machine = kvm.fault().or_else(|| {
+        guest_kernel.err().map(|error| {
+            (error.to_string(), "run scripts/build-kernel or scripts/fetch-kernel".to_owned())
+        })
+    });
+    let levels = vec![
+        Verdict::new(Level::Process, process),
+        Verdict::new(Level::Container, container),
+        Verdict::new(Level::Paravirt, machine.clone()),
+        Verdict::new(Level::Fullvirt, machine),
+    ];
+    HostReport { facts, levels }
+}
+
+/// Whether KVM alone works: what `scripts/kvm-host` asks.
+///
+/// # Errors
+/// Why not, in one sentence, with the mend.
+pub fn require_kvm() -> Result<(), String> {
+    match kvm::inspect().0.fault() {
+        None => Ok(()),
+        Some((why, mend)) => Err(format!("{why}; {mend}")),
+    }
+}
+
+fn first_fault<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Option<(String, String)> {
+    let fact = facts.into_iter().find(|fact| !fact.ok)?;
+    let mend = if nix::unistd::geteuid().is_root() {
+        "it takes a kernel and a sandbox that allow it"
+    } else {
+        "run as root"
+    };
+    Some((format!("{}: {}", fact.name, fact.found), mend.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_fault_is_the_one_told() {
+        let fact = |name: &str, ok| Fact { name: name.to_owned(), ok, found: "x".to_owned() };
+        let facts = [fact("a", true), fact("b", false), fact("c", false)];
+        assert_eq!(first_fault(&facts).unwrap().0, "b: x");
+        assert!(first_fault(&facts[..1]).is_none());
+    }
+
+    #[test]
+    fn every_level_gets_a_verdict_with_a_mend_where_it_is_not_ready() {
+        let report = inspect();
+        assert_eq!(report.levels.iter().map(|v| v.level).collect::<Vec<_>>(), Level::ALL);
+        for verdict in report.levels {
+            assert_eq!(verdict.ready, verdict.why.is_none());
+            assert_eq!(verdict.ready, verdict.mend.is_none());
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What every level does for an instance.
+
+use std::io;
+use std::path::PathBuf;
+
+use isolab_images::Image;
+use oci_spec::runtime::Spec;
+
+use crate::error::IsolationError;
+use crate::timeline::Timeline;
+
+/// What to run, independent of the level.
+pub struct InstanceSpec {
+    /// Unique among the instances of this host.
+    pub id: String,
+    /// Command, environment, user, working directory, host name and limits, in the words of the
+    /// OCI runtime specification. `root` is not used: `image` is the root file system.
+    pub spec: Spec,
+    /// The root file system.
+    pub image: Image,
+    /// Whether the workload gets our standard input; otherwise it is at its end from the start.
+    pub stdin: bool,
+    /// The guest kernel for the VM levels: a name in the cache or a path. Each level has its own
+    /// default.
+    pub kernel: Option<String>,
+    /// Where the instance may keep what its workload writes. Removed with the instance.
+    pub scratch: PathBuf,
+}
+
+/// How a workload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With this exit code.
+    Exited(u8),
+    /// By this signal.
+    Killed(u8),
+}
+
+impl Ended {
+    /// The exit code that a shell gives it: 128 and the signal's number for a killed one.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Ended::Exited(code) => code,
+            Ended::Killed(signal) => 128u8.saturating_add(signal),
+        }
+    }
+}
+
+/// Sends signals to a workload, from any thread.
+pub type Signaller = Box<dyn Fn(i32) -> io::Result<()> + Send>;
+
+/// A level of isolation.
+pub trait Isolation {
+    /// Makes all resources of an instance; nothing runs yet.
+    ///
+    /// # Errors
+    /// What the level could not make. Nothing is left behind.
+    fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError>;
+}
+
+/// One workload at one level. Dropping it ends the workload and leaves nothing behind.
+pub trait Instance {
+    /// Starts the workload.
+    ///
+    /// # Errors
+    /// It cannot be started; [`IsolationError::exit_code`] has the code that says why.
+    fn start(&mut self) -> Result<(), IsolationError>;
+
+    /// Waits for the workload's end.
+    ///
+    /// # Errors
+    /// The level lost track of it, for example because the guest kernel crashed; at VM levels
+    /// also that the workload could not be started, which only the guest knows.
+    fn wait(&mut self) -> Result<Ended, IsolationError>;
+
+    /// A way to send signals to the workload.
+    ///
+    /// # Errors
+    /// The host is out of file descriptors.
+    fn signaller(&self) -> Result<Signaller, IsolationError>;
+
+    /// The milestones so far.
+    fn timeline(&self) -> Timeline;
+}

@@ -1,0 +1,339 @@
+//! The levels `paravirt` and `fullvirt`: a virtual machine with our init as PID 1.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use isolab_guest::control::{self, Credit, End};
+use isolab_guest::initramfs;
+use isolab_guest::kernels::{self, GuestKernel};
+use isolab_guest::{Marker, User, Workload};
+use isolab_vmm::config::{DeviceSet, InitrdPart, MachineConfig, SerialPort};
+use isolab_vmm::machine::{Exit, Machine, MachineHandle};
+use isolab_vmm::timeline::Event;
+use oci_spec::runtime::{LinuxResources, Spec};
+
+use crate::error::IsolationError;
+use crate::instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
+use crate::level::Level;
+use crate::timeline::{Milestone, Timeline, now};
+
+/// Guest RAM where no memory limit is asked for, in bytes.
+const DEFAULT_MEMORY: u64 = 512 << 20;
+/// How much of the guest's console is kept for the case that something goes wrong, in bytes.
+const CONSOLE_TAIL: usize = 4096;
+
+/// One of the two VM levels.
+pub struct MachineLevel {
+    level: Level,
+}
+
+impl MachineLevel {
+    /// `Paravirt` or `Fullvirt`.
+    pub fn new(level: Level) -> Self {
+        Self { level }
+    }
+
+    fn devices(&self) -> DeviceSet {
+        match self.level {
+            Level::Fullvirt => DeviceSet::Emulated,
+            _ => DeviceSet::Virtio,
+        }
+    }
+}
+
+/// The kernel that a VM level runs: the one chosen, else for `paravirt` the quickest there is, and
+/// for `fullvirt`, which stands for an unmodified OS, a stock one.
+///
+/// # Errors
+/// There is none.
+pub fn guest_kernel(level: Level, choice: Option<&str>) -> Result<GuestKernel, IsolationError> {
+    let preferred = match level {
+        Level::Fullvirt => ["stock", "cloud", "slim"],
+        _ => ["slim", "stock", "cloud"],
+    };
+    Ok(kernels::find(choice, &preferred)?)
+}
+
+impl Isolation for MachineLevel {
+    fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+        let kernel = guest_kernel(self.level, spec.kernel.as_deref())?;
+        let workload = workload(&spec)?;
+        let ours = initramfs::pack(&workload, &[])
+            .map_err(IsolationError::host("pack the initramfs"))?;
+        let (reader, writer) = io::pipe().map_err(IsolationError::host("make a pipe"))?;
+        let credit = Arc::new(Credit::default());
+        let (events, received) = mpsc::channel();
+        let on_end = {
+            let events = events.clone();
+            // A failed send means that nobody waits any more.
+            move |end| drop(events.send(Ending::Workload(end)))
+        };
+        let receiver =
+            control::Receiver::new(io::stdout(), io::stderr(), Arc::clone(&credit), on_end);
+        let console = ConsoleTail::default();
+        let config = MachineConfig {
+            initrd: vec![InitrdPart::File(spec.image.initramfs()?), InitrdPart::Bytes(ours)],
+            cmdline: format!(
+                "console=ttyS0 quiet reboot=k panic=-1 rdinit={}",
+                initramfs::INIT_PATH
+            ),
+            memory: memory(&spec.spec)?,
+            cpus: cpus(&spec.spec),
+            devices: self.devices(),
+            serial: [
+                Some(SerialPort::output_only(console.clone())),
+                Some(SerialPort {
+                    output: Box::new(receiver),
+                    gather: false,
+                    input: Some(reader.into()),
+                }),
+                None,
+                None,
+            ],
+            ..MachineConfig::new(&kernel.image)
+        };
+        let machine = Machine::new(config).map_err(|error| machine_error(error, &console))?;
+        let line: OwnedFd = writer.into();
+        Ok(Box::new(MachineInstance {
+            handle: machine.handle(),
+            machine: Some(machine),
+            sender: control::Sender::new(File::from(line), credit),
+            stdin: spec.stdin,
+            events,
+            received,
+            console,
+            created: now(),
+        }))
+    }
+}
+
+/// What [`MachineInstance::wait`] waits for: whichever comes first.
+enum Ending {
+    Workload(End),
+    Machine(Result<Exit, Box<isolab_vmm::machine::Error>>),
+}
+
+struct MachineInstance {
+    machine: Option<Machine>,
+    handle: MachineHandle,
+    sender: control::Sender,
+    stdin: bool,
+    events: Sender<Ending>,
+    received: Receiver<Ending>,
+    console: ConsoleTail,
+    created: u64,
+}
+
+impl Instance for MachineInstance {
+    fn start(&mut self) -> Result<(), IsolationError> {
+        let Some(mut machine) = self.machine.take() else { return Ok(()) };
+        let events = self.events.clone();
+        let run = move || {
+            let end = machine.run().map_err(Box::new);
+            let _ = events.send(Ending::Machine(end));
+            // The kernel takes tens of milliseconds to tear a VM down. It does so when the
+            // process ends, which reports the workload's end first.
+            std::mem::forget(machine);
+        };
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let builder = thread::Builder::new().name(name.to_owned());
+            builder.spawn(body).map(drop).map_err(IsolationError::host("start a thread"))
+        };
+        spawn("machine", Box::new(run))?;
+        if self.stdin {
+            let sender = self.sender.clone();
+            // Ends with the process: a read of standard input cannot be called off.
+            spawn("stdin", Box::new(move || feed_stdin(&sender)))?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<Ended, IsolationError> {
+        // The channel cannot close: we hold a sender.
+        let ending = self.received.recv();
+        let ending =
+            ending.map_err(|e| IsolationError::host("wait for the guest")(io::Error::other(e)))?;
+        self.handle.stop();
+        match ending {
+            Ending::Workload(End::Exited(code)) => Ok(Ended::Exited(code)),
+            Ending::Workload(End::Killed(signal)) => Ok(Ended::Killed(signal)),
+            Ending::Workload(End::NotStarted(code, why)) => {
+                Err(IsolationError::NotStarted { code, why })
+            }
+            Ending::Workload(End::Failed(why)) => {
+                Err(IsolationError::Init { why, console: self.console.text() })
+            }
+            Ending::Machine(Ok(exit)) => Err(IsolationError::GuestEnded {
+                reason: format!("{:?}", exit.reason),
+                console: self.console.text(),
+            }),
+            Ending::Machine(Err(error)) => Err(machine_error(*error, &self.console)),
+        }
+    }
+
+    fn signaller(&self) -> Result<Signaller, IsolationError> {
+        let sender = self.sender.clone();
+        Ok(Box::new(move |signal| {
+            sender.signal(u8::try_from(signal).map_err(io::Error::other)?)
+        }))
+    }
+
+    fn timeline(&self) -> Timeline {
+        let machine = self.handle.timeline();
+        let mut timeline = Timeline::default();
+        timeline.reach(Milestone::Created, self.created);
+        for (milestone, event) in [
+            (Milestone::GuestEntered, Event::FirstRun),
+            (Milestone::GuestInit, Event::Marker(Marker::Init as u8)),
+            (Milestone::WorkloadStarted, Event::Marker(Marker::Workload as u8)),
+            (Milestone::WorkloadEnded, Event::Marker(Marker::Ended as u8)),
+        ] {
+            if let Some(time) = machine.at(event) {
+                timeline.reach(milestone, time);
+            }
+        }
+        timeline
+    }
+}
+
+impl Drop for MachineInstance {
+    fn drop(&mut self) {
+        self.handle.stop();
+    }
+}
+
+fn feed_stdin(sender: &control::Sender) {
+    let mut buffer = [0; 4096];
+    let mut stdin = io::stdin();
+    loop {
+        match stdin.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                if sender.stdin(&buffer[..count]).is_err() {
+                    return; // the workload has ended
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    let _ = sender.end_stdin();
+}
+
+fn machine_error(
+    source: isolab_vmm::machine::Error,
+    console: &ConsoleTail,
+) -> IsolationError {
+    IsolationError::Machine { source: Box::new(source), console: console.text() }
+}
+
+/// The OCI process as init takes it.
+fn workload(spec: &InstanceSpec) -> Result<Workload, IsolationError> {
+    let process = spec.spec.process().as_ref().ok_or_else(|| IsolationError::Setting {
+        field: "process",
+        why: "the specification has none".to_owned(),
+    })?;
+    let user = process.user();
+    Ok(Workload {
+        args: process.args().clone().unwrap_or_default(),
+        env: process.env().clone().unwrap_or_default(),
+        cwd: process.cwd().display().to_string(),
+        user: User {
+            uid: user.uid(),
+            gid: user.gid(),
+            additional_gids: user.additional_gids().clone().unwrap_or_default(),
+            umask: user.umask(),
+        },
+        hostname: spec.spec.hostname().clone().unwrap_or_else(|| spec.id.clone()),
+        modules: Vec::new(),
+        stdin: spec.stdin,
+    })
+}
+
+fn resources(spec: &Spec) -> Option<&LinuxResources> {
+    spec.linux().as_ref()?.resources().as_ref()
+}
+
+/// Guest RAM: the memory limit, rounded up to whole pages.
+fn memory(spec: &Spec) -> Result<u64, IsolationError> {
+    let limit = resources(spec).and_then(|r| r.memory().as_ref()).and_then(|m| m.limit());
+    let limit = limit.unwrap_or(DEFAULT_MEMORY as i64);
+    let limit = u64::try_from(limit).ok().and_then(|limit| limit.checked_next_multiple_of(4096));
+    limit.ok_or_else(|| IsolationError::Setting {
+        field: "memory",
+        why: "a guest cannot have unlimited memory; give a size".to_owned(),
+    })
+}
+
+/// vCPUs: the CPU limit, rounded up to whole processors.
+fn cpus(spec: &Spec) -> u32 {
+    let cpu = resources(spec).and_then(|resources| resources.cpu().as_ref());
+    let limit = cpu.and_then(|cpu| Some((cpu.quota()?, cpu.period().filter(|p| *p > 0)?)));
+    match limit {
+        Some((quota, period)) if quota > 0 => {
+            u32::try_from((quota as u64).div_ceil(period)).unwrap_or(u32::MAX)
+        }
+        _ => 1,
+    }
+}
+
+/// The last lines of the guest's console, for an error message.
+#[derive(Clone, Default)]
+struct ConsoleTail(Arc<Mutex<Vec<u8>>>);
+
+impl ConsoleTail {
+    fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A guest's bytes go to a terminal: no escape sequences.
+        let printable = |c: &char| !c.is_control() || *c == '\n';
+        String::from_utf8_lossy(&bytes).chars().filter(printable).collect()
+    }
+}
+
+impl Write for ConsoleTail {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend_from_slice(bytes);
+        let excess = tail.len().saturating_sub(CONSOLE_TAIL);
+        tail.drain(..excess);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isolab_container::{Limits, default_spec};
+
+    fn spec(limits: Limits) -> Spec {
+        default_spec("host", vec!["true".to_owned()], vec![], limits).unwrap()
+    }
+
+    #[test]
+    fn limits_become_ram_and_processors() {
+        let limited =
+            Limits { memory_bytes: Some((64 << 20) + 1), cpus: Some(1.5), ..Limits::default() };
+        assert_eq!(memory(&spec(limited)).unwrap(), (64 << 20) + 4096);
+        assert_eq!(cpus(&spec(limited)), 2);
+        assert_eq!(memory(&spec(Limits::default())).unwrap(), DEFAULT_MEMORY);
+        assert_eq!(cpus(&spec(Limits::default())), 1);
+    }
+
+    #[test]
+    fn the_console_keeps_its_end_and_no_escape_sequences() {
+        let mut console = ConsoleTail::default();
+        console.write_all(&vec![b'x'; 2 * CONSOLE_TAIL]).unwrap();
+        console.write_all(b"\x1b[31mthe end\r\n").unwrap();
+        let text = console.text();
+        assert!(text.ends_with("[31mthe end\n") && !text.contains('\x1b'));
+        assert!(text.len() <= CONSOLE_TAIL);
+    }
+}

@@ -1,0 +1,112 @@
+//! From an image and what the operator asks for to an OCI runtime specification.
+
+use isolab_container::{Limits, default_spec};
+use isolab_images::Image;
+use oci_spec::runtime::{Spec, UserBuilder};
+
+use crate::error::IsolationError;
+use crate::users;
+
+/// What the operator may say about a run; what is left out comes from the image.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The command and its arguments; replaces the image's Cmd, not its Entrypoint.
+    pub command: Vec<String>,
+    /// `NAME=value`, or `NAME` for the value in our own environment.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub workdir: Option<String>,
+    /// `USER[:GROUP]`.
+    pub user: Option<String>,
+    /// The host name; at level `process` there is no way to set one.
+    pub hostname: String,
+    /// Limits that mean the same at every level.
+    pub limits: Limits,
+}
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Request {
+    /// Completes the request with the image's configuration.
+    ///
+    /// # Errors
+    /// There is no command, the user is unknown, a limit is absurd, or the image is damaged.
+    pub fn to_spec(&self, image: &Image) -> Result<Spec, IsolationError> {
+        let config = image.config().config().clone().unwrap_or_default();
+        let command = match &self.command[..] {
+            [] => config.cmd().clone().unwrap_or_default(),
+            command => command.to_vec(),
+        };
+        let args = [config.entrypoint().clone().unwrap_or_default(), command].concat();
+        if args.is_empty() {
+            return Err(IsolationError::Setting {
+                field: "command",
+                why: "the image names none; give one after the image".to_owned(),
+            });
+        }
+        let user = self.user.clone().or(config.user().clone()).unwrap_or_default();
+        let identity = users::resolve(&user, &image.layers_unpacked()?)?;
+
+        let mut env = Vec::new();
+        set(&mut env, DEFAULT_PATH);
+        set(&mut env, &format!("HOME={}", identity.home));
+        set(&mut env, &format!("HOSTNAME={}", self.hostname));
+        for variable in config.env().iter().flatten() {
+            set(&mut env, variable);
+        }
+        for variable in &self.env {
+            match (variable.contains('='), std::env::var(variable)) {
+                (true, _) => set(&mut env, variable),
+                (false, Ok(value)) => set(&mut env, &format!("{variable}={value}")),
+                // As podman: a variable that we do not have is not passed on.
+                (false, Err(_)) => {}
+            }
+        }
+
+        let mut spec = default_spec(&self.hostname, args, env, self.limits)?;
+        if let Some(process) = spec.process_mut() {
+            let workdir = self.workdir.clone().or(config.working_dir().clone());
+            let workdir = workdir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned());
+            if !workdir.starts_with('/') {
+                return Err(IsolationError::Setting {
+                    field: "workdir",
+                    why: format!("{workdir} is not absolute"),
+                });
+            }
+            process.set_cwd(workdir.into());
+            let user = UserBuilder::default()
+                .uid(identity.uid)
+                .gid(identity.gid)
+                .additional_gids(identity.additional_gids)
+                .build();
+            process.set_user(user.map_err(|error| IsolationError::Setting {
+                field: "user",
+                why: error.to_string(),
+            })?);
+        }
+        Ok(spec)
+    }
+}
+
+/// Sets `NAME=value`, in the place of an earlier value of that name.
+fn set(env: &mut Vec<String>, variable: &str) {
+    let name = variable.split('=').next().unwrap_or(variable);
+    let has_name = |other: &String| other.split('=').next() == Some(name);
+    match env.iter_mut().find(|other| has_name(other)) {
+        Some(other) => variable.clone_into(other),
+        None => env.push(variable.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_value_takes_the_place_of_an_earlier_one() {
+        let mut env = vec!["A=1".to_owned(), "AB=2".to_owned()];
+        set(&mut env, "A=3=4");
+        set(&mut env, "C=");
+        assert_eq!(env, ["A=3=4", "AB=2", "C="]);
+    }
+}

@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# What the scripts share: where the cache is, and how a missing program is installed.
+
+# Downloads, built kernels and images, outside the checkout and safe to delete.
+isolab_cache() {
+    printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/isolab"
+}
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+note() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+apt_update_once() {
+    [ -z "${ISOLAB_APT_UPDATED-}" ] || return 0
+    note "updating the package lists"
+    apt-get -q update >&2 || die "apt-get update failed; its messages are above"
+    export ISOLAB_APT_UPDATED=1
+}
+
+# need PROGRAM PACKAGE [PROGRAM PACKAGE]...: installs the packages whose programs are missing.
+need() {
+    local missing=() program package
+    while [ $# -gt 0 ]; do
+        program=$1 package=$2
+        shift 2
+        command -v "$program" >/dev/null || [ -e "$program" ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null ||
+        die "this host has no apt-get; install what provides: ${missing[*]} (names of Debian packages)"
+    [ "$(id -u)" = 0 ] || die "run as root, or install these packages first: ${missing[*]}"
+    apt_update_once
+    note "installing ${missing[*]}"
+    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${missing[@]}" >&2 ||
+        die "installing ${missing[*]} failed; the messages are above"
+}
+
+# The one package that the metapackage $1 stands for, for example linux-image-6.1.0-50-amd64.
+package_behind() {
+    apt-cache depends "$1" 2>/dev/null | awk '/^ *Depends:/ {print $2; exit}'
+}
+
+need_cargo() {
+    command -v cargo >/dev/null ||
+        die "there is no cargo; install Rust 1.88 or later (https://rustup.rs)"
+}
+
+# Unpacks the stock kernels here, where that takes a second, rather than in every emulated host.
+warm_kernel_cache() {
+    local kernel
+    for kernel in "$(isolab_cache)"/kernels/*/vmlinuz; do
+        [ ! -e "$kernel" ] || target/release/isolab vm extract-vmlinux "$kernel"
+    done
+}

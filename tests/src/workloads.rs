@@ -1,0 +1,104 @@
+//! What must be the same at every level of isolation.
+
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+
+use crate::Sandbox;
+
+/// Output on both streams, arguments with spaces, and the exit code.
+pub fn output_and_exit_code(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let done = sandbox.run(level, &["sh", "-c", "echo \"out $1\"; echo err >&2; exit 7", "sh", "a  b"]);
+    assert_eq!(done.code(), Some(7), "{done:?}");
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("out a  b\n", "err\n"));
+}
+
+/// The environment, working directory, user and host name of the workload.
+pub fn environment(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let run = |options: &[&str], command: &[&str]| {
+        let options = [&["run", "--isolation", level], options, &["busybox"], command].concat();
+        sandbox.isolab(&options).env("PASSED_ON", "ours").finish().success()
+    };
+    let mut env: Vec<String> = run(&["-e", "A=1 2", "-e", "PASSED_ON", "--hostname", "box"], &["env"])
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    env.sort();
+    let expected = [
+        "A=1 2",
+        "HOME=/root",
+        "HOSTNAME=box",
+        "PASSED_ON=ours",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ];
+    assert_eq!(env, expected);
+    assert_eq!(run(&["-w", "/var/new"], &["pwd"]), "/var/new\n");
+    assert_eq!(run(&["-u", "nobody"], &["sh", "-c", "id -u; id -g"]), "65534\n65534\n");
+    assert_eq!(run(&["-u", "1234:99"], &["sh", "-c", "id -u; id -g"]), "1234\n99\n");
+    if level != "process" {
+        assert_eq!(run(&["--hostname", "box"], &["hostname"]), "box\n");
+    }
+}
+
+/// 127 for a command that does not exist, 126 for one that cannot be executed.
+pub fn commands_that_do_not_start(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.run(level, &["no-such-command"]).fails_with(127, &["no-such-command"]);
+    sandbox.run(level, &["/no/such/command"]).fails_with(127, &["/no/such/command"]);
+    sandbox.run(level, &["/etc/passwd"]).fails_with(126, &["/etc/passwd"]);
+    sandbox.run(level, &["/etc"]).fails_with(126, &["/etc"]);
+}
+
+/// Standard input arrives whole, more of it than any buffer on the way holds, and ends.
+pub fn standard_input(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let line = "0123456789abcdef".repeat(4) + "\n";
+    let input = line.repeat(300);
+    let done = sandbox
+        .isolab(&["run", "-i", "--isolation", level, "busybox", "cat"])
+        .finish_with_input(input.as_bytes());
+    assert_eq!(done.stdout.len(), input.len(), "{}", done.stderr);
+    assert_eq!(done.success(), input);
+    // Without -i there is none.
+    let done = sandbox
+        .isolab(&["run", "--isolation", level, "busybox", "cat"])
+        .finish_with_input(b"not for you");
+    assert_eq!(done.success(), "");
+}
+
+/// A signal to `isolab run` reaches the workload; one that kills it gives 128 and its number.
+pub fn signals(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let script = "trap 'echo got it; exit 42' TERM; echo ready; while :; do sleep 0.1; done";
+    let run = sandbox.isolab(&["run", "--isolation", level, "busybox", "sh", "-c", script]);
+    let mut running = run.start(Stdio::null());
+    running.wait_for("ready");
+    running.signal(Signal::SIGTERM);
+    let done = running.finish();
+    assert_eq!(done.code(), Some(42), "{done:?}");
+    assert!(done.stdout.ends_with("got it\n"), "{done:?}");
+
+    let done = sandbox.run(level, &["sh", "-c", "sh -c 'kill -KILL $$'; echo $?; exit 3"]);
+    assert_eq!((done.code(), done.stdout.as_str()), (Some(3), "137\n"), "{done:?}");
+}
+
+/// What the workload writes is gone at the next run, and a background process does not keep the
+/// run from ending.
+pub fn a_fresh_root_each_time(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let script = "sleep 1000 & echo x > /var/mark; ls /var";
+    let done = sandbox.run(level, &["sh", "-c", script]);
+    if level != "process" {
+        assert_eq!(done.success(), "mark\n");
+    }
+    assert_eq!(sandbox.run(level, &["ls", "/var"]).success(), "");
+}
+
+/// The image's files, with their owners, modes and links, as a listing from inside.
+pub fn file_listing(level: &str) -> String {
+    let sandbox = Sandbox::with_busybox();
+    let script = "cd /; find bin etc root tmp usr var | sort | xargs stat -c '%A %u:%g %N'";
+    sandbox.run(level, &["sh", "-c", script]).success()
+}

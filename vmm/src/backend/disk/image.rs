@@ -1,0 +1,398 @@
+//! An open disk: its size, its lock, and what the host asks of transfers to and from it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::buffer::{BOUNCE_ALIGNMENT, BounceBuffer, Vectors};
+use super::io_uring::IoUringEngine;
+use super::sync::SyncEngine;
+use super::{
+    CacheMode, DiskEngine, DiskOperation, DiskOptions, DiskRequest, EngineKind, SECTOR_SIZE,
+};
+
+/// Why a disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The file cannot be opened.
+    #[error("cannot open disk '{path}' for {access}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Reading, or reading and writing.
+        access: &'static str,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory, pipe, terminal …
+    #[error("disk '{path}' is neither a regular file nor a block device")]
+    NotADisk {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Less than one sector.
+    #[error("disk '{path}' is smaller than one sector ({SECTOR_SIZE} bytes)")]
+    TooSmall {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process, or another disk of this machine, has it.
+    #[error(
+        "disk '{path}' is in use elsewhere; stop what uses it, or open it with 'readonly' there \
+         and here"
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No O_DIRECT on this file system.
+    #[error(
+        "the file system of disk '{path}' does not support O_DIRECT; use cache=writeback or \
+         cache=writethrough"
+    )]
+    NoDirect {
+        /// The file.
+        path: PathBuf,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Something else the host refused.
+    #[error("disk '{path}': cannot {action}")]
+    Host {
+        /// The file.
+        path: PathBuf,
+        /// What was attempted.
+        action: &'static str,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What O_DIRECT demands, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DirectAlignment {
+    /// Of addresses and lengths of buffers.
+    memory: u32,
+    /// Of offsets and lengths on the disk.
+    offset: u32,
+}
+
+/// How a transfer reaches the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// Between guest memory and this descriptor.
+    Straight(RawFd),
+    /// Through an aligned buffer and this descriptor, which has O_DIRECT.
+    Bounce(RawFd),
+}
+
+/// An open, locked disk, shared by the engines of all queues.
+#[derive(Debug)]
+pub struct DiskImage {
+    path: PathBuf,
+    file: File,
+    /// Without O_DIRECT, for what is not aligned to the disk's blocks: the kernel then reads,
+    /// modifies and writes.
+    unaligned: Option<File>,
+    direct: Option<DirectAlignment>,
+    size: u64,
+    logical_block: u32,
+    read_only: bool,
+    cache: CacheMode,
+    engine: EngineKind,
+    serial: String,
+    durable_writes: AtomicBool,
+    /// Cleared when the host says it cannot.
+    pub(super) can_punch: AtomicBool,
+    pub(super) can_zero: AtomicBool,
+    note: OnceLock<String>,
+}
+
+impl DiskImage {
+    /// Opens and locks the disk.
+    ///
+    /// The lock is one of the open file description over the whole file: exclusive for a disk
+    /// that can be written, shared for one that is read only. QEMU's image locks conflict with it
+    /// as they should.
+    ///
+    /// # Errors
+    /// See [`DiskError`].
+    pub fn open(options: &DiskOptions) -> Result<Arc<Self>, DiskError> {
+        let path = &options.path;
+        // Before opening, since that would block on a pipe.
+        let kind = fs::metadata(path).map_err(|source| open_error(options, source))?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(DiskError::NotADisk { path: path.clone() });
+        }
+        let direct = options.cache == CacheMode::None;
+        let file = open_file(options, direct).map_err(|source| {
+            if direct && source.raw_os_error() == Some(libc::EINVAL) {
+                let path = path.clone();
+                return DiskError::NoDirect { path, source };
+            }
+            open_error(options, source)
+        })?;
+        let note = OnceLock::new();
+        match lock(&file, options.read_only) {
+            Ok(()) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                return Err(DiskError::InUse { path: path.clone() });
+            }
+            Err(error) => {
+                let text = format!(
+                    "disk '{}' cannot be locked ({error}): make sure that nothing else writes it",
+                    path.display()
+                );
+                // Empty until here.
+                let _ = note.set(text);
+            }
+        }
+        let host = |action| {
+            let path = path.clone();
+            move |source| DiskError::Host { path, action, source }
+        };
+        // SEEK_END is what BLKGETSIZE64 says on a block device.
+        let end = (&file).seek(SeekFrom::End(0)).map_err(host("find its size"))?;
+        let size = end / SECTOR_SIZE * SECTOR_SIZE;
+        if size == 0 {
+            return Err(DiskError::TooSmall { path: path.clone() });
+        }
+        let logical_block = if kind.is_block_device() {
+            logical_block_size(&file).map_err(host("find its block size"))?
+        } else {
+            SECTOR_SIZE as u32
+        };
+        let alignment = direct.then(|| direct_alignment(&file, logical_block));
+        let unaligned = match alignment {
+            Some(alignment) if u64::from(alignment.offset) > SECTOR_SIZE => {
+                Some(open_file(options, false).map_err(|source| open_error(options, source))?)
+            }
+            _ => None,
+        };
+        Ok(Arc::new(Self {
+            path: path.clone(),
+            file,
+            unaligned,
+            direct: alignment,
+            size,
+            logical_block,
+            read_only: options.read_only,
+            cache: options.cache,
+            engine: options.engine,
+            serial: options.serial(),
+            durable_writes: AtomicBool::new(options.cache == CacheMode::Writethrough),
+            can_punch: AtomicBool::new(true),
+            can_zero: AtomicBool::new(true),
+            note,
+        }))
+    }
+
+    /// Makes an engine that takes `depth` requests at a time from one queue. Where the kernel
+    /// refuses io_uring this is a [`EngineKind::Sync`] one, and [`DiskImage::note`] says so.
+    ///
+    /// # Errors
+    /// The host is out of descriptors or memory.
+    pub fn engine(self: &Arc<Self>, depth: u16) -> io::Result<Box<dyn DiskEngine>> {
+        if self.engine == EngineKind::IoUring {
+            match IoUringEngine::new(Arc::clone(self), depth) {
+                Ok(engine) => return Ok(Box::new(engine)),
+                Err(error) => {
+                    self.note.get_or_init(|| {
+                        format!(
+                            "disk '{}': this host refuses io_uring ({error}); using engine=sync",
+                            self.path.display()
+                        )
+                    });
+                }
+            }
+        }
+        Ok(Box::new(SyncEngine::new(Arc::clone(self))?))
+    }
+
+    /// Something the operator should know once, such as a fallback; known after
+    /// [`DiskImage::engine`].
+    pub fn note(&self) -> Option<&str> {
+        self.note.get().map(String::as_str)
+    }
+
+    /// As given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes, a multiple of [`SECTOR_SIZE`]. A file's incomplete last sector is left out.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The unit in which partition tables on this disk count: the block device's own, and
+    /// [`SECTOR_SIZE`] for files.
+    pub fn logical_block_size(&self) -> u32 {
+        self.logical_block
+    }
+
+    /// The smallest transfer the host does without reading first.
+    pub fn physical_block_size(&self) -> u32 {
+        let direct = self.direct.map_or(0, |alignment| alignment.offset);
+        self.logical_block.max(direct)
+    }
+
+    /// Whether writes are refused.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// As opened.
+    pub fn cache(&self) -> CacheMode {
+        self.cache
+    }
+
+    /// The serial number, at most 20 bytes.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// Whether every write is durable before it completes. [`CacheMode::Writethrough`] starts
+    /// with it; the guest may ask for it in the other modes (CONFIG_WCE, SET FEATURES).
+    pub fn set_durable_writes(&self, durable: bool) {
+        self.durable_writes.store(durable, Ordering::Relaxed);
+    }
+
+    pub(super) fn durable_writes(&self) -> bool {
+        self.durable_writes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Whether `request` is for this disk: inside it, allowed, and consistent.
+    pub(super) fn check(&self, request: &DiskRequest) -> io::Result<()> {
+        let operation = request.operation;
+        let reads = matches!(operation, DiskOperation::Read | DiskOperation::Flush);
+        if self.read_only && !reads {
+            return Err(io::Error::from_raw_os_error(libc::EROFS));
+        }
+        let end = request.offset.checked_add(request.length);
+        if end.is_none_or(|end| end > self.size) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "beyond the end of the disk"));
+        }
+        let transfers = matches!(operation, DiskOperation::Read | DiskOperation::Write);
+        let segments: u64 = request.segments.iter().map(|s| u64::from(s.length)).sum();
+        if transfers && request.length != segments {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the segments do not add up to the length",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn route(&self, request: &DiskRequest, vectors: &Vectors) -> Route {
+        let fd = self.file.as_raw_fd();
+        let Some(alignment) = self.direct else {
+            return Route::Straight(fd);
+        };
+        let unit = u64::from(alignment.offset);
+        if !request.offset.is_multiple_of(unit) || !request.length.is_multiple_of(unit) {
+            let file = self.unaligned.as_ref().unwrap_or(&self.file);
+            return Route::Straight(file.as_raw_fd());
+        }
+        if vectors.is_aligned(alignment.memory as usize) {
+            Route::Straight(fd)
+        } else {
+            Route::Bounce(fd)
+        }
+    }
+}
+
+fn open_error(options: &DiskOptions, source: io::Error) -> DiskError {
+    DiskError::Open {
+        path: options.path.clone(),
+        access: if options.read_only { "reading" } else { "reading and writing" },
+        source,
+    }
+}
+
+fn open_file(options: &DiskOptions, direct: bool) -> io::Result<File> {
+    let flags = if direct { libc::O_DIRECT } else { 0 };
+    OpenOptions::new().read(true).write(!options.read_only).custom_flags(flags).open(&options.path)
+}
+
+fn lock(file: &File, shared: bool) -> io::Result<()> {
+    // SAFETY: `flock` is plain integers, for which zeroes are valid; l_pid must be 0 here.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
+    range.l_type = kind as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: a valid descriptor, and a `flock` that outlives the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn logical_block_size(file: &File) -> io::Result<u32> {
+    let mut size: libc::c_int = 0;
+    // SAFETY: BLKSSZGET writes one int, which `size` is.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET, &raw mut size) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(size).unwrap_or(0).max(SECTOR_SIZE as u32))
+}
+
+/// linux/fs.h: `_IO(0x12, 104)`.
+const BLKSSZGET: libc::Ioctl = 0x1268;
+
+/// What the kernel says (since 6.1), or else what a trial read shows.
+fn direct_alignment(file: &File, logical_block: u32) -> DirectAlignment {
+    let mut alignment = reported_alignment(file).unwrap_or_else(|| {
+        let unit = if logical_block > SECTOR_SIZE as u32 {
+            logical_block
+        } else if reads_one_sector(file) {
+            SECTOR_SIZE as u32
+        } else {
+            BOUNCE_ALIGNMENT as u32
+        };
+        DirectAlignment { memory: unit, offset: unit }
+    });
+    if u64::from(alignment.offset) > SECTOR_SIZE {
+        // Direct and other transfers must not share a page, or the page cache could write old
+        // data over new.
+        alignment.offset = alignment.offset.max(BOUNCE_ALIGNMENT as u32);
+    }
+    alignment.offset = alignment.offset.max(SECTOR_SIZE as u32);
+    alignment
+}
+
+fn reported_alignment(file: &File) -> Option<DirectAlignment> {
+    // SAFETY: `statx` is plain integers, for which zeroes are valid.
+    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid descriptor, an empty terminated path, and a `statx` to write to.
+    let result = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            &raw mut status,
+        )
+    };
+    let known = result == 0 && status.stx_mask & libc::STATX_DIOALIGN != 0;
+    let alignment =
+        DirectAlignment { memory: status.stx_dio_mem_align, offset: status.stx_dio_offset_align };
+    let sane = alignment.memory.is_power_of_two() && alignment.offset.is_power_of_two();
+    let bounded = alignment.memory as usize <= BOUNCE_ALIGNMENT;
+    (known && sane && bounded).then_some(alignment)
+}
+
+fn reads_one_sector(file: &File) -> bool {
+    let mut buffer = BounceBuffer::new(SECTOR_SIZE as usize);
+    file.read_at(buffer.bytes(), 0).is_ok()
+}

@@ -1,0 +1,409 @@
+//! A machine, from its configuration to its end:
+//! memory → kernel → chipset → devices → vCPUs → run.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::boot::acpi::{self, AcpiError};
+use crate::boot::kernel::{Kernel, KernelError};
+use crate::boot::kernel_cache::KernelCache;
+use crate::boot::linux::{self, LinuxError};
+use crate::boot::{layout, mptable};
+use crate::bus::Bus;
+use crate::chipset::acpi_pm::PowerButton;
+use crate::chipset::serial_io::SerialIo;
+use crate::chipset::{self, ChipsetError};
+use crate::config::{ConfigError, DeviceSet, FirmwareTables, MachineConfig};
+use crate::control::{Control, EndReason};
+use crate::emulated;
+use crate::emulated::assemble::EmulatedDevices;
+use crate::emulated::attach::{AttachError, attach};
+use crate::emulated::firmware::shadow;
+use crate::kvm::{self, KvmError};
+use crate::memory::{self, GuestRam, MemoryError};
+use crate::stats::Stats;
+use crate::timeline::{Event, Recorder, Timeline};
+use crate::vcpu::cpuid::HostCpuid;
+use crate::vcpu::kick::Kicker;
+use crate::vcpu::run::{Buses, Finished, Vcpu};
+use crate::vcpu::{Fault, VcpuError, setup};
+
+/// Why a machine could not be made or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting that cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// KVM is missing or refused something.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// No RAM to be had.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The kernel image cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// Command line or initrd cannot be used.
+    #[error(transparent)]
+    Linux(#[from] LinuxError),
+    /// The ACPI tables do not fit.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// The chipset cannot be put together.
+    #[error(transparent)]
+    Chipset(#[from] ChipsetError),
+    /// The host refused a thread.
+    #[error("cannot start the thread `{name}`")]
+    Thread {
+        /// Its name.
+        name: String,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A device cannot be attached.
+    #[error(transparent)]
+    Devices(#[from] AttachError),
+    /// The guest cannot go on.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+}
+
+/// How a machine ended.
+#[derive(Clone, Debug)]
+pub struct Exit {
+    /// Why.
+    pub reason: EndReason,
+    /// How often the guest left for user space.
+    pub stats: Stats,
+    /// When things happened.
+    pub timeline: Timeline,
+}
+
+/// A machine that is ready to run, running, or has run.
+///
+/// Dropping it makes the kernel tear the VM down, which takes tens of milliseconds: report the
+/// [`Exit`] first, or leave by [`crate::teardown::exit_now`].
+pub struct Machine {
+    control: Control,
+    recorder: Recorder,
+    power_button: PowerButton,
+    serial_io: Option<SerialIo>,
+    vcpus: Vec<Vcpu>,
+    /// Kept so that their files close with the machine, not in [`Machine::run`].
+    finished: Vec<VcpuFd>,
+    _devices: Option<EmulatedDevices>,
+    ram: GuestRam,
+    _vm: Arc<VmFd>,
+}
+
+/// Reaches a machine from other threads.
+#[derive(Clone)]
+pub struct MachineHandle {
+    control: Control,
+    recorder: Recorder,
+    power_button: PowerButton,
+}
+
+impl MachineHandle {
+    /// Ends the machine as if its plug were pulled.
+    pub fn stop(&self) {
+        self.control.end(Ok(EndReason::Stopped));
+    }
+
+    /// Presses the ACPI power button. The guest may shut down, or ignore it.
+    pub fn press_power_button(&self) {
+        self.power_button.press();
+    }
+
+    /// What has happened so far.
+    pub fn timeline(&self) -> Timeline {
+        self.recorder.timeline()
+    }
+}
+
+impl Machine {
+    /// Makes the machine that `config` describes. Nothing runs yet.
+    ///
+    /// # Errors
+    /// [`Error`]; nothing is left behind.
+    pub fn new(config: MachineConfig) -> Result<Self, Error> {
+        let recorder = Recorder::default();
+        recorder.record(Event::Start);
+        config.validate()?;
+        let kvm = kvm::open()?;
+        let host_cpuid = HostCpuid::read(&kvm)?;
+        check_host_limits(&config, &kvm, &host_cpuid)?;
+        let ram = memory::allocate(config.memory)?;
+        Self::assemble(config, &kvm, &host_cpuid, recorder, ram.clone())
+            .inspect_err(|_| memory::release(&ram))
+    }
+
+    fn assemble(
+        mut config: MachineConfig,
+        kvm: &Kvm,
+        host_cpuid: &HostCpuid,
+        recorder: Recorder,
+        ram: GuestRam,
+    ) -> Result<Self, Error> {
+        // KVM_CREATE_VM mostly waits for a kernel thread, so the kernel is loaded meanwhile.
+        let (vm, kernel) = thread::scope(|scope| {
+            let creator = scope.spawn(|| {
+                create_vm(kvm, &ram, config.firmware.is_some())
+                    .inspect(|_| recorder.record(Event::VmCreated))
+            });
+            let kernel = match config.firmware {
+                Some(_) => Ok(None),
+                None => load(&config, &ram, &recorder).map(Some),
+            };
+            (creator.join(), kernel)
+        });
+        let kernel = kernel?;
+        let vm = Arc::new(vm.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+
+        let control = Control::default();
+        let buses = Buses { ports: Arc::new(Bus::default()), mmio: Arc::new(Bus::default()) };
+        let serial_ports = config.serial.each_ref().map(Option::is_some);
+        let serial = std::mem::take(&mut config.serial);
+        let chipset =
+            chipset::build(&buses.ports, &vm, config.devices, serial, &control, &recorder)?;
+        let devices = match config.devices {
+            DeviceSet::Virtio => None,
+            DeviceSet::Emulated => Some(attach(&config, serial_ports[0], &vm, &ram, &buses)?),
+        };
+
+        let vcpus = (0..config.cpus).map(|id| {
+            let fd = vm.create_vcpu(id.into()).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
+            let tsc_khz = fd.get_tsc_khz().ok();
+            let cpuid = host_cpuid.for_vcpu(id, config.cpus, config.devices, tsc_khz)?;
+            fd.set_cpuid2(&cpuid).map_err(KvmError::call("KVM_SET_CPUID2"))?;
+            setup::after_reset(&fd)?;
+            // Firmware starts at the reset vector, where KVM has put the processor.
+            if let Some(kernel) = kernel.as_ref().filter(|_| id == 0) {
+                setup::linux_entry(&fd, kernel.entry)?;
+            }
+            let (buses, control) = (buses.clone(), control.clone());
+            Ok(Vcpu { id, fd, buses, control, kicker: Kicker::default() })
+        });
+        let vcpus = vcpus.collect::<Result<Vec<_>, KvmError>>()?;
+
+        Ok(Self {
+            control,
+            recorder,
+            power_button: chipset.power_button,
+            serial_io: Some(chipset.serial_io),
+            vcpus,
+            finished: Vec::new(),
+            _devices: devices,
+            ram,
+            _vm: vm,
+        })
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> MachineHandle {
+        MachineHandle {
+            control: self.control.clone(),
+            recorder: self.recorder.clone(),
+            power_button: self.power_button.clone(),
+        }
+    }
+
+    /// Runs the guest to its end. A second call returns at once.
+    ///
+    /// # Errors
+    /// A vCPU that cannot go on, with its registers; or the host refused a thread.
+    pub fn run(&mut self) -> Result<Exit, Error> {
+        let mut uarts = Vec::new();
+        if let Some(serial_io) = self.serial_io.take() {
+            uarts = serial_io.uarts();
+            let control = self.control.clone();
+            spawn("serial".into(), move || serial_io.serve(&control))?;
+        }
+        self.recorder.record(Event::FirstRun);
+        let running = start_vcpus(std::mem::take(&mut self.vcpus), &self.control)?;
+        let outcome = self.control.wait();
+        self.recorder.record(Event::End);
+        let counters = running.into_iter().filter_map(|vcpu| {
+            let Finished { counters, fd } = vcpu.stop()?;
+            self.finished.push(fd);
+            Some(counters)
+        });
+        let stats = Stats::collect(counters);
+        for uart in uarts {
+            uart.lock().unwrap_or_else(|e| e.into_inner()).flush();
+        }
+        Ok(Exit { reason: outcome?, stats, timeline: self.recorder.timeline() })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.control.end(Ok(EndReason::Stopped));
+        memory::release(&self.ram);
+    }
+}
+
+/// A vCPU on its thread.
+struct Running {
+    kicker: Kicker,
+    thread: JoinHandle<Finished>,
+}
+
+impl Running {
+    /// Waits for the thread, which leaves its loop because the machine has ended. The kick is
+    /// repeated because a signal may also arrive just before a blocking write of a device.
+    fn stop(self) -> Option<Finished> {
+        while !self.thread.is_finished() {
+            self.kicker.kick();
+            if !self.thread.is_finished() {
+                thread::sleep(Duration::from_micros(200));
+            }
+        }
+        self.thread.join().ok()
+    }
+}
+
+/// Starts all vCPUs, or none.
+fn start_vcpus(vcpus: Vec<Vcpu>, control: &Control) -> Result<Vec<Running>, Error> {
+    let mut running: Vec<Running> = Vec::new();
+    // The boot processor last, so that the others already wait for their INIT.
+    for vcpu in vcpus.into_iter().rev() {
+        let kicker = vcpu.kicker.clone();
+        let (id, on_panic) = (vcpu.id, EndOnPanic { cpu: vcpu.id, control: control.clone() });
+        let started = spawn(format!("vcpu{id}"), move || {
+            let _on_panic = on_panic;
+            vcpu.run()
+        });
+        match started {
+            Ok(thread) => running.push(Running { kicker, thread }),
+            Err(error) => {
+                control.end(Ok(EndReason::Stopped));
+                running.into_iter().for_each(|vcpu| drop(vcpu.stop()));
+                return Err(error);
+            }
+        }
+    }
+    Ok(running)
+}
+
+/// A bug in a device must end the machine, not leave it without a CPU.
+struct EndOnPanic {
+    cpu: u32,
+    control: Control,
+}
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let error = VcpuError { cpu: self.cpu, fault: Fault::Panicked, registers: None };
+            self.control.end(Err(error));
+        }
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Error> {
+    let builder = thread::Builder::new().name(name.clone());
+    builder.spawn(body).map_err(|source| Error::Thread { name, source })
+}
+
+fn check_host_limits(
+    config: &MachineConfig,
+    kvm: &Kvm,
+    cpuid: &HostCpuid,
+) -> Result<(), ConfigError> {
+    let max = kvm.get_max_vcpus();
+    if config.cpus as usize > max {
+        return Err(ConfigError::CpusBeyondKvm { cpus: config.cpus, max });
+    }
+    let bits = cpuid.physical_address_bits();
+    let last = memory::ranges(config.memory).last().map_or(0, |(start, length)| start + length - 1);
+    if last.checked_shr(bits).unwrap_or(0) != 0 {
+        return Err(ConfigError::MemoryBeyondAddresses { memory: config.memory, bits });
+    }
+    Ok(())
+}
+
+/// Makes the VM with its RAM, interrupt controllers and timer.
+///
+/// With firmware, RAM is left out where the host bridge's shadow RAM will be.
+fn create_vm(kvm: &Kvm, ram: &GuestRam, firmware: bool) -> Result<VmFd, KvmError> {
+    let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
+    let pieces = ram.iter().flat_map(|region| {
+        let (start, end) = (region.start_addr().0, region.start_addr().0 + region.len());
+        if firmware && start < shadow::RANGE.start {
+            vec![start..shadow::RANGE.start, shadow::RANGE.end..end]
+        } else {
+            vec![start..end]
+        }
+    });
+    for (slot, piece) in pieces.enumerate() {
+        let host = ram.get_host_address(GuestAddress(piece.start));
+        let userspace_addr = host.map_err(|_| KvmError::Call {
+            call: "KVM_SET_USER_MEMORY_REGION",
+            source: io::Error::from_raw_os_error(libc::EFAULT),
+        })? as u64;
+        let region = kvm_userspace_memory_region {
+            slot: slot as u32,
+            guest_phys_addr: piece.start,
+            memory_size: piece.end - piece.start,
+            userspace_addr,
+            flags: 0,
+        };
+        // SAFETY: the range is guest RAM, mapped until the process ends and accessed by us as
+        // volatile memory only.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    vm.set_identity_map_address(layout::IDENTITY_MAP)
+        .map_err(KvmError::call("KVM_SET_IDENTITY_MAP_ADDR"))?;
+    vm.set_tss_address(layout::TSS as usize).map_err(KvmError::call("KVM_SET_TSS_ADDR"))?;
+    vm.create_irq_chip().map_err(KvmError::call("KVM_CREATE_IRQCHIP"))?;
+    // The dummy speaker makes KVM answer port 0x61, which Linux calibrates the TSC with.
+    let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+    vm.create_pit2(pit).map_err(KvmError::call("KVM_CREATE_PIT2"))?;
+    Ok(vm)
+}
+
+/// Fills guest RAM: kernel, firmware tables, initrd, command line.
+fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<Kernel, Error> {
+    let cache = KernelCache::new(config.kernel_cache.clone());
+    let kernel = Kernel::open(&config.kernel, cache.as_ref())?;
+    kernel.load(ram)?;
+    let rsdp = match config.tables {
+        FirmwareTables::Acpi => {
+            let serial = [0, 1, 2, 3].map(|port: usize| config.serial[port].is_some());
+            let (level_interrupts, definitions) = match config.devices {
+                DeviceSet::Virtio => (&[][..], Vec::new()),
+                DeviceSet::Emulated => {
+                    (&emulated::acpi::LEVEL_INTERRUPTS[..], emulated::acpi::pci_host_bridge())
+                }
+            };
+            let description = acpi::Description {
+                cpus: config.cpus,
+                devices: config.devices,
+                serial,
+                level_interrupts,
+                definitions: &definitions,
+                tables: &[],
+            };
+            Some(acpi::write(ram, &description)?)
+        }
+        FirmwareTables::Mp => {
+            mptable::write(ram, config.cpus).map_err(LinuxError::from)?;
+            None
+        }
+    };
+    linux::prepare(ram, &kernel, &config.cmdline, &config.initrd, rsdp, &[])?;
+    recorder.record(Event::KernelLoaded);
+    Ok(kernel)
+}

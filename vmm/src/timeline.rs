@@ -1,0 +1,111 @@
+//! When things happened, so that set-up, kernel and init can be told apart.
+
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+
+use crate::bus::BusDevice;
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// [`crate::machine::Machine::new`] was called.
+    Start,
+    /// KVM_CREATE_VM returned.
+    VmCreated,
+    /// Kernel, initrd and boot structures are in guest RAM.
+    KernelLoaded,
+    /// The first vCPU is about to enter the guest.
+    FirstRun,
+    /// The guest wrote this byte to port 0x80 for the first time.
+    Marker(u8),
+    /// The guest powered off, reset, was stopped or failed.
+    End,
+}
+
+/// One line of a [`Timeline`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub nanoseconds: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Events in the order in which they happened.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Timeline {
+    /// The events.
+    pub moments: Vec<Moment>,
+}
+
+impl Timeline {
+    /// When `event` happened, in nanoseconds of CLOCK_MONOTONIC.
+    pub fn at(&self, event: Event) -> Option<u64> {
+        self.moments.iter().find(|m| m.event == event).map(|m| m.nanoseconds)
+    }
+}
+
+/// A timeline that several threads write to. Each event is recorded the first time only.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder(Arc<Mutex<Timeline>>);
+
+impl Recorder {
+    /// Records `event` now, unless it is there already.
+    pub fn record(&self, event: Event) {
+        let nanoseconds = monotonic_nanoseconds();
+        let mut timeline = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        if timeline.at(event).is_none() {
+            timeline.moments.push(Moment { nanoseconds, event });
+        }
+    }
+
+    /// What has been recorded so far.
+    pub fn timeline(&self) -> Timeline {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+}
+
+/// CLOCK_MONOTONIC.
+pub fn monotonic_nanoseconds() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live `timespec`. CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Port 0x80, where firmware shows its progress on a real PC: each byte the guest writes becomes
+/// an [`Event::Marker`]. (Linux also writes here to pass time, unless given `io_delay=none`.)
+pub struct MarkerPort(pub Recorder);
+
+impl BusDevice for MarkerPort {
+    fn read(&mut self, _offset: u64, _data: &mut [u8]) {}
+
+    fn write(&mut self, _offset: u64, data: &[u8]) {
+        if let Some(&marker) = data.first() {
+            self.0.record(Event::Marker(marker));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_are_recorded_once_and_in_order() {
+        let recorder = Recorder::default();
+        recorder.record(Event::Start);
+        let mut port = MarkerPort(recorder.clone());
+        port.write(0, &[3]);
+        port.write(0, &[1]);
+        port.write(0, &[3]);
+        recorder.record(Event::End);
+        let timeline = recorder.timeline();
+        let events: Vec<_> = timeline.moments.iter().map(|m| m.event).collect();
+        assert_eq!(events, [Event::Start, Event::Marker(3), Event::Marker(1), Event::End]);
+        assert!(timeline.at(Event::Start) <= timeline.at(Event::Marker(3)));
+        assert!(timeline.moments.is_sorted_by_key(|m| m.nanoseconds));
+    }
+}

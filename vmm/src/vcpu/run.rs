@@ -1,0 +1,159 @@
+//! The exit loop.
+
+use std::sync::Arc;
+
+use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::kick::{Kicker, RunPage};
+use super::{Fault, Registers, VcpuError};
+use crate::bus::Bus;
+use crate::control::{Control, EndReason};
+use crate::stats::{Access, ExitCounters, NO_DEVICE};
+
+/// Where the guest's accesses go.
+#[derive(Clone)]
+pub struct Buses {
+    /// I/O ports.
+    pub ports: Arc<Bus>,
+    /// Guest-physical addresses that are not RAM.
+    pub mmio: Arc<Bus>,
+}
+
+/// A vCPU ready to run, to be moved to its thread.
+pub struct Vcpu {
+    /// Its number, which is its APIC id.
+    pub id: u32,
+    /// KVM's handle.
+    pub fd: VcpuFd,
+    /// See [`Buses`].
+    pub buses: Buses,
+    /// Ends the machine.
+    pub control: Control,
+    /// Ends [`Vcpu::run`].
+    pub kicker: Kicker,
+}
+
+/// What is left of a vCPU that has run. Dropping the handle makes the kernel tear it down.
+pub struct Finished {
+    /// What it counted.
+    pub counters: ExitCounters,
+    /// KVM's handle.
+    pub fd: VcpuFd,
+}
+
+impl Vcpu {
+    /// Runs the guest until the machine ends, by this vCPU's doing or otherwise.
+    pub fn run(mut self) -> Finished {
+        let page = RunPage::of(&mut self.fd);
+        let mut handler = ExitHandler {
+            buses: self.buses,
+            control: self.control.clone(),
+            counters: ExitCounters::default(),
+        };
+        let kickable = self.kicker.enter(&mut self.fd);
+        while !self.control.has_ended() {
+            let result = match self.fd.run() {
+                Ok(exit) => handler.handle(exit, &page),
+                Err(error) => handler.handle_error(error),
+            };
+            if let Err(fault) = result {
+                let registers = Registers::of(&self.fd).map(Box::new);
+                self.control.end(Err(VcpuError { cpu: self.id, fault, registers }));
+            }
+        }
+        drop(kickable);
+        Finished { counters: handler.counters, fd: self.fd }
+    }
+}
+
+struct ExitHandler {
+    buses: Buses,
+    control: Control,
+    counters: ExitCounters,
+}
+
+impl ExitHandler {
+    fn handle(&mut self, exit: VcpuExit<'_>, page: &RunPage) -> Result<(), Fault> {
+        match exit {
+            VcpuExit::IoIn(port, data) => self.port_read(port.into(), page.io_width(), data),
+            VcpuExit::IoOut(port, data) => self.port_write(port.into(), page.io_width(), data),
+            VcpuExit::MmioRead(address, data) => self.mmio_read(address, data),
+            VcpuExit::MmioWrite(address, data) => self.mmio_write(address, data),
+            VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _) => {
+                self.control.end(Ok(EndReason::PowerOff));
+            }
+            VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => {
+                self.control.end(Ok(EndReason::Reset));
+            }
+            VcpuExit::SystemEvent(event, _) => return Err(Fault::SystemEvent(event)),
+            VcpuExit::Intr => self.counters.other("interrupted"),
+            VcpuExit::Shutdown => return Err(Fault::TripleFault),
+            VcpuExit::FailEntry(reason, cpu) => return Err(Fault::FailEntry { reason, cpu }),
+            VcpuExit::InternalError => return Err(Fault::Internal { suberror: page.suberror() }),
+            VcpuExit::MemoryFault { gpa, .. } => return Err(Fault::Memory { address: gpa }),
+            VcpuExit::Hlt => return Err(Fault::Unexpected("HLT, despite the in-kernel APIC")),
+            VcpuExit::Unknown => return Err(Fault::Unexpected("KVM_EXIT_UNKNOWN")),
+            VcpuExit::Exception => return Err(Fault::Unexpected("KVM_EXIT_EXCEPTION")),
+            VcpuExit::Hypercall(_) => return Err(Fault::Unexpected("KVM_EXIT_HYPERCALL")),
+            VcpuExit::Debug(_) => return Err(Fault::Unexpected("KVM_EXIT_DEBUG")),
+            _ => return Err(Fault::Unexpected("a reason that is not for x86 or is new")),
+        }
+        Ok(())
+    }
+
+    fn handle_error(&mut self, error: kvm_ioctls::Error) -> Result<(), Fault> {
+        match error.errno() {
+            libc::EINTR => self.counters.other("interrupted"),
+            // An application processor has been woken by INIT or SIPI.
+            libc::EAGAIN => self.counters.other("woken"),
+            _ => return Err(Fault::Run(error)),
+        }
+        Ok(())
+    }
+
+    fn port_read(&mut self, port: u64, width: usize, data: &mut [u8]) {
+        data.fill(0xff);
+        let Some((device, name, offset)) = self.buses.ports.find(port) else {
+            return self.counters.access(NO_DEVICE, Access::PortRead, port);
+        };
+        self.counters.access(name, Access::PortRead, port);
+        let mut device = device.lock().unwrap_or_else(|e| e.into_inner());
+        if data.len() > width {
+            device.read_repeated(offset, width, data);
+        } else {
+            device.read(offset, data);
+        }
+    }
+
+    fn port_write(&mut self, port: u64, width: usize, data: &[u8]) {
+        let Some((device, name, offset)) = self.buses.ports.find(port) else {
+            return self.counters.access(NO_DEVICE, Access::PortWrite, port);
+        };
+        self.counters.access(name, Access::PortWrite, port);
+        let mut device = device.lock().unwrap_or_else(|e| e.into_inner());
+        if data.len() > width {
+            device.write_repeated(offset, width, data);
+        } else {
+            device.write(offset, data);
+        }
+    }
+
+    fn mmio_read(&mut self, address: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        let Some((device, name, offset)) = self.buses.mmio.find(address) else {
+            return self.counters.access(NO_DEVICE, Access::MmioRead, address & !0xfff);
+        };
+        self.counters.access(name, Access::MmioRead, address);
+        device.lock().unwrap_or_else(|e| e.into_inner()).read(offset, data);
+    }
+
+    fn mmio_write(&mut self, address: u64, data: &[u8]) {
+        let Some((device, name, offset)) = self.buses.mmio.find(address) else {
+            // By page, lest a guest that wanders through the hole fills the host's memory.
+            return self.counters.access(NO_DEVICE, Access::MmioWrite, address & !0xfff);
+        };
+        self.counters.access(name, Access::MmioWrite, address);
+        device.lock().unwrap_or_else(|e| e.into_inner()).write(offset, data);
+    }
+}

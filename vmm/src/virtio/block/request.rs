@@ -1,0 +1,202 @@
+//! virtio-blk requests (virtio 1.2, 5.2.6): what the driver wrote, judged and translated.
+
+use virtio_bindings::bindings::virtio_blk::{
+    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+};
+use vm_memory::{GuestAddress, GuestMemoryBackend};
+
+use crate::backend::disk::{DiskOperation, DiskRequest, GuestSegment, SECTOR_SIZE};
+use crate::memory::GuestRam;
+use crate::virtio::chain::{self, Chain, ChainFault};
+
+/// Ranges in one discard or write-zeroes request.
+pub const MAX_RANGES: u32 = 32;
+/// Sectors in one such range: 2 GiB, which the host deallocates without a noticeable pause.
+pub const MAX_RANGE_SECTORS: u32 = 1 << 22;
+
+/// `struct virtio_blk_req` up to its data.
+const HEADER_LENGTH: u64 = 16;
+/// `struct virtio_blk_discard_write_zeroes`.
+const RANGE_LENGTH: usize = 16;
+const ID_LENGTH: usize = VIRTIO_BLK_ID_BYTES as usize;
+
+/// `status` of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Done.
+    Ok,
+    /// The host failed, or the request makes no sense.
+    IoError,
+    /// The device does not do that.
+    Unsupported,
+}
+
+impl Status {
+    pub fn byte(self) -> u8 {
+        let value = match self {
+            Self::Ok => VIRTIO_BLK_S_OK,
+            Self::IoError => VIRTIO_BLK_S_IOERR,
+            Self::Unsupported => VIRTIO_BLK_S_UNSUPP,
+        };
+        value as u8
+    }
+}
+
+/// What is left to do for a request.
+#[derive(Debug)]
+pub enum Work {
+    /// These, and then the status. Tags are for the caller to set.
+    Disk(Vec<DiskRequest>),
+    /// Nothing but the status, after `written` bytes of data.
+    Answer { status: Status, written: u32 },
+}
+
+/// A chain understood as far as its status byte.
+#[derive(Debug)]
+pub struct Request {
+    /// Where the status goes; in RAM.
+    pub status: GuestAddress,
+    /// Bytes the device may write before the status.
+    pub data_length: u32,
+    /// Payload, in bytes.
+    pub payload: u64,
+    /// What to do.
+    pub work: Work,
+}
+
+impl Request {
+    /// Understands `chain`.
+    ///
+    /// # Errors
+    /// There is no place for a status; the text says why.
+    pub fn parse(memory: &GuestRam, chain: Chain, serial: &str) -> Result<Self, &'static str> {
+        if chain.fault == Some(ChainFault::Endless) {
+            return Err("a request's descriptor chain has no end");
+        }
+        // The status is the last byte (5.2.6), however the driver framed the buffers.
+        let writable = chain.writable_length();
+        let Some(data_length) = writable.checked_sub(1) else {
+            return Err("a request has no place for its status");
+        };
+        let Some((data, status)) = chain::split_at(chain.writable, data_length) else {
+            return Err("a request has no place for its status");
+        };
+        let status = status.first().map(|segment| segment.address);
+        let Some(status) = status.filter(|&address| memory.address_in_range(address)) else {
+            return Err("a request's status is outside RAM");
+        };
+        // Chains are shorter than 2^32 bytes (see `DescriptorChain`).
+        let data_length = data_length as u32;
+        let work = if chain.fault.is_some() {
+            answer(Status::IoError)
+        } else {
+            work(memory, chain.readable, &data, serial).unwrap_or(answer(Status::IoError))
+        };
+        let payload = match &work {
+            Work::Disk(requests) => requests.iter().map(transferred).sum(),
+            Work::Answer { .. } => 0,
+        };
+        Ok(Self { status, data_length, payload, work })
+    }
+}
+
+fn transferred(request: &DiskRequest) -> u64 {
+    match request.operation {
+        DiskOperation::Read | DiskOperation::Write => request.length,
+        _ => 0,
+    }
+}
+
+fn answer(status: Status) -> Work {
+    Work::Answer { status, written: 0 }
+}
+
+/// `None`: malformed.
+fn work(
+    memory: &GuestRam,
+    readable: Vec<GuestSegment>,
+    writable: &[GuestSegment],
+    serial: &str,
+) -> Option<Work> {
+    let (head, output) = chain::split_at(readable, HEADER_LENGTH)?;
+    let mut header = [0; HEADER_LENGTH as usize];
+    chain::read(memory, &head, &mut header)?;
+    let kind = u32::from_le_bytes(header[..4].try_into().ok()?);
+    let sector = u64::from_le_bytes(header[8..].try_into().ok()?);
+    match kind {
+        VIRTIO_BLK_T_IN => transfer(DiskOperation::Read, sector, writable.to_vec()),
+        VIRTIO_BLK_T_OUT => transfer(DiskOperation::Write, sector, output),
+        VIRTIO_BLK_T_FLUSH => Some(Work::Disk(vec![DiskRequest {
+            tag: 0,
+            operation: DiskOperation::Flush,
+            offset: 0,
+            length: 0,
+            segments: Vec::new(),
+        }])),
+        VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
+            ranges(memory, &output, kind == VIRTIO_BLK_T_WRITE_ZEROES)
+        }
+        VIRTIO_BLK_T_GET_ID => {
+            let mut id = [0; ID_LENGTH];
+            let length = serial.len().min(ID_LENGTH);
+            id[..length].copy_from_slice(&serial.as_bytes()[..length]);
+            // At most 20.
+            let written = chain::write(memory, writable, &id)? as u32;
+            Some(Work::Answer { status: Status::Ok, written })
+        }
+        _ => Some(answer(Status::Unsupported)),
+    }
+}
+
+fn transfer(operation: DiskOperation, sector: u64, segments: Vec<GuestSegment>) -> Option<Work> {
+    let length = chain::length(&segments);
+    if !length.is_multiple_of(SECTOR_SIZE) {
+        return None;
+    }
+    Some(Work::Disk(vec![DiskRequest {
+        tag: 0,
+        operation,
+        offset: sector.checked_mul(SECTOR_SIZE)?,
+        length,
+        segments,
+    }]))
+}
+
+/// 5.2.6.2: unknown flags are unsupported, ranges too many or too long an error.
+fn ranges(memory: &GuestRam, output: &[GuestSegment], zeroes: bool) -> Option<Work> {
+    let length = usize::try_from(chain::length(output)).ok()?;
+    let count = length / RANGE_LENGTH;
+    if length == 0 || !length.is_multiple_of(RANGE_LENGTH) || count > MAX_RANGES as usize {
+        return None;
+    }
+    let mut raw = vec![0; length];
+    chain::read(memory, output, &mut raw)?;
+    let mut requests = Vec::with_capacity(count);
+    for range in raw.chunks_exact(RANGE_LENGTH) {
+        let sector = u64::from_le_bytes(range[..8].try_into().ok()?);
+        let sectors = u32::from_le_bytes(range[8..12].try_into().ok()?);
+        let flags = u32::from_le_bytes(range[12..].try_into().ok()?);
+        let unmap = flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0;
+        let allowed = if zeroes { VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP } else { 0 };
+        if flags & !allowed != 0 {
+            return Some(answer(Status::Unsupported));
+        }
+        if sectors > MAX_RANGE_SECTORS {
+            return None;
+        }
+        requests.push(DiskRequest {
+            tag: 0,
+            operation: if zeroes {
+                DiskOperation::WriteZeroes { unmap }
+            } else {
+                DiskOperation::Discard
+            },
+            offset: sector.checked_mul(SECTOR_SIZE)?,
+            length: u64::from(sectors) * SECTOR_SIZE,
+            segments: Vec::new(),
+        });
+    }
+    Some(Work::Disk(requests))
+}
