@@ -1,6 +1,7 @@
 //! virtio 1.2 devices: what a device shows its transport (PCI or MMIO), and what the transport
 //! hands the device when the driver is ready.
 
+pub mod attach;
 pub mod balloon;
 pub mod block;
 pub mod chain;
