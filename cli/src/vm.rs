@@ -4,14 +4,19 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
+use isolab_vmm::backend::disk::DiskOptions;
+use isolab_vmm::backend::net::{NetOptions, TapSource};
 use isolab_vmm::boot::kernel::Kernel;
 use isolab_vmm::boot::kernel_cache::KernelCache;
 use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
 use isolab_vmm::machine::{Exit, Machine};
 use isolab_vmm::teardown;
+use isolab_vmm::virtio::balloon::BalloonOptions;
+use isolab_vmm::virtio::vsock::VsockOptions;
 
 use crate::console::{self, Console};
 use crate::format::{Format, parse_size};
@@ -47,8 +52,30 @@ struct ExtractVmlinux {
     isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
 struct Run {
     /// ELF vmlinux, or bzImage of any usual compression.
+    #[arg(long, value_name = "FILE", required_unless_present = "firmware")]
+    kernel: Option<PathBuf>,
+    /// PC firmware (SeaBIOS) that starts the system on the first disk; needs --devices emulated.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
+    firmware: Option<PathBuf>,
+    /// A disk: PATH[,readonly][,cache=writeback|writethrough|none][,engine=io_uring|sync]...
+    #[arg(long, value_name = "DISK")]
+    disk: Vec<DiskOptions>,
+    /// An ISO image in a CD-ROM drive; needs --devices emulated.
     #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
+    cdrom: Vec<PathBuf>,
+    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off]; without a
+    /// name a new tap is made.
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    net: Vec<NetOptions>,
+    /// Streams between programs of host and guest: cid=NUMBER,path=SOCKET.
+    #[arg(long, value_name = "VSOCK", value_parser = parse_vsock)]
+    vsock: Option<VsockOptions>,
+    /// Give the guest the host's random numbers (virtio-rng).
+    #[arg(long)]
+    rng: bool,
+    /// A balloon that takes this much of the guest's RAM from the start; 0 for none yet.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    balloon: Option<u64>,
     /// Initial RAM file system; several are concatenated.
     #[arg(long, value_name = "FILE")]
     initrd: Vec<PathBuf>,
@@ -114,6 +141,17 @@ fn run_machine(options: Run) -> Result<ExitCode> {
     let console = Console::open().context("cannot set up the terminal")?;
     let (input, keys) = console.input().context("cannot read standard input")?;
     let config = MachineConfig {
+        firmware: options.firmware.clone(),
+        disks: options.disk.clone(),
+        cdroms: options.cdrom.iter().map(DiskOptions::new).collect(),
+        nets: options.net.clone(),
+        vsock: options.vsock.clone(),
+        rng: options.rng,
+        balloon: options.balloon.map(|target| BalloonOptions {
+            target,
+            deflate_on_oom: true,
+            free_page_reporting: true,
+        }),
         initrd: options.initrd.iter().cloned().map(InitrdPart::File).collect(),
         cmdline: options.cmdline.clone(),
         memory: options.memory,
@@ -134,7 +172,7 @@ fn run_machine(options: Run) -> Result<ExitCode> {
             None,
         ],
         kernel_cache: options.kernel_cache.clone(),
-        ..MachineConfig::new(&options.kernel)
+        ..MachineConfig::new(options.kernel.clone().unwrap_or_default())
     };
     let mut machine = Machine::new(config)?;
     let handle = machine.handle();
@@ -164,4 +202,48 @@ fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
             .context("cannot write the timings")?;
     }
     Ok(())
+}
+
+/// The number that `option` was given.
+fn number<T: FromStr>(option: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{option}={text}: not a number, or out of range"))
+}
+
+/// `cid=3,path=/run/vm0.vsock`.
+fn parse_vsock(text: &str) -> Result<VsockOptions, String> {
+    let (mut cid, mut path) = (None, None);
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("cid", value)) => cid = Some(number("cid", value)?),
+            Some(("path", value)) => path = Some(PathBuf::from(value)),
+            _ => return Err(format!("unknown option `{part}`; there are cid= and path=")),
+        }
+    }
+    match (cid, path) {
+        (Some(cid), Some(path)) => Ok(VsockOptions { cid, path }),
+        _ => Err("both are needed: cid=NUMBER,path=SOCKET".into()),
+    }
+}
+
+/// `tap`, `tap=vm0`, `tap=vm0,mac=02:00:00:00:00:01`.
+fn parse_net(text: &str) -> Result<NetOptions, String> {
+    let mut options = NetOptions::default();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            None if part == "tap" => options.tap = TapSource::New,
+            Some(("tap", name)) => options.tap = TapSource::Named(name.to_owned()),
+            Some(("mac", mac)) => options.mac = Some(mac.parse().map_err(|e| format!("{e}"))?),
+            Some(("mtu", mtu)) => options.mtu = Some(number("mtu", mtu)?),
+            Some(("queues", pairs)) => options.queue_pairs = number("queues", pairs)?,
+            Some(("vhost", "on")) => options.vhost = true,
+            Some(("vhost", "off")) => options.vhost = false,
+            _ => {
+                return Err(format!(
+                    "unknown option `{part}`; there are tap[=NAME], mac=, mtu=, queues= and \
+                     vhost=on|off"
+                ));
+            }
+        }
+    }
+    Ok(options)
 }

@@ -6,6 +6,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::disk::DiskOptions;
+use crate::backend::net::NetOptions;
+use crate::virtio::balloon::BalloonOptions;
+use crate::virtio::vsock::VsockOptions;
+
 /// Linux brings up nothing useful in less; the kernel image and the initramfs come on top.
 pub const MIN_MEMORY: u64 = 16 << 20;
 
@@ -67,6 +72,23 @@ impl SerialPort {
 pub struct MachineConfig {
     /// An ELF vmlinux, or a bzImage.
     pub kernel: PathBuf,
+    /// PC firmware to start instead of a kernel, which then comes from a disk. Emulated devices
+    /// only.
+    pub firmware: Option<PathBuf>,
+    /// Disks, in the guest's order.
+    pub disks: Vec<DiskOptions>,
+    /// ISO images in CD-ROM drives. Emulated devices only.
+    pub cdroms: Vec<DiskOptions>,
+    /// Networks.
+    pub nets: Vec<NetOptions>,
+    /// Streams between programs of host and guest. Virtio devices only, as are the next three.
+    pub vsock: Option<VsockOptions>,
+    /// A console without a serial port: hvc0.
+    pub console: Option<SerialPort>,
+    /// Memory that the guest gives back.
+    pub balloon: Option<BalloonOptions>,
+    /// Random numbers from the host.
+    pub rng: bool,
     /// Concatenated, each part starting on a 4-byte boundary.
     pub initrd: Vec<InitrdPart>,
     /// The kernel command line.
@@ -91,6 +113,14 @@ impl MachineConfig {
     pub fn new(kernel: impl Into<PathBuf>) -> Self {
         Self {
             kernel: kernel.into(),
+            firmware: None,
+            disks: Vec::new(),
+            cdroms: Vec::new(),
+            nets: Vec::new(),
+            vsock: None,
+            console: None,
+            balloon: None,
+            rng: false,
             initrd: Vec::new(),
             cmdline: String::new(),
             memory: 128 << 20,
@@ -120,6 +150,24 @@ impl MachineConfig {
         if self.memory > host {
             return Err(ConfigError::MemoryBeyondHost { memory: self.memory, host });
         }
+        let only_emulated =
+            [("firmware", self.firmware.is_some()), ("cdrom", !self.cdroms.is_empty())];
+        if self.devices == DeviceSet::Virtio
+            && let Some((field, _)) = only_emulated.into_iter().find(|(_, asked)| *asked)
+        {
+            return Err(ConfigError::OnlyEmulated { field });
+        }
+        let only_virtio = [
+            ("vsock", self.vsock.is_some()),
+            ("console", self.console.is_some()),
+            ("balloon", self.balloon.is_some()),
+            ("rng", self.rng),
+        ];
+        if self.devices == DeviceSet::Emulated
+            && let Some((field, _)) = only_virtio.into_iter().find(|(_, asked)| *asked)
+        {
+            return Err(ConfigError::OnlyVirtio { field });
+        }
         if self.cmdline.contains('\0') {
             return Err(ConfigError::CmdlineNul);
         }
@@ -141,6 +189,18 @@ fn host_memory() -> u64 {
 /// A setting that cannot work.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
+    /// A physical PC's part in a paravirtual machine.
+    #[error("{field}: only the emulated device set has that; use --devices emulated")]
+    OnlyEmulated {
+        /// Asked for.
+        field: &'static str,
+    },
+    /// A paravirtual device in a physical PC.
+    #[error("{field}: only the virtio device set has that; use --devices virtio")]
+    OnlyVirtio {
+        /// Asked for.
+        field: &'static str,
+    },
     /// Zero, or more than the APIC can name.
     #[error("cpus: {cpus} is out of range; use 1 to {max}")]
     Cpus {

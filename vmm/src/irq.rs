@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use vmm_sys_util::eventfd::EventFd;
+
 /// One wire to the interrupt controllers (an ISA line, a PCI INTx pin, an IOAPIC input).
 pub trait InterruptLine: Send + Sync {
     /// Level-triggered: drives the wire. Idempotent.
@@ -31,4 +33,12 @@ pub trait VirtioInterrupt: Send + Sync {
     /// The driver did something the device cannot go on from: sets DEVICE_NEEDS_RESET and
     /// notifies the driver (virtio 1.2, 2.1.2).
     fn device_needs_reset(&self);
+
+    /// An eventfd whose every write does what [`VirtioInterrupt::used_buffers`] does, for a host
+    /// kernel that works the queue itself (vhost). None where the transport has to act in user
+    /// space on every interrupt.
+    fn used_buffers_event(&self, queue: u16) -> Option<EventFd> {
+        let _ = queue;
+        None
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::boot::acpi::{self, AcpiError};
 use crate::boot::kernel::{Kernel, KernelError};
@@ -19,16 +19,22 @@ use crate::bus::Bus;
 use crate::chipset::acpi_pm::PowerButton;
 use crate::chipset::serial_io::SerialIo;
 use crate::chipset::{self, ChipsetError};
-use crate::config::{ConfigError, FirmwareTables, MachineConfig};
+use crate::config::{ConfigError, DeviceSet, FirmwareTables, MachineConfig};
 use crate::control::{Control, EndReason};
+use crate::emulated;
+use crate::emulated::assemble::EmulatedDevices;
+use crate::emulated::attach as emulated_attach;
+use crate::emulated::firmware::shadow;
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, GuestRam, MemoryError};
+use crate::pci;
 use crate::stats::Stats;
 use crate::timeline::{Event, Recorder, Timeline};
 use crate::vcpu::cpuid::HostCpuid;
 use crate::vcpu::kick::Kicker;
 use crate::vcpu::run::{Buses, Finished, Vcpu};
 use crate::vcpu::{Fault, VcpuError, setup};
+use crate::virtio::attach::{self as virtio_attach, VirtioDevices};
 
 /// Why a machine could not be made or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +69,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An emulated device cannot be attached.
+    #[error(transparent)]
+    Emulated(#[from] emulated_attach::AttachError),
+    /// A virtio device cannot be attached.
+    #[error(transparent)]
+    Virtio(#[from] virtio_attach::AttachError),
     /// The guest cannot go on.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
@@ -91,8 +103,19 @@ pub struct Machine {
     vcpus: Vec<Vcpu>,
     /// Kept so that their files close with the machine, not in [`Machine::run`].
     finished: Vec<VcpuFd>,
+    devices: Devices,
     ram: GuestRam,
     _vm: Arc<VmFd>,
+}
+
+/// What is on the buses besides the chipset.
+enum Devices {
+    None,
+    Virtio(VirtioDevices),
+    /// Held for their threads.
+    Emulated {
+        _devices: EmulatedDevices,
+    },
 }
 
 /// Reaches a machine from other threads.
@@ -138,7 +161,7 @@ impl Machine {
     }
 
     fn assemble(
-        config: MachineConfig,
+        mut config: MachineConfig,
         kvm: &Kvm,
         host_cpuid: &HostCpuid,
         recorder: Recorder,
@@ -146,9 +169,14 @@ impl Machine {
     ) -> Result<Self, Error> {
         // KVM_CREATE_VM mostly waits for a kernel thread, so the kernel is loaded meanwhile.
         let (vm, kernel) = thread::scope(|scope| {
-            let creator =
-                scope.spawn(|| create_vm(kvm, &ram).inspect(|_| recorder.record(Event::VmCreated)));
-            let kernel = load(&config, &ram, &recorder);
+            let creator = scope.spawn(|| {
+                create_vm(kvm, &ram, config.firmware.is_some())
+                    .inspect(|_| recorder.record(Event::VmCreated))
+            });
+            let kernel = match config.firmware {
+                Some(_) => Ok(None),
+                None => load(&config, &ram, &recorder).map(Some),
+            };
             (creator.join(), kernel)
         });
         let kernel = kernel?;
@@ -156,8 +184,19 @@ impl Machine {
 
         let control = Control::default();
         let buses = Buses { ports: Arc::new(Bus::default()), mmio: Arc::new(Bus::default()) };
+        let serial_ports = config.serial.each_ref().map(Option::is_some);
+        let serial = std::mem::take(&mut config.serial);
         let chipset =
-            chipset::build(&buses.ports, &vm, config.devices, config.serial, &control, &recorder)?;
+            chipset::build(&buses.ports, &vm, config.devices, serial, &control, &recorder)?;
+        let devices = match config.devices {
+            DeviceSet::Virtio if virtio_attach::wanted(&config) => {
+                Devices::Virtio(virtio_attach::attach(&mut config, &vm, &ram, &buses)?)
+            }
+            DeviceSet::Virtio => Devices::None,
+            DeviceSet::Emulated => Devices::Emulated {
+                _devices: emulated_attach::attach(&config, serial_ports[0], &vm, &ram, &buses)?,
+            },
+        };
 
         let vcpus = (0..config.cpus).map(|id| {
             let fd = vm.create_vcpu(id.into()).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
@@ -165,7 +204,8 @@ impl Machine {
             let cpuid = host_cpuid.for_vcpu(id, config.cpus, config.devices, tsc_khz)?;
             fd.set_cpuid2(&cpuid).map_err(KvmError::call("KVM_SET_CPUID2"))?;
             setup::after_reset(&fd)?;
-            if id == 0 {
+            // Firmware starts at the reset vector, where KVM has put the processor.
+            if let Some(kernel) = kernel.as_ref().filter(|_| id == 0) {
                 setup::linux_entry(&fd, kernel.entry)?;
             }
             let (buses, control) = (buses.clone(), control.clone());
@@ -180,6 +220,7 @@ impl Machine {
             serial_io: Some(chipset.serial_io),
             vcpus,
             finished: Vec::new(),
+            devices,
             ram,
             _vm: vm,
         })
@@ -214,7 +255,12 @@ impl Machine {
             self.finished.push(fd);
             Some(counters)
         });
-        let stats = Stats::collect(counters);
+        let mut stats = Stats::collect(counters);
+        if let Devices::Virtio(devices) = &self.devices {
+            // The process may leave without dropping anything.
+            devices.shut_down();
+            stats.devices = devices.stats();
+        }
         for uart in uarts {
             uart.lock().unwrap_or_else(|e| e.into_inner()).flush();
         }
@@ -313,18 +359,28 @@ fn check_host_limits(
 }
 
 /// Makes the VM with its RAM, interrupt controllers and timer.
-fn create_vm(kvm: &Kvm, ram: &GuestRam) -> Result<VmFd, KvmError> {
+///
+/// With firmware, RAM is left out where the host bridge's shadow RAM will be.
+fn create_vm(kvm: &Kvm, ram: &GuestRam, firmware: bool) -> Result<VmFd, KvmError> {
     let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
-    for (slot, region) in ram.iter().enumerate() {
-        let host = region.get_host_address(MemoryRegionAddress(0));
+    let pieces = ram.iter().flat_map(|region| {
+        let (start, end) = (region.start_addr().0, region.start_addr().0 + region.len());
+        if firmware && start < shadow::RANGE.start {
+            vec![start..shadow::RANGE.start, shadow::RANGE.end..end]
+        } else {
+            vec![start..end]
+        }
+    });
+    for (slot, piece) in pieces.enumerate() {
+        let host = ram.get_host_address(GuestAddress(piece.start));
         let userspace_addr = host.map_err(|_| KvmError::Call {
             call: "KVM_SET_USER_MEMORY_REGION",
             source: io::Error::from_raw_os_error(libc::EFAULT),
         })? as u64;
         let region = kvm_userspace_memory_region {
             slot: slot as u32,
-            guest_phys_addr: region.start_addr().0,
-            memory_size: region.len(),
+            guest_phys_addr: piece.start,
+            memory_size: piece.end - piece.start,
             userspace_addr,
             flags: 0,
         };
@@ -348,16 +404,31 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
     let cache = KernelCache::new(config.kernel_cache.clone());
     let kernel = Kernel::open(&config.kernel, cache.as_ref())?;
     kernel.load(ram)?;
+    let has_pci = config.devices == DeviceSet::Virtio && virtio_attach::wanted(config);
+    // Linux trusts the MCFG table only where the memory map says the same.
+    let ecam = [(pci::ECAM_BASE, pci::ECAM_LENGTH)];
+    let reserved = if has_pci { &ecam[..] } else { &[] };
+    let mut tables = Vec::new();
     let rsdp = match config.tables {
         FirmwareTables::Acpi => {
             let serial = [0, 1, 2, 3].map(|port: usize| config.serial[port].is_some());
+            let (level_interrupts, definitions) = match config.devices {
+                DeviceSet::Virtio if has_pci => {
+                    tables.push(pci::acpi::mcfg());
+                    (&[][..], pci::acpi::host_bridge(pci::intx::gsi, None))
+                }
+                DeviceSet::Virtio => (&[][..], Vec::new()),
+                DeviceSet::Emulated => {
+                    (&emulated::acpi::LEVEL_INTERRUPTS[..], emulated::acpi::pci_host_bridge())
+                }
+            };
             let description = acpi::Description {
                 cpus: config.cpus,
                 devices: config.devices,
                 serial,
-                level_interrupts: &[],
-                definitions: &[],
-                tables: &[],
+                level_interrupts,
+                definitions: &definitions,
+                tables: &tables,
             };
             Some(acpi::write(ram, &description)?)
         }
@@ -366,7 +437,7 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
             None
         }
     };
-    linux::prepare(ram, &kernel, &config.cmdline, &config.initrd, rsdp, &[])?;
+    linux::prepare(ram, &kernel, &config.cmdline, &config.initrd, rsdp, reserved)?;
     recorder.record(Event::KernelLoaded);
     Ok(kernel)
 }

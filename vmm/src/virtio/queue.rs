@@ -16,6 +16,11 @@ use super::{ActivateError, Activation, ActiveQueue};
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
 
+/// Bytes in front of the rings' elements, and of a used element (virtio 1.2, 2.7.6 and 2.7.8).
+const AVAILABLE_RING: u64 = 4;
+const USED_RING: u64 = 4;
+const USED_ELEMENT: u64 = 8;
+
 /// The driver broke the rings, and was told so by DEVICE_NEEDS_RESET. The thread that gets this
 /// ends; nothing of the queue can be trusted any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +69,8 @@ pub struct DeviceQueue {
     in_flight: u16,
     /// Chains given back since the last interrupt decision.
     unannounced: bool,
+    /// The used index at that decision.
+    announced: u16,
 }
 
 impl DeviceQueue {
@@ -76,6 +83,7 @@ impl DeviceQueue {
     ) -> Self {
         Self {
             index: active.index,
+            announced: active.queue.next_used(),
             queue: active.queue,
             notify: active.notify,
             memory,
@@ -188,6 +196,32 @@ impl DeviceQueue {
         Ok(())
     }
 
+    /// Gives several chains back at once: the driver sees all of them or none, which a frame over
+    /// several receive buffers needs (virtio 1.2, 5.1.6.4).
+    ///
+    /// # Errors
+    /// The rings are broken.
+    pub fn push_together(&mut self, chains: &[(u16, u32)]) -> Result<(), BrokenQueue> {
+        let Some((&(last_head, last_written), others)) = chains.split_last() else {
+            return Ok(());
+        };
+        // Everything but the last goes into the ring ahead of the index; the last one's
+        // `add_used` then moves the index over all of them.
+        let mut next = self.queue.next_used();
+        for &(head, written) in others {
+            let slot = u64::from(next % self.queue.size());
+            let element = u64::from(head) | u64::from(written) << 32;
+            let address = GuestAddress(self.queue.used_ring() + USED_RING + slot * USED_ELEMENT);
+            if self.memory.write_obj(element.to_le(), address).is_err() {
+                return Err(self.broken("the used ring cannot be written"));
+            }
+            next = next.wrapping_add(1);
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        self.queue.set_next_used(next);
+        self.push(last_head, last_written)
+    }
+
     /// Interrupts the driver if chains were given back and it wants to know; once per batch.
     ///
     /// # Errors
@@ -208,18 +242,23 @@ impl DeviceQueue {
         }
     }
 
-    fn wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
-        if self.queue.event_idx_enabled() {
-            return self.queue.needs_notification(&self.memory);
-        }
-        // The crate leaves VIRTQ_AVAIL_F_NO_INTERRUPT (virtio 1.2, 2.7.7) out. The fence keeps
-        // the used ring's new index ahead of this read, as the driver re-checks the other way.
+    /// Both ways of the driver to be left alone (virtio 1.2, 2.7.7 and 2.7.10). The crate has the
+    /// second only, and counts just what it put into the ring itself.
+    fn wants_interrupt(&mut self) -> Result<bool, vm_memory::GuestMemoryError> {
+        // Keeps the used ring's new index ahead of these reads, as the driver re-checks the
+        // other way.
         fence(Ordering::SeqCst);
-        let flags: u16 = self
-            .memory
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        let available = self.queue.avail_ring();
+        if !self.queue.event_idx_enabled() {
+            let flags: u16 = self.memory.load(GuestAddress(available), Ordering::Relaxed)?;
+            return Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0);
+        }
+        let used_event = available + AVAILABLE_RING + 2 * u64::from(self.queue.size());
+        let event: u16 = self.memory.load(GuestAddress(used_event), Ordering::Relaxed)?;
+        let now = self.queue.next_used();
+        let before = std::mem::replace(&mut self.announced, now);
+        let past_event = now.wrapping_sub(u16::from_le(event)).wrapping_sub(1);
+        Ok(past_event < now.wrapping_sub(before))
     }
 
     /// Asks the driver for notifications again; whether chains arrived meanwhile, whose
@@ -484,5 +523,30 @@ mod tests {
         queue.undo_pop();
         assert_eq!(queue.pop().unwrap().unwrap().head, head);
         assert!(queue.pop().unwrap().is_none());
+    }
+
+    #[test]
+    fn chains_given_back_together_appear_together_and_interrupt_once() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 8);
+        driver.start_at(0xFFFE);
+        let heads: Vec<u16> = (0..4).map(|i| driver.chain(&[writable(0x5000 + i, 1)])).collect();
+        heads.iter().for_each(|head| driver.offer(*head));
+        let (mut queue, inbox) = queue(&driver, EVENT_IDX);
+        while queue.pop().unwrap().is_some() {}
+        // The driver asks for an interrupt at the second of them.
+        driver.set_used_event(0xFFFF);
+        queue.push_together(&[]).unwrap();
+        queue.announce().unwrap();
+        let all: Vec<(u16, u32)> = heads.iter().map(|head| (*head, 100)).collect();
+        queue.push_together(&all).unwrap();
+        queue.announce().unwrap();
+        let expected: Vec<(u32, u32)> = heads.iter().map(|head| (u32::from(*head), 100)).collect();
+        assert_eq!(driver.used(), expected);
+        assert_eq!(inbox.drain(), [Told::Used(3)]);
+        // It has not asked again.
+        queue.push(heads[0], 0).unwrap();
+        queue.announce().unwrap();
+        assert_eq!(inbox.drain(), []);
     }
 }
