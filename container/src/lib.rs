@@ -1,1 +1,44 @@
-//! The OCI container runtime.
+//! The OCI container runtime, as a library.
+//!
+//! A [`Container`] is made from an OCI runtime configuration: [`Container::create`] makes namespaces, cgroup and root
+//! filesystem and leaves the first process waiting just before execve; [`Instance::start`] lets it go,
+//! [`Instance::wait`] tells how it ended, [`Container::remove`] or a drop leaves nothing behind. A [`HostProcess`] is
+//! the baseline without isolation and behaves the same: exit codes, errors, environment, limits.
+//!
+//! The life of a container, in files: `container` (the plan) → `clone` → `init` (inside: `namespaces`, `rootfs`,
+//! `process`) while `instance` serves it from outside (`idmap`, `cgroup`, `channel`) and afterwards holds it.
+//!
+//! The child between clone and execve makes system calls on prepared memory only; `clone` says why.
+
+mod cgroup;
+mod channel;
+mod clone;
+mod config;
+mod container;
+mod error;
+mod host_process;
+mod idmap;
+mod init;
+mod instance;
+mod namespaces;
+mod plan;
+mod process;
+mod rootfs;
+mod spec;
+mod state;
+mod step;
+
+pub use cgroup::{CgroupError, Stats};
+pub use config::{
+    CgroupPlacement, ContainerConfig, HostProcessConfig, RootFilesystem, Stdio, Stream,
+};
+pub use container::Container;
+pub use error::{Error, Result};
+pub use host_process::HostProcess;
+pub use instance::{ExitStatus, Instance};
+pub use nix::sys::signal::Signal;
+pub use oci_spec::runtime as oci;
+pub use spec::{
+    CPU_PERIOD_MICROSECONDS, DEFAULT_CAPABILITIES, DEFAULT_PATH, Limits, default_process,
+    default_spec,
+};

@@ -62,8 +62,8 @@ impl Isolation for MachineLevel {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
         let kernel = guest_kernel(self.level, spec.kernel.as_deref())?;
         let workload = workload(&spec)?;
-        let ours = initramfs::pack(&workload, &[])
-            .map_err(IsolationError::host("pack the initramfs"))?;
+        let ours =
+            initramfs::pack(&workload, &[]).map_err(IsolationError::host("pack the initramfs"))?;
         let (reader, writer) = io::pipe().map_err(IsolationError::host("make a pipe"))?;
         let credit = Arc::new(Credit::default());
         let (events, received) = mpsc::channel();
@@ -177,9 +177,7 @@ impl Instance for MachineInstance {
 
     fn signaller(&self) -> Result<Signaller, IsolationError> {
         let sender = self.sender.clone();
-        Ok(Box::new(move |signal| {
-            sender.signal(u8::try_from(signal).map_err(io::Error::other)?)
-        }))
+        Ok(Box::new(move |signal| sender.signal(u8::try_from(signal).map_err(io::Error::other)?)))
     }
 
     fn timeline(&self) -> Timeline {
@@ -224,10 +222,7 @@ fn feed_stdin(sender: &control::Sender) {
     let _ = sender.end_stdin();
 }
 
-fn machine_error(
-    source: isolab_vmm::machine::Error,
-    console: &ConsoleTail,
-) -> IsolationError {
+fn machine_error(source: isolab_vmm::machine::Error, console: &ConsoleTail) -> IsolationError {
     IsolationError::Machine { source: Box::new(source), console: console.text() }
 }
 

@@ -82,7 +82,8 @@ struct Scratch(TempDir);
 impl Scratch {
     fn new(spec: &InstanceSpec) -> Result<Self, IsolationError> {
         let io = |action| {
-            |source| IsolationError::Io { action, path: spec.scratch.clone(), source }
+            let path = spec.scratch.clone();
+            move |source| IsolationError::Io { action, path, source }
         };
         fs::create_dir_all(&spec.scratch).map_err(io("create"))?;
         let dir = tempfile::Builder::new()

@@ -54,9 +54,7 @@ fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, Isolati
     };
     let named = groups.iter().find(|fields| fields.len() >= 3 && fields[0] == group_name);
     let gid = match (named, group_name.parse::<u32>()) {
-        (Some(fields), _) => {
-            fields[2].parse().map_err(|_| unknown("/etc/group is damaged"))?
-        }
+        (Some(fields), _) => fields[2].parse().map_err(|_| unknown("/etc/group is damaged"))?,
         (None, Ok(gid)) => gid,
         (None, Err(_)) => return Err(unknown("no such group in the image's /etc/group")),
     };
@@ -114,10 +112,7 @@ mod tests {
     #[test]
     fn unknown_names_are_errors() {
         for user in ["nobody-here", "web:nogroup", "-1"] {
-            assert!(matches!(
-                resolve_in(user, PASSWD, GROUP),
-                Err(IsolationError::User { .. })
-            ));
+            assert!(matches!(resolve_in(user, PASSWD, GROUP), Err(IsolationError::User { .. })));
         }
     }
 

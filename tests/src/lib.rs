@@ -173,6 +173,13 @@ impl Running {
         }
     }
 
+    /// Writes to its standard input, which stays open.
+    pub fn feed(&mut self, input: &[u8]) {
+        use std::io::Write;
+        let stdin = self.child.stdin.as_mut().expect("it was started with a pipe");
+        stdin.write_all(input).expect("it reads its input");
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);

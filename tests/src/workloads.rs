@@ -9,7 +9,8 @@ use crate::Sandbox;
 /// Output on both streams, arguments with spaces, and the exit code.
 pub fn output_and_exit_code(level: &str) {
     let sandbox = Sandbox::with_busybox();
-    let done = sandbox.run(level, &["sh", "-c", "echo \"out $1\"; echo err >&2; exit 7", "sh", "a  b"]);
+    let done =
+        sandbox.run(level, &["sh", "-c", "echo \"out $1\"; echo err >&2; exit 7", "sh", "a  b"]);
     assert_eq!(done.code(), Some(7), "{done:?}");
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("out a  b\n", "err\n"));
 }
@@ -21,10 +22,11 @@ pub fn environment(level: &str) {
         let options = [&["run", "--isolation", level], options, &["busybox"], command].concat();
         sandbox.isolab(&options).env("PASSED_ON", "ours").finish().success()
     };
-    let mut env: Vec<String> = run(&["-e", "A=1 2", "-e", "PASSED_ON", "--hostname", "box"], &["env"])
-        .lines()
-        .map(str::to_owned)
-        .collect();
+    let mut env: Vec<String> =
+        run(&["-e", "A=1 2", "-e", "PASSED_ON", "--hostname", "box"], &["env"])
+            .lines()
+            .map(str::to_owned)
+            .collect();
     env.sort();
     let expected = [
         "A=1 2",

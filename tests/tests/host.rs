@@ -9,8 +9,7 @@ use isolab_tests::{Run, Sandbox, busybox_layout, isolab_path};
 
 /// A copy of the busybox layout that a test may spoil.
 fn copied_layout(target: &Path) {
-    let status =
-        Command::new("cp").arg("-r").arg(busybox_layout()).arg(target).status().unwrap();
+    let status = Command::new("cp").arg("-r").arg(busybox_layout()).arg(target).status().unwrap();
     assert!(status.success());
 }
 

@@ -9,27 +9,27 @@ const LEVELS: [&str; 2] = ["process", "container"];
 
 #[test]
 fn output_and_exit_code() {
-    LEVELS.map(workloads::output_and_exit_code);
+    LEVELS.into_iter().for_each(workloads::output_and_exit_code);
 }
 
 #[test]
 fn environment() {
-    LEVELS.map(workloads::environment);
+    LEVELS.into_iter().for_each(workloads::environment);
 }
 
 #[test]
 fn commands_that_do_not_start() {
-    LEVELS.map(workloads::commands_that_do_not_start);
+    LEVELS.into_iter().for_each(workloads::commands_that_do_not_start);
 }
 
 #[test]
 fn standard_input() {
-    LEVELS.map(workloads::standard_input);
+    LEVELS.into_iter().for_each(workloads::standard_input);
 }
 
 #[test]
 fn signals() {
-    LEVELS.map(workloads::signals);
+    LEVELS.into_iter().for_each(workloads::signals);
 }
 
 #[test]
@@ -75,14 +75,13 @@ fn a_container_s_limits_are_enforced_and_nothing_is_left_behind() {
     };
     let hog = limited(&["--memory", "32M"], "tail -c 256m /dev/zero | wc -c");
     assert_ne!(hog.stdout.trim(), (256 << 20).to_string(), "{hog:?}");
-    let forks = limited(&["--pids-limit", "8"], "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait");
+    let forks =
+        limited(&["--pids-limit", "8"], "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait");
     assert!(forks.stderr.contains("can't fork"), "{forks:?}");
     let quiet = limited(&["--cpus", "0.5"], "echo fine").success();
     assert_eq!(quiet, "fine\n");
-    let left: Vec<_> = walk(Path::new("/sys/fs/cgroup"))
-        .into_iter()
-        .filter(|path| path.contains(&name))
-        .collect();
+    let left: Vec<_> =
+        walk(Path::new("/sys/fs/cgroup")).into_iter().filter(|path| path.contains(&name)).collect();
     assert!(left.is_empty(), "{left:?}");
     let instances = sandbox.data().join("isolab/instances");
     assert_eq!(fs::read_dir(instances).unwrap().count(), 0);

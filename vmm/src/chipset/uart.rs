@@ -119,7 +119,8 @@ pub struct Uart {
 }
 
 impl Uart {
-    /// A port that sends to `output`, gathered or byte by byte. It writes to `output_waits` when there is something for
+    /// A port that sends to `output`, gathered or byte by byte. It writes to `output_waits` when
+    /// there is something for
     /// [`Uart::flush`], and to `input_drained` when [`Uart::receive`] has room again.
     pub fn new(
         output: Box<dyn Write + Send>,
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn output_is_passed_on_gathers() {
+    fn output_is_passed_on_by_lines() {
         let writes = Writes::default();
         let (mut uart, _, waits, _) = uart(&writes);
         for byte in b"one\ntwo" {

@@ -157,3 +157,6 @@ impl ExitHandler {
         device.lock().unwrap_or_else(|e| e.into_inner()).write(offset, data);
     }
 }
+
+#[cfg(test)]
+mod tests;

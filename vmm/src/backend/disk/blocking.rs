@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::buffer::{BounceBuffer, Vectors, gather, scatter};
 use super::image::{DiskImage, Route};
@@ -146,7 +146,14 @@ fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Whether the host has no such operation, as opposed to having failed at it.
+/// Never again, unless it was just this range that does not suit the host's blocks (`EINVAL`).
+fn remember(possible: &AtomicBool, error: &io::Error) {
+    if error.raw_os_error() != Some(libc::EINVAL) {
+        possible.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Whether the host cannot do such a thing, as opposed to having failed at it.
 pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))
 }
@@ -158,7 +165,7 @@ fn discard(image: &DiskImage, offset: u64, length: u64) -> io::Result<()> {
     }
     match allocate(image, PUNCH, offset, length) {
         Err(error) if is_unsupported(&error) => {
-            image.can_punch.store(false, Ordering::Relaxed);
+            remember(&image.can_punch, &error);
             Ok(())
         }
         result => result,
@@ -175,7 +182,7 @@ fn write_zeroes(image: &DiskImage, offset: u64, length: u64, unmap: bool) -> io:
             continue;
         }
         match allocate(image, mode, offset, length) {
-            Err(error) if is_unsupported(&error) => possible.store(false, Ordering::Relaxed),
+            Err(error) if is_unsupported(&error) => remember(possible, &error),
             result => return result,
         }
     }

@@ -313,6 +313,21 @@ impl DiskImage {
     }
 }
 
+#[cfg(test)]
+impl DiskImage {
+    /// As on a disk with 4 KiB blocks, which demands that of O_DIRECT everywhere.
+    pub(super) fn assume_large_blocks(self: &mut Arc<Self>, options: &DiskOptions) {
+        let image = Arc::get_mut(self).unwrap();
+        assert!(image.direct.is_some());
+        image.direct = Some(DirectAlignment { memory: 4096, offset: 4096 });
+        image.unaligned = Some(open_file(options, false).unwrap());
+    }
+
+    pub(super) fn direct_offset_alignment(&self) -> Option<u32> {
+        self.direct.map(|alignment| alignment.offset)
+    }
+}
+
 fn open_error(options: &DiskOptions, source: io::Error) -> DiskError {
     DiskError::Open {
         path: options.path.clone(),

@@ -9,6 +9,8 @@ mod image;
 mod io_uring;
 mod options;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use image::{DiskError, DiskImage};
 pub use options::{DiskOptions, DiskOptionsError};

@@ -1,0 +1,336 @@
+//! Control groups: one directory of a container's own in every hierarchy that matters, version 1, 2 or hybrid.
+//!
+//! Joining a version 1 hierarchy makes the kernel wait for an RCU grace period, once; the hierarchies that follow
+//! right behind share it. So all are joined back to back, and the caller overlaps that with other work. Version 2
+//! avoids the wait: the process is cloned into its cgroup.
+
+mod detect;
+mod files;
+mod v1;
+mod v2;
+
+pub(crate) use detect::Hierarchies;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// The mend for a tree that cannot be written, said once.
+const MEND: &str = "limits need a cgroup that the caller may write: run as root on a writable cgroup mount, or delegate \
+     one (systemd-run --user --scope -p Delegate=yes), or ask for no limits";
+
+/// A failure in the cgroup tree.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No cgroup filesystem that has the controller is mounted.
+    #[error("cannot limit {controller}: no mounted cgroup hierarchy has that controller")]
+    NoController {
+        /// The controller.
+        controller: String,
+    },
+    /// The tree refused for want of rights.
+    #[error("cannot {attempt} {}: {source}; {MEND}", path.display())]
+    NotWritable {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Cgroup v2's "no internal processes" rule.
+    #[error(
+        "cannot enable controllers for the children of {}: it has processes of its own (cgroup v2 allows no \
+         internal processes); move them into a child, or set linux.cgroupsPath below another cgroup",
+        path.display()
+    )]
+    InternalProcesses {
+        /// The cgroup with processes.
+        path: PathBuf,
+    },
+    /// A limit that the kernel refused.
+    #[error("cannot write {value:?} to {}: {source}", path.display())]
+    Refused {
+        /// What was written.
+        value: String,
+        /// The control file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The cgroup exists and has processes in it.
+    #[error("cgroup {} is in use by live processes", path.display())]
+    InUse {
+        /// The cgroup.
+        path: PathBuf,
+    },
+    /// A limit that this runtime does not implement.
+    #[error("linux.resources.{field} is not supported {on}")]
+    Unsupported {
+        /// The field.
+        field: &'static str,
+        /// Where.
+        on: &'static str,
+    },
+    /// A path that leads out of the tree.
+    #[error("linux.cgroupsPath {} must not contain `..`", path.display())]
+    BadPath {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Any other failure.
+    #[error("cannot {attempt} {}: {source}", path.display())]
+    Io {
+        /// What was attempted.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl CgroupError {
+    /// Sorts an I/O error into "no rights" and the rest.
+    fn io(attempt: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+                CgroupError::NotWritable { attempt, path, source }
+            }
+            _ => CgroupError::Io { attempt, path, source },
+        }
+    }
+
+    /// Whether the tree as such is out of reach, as opposed to one bad value.
+    fn is_unavailable(&self) -> bool {
+        matches!(self, CgroupError::NotWritable { .. } | CgroupError::NoController { .. })
+    }
+}
+
+/// What a container has used so far. None where the controller is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of memory in use now, page cache included.
+    pub memory_current_bytes: Option<u64>,
+    /// The most there ever was.
+    pub memory_peak_bytes: Option<u64>,
+    /// CPU time used, in microseconds.
+    pub cpu_usage_microseconds: Option<u64>,
+    /// Processes killed because of the memory limit.
+    pub oom_kills: Option<u64>,
+    /// Processes and threads now.
+    pub pids_current: Option<u64>,
+}
+
+/// A container's own cgroup. Dropping it removes it, together with all processes in it.
+#[derive(Debug)]
+pub(crate) enum Cgroup {
+    V1(v1::Cgroup),
+    V2(v2::Cgroup),
+}
+
+/// What a cgroup mount inside a container shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum InnerMount {
+    /// The whole of version 2, on `/sys/fs/cgroup`.
+    V2,
+    /// One directory below `/sys/fs/cgroup` for each (name, version 1 mount data or None for version 2).
+    V1(Vec<(String, Option<String>)>),
+}
+
+impl Cgroup {
+    /// Makes the cgroup and sets the limits. `path`: `linux.cgroupsPath`.
+    ///
+    /// Ok(None): no limit was asked for, and the tree is out of reach.
+    pub(crate) fn create(
+        id: &str,
+        path: Option<&Path>,
+        resources: &LinuxResources,
+    ) -> Result<Option<Cgroup>, CgroupError> {
+        let default = Path::new("isolab").join(id);
+        let path = path.unwrap_or(&default);
+        if path.components().any(|component| component == std::path::Component::ParentDir) {
+            return Err(CgroupError::BadPath { path: path.to_path_buf() });
+        }
+        let made = match Hierarchies::detect()? {
+            Hierarchies::V2 { mount_point, own } => {
+                v2::Cgroup::create(&mount_point, &own, path, resources).map(Cgroup::V2)
+            }
+            Hierarchies::V1(hierarchies) => {
+                v1::Cgroup::create(&hierarchies, path, resources).map(Cgroup::V1)
+            }
+            Hierarchies::None => Err(CgroupError::NoController {
+                controller: first_limit(resources).unwrap_or("anything").to_owned(),
+            }),
+        };
+        match made {
+            Ok(cgroup) => Ok(Some(cgroup)),
+            Err(error) if error.is_unavailable() && first_limit(resources).is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A descriptor for CLONE_INTO_CGROUP: the version 2 directory.
+    pub(crate) fn clone_target(&self) -> Result<Option<OwnedFd>, CgroupError> {
+        let Some(path) = self.unified() else { return Ok(None) };
+        let open =
+            File::open(path).map_err(|source| CgroupError::io("open cgroup", path, source))?;
+        Ok(Some(open.into()))
+    }
+
+    /// Whether [`Cgroup::join`] has anything left to do for a process cloned into [`Cgroup::clone_target`].
+    pub(crate) fn needs_join(&self) -> bool {
+        matches!(self, Cgroup::V1(_))
+    }
+
+    /// Moves a process into the version 1 hierarchies; see the module's notes on the wait.
+    pub(crate) fn join(&self, pid: Pid) -> Result<(), CgroupError> {
+        match self {
+            Cgroup::V1(cgroup) => cgroup.join(pid),
+            Cgroup::V2(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        match self {
+            Cgroup::V1(cgroup) => cgroup.stats(),
+            Cgroup::V2(cgroup) => cgroup.stats(),
+        }
+    }
+
+    /// The directories, for an operator's eyes.
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        match self {
+            Cgroup::V1(cgroup) => cgroup.directories(),
+            Cgroup::V2(cgroup) => vec![cgroup.directory().to_path_buf()],
+        }
+    }
+
+    pub(crate) fn inner_mount(&self) -> InnerMount {
+        match self {
+            Cgroup::V1(cgroup) => InnerMount::V1(cgroup.inner_mounts()),
+            Cgroup::V2(_) => InnerMount::V2,
+        }
+    }
+
+    /// Kills whatever is left and removes the directories.
+    pub(crate) fn remove(&mut self) -> Result<(), CgroupError> {
+        match self {
+            Cgroup::V1(cgroup) => cgroup.remove(),
+            Cgroup::V2(cgroup) => cgroup.remove(),
+        }
+    }
+
+    /// Whether `resources` asks for any limit.
+    pub(crate) fn is_limited(resources: &LinuxResources) -> bool {
+        first_limit(resources).is_some()
+    }
+
+    fn unified(&self) -> Option<&Path> {
+        match self {
+            Cgroup::V1(cgroup) => cgroup.unified(),
+            Cgroup::V2(cgroup) => Some(cgroup.directory()),
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Nobody is left to tell; `remove` is there for those who want to know.
+        let _ = self.remove();
+    }
+}
+
+/// The first controller that `resources` asks to limit by.
+fn first_limit(resources: &LinuxResources) -> Option<&'static str> {
+    limits(resources).first().copied()
+}
+
+/// The controllers that `resources` needs.
+fn limits(resources: &LinuxResources) -> Vec<&'static str> {
+    let mut controllers = Vec::new();
+    if let Some(memory) = resources.memory()
+        && memory.limit().or(memory.swap()).or(memory.reservation()).is_some()
+    {
+        controllers.push("memory");
+    }
+    if let Some(cpu) = resources.cpu() {
+        if cpu.quota().is_some() || cpu.shares().is_some() || cpu.period().is_some() {
+            controllers.push("cpu");
+        }
+        if cpu.cpus().is_some() || cpu.mems().is_some() {
+            controllers.push("cpuset");
+        }
+    }
+    if resources.pids().is_some() {
+        controllers.push("pids");
+    }
+    if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
+        controllers.push("unified");
+    }
+    controllers
+}
+
+/// Refuses, rather than ignores, what neither version implements here.
+fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
+    let memory = resources.memory().as_ref();
+    let cpu = resources.cpu().as_ref();
+    let asked = [
+        ("blockIO", resources.block_io().is_some()),
+        (
+            "hugepageLimits",
+            resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()),
+        ),
+        ("network", resources.network().is_some()),
+        ("rdma", resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty())),
+        ("memory.kernel", memory.is_some_and(|memory| memory.kernel().is_some())),
+        ("memory.kernelTCP", memory.is_some_and(|memory| memory.kernel_tcp().is_some())),
+        ("memory.swappiness", memory.is_some_and(|memory| memory.swappiness().is_some())),
+        (
+            "memory.disableOOMKiller",
+            memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true)),
+        ),
+        ("cpu.realtimeRuntime", cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some())),
+        ("cpu.realtimePeriod", cpu.is_some_and(|cpu| cpu.realtime_period().is_some())),
+        ("cpu.burst", cpu.is_some_and(|cpu| cpu.burst().is_some())),
+        ("cpu.idle", cpu.is_some_and(|cpu| cpu.idle().is_some())),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(CgroupError::Unsupported { field, on: "yet" }),
+        None => Ok(()),
+    }
+}
+
+/// Sends a signal to every process of a `cgroup.procs` file.
+fn signal_all(directory: &Path, signal: Signal) {
+    for pid in files::read_pids(directory) {
+        // Already gone is what we want.
+        let _ = nix::sys::signal::kill(pid, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{LinuxCpuBuilder, LinuxResourcesBuilder};
+
+    #[test]
+    fn a_path_out_of_the_tree_is_refused() {
+        let resources = LinuxResources::default();
+        let error = Cgroup::create("x", Some(Path::new("/a/../../b")), &resources).unwrap_err();
+        assert!(matches!(error, CgroupError::BadPath { .. }));
+    }
+
+    #[test]
+    fn limits_name_their_controllers() {
+        let cpu = LinuxCpuBuilder::default().shares(512u64).build().unwrap();
+        let resources = LinuxResourcesBuilder::default().cpu(cpu).build().unwrap();
+        assert_eq!(limits(&resources), ["cpu"]);
+        assert_eq!(first_limit(&LinuxResourcesBuilder::default().build().unwrap()), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! Version 1: a hierarchy for each controller, and perhaps a version 2 hierarchy beside them, used for its
+//! `cgroup.kill` and for knowing all processes of the container.
+
+use super::detect::Hierarchy;
+use super::{CgroupError, Stats, files, limits, refuse_unsupported, signal_all, v2};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use std::path::{Path, PathBuf};
+
+/// Joined where they exist, for the figures, even when nothing is limited.
+const ALWAYS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+
+/// A cgroup in several hierarchies.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    controllers: Vec<String>,
+    mount_point: PathBuf,
+    directory: PathBuf,
+}
+
+impl Cgroup {
+    pub(super) fn create(
+        hierarchies: &[Hierarchy],
+        path: &Path,
+        resources: &LinuxResources,
+    ) -> Result<Self, CgroupError> {
+        refuse_unsupported(resources)?;
+        let wanted = limits(resources);
+        if wanted.contains(&"unified") {
+            return Err(CgroupError::Unsupported { field: "unified", on: "on cgroup v1" });
+        }
+        let has = |name: &str| {
+            hierarchies.iter().any(|one| one.controllers.iter().any(|known| known == name))
+        };
+        if let Some(missing) = wanted.iter().find(|name| !has(name)) {
+            return Err(CgroupError::NoController { controller: (*missing).to_owned() });
+        }
+        // From here on `cgroup` removes, when dropped, what has been made so far.
+        let mut cgroup = Cleanup(Cgroup { members: Vec::new() });
+        for hierarchy in hierarchies {
+            let relevant =
+                |name: &String| ALWAYS.contains(&name.as_str()) || wanted.contains(&name.as_str());
+            if !hierarchy.is_v2() && !hierarchy.controllers.iter().any(relevant) {
+                continue;
+            }
+            let directory = match path.strip_prefix("/") {
+                Ok(from_top) => hierarchy.mount_point.join(from_top),
+                Err(_) => hierarchy.mount_point.join(&hierarchy.own).join(path),
+            };
+            match files::make(&hierarchy.mount_point, &directory) {
+                Ok(()) => {}
+                // Its services are a convenience; the limits are in the others.
+                Err(_) if hierarchy.is_v2() => continue,
+                Err(error) => return Err(error),
+            }
+            let (controllers, mount_point) =
+                (hierarchy.controllers.clone(), hierarchy.mount_point.clone());
+            cgroup.0.members.push(Member { controllers, mount_point, directory });
+        }
+        cgroup.0.limit(resources)?;
+        Ok(cgroup.keep())
+    }
+
+    pub(super) fn join(&self, pid: Pid) -> Result<(), CgroupError> {
+        // The process was cloned into the version 2 part already.
+        for member in self.members.iter().filter(|member| !member.controllers.is_empty()) {
+            files::write(&member.directory, "cgroup.procs", &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unified(&self) -> Option<&Path> {
+        self.members
+            .iter()
+            .find(|member| member.controllers.is_empty())
+            .map(|member| member.directory.as_path())
+    }
+
+    pub(super) fn directories(&self) -> Vec<PathBuf> {
+        self.members.iter().map(|member| member.directory.clone()).collect()
+    }
+
+    pub(super) fn inner_mounts(&self) -> Vec<(String, Option<String>)> {
+        let name = |member: &Member| {
+            let name =
+                member.mount_point.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let data = (!member.controllers.is_empty()).then(|| member.controllers.join(","));
+            (name, data)
+        };
+        self.members.iter().map(name).collect()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let of = |controller: &str| self.directory_of(controller);
+        let number = |controller: &str, file: &str| files::read_number(of(controller)?, file);
+        Stats {
+            memory_current_bytes: number("memory", "memory.usage_in_bytes"),
+            memory_peak_bytes: number("memory", "memory.max_usage_in_bytes"),
+            cpu_usage_microseconds: number("cpuacct", "cpuacct.usage")
+                .map(|nanoseconds| nanoseconds / 1000),
+            oom_kills: of("memory")
+                .and_then(|dir| files::read_keyed(dir, "memory.oom_control", "oom_kill")),
+            pids_current: number("pids", "pids.current"),
+        }
+    }
+
+    pub(super) fn remove(&mut self) -> Result<(), CgroupError> {
+        if let Some(unified) = self.unified() {
+            v2::kill_all(unified);
+        }
+        for member in &self.members {
+            signal_all(&member.directory, Signal::SIGKILL);
+        }
+        let mut first_error = Ok(());
+        for member in self.members.drain(..) {
+            let removed = files::remove(&member.mount_point, &member.directory);
+            first_error = first_error.and(removed);
+        }
+        first_error
+    }
+
+    fn directory_of(&self, controller: &str) -> Option<&Path> {
+        let has = |member: &&Member| member.controllers.iter().any(|known| known == controller);
+        self.members.iter().find(has).map(|member| member.directory.as_path())
+    }
+
+    fn write(&self, controller: &str, file: &str, value: impl ToString) -> Result<(), CgroupError> {
+        match self.directory_of(controller) {
+            Some(directory) => files::write(directory, file, &value.to_string()),
+            None => Err(CgroupError::NoController { controller: controller.to_owned() }),
+        }
+    }
+
+    fn limit(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        if let Some(memory) = resources.memory() {
+            self.limit_memory(memory)?;
+        }
+        if let Some(cpu) = resources.cpu() {
+            self.limit_cpu(cpu)?;
+        }
+        if let Some(pids) = resources.pids() {
+            let max = if pids.limit() > 0 { pids.limit().to_string() } else { "max".to_owned() };
+            self.write("pids", "pids.max", max)?;
+        }
+        Ok(())
+    }
+
+    fn limit_memory(&self, memory: &LinuxMemory) -> Result<(), CgroupError> {
+        if let Some(limit) = memory.limit() {
+            self.write("memory", "memory.limit_in_bytes", limit)?;
+        }
+        if let Some(reservation) = memory.reservation() {
+            self.write("memory", "memory.soft_limit_in_bytes", reservation)?;
+        }
+        let Some(swap) = memory.swap() else { return Ok(()) };
+        let file = "memory.memsw.limit_in_bytes";
+        let accounted =
+            self.directory_of("memory").is_some_and(|directory| directory.join(file).exists());
+        // A kernel without swap accounting cannot keep the promise "no swap" on a host that swaps; neither can we
+        // there, and every runtime accepts that.
+        if !accounted && memory.limit() == Some(swap) {
+            return Ok(());
+        }
+        self.write("memory", file, swap)
+    }
+
+    fn limit_cpu(&self, cpu: &LinuxCpu) -> Result<(), CgroupError> {
+        if let Some(shares) = cpu.shares() {
+            self.write("cpu", "cpu.shares", shares)?;
+        }
+        if let Some(period) = cpu.period() {
+            self.write("cpu", "cpu.cfs_period_us", period)?;
+        }
+        if let Some(quota) = cpu.quota() {
+            self.write("cpu", "cpu.cfs_quota_us", quota)?;
+        }
+        if cpu.cpus().is_none() && cpu.mems().is_none() {
+            return Ok(());
+        }
+        for (file, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
+            self.fill_cpuset(file, value.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// In version 1 a cpuset is empty, and useless, until both of its files are written, from the top down.
+    fn fill_cpuset(&self, file: &str, value: Option<&str>) -> Result<(), CgroupError> {
+        let has = |member: &&Member| member.controllers.iter().any(|known| known == "cpuset");
+        let Some(member) = self.members.iter().find(has) else {
+            return Err(CgroupError::NoController { controller: "cpuset".to_owned() });
+        };
+        let mut inherited = files::read(&member.mount_point, file).unwrap_or_default();
+        for parent in files::parents(&member.mount_point, &member.directory).iter().rev() {
+            let own = files::read(parent, file).unwrap_or_default();
+            if own.trim().is_empty() {
+                files::write(parent, file, inherited.trim())?;
+            } else {
+                inherited = own;
+            }
+        }
+        files::write(&member.directory, file, value.unwrap_or(inherited.trim()))
+    }
+}
+
+/// Removes a half-made cgroup.
+struct Cleanup(Cgroup);
+
+impl Cleanup {
+    fn keep(mut self) -> Cgroup {
+        Cgroup { members: std::mem::take(&mut self.0.members) }
+    }
+}
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        // The error that brought us here is the one to report.
+        let _ = self.0.remove();
+    }
+}

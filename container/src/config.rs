@@ -1,0 +1,116 @@
+//! What a caller says about a container or a host process.
+
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Everything that [`Container::create`](crate::Container::create) needs.
+#[derive(Debug)]
+pub struct ContainerConfig {
+    /// Unique among the live containers of `state_dir`: letters, digits, `_`, `+`, `-`, `.`; not `.` or `..`.
+    pub id: String,
+    /// The OCI configuration. `root.path` is not read (`rootfs` says it), `root.readonly` is. Relative bind sources
+    /// are relative to the caller's working directory.
+    pub spec: Spec,
+    /// The root filesystem.
+    pub rootfs: RootFilesystem,
+    /// The three standard streams.
+    pub stdio: Stdio,
+    /// Where in the cgroup tree.
+    pub cgroup: CgroupPlacement,
+    /// Holds one directory per live container, made and removed by the runtime. Must be on a local filesystem.
+    pub state_dir: PathBuf,
+    /// Create `process.cwd` when it is missing. The OCI specification makes a missing one an error; image builders
+    /// rely on it being made (`WORKDIR`).
+    pub create_cwd: bool,
+    /// Kill the container when the *thread* that called `create` ends (`PR_SET_PDEATHSIG`). For foreground runs, and
+    /// only from a thread that lives as long as the container should.
+    pub kill_with_parent: bool,
+}
+
+/// Everything that [`HostProcess::create`](crate::HostProcess::create) needs.
+#[derive(Debug)]
+pub struct HostProcessConfig {
+    /// As in [`ContainerConfig::id`].
+    pub id: String,
+    /// Arguments, environment, working directory, user, rlimits … as for a container. Without `capabilities` the
+    /// caller's are kept (as far as the user id keeps them), without `noNewPrivileges` setuid programs work.
+    pub process: Process,
+    /// The directory that becomes `/`.
+    pub rootfs: RootFilesystem,
+    /// Bind the host's `/proc`, `/dev` and `/sys` into the root, in a mount namespace of the process's own.
+    pub host_filesystems: bool,
+    /// The three standard streams.
+    pub stdio: Stdio,
+    /// Limits, realised by a cgroup just as a container's are.
+    pub resources: Option<LinuxResources>,
+    /// Where in the cgroup tree.
+    pub cgroup: CgroupPlacement,
+    /// As in [`ContainerConfig::state_dir`].
+    pub state_dir: PathBuf,
+    /// As in [`ContainerConfig::create_cwd`].
+    pub create_cwd: bool,
+    /// As in [`ContainerConfig::kill_with_parent`].
+    pub kill_with_parent: bool,
+}
+
+/// Where the root filesystem comes from.
+#[derive(Clone, Debug)]
+pub enum RootFilesystem {
+    /// A directory, used as it is: what the container writes stays in it.
+    Directory(PathBuf),
+    /// An overlay, mounted inside the new mount namespace only: the host never sees the mount, and it vanishes with
+    /// the last process. `upper` and `work` must exist and be on one filesystem.
+    Overlay {
+        /// Read-only layers, topmost first; at least one. The kernel takes up to 500.
+        lower: Vec<PathBuf>,
+        /// Receives what the container writes.
+        upper: PathBuf,
+        /// Overlayfs's scratch directory, empty.
+        work: PathBuf,
+    },
+}
+
+/// The three standard streams of the new process.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Descriptor 0.
+    pub stdin: Stream,
+    /// Descriptor 1.
+    pub stdout: Stream,
+    /// Descriptor 2.
+    pub stderr: Stream,
+}
+
+/// One standard stream.
+#[derive(Debug, Default)]
+pub enum Stream {
+    /// The caller's own.
+    #[default]
+    Inherit,
+    /// `/dev/null`.
+    Null,
+    /// This descriptor. The runtime's copy is closed once the process has been created, so that the other end of a
+    /// pipe sees end-of-file when the process ends.
+    Descriptor(OwnedFd),
+}
+
+impl Stdio {
+    /// All three from and to `/dev/null`.
+    pub fn null() -> Self {
+        Stdio { stdin: Stream::Null, stdout: Stream::Null, stderr: Stream::Null }
+    }
+}
+
+/// Where in the cgroup tree a container goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupPlacement {
+    /// A cgroup of its own: `linux.cgroupsPath` of the configuration, otherwise `isolab/ID`, below the caller's own
+    /// cgroup on cgroup v1 and at the top on v2 (where a cgroup with processes cannot have limited children).
+    /// Where the tree is not writable this is an error if any limit was asked for; otherwise the process stays in the
+    /// caller's cgroup, and [`stats`](crate::Instance::stats) has nothing to tell.
+    #[default]
+    Own,
+    /// Stay in the caller's cgroup. Asking for limits as well is an error.
+    Inherit,
+}

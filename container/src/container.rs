@@ -1,0 +1,319 @@
+//! A container: from an OCI configuration to a process that waits before execve.
+
+use crate::cgroup::{Cgroup, InnerMount};
+use crate::config::{CgroupPlacement, ContainerConfig};
+use crate::error::{Error, Result};
+use crate::idmap::IdMaps;
+use crate::instance::{Instance, Parts};
+use crate::namespaces::Namespaces;
+use crate::plan::{CgroupMountPlan, Plan};
+use crate::process::capabilities::CapabilitySets;
+use crate::process::plan::ProcessPlan;
+use crate::process::stdio::StdioPlan;
+use crate::rootfs::devices;
+use crate::rootfs::mounts::MountPlan;
+use crate::rootfs::options::propagation;
+use crate::rootfs::resolve::InnerPath;
+use crate::rootfs::root::RootPlan;
+use crate::state::StateDir;
+use nix::sched::CloneFlags;
+use nix::unistd::geteuid;
+use oci_spec::runtime::{Linux, LinuxResources, Spec};
+use std::ffi::CString;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+
+/// A container. See [`Instance`] for what can be done with it.
+#[derive(Debug)]
+pub struct Container(Instance);
+
+impl Container {
+    /// Makes namespaces, cgroup and root filesystem; the first process waits just before execve.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration, or the first step that failed. Nothing is left behind then.
+    pub fn create(config: ContainerConfig) -> Result<Container> {
+        let ContainerConfig {
+            id,
+            spec,
+            rootfs,
+            stdio,
+            cgroup,
+            state_dir,
+            create_cwd,
+            kill_with_parent,
+        } = config;
+        refuse_unsupported(&spec)?;
+        let default_linux = Linux::default();
+        let linux = spec.linux().as_ref().unwrap_or(&default_linux);
+        let namespaces = Namespaces::from_oci(linux.namespaces().as_deref().unwrap_or_default())?;
+        let user = namespaces.is_new(CloneFlags::CLONE_NEWUSER);
+        check_namespaces(&namespaces, user)?;
+        let id_maps = user.then(|| id_maps(linux)).transpose()?;
+        let state = StateDir::create(&state_dir, &id)?;
+
+        let mut root = RootPlan::new(&rootfs, &state.mount_point(), user)?;
+        root.readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+        root.propagation = root_propagation(linux)?;
+        let mut process = process_plan(&spec, id_maps.as_ref())?;
+        process.create_cwd = create_cwd;
+        process.kill_with_parent = kill_with_parent;
+        let mounts = mount_plans(&spec)?;
+        let binds_dev =
+            mounts.iter().any(|mount| mount.is_bind() && mount.target.as_c_str() == c"/dev");
+        let extra_devices = linux.devices().as_deref().unwrap_or_default();
+        let sysctls = sysctls(linux, &namespaces)?;
+        let masked = inner_paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?;
+        let readonly = inner_paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?;
+
+        let default_resources = no_limits();
+        let resources = linux.resources().as_ref().unwrap_or(&default_resources);
+        let cgroup = own_cgroup(cgroup, &id, linux.cgroups_path().as_deref(), resources)?;
+        let cgroup_mount = cgroup_mount(&mounts, cgroup.as_ref(), &namespaces)?;
+        let plan = Plan {
+            stdio: StdioPlan::new(stdio)?,
+            user_namespace: user,
+            hostname: text(spec.hostname().as_deref(), "hostname")?,
+            domainname: text(spec.domainname().as_deref(), "domainname")?,
+            loopback: namespaces.is_new(CloneFlags::CLONE_NEWNET),
+            root,
+            mounts,
+            cgroup_mount,
+            devices: if binds_dev { Vec::new() } else { devices::plan(extra_devices)? },
+            device_links: !binds_dev,
+            masked,
+            readonly,
+            sysctls,
+            await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
+            cgroup_namespace: namespaces.new_cgroup,
+            process,
+            join_namespaces: namespaces.joined,
+        };
+        let parts = Parts { id, namespaces: namespaces.new, id_maps, plan, cgroup, state };
+        Instance::create(parts).map(Container)
+    }
+
+    /// As [`Instance::remove`].
+    ///
+    /// # Errors
+    /// A cgroup that cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        self.0.remove()
+    }
+
+    /// The instance itself.
+    pub fn into_instance(self) -> Instance {
+        self.0
+    }
+}
+
+impl Deref for Container {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        &self.0
+    }
+}
+
+impl DerefMut for Container {
+    fn deref_mut(&mut self) -> &mut Instance {
+        &mut self.0
+    }
+}
+
+/// The cgroup that a caller asked for; None if the process stays where the caller is.
+pub(crate) fn own_cgroup(
+    placement: CgroupPlacement,
+    id: &str,
+    path: Option<&Path>,
+    resources: &LinuxResources,
+) -> Result<Option<Cgroup>> {
+    match placement {
+        CgroupPlacement::Own => Ok(Cgroup::create(id, path, resources)?),
+        CgroupPlacement::Inherit if Cgroup::is_limited(resources) => {
+            let problem =
+                "limits need a cgroup of the container's own, and the caller's was asked for";
+            Err(Error::invalid("linux.resources", problem))
+        }
+        CgroupPlacement::Inherit => Ok(None),
+    }
+}
+
+/// `LinuxResources::default()` of the OCI types denies all devices, which is a limit of its own.
+pub(crate) fn no_limits() -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None);
+    resources
+}
+
+fn refuse_unsupported(spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let asked = [
+        ("hooks", spec.hooks().is_some()),
+        ("linux.seccomp", linux.is_some_and(|linux| linux.seccomp().is_some())),
+        ("linux.intelRdt", linux.is_some_and(|linux| linux.intel_rdt().is_some())),
+        ("linux.personality", linux.is_some_and(|linux| linux.personality().is_some())),
+        ("linux.memoryPolicy", linux.is_some_and(|linux| linux.memory_policy().is_some())),
+        ("linux.timeOffsets", linux.is_some_and(|linux| linux.time_offsets().is_some())),
+        ("linux.netDevices", linux.is_some_and(|linux| linux.net_devices().is_some())),
+        ("linux.mountLabel", linux.is_some_and(|linux| linux.mount_label().is_some())),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(Error::unsupported(field, "not implemented yet")),
+        None => Ok(()),
+    }
+}
+
+fn check_namespaces(namespaces: &Namespaces, user: bool) -> Result<()> {
+    if !namespaces.is_new(CloneFlags::CLONE_NEWNS) {
+        // Without one, the container's mounts would be the host's.
+        return Err(Error::invalid("linux.namespaces", "a container needs a new mount namespace"));
+    }
+    if !user && !geteuid().is_root() {
+        let problem = "a caller other than root needs a user namespace, with linux.uidMappings and gidMappings";
+        return Err(Error::invalid("linux.namespaces", problem));
+    }
+    Ok(())
+}
+
+fn id_maps(linux: &Linux) -> Result<IdMaps> {
+    let (uid, gid) = (linux.uid_mappings().as_deref(), linux.gid_mappings().as_deref());
+    IdMaps::new(uid.unwrap_or_default(), gid.unwrap_or_default(), !geteuid().is_root())
+}
+
+fn process_plan(spec: &Spec, id_maps: Option<&IdMaps>) -> Result<ProcessPlan> {
+    let Some(process) = spec.process() else {
+        return Err(Error::invalid("process", "missing: there is nothing to run"));
+    };
+    let mut plan = ProcessPlan::new(process, id_maps.is_some())?;
+    // A container without a capabilities section has none, as in runc.
+    plan.capabilities.get_or_insert(CapabilitySets::default());
+    if id_maps.is_some_and(IdMaps::denies_setgroups) {
+        if !plan.groups.is_empty() {
+            let problem = "an unprivileged user namespace does not allow additional groups";
+            return Err(Error::invalid("process.user.additionalGids", problem));
+        }
+        plan.set_groups = false;
+    }
+    Ok(plan)
+}
+
+fn mount_plans(spec: &Spec) -> Result<Vec<MountPlan>> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    mounts.iter().enumerate().map(|(index, mount)| MountPlan::new(mount, index)).collect()
+}
+
+/// The cgroup tree inside, if the configuration mounts one and there is one to show.
+fn cgroup_mount(
+    mounts: &[MountPlan],
+    cgroup: Option<&Cgroup>,
+    namespaces: &Namespaces,
+) -> Result<Option<CgroupMountPlan>> {
+    let Some(mount) = mounts.iter().find(|mount| mount.is_cgroup()) else { return Ok(None) };
+    if !namespaces.new_cgroup {
+        let problem =
+            "mounting the cgroup tree without a new cgroup namespace would show the host's";
+        return Err(Error::unsupported("mounts", problem));
+    }
+    // Without a cgroup of its own, a container has none to show: a version 1 tree would be the caller's, and
+    // an empty tmpfs says so.
+    let inner = cgroup.map_or(InnerMount::V1(Vec::new()), Cgroup::inner_mount);
+    CgroupMountPlan::new(mount, &inner).map(Some)
+}
+
+fn root_propagation(linux: &Linux) -> Result<Option<nix::mount::MsFlags>> {
+    let Some(word) = linux.rootfs_propagation().as_deref().filter(|word| !word.is_empty()) else {
+        return Ok(None);
+    };
+    let invalid =
+        || Error::invalid("linux.rootfsPropagation", format!("{word:?} is not a propagation"));
+    propagation(word).map(Some).ok_or_else(invalid)
+}
+
+fn inner_paths(paths: Option<&[String]>, field: &str) -> Result<Vec<InnerPath>> {
+    paths.unwrap_or_default().iter().map(|path| InnerPath::new(Path::new(path), field)).collect()
+}
+
+fn text(text: Option<&str>, field: &str) -> Result<Option<CString>> {
+    let convert =
+        |text: &str| CString::new(text).map_err(|_| Error::invalid(field, "contains a NUL byte"));
+    text.filter(|text| !text.is_empty()).map(convert).transpose()
+}
+
+/// Only sysctls of a namespace that the container has to itself: all others are the host's.
+fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(CString, CString)>> {
+    let mut plan = Vec::new();
+    for (key, value) in linux.sysctl().iter().flatten() {
+        let field = format!("linux.sysctl {key}");
+        let owner =
+            sysctl_namespace(key).ok_or_else(|| Error::invalid(&field, "is not namespaced"))?;
+        if !namespaces.has(owner) {
+            return Err(Error::invalid(
+                field,
+                "would change the host: the namespace is not the container's own",
+            ));
+        }
+        // sysctl(8): dots separate, and slashes stand for dots in names; or the other way round.
+        let path: PathBuf =
+            if key.contains('/') && !key.split('/').next().is_some_and(|head| head.contains('.')) {
+                Path::new("/proc/sys").join(key)
+            } else {
+                let swapped = key.chars().map(|c| {
+                    if c == '.' {
+                        '/'
+                    } else if c == '/' {
+                        '.'
+                    } else {
+                        c
+                    }
+                });
+                Path::new("/proc/sys").join(swapped.collect::<String>())
+            };
+        if path.components().any(|component| component == std::path::Component::ParentDir) {
+            return Err(Error::invalid(field, "must not contain `..`"));
+        }
+        let nul = |_| Error::invalid(&field, "contains a NUL byte");
+        let path = CString::new(path.to_string_lossy().into_owned()).map_err(nul)?;
+        plan.push((path, CString::new(value.as_str()).map_err(nul)?));
+    }
+    Ok(plan)
+}
+
+fn sysctl_namespace(key: &str) -> Option<CloneFlags> {
+    let key = key.replace('/', ".");
+    let ipc = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+    ];
+    let more_ipc = ["kernel.shmmni", "kernel.shm_rmid_forced"];
+    if key.starts_with("net.") {
+        Some(CloneFlags::CLONE_NEWNET)
+    } else if ipc.contains(&key.as_str())
+        || more_ipc.contains(&key.as_str())
+        || key.starts_with("fs.mqueue.")
+    {
+        Some(CloneFlags::CLONE_NEWIPC)
+    } else if key == "kernel.domainname" || key == "kernel.hostname" {
+        Some(CloneFlags::CLONE_NEWUTS)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_namespaced_sysctls() {
+        assert_eq!(sysctl_namespace("net.ipv4.ip_forward"), Some(CloneFlags::CLONE_NEWNET));
+        assert_eq!(sysctl_namespace("net/ipv4/ip_forward"), Some(CloneFlags::CLONE_NEWNET));
+        assert_eq!(sysctl_namespace("kernel.shmmax"), Some(CloneFlags::CLONE_NEWIPC));
+        assert_eq!(sysctl_namespace("kernel.panic"), None);
+        assert_eq!(sysctl_namespace("vm.swappiness"), None);
+    }
+}

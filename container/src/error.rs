@@ -1,0 +1,113 @@
+//! What can go wrong, said so that an operator can act on it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A failure of the container runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The OCI configuration contradicts itself or lacks something that the specification requires.
+    #[error("invalid container configuration: {field}: {problem}")]
+    InvalidSpec {
+        /// The JSON path of the field, for example `process.cwd`.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The OCI configuration asks for something that this runtime does not do. It is never ignored silently.
+    #[error("unsupported container configuration: {field}: {problem}")]
+    Unsupported {
+        /// The JSON path of the field.
+        field: String,
+        /// What is not supported.
+        problem: String,
+    },
+    /// Another container with this id exists.
+    #[error("container id {id:?} is in use by a live container (state in {})", state.display())]
+    IdInUse {
+        /// The id.
+        id: String,
+        /// Its state directory.
+        state: PathBuf,
+    },
+    /// A step on the host, outside the container, failed.
+    #[error("cannot {attempt}: {source}")]
+    Host {
+        /// What was attempted, on what.
+        attempt: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A step inside the new process, between clone and execve, failed.
+    #[error("cannot {attempt} in container {id}: {source}")]
+    Setup {
+        /// The container.
+        id: String,
+        /// What was attempted, on what.
+        attempt: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The new process died before it could report anything, for example by the OOM killer.
+    #[error("the first process of container {id} died while {during} ({status})")]
+    Died {
+        /// The container.
+        id: String,
+        /// What the runtime was waiting for.
+        during: &'static str,
+        /// How it ended.
+        status: String,
+    },
+    /// No such command in the container: exit code 127.
+    #[error("{command}: command not found in the container")]
+    CommandNotFound {
+        /// `args[0]`.
+        command: String,
+    },
+    /// The command exists but cannot be executed: exit code 126.
+    #[error("{command}: cannot execute in the container: {source}")]
+    CommandNotExecutable {
+        /// `args[0]`.
+        command: String,
+        /// The kernel's answer to execve.
+        source: io::Error,
+    },
+    /// The cgroup tree refused.
+    #[error(transparent)]
+    Cgroup(#[from] crate::cgroup::CgroupError),
+    /// A method was called at the wrong time, for example `start` twice.
+    #[error("container {id} {problem}")]
+    State {
+        /// The container.
+        id: String,
+        /// The contradiction.
+        problem: &'static str,
+    },
+}
+
+/// The result of a runtime operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The exit code that a command line should end with: 127 and 126 as shells have it for a command that is
+    /// missing or cannot be executed, 125 (podman's and docker's) for a failure of the runtime itself.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Error::CommandNotFound { .. } => 127,
+            Error::CommandNotExecutable { .. } => 126,
+            _ => 125,
+        }
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Error::InvalidSpec { field: field.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn unsupported(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Error::Unsupported { field: field.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn host(attempt: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Error::Host { attempt: attempt.into(), source: source.into() }
+    }
+}

@@ -1,0 +1,117 @@
+//! The baseline without isolation: a plain process of the host, whose root directory is the image's.
+//!
+//! It shares pids, network, users and everything else with the host. A mount namespace of its own is made only where
+//! something has to be mounted (an overlay, the host's /proc, /dev and /sys), so that nothing of it leaks.
+
+use crate::cgroup::Cgroup;
+use crate::config::{HostProcessConfig, RootFilesystem};
+use crate::container::{no_limits, own_cgroup};
+use crate::error::{Error, Result};
+use crate::instance::{Instance, Parts};
+use crate::plan::Plan;
+use crate::process::plan::ProcessPlan;
+use crate::process::stdio::StdioPlan;
+use crate::rootfs::mounts::MountPlan;
+use crate::rootfs::root::RootPlan;
+use crate::state::StateDir;
+use nix::sched::CloneFlags;
+use nix::unistd::geteuid;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+/// The host's trees that nearly every program expects.
+const HOST_FILESYSTEMS: [&str; 3] = ["/proc", "/dev", "/sys"];
+
+/// A plain host process in another root directory. See [`Instance`] for what can be done with it.
+#[derive(Debug)]
+pub struct HostProcess(Instance);
+
+impl HostProcess {
+    /// Sets everything up; the process waits just before execve.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration, or the first step that failed. Nothing is left behind then.
+    pub fn create(config: HostProcessConfig) -> Result<HostProcess> {
+        let HostProcessConfig {
+            id,
+            process,
+            rootfs,
+            host_filesystems,
+            stdio,
+            resources,
+            cgroup,
+            state_dir,
+            create_cwd,
+            kill_with_parent,
+        } = config;
+        if !geteuid().is_root() {
+            let problem = "chroot needs root (CAP_SYS_CHROOT); run as root, or use a container, which needs none";
+            return Err(Error::invalid("process isolation", problem));
+        }
+        let state = StateDir::create(&state_dir, &id)?;
+        let mount_namespace = host_filesystems || matches!(rootfs, RootFilesystem::Overlay { .. });
+        let mut root = RootPlan::new(&rootfs, &state.mount_point(), false)?;
+        root.own_mount_namespace = mount_namespace;
+        root.pivot = false;
+        let mut process = ProcessPlan::new(&process, false)?;
+        process.create_cwd = create_cwd;
+        process.kill_with_parent = kill_with_parent;
+        let trees: &[&str] = if host_filesystems { &HOST_FILESYSTEMS } else { &[] };
+        let mounts = trees
+            .iter()
+            .map(|path| MountPlan::host_tree(Path::new(path)))
+            .collect::<Result<_>>()?;
+        let resources = resources.unwrap_or_else(no_limits);
+        let cgroup = own_cgroup(cgroup, &id, None, &resources)?;
+        let plan = Plan {
+            stdio: StdioPlan::new(stdio)?,
+            user_namespace: false,
+            join_namespaces: Vec::new(),
+            hostname: None,
+            domainname: None,
+            loopback: false,
+            root,
+            mounts,
+            cgroup_mount: None,
+            devices: Vec::new(),
+            device_links: false,
+            masked: Vec::new(),
+            readonly: Vec::new(),
+            sysctls: Vec::new(),
+            await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
+            cgroup_namespace: false,
+            process,
+        };
+        let namespaces =
+            if mount_namespace { CloneFlags::CLONE_NEWNS } else { CloneFlags::empty() };
+        let parts = Parts { id, namespaces, id_maps: None, plan, cgroup, state };
+        Instance::create(parts).map(HostProcess)
+    }
+
+    /// As [`Instance::remove`].
+    ///
+    /// # Errors
+    /// A cgroup that cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        self.0.remove()
+    }
+
+    /// The instance itself.
+    pub fn into_instance(self) -> Instance {
+        self.0
+    }
+}
+
+impl Deref for HostProcess {
+    type Target = Instance;
+
+    fn deref(&self) -> &Instance {
+        &self.0
+    }
+}
+
+impl DerefMut for HostProcess {
+    fn deref_mut(&mut self) -> &mut Instance {
+        &mut self.0
+    }
+}

@@ -1,0 +1,159 @@
+//! Finding and executing the program, as execvp(3) does, without allocating.
+
+use crate::error::{Error, Result};
+use crate::spec::DEFAULT_PATH;
+use crate::step::{Failure, Step};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use std::ffi::{CStr, CString};
+use std::ptr;
+
+/// The program's possible paths, arguments and environment, ready for execve.
+#[derive(Debug)]
+pub(crate) struct ExecPlan {
+    /// To be tried in this order. One, if `args[0]` has a slash; otherwise one for each directory of `PATH`.
+    candidates: Vec<CString>,
+    args: PointerArray,
+    env: PointerArray,
+}
+
+/// A NULL-terminated array of C strings and the strings that it points to.
+#[derive(Debug)]
+struct PointerArray {
+    strings: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+// SAFETY: the pointers point into `strings`, which this value owns, never changes and drops with itself; a CString's
+// buffer does not move when the CString does.
+unsafe impl Send for PointerArray {}
+// SAFETY: as for Send; shared access only reads.
+unsafe impl Sync for PointerArray {}
+
+impl PointerArray {
+    fn new(field: &str, strings: &[String]) -> Result<Self> {
+        let convert = |text: &String| {
+            CString::new(text.as_str())
+                .map_err(|_| Error::invalid(field, format!("{text:?} contains a NUL byte")))
+        };
+        let strings: Vec<CString> = strings.iter().map(convert).collect::<Result<_>>()?;
+        let pointers = strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
+        Ok(PointerArray { strings, pointers })
+    }
+}
+
+impl ExecPlan {
+    pub(crate) fn new(args: &[String], env: &[String]) -> Result<Self> {
+        let Some(command) = args.first() else {
+            return Err(Error::invalid("process.args", "empty: there is no command to run"));
+        };
+        let candidates = candidates(command, env);
+        let candidates = PointerArray::new("process.args", &candidates)?.strings;
+        let args = PointerArray::new("process.args", args)?;
+        let env = PointerArray::new("process.env", env)?;
+        Ok(ExecPlan { candidates, args, env })
+    }
+
+    pub(crate) fn command(&self) -> String {
+        self.args
+            .strings
+            .first()
+            .map(|command| command.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Child: executes the first candidate that can be. Returns only on failure: `ENOENT` when there is none.
+    pub(crate) fn exec(&self) -> Errno {
+        let mut denied = None;
+        for candidate in &self.candidates {
+            match self.exec_one(candidate) {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                Errno::EACCES => denied = Some(Errno::EACCES),
+                fatal => return fatal,
+            }
+        }
+        denied.unwrap_or(Errno::ENOENT)
+    }
+
+    fn exec_one(&self, path: &CStr) -> Errno {
+        // SAFETY: `path` is NUL-terminated; both arrays are NULL-terminated and point to live C strings.
+        unsafe {
+            libc::execve(path.as_ptr(), self.args.pointers.as_ptr(), self.env.pointers.as_ptr())
+        };
+        Errno::last()
+    }
+}
+
+fn candidates(command: &str, env: &[String]) -> Vec<String> {
+    if command.contains('/') {
+        return vec![command.to_owned()];
+    }
+    if command.is_empty() {
+        // An empty name is looked up nowhere.
+        return Vec::new();
+    }
+    let path = env.iter().find_map(|variable| variable.strip_prefix("PATH="));
+    let join = |directory: &str| match directory {
+        "" => format!("./{command}"),
+        directory => format!("{directory}/{command}"),
+    };
+    path.unwrap_or(DEFAULT_PATH).split(':').map(join).collect()
+}
+
+/// Child: default dispositions and an empty mask, as a program expects to find them. Handlers reset by themselves at
+/// execve, ignored signals (Rust ignores SIGPIPE) do not.
+pub(crate) fn reset_signals() -> Result<(), Failure> {
+    // The raw call, because the C library refuses the two real-time signals that it keeps for itself, and a caller
+    // may have left those ignored as well.
+    let default = [0u64; 4];
+    for number in 1..=64u32 {
+        // SAFETY: on 64-bit Linux the kernel's sigaction is four words (handler, flags, restorer, an 8-byte mask) and
+        // all zeros is SIG_DFL. SIGKILL and SIGSTOP are refused, and cannot be ignored either.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                ptr::null_mut::<u64>(),
+                8usize,
+            )
+        };
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|errno| Failure {
+        step: Step::Signals,
+        index: 0,
+        errno,
+    })
+}
+
+/// Child: marks everything above stderr close-on-exec.
+pub(crate) fn close_descriptors_on_exec() -> Result<(), Errno> {
+    // SAFETY: sets a flag on descriptors; none is closed under its owner.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_means_no_search() {
+        assert_eq!(candidates("bin/x", &["PATH=/a".into()]), ["bin/x"]);
+    }
+
+    #[test]
+    fn path_is_searched_in_order_and_empty_entries_mean_here() {
+        assert_eq!(candidates("x", &["PATH=/a::/b".into()]), ["/a/x", "./x", "/b/x"]);
+        assert_eq!(candidates("x", &[]).len(), DEFAULT_PATH.split(':').count());
+        assert!(candidates("", &[]).is_empty());
+    }
+
+    #[test]
+    fn bad_commands_are_named() {
+        assert!(ExecPlan::new(&[], &[]).is_err());
+        let error = ExecPlan::new(&["a\0b".into()], &[]).unwrap_err().to_string();
+        assert!(error.contains("NUL"), "{error}");
+    }
+}

@@ -1,0 +1,114 @@
+//! The OCI `process` section, converted to what the child can use without allocating.
+
+use super::capabilities::{self, CapabilitySets};
+use super::exec::ExecPlan;
+use super::rlimits::Rlimit;
+use crate::error::{Error, Result};
+use oci_spec::runtime::Process;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
+/// What the process is given.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    pub exec: ExecPlan,
+    pub cwd: CString,
+    /// Make `cwd` when it is missing.
+    pub create_cwd: bool,
+    pub uid: libc::uid_t,
+    pub gid: libc::gid_t,
+    pub groups: Vec<libc::gid_t>,
+    /// Whether setgroups(2) may be called: not in a user namespace that denies it.
+    pub set_groups: bool,
+    pub umask: libc::mode_t,
+    pub rlimits: Vec<Rlimit>,
+    pub oom_score_adj: Option<CString>,
+    pub capabilities: Option<CapabilitySets>,
+    pub no_new_privileges: bool,
+    pub kill_with_parent: bool,
+}
+
+impl ProcessPlan {
+    /// `user_namespace`: the process starts with all capabilities, in a new user namespace.
+    pub(crate) fn new(process: &Process, user_namespace: bool) -> Result<Self> {
+        refuse_unsupported(process)?;
+        let cwd = process.cwd();
+        if !cwd.is_absolute() {
+            return Err(Error::invalid(
+                "process.cwd",
+                format!("{} is not absolute", cwd.display()),
+            ));
+        }
+        let cwd = CString::new(cwd.as_os_str().as_bytes())
+            .map_err(|_| Error::invalid("process.cwd", "contains a NUL byte"))?;
+        let no_args = Vec::new();
+        let exec = ExecPlan::new(
+            process.args().as_ref().unwrap_or(&no_args),
+            process.env().as_ref().unwrap_or(&no_args),
+        )?;
+        let capabilities = process.capabilities().as_ref().map(CapabilitySets::from_oci);
+        if let (Some(sets), false) = (&capabilities, user_namespace) {
+            check_held(sets)?;
+        }
+        let oom_score_adj = process.oom_score_adj().map(|score| {
+            // Digits and a sign contain no NUL, so the default is never taken.
+            CString::new(score.to_string()).unwrap_or_default()
+        });
+        let user = process.user();
+        let groups = user.additional_gids().clone().unwrap_or_default();
+        Ok(ProcessPlan {
+            exec,
+            cwd,
+            create_cwd: false,
+            uid: user.uid(),
+            gid: user.gid(),
+            groups,
+            set_groups: true,
+            umask: user.umask().unwrap_or(0o022) & 0o777,
+            rlimits: Rlimit::from_oci(process.rlimits().as_deref().unwrap_or_default())?,
+            oom_score_adj,
+            capabilities,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            kill_with_parent: false,
+        })
+    }
+
+    pub(crate) fn command(&self) -> String {
+        self.exec.command()
+    }
+
+    pub(crate) fn rlimit_label(&self, index: usize) -> String {
+        self.rlimits.get(index).map(Rlimit::label).unwrap_or_default()
+    }
+}
+
+/// Fails now, with names, rather than later with the EPERM of capset(2).
+fn check_held(sets: &CapabilitySets) -> Result<()> {
+    let held =
+        capabilities::held().map_err(|source| Error::host("read our own capabilities", source))?;
+    let missing = sets.missing_from(held);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let problem = format!(
+        "we do not hold {} ourselves; run with more privilege or ask for less",
+        missing.join(", ")
+    );
+    Err(Error::invalid("process.capabilities", problem))
+}
+
+fn refuse_unsupported(process: &Process) -> Result<()> {
+    let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let asked = [
+        ("process.terminal", process.terminal() == Some(true)),
+        ("process.apparmorProfile", set(process.apparmor_profile())),
+        ("process.selinuxLabel", set(process.selinux_label())),
+        ("process.scheduler", process.scheduler().is_some()),
+        ("process.ioPriority", process.io_priority().is_some()),
+        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(Error::unsupported(field, "not implemented yet")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,57 @@
+//! The standard streams of the child.
+
+use crate::config::{Stdio, Stream};
+use crate::error::{Error, Result};
+use nix::errno::Errno;
+use std::fs::OpenOptions;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// The descriptors that become 0, 1 and 2. None leaves the caller's own in place.
+#[derive(Debug)]
+pub(crate) struct StdioPlan([Option<OwnedFd>; 3]);
+
+impl StdioPlan {
+    pub(crate) fn new(stdio: Stdio) -> Result<Self> {
+        Ok(StdioPlan([open(stdio.stdin)?, open(stdio.stdout)?, open(stdio.stderr)?]))
+    }
+
+    /// Drops the descriptors, once the child has its copies.
+    pub(crate) fn close(&mut self) {
+        self.0 = [None, None, None];
+    }
+
+    /// The descriptors that the child needs until it has called [`StdioPlan::apply`].
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.0.iter().flatten().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Child: puts the streams in place. They are all above 2 (see `open`), so none overwrites another.
+    pub(crate) fn apply(&self) -> Result<(), (usize, Errno)> {
+        for (target, stream) in self.0.iter().enumerate() {
+            let Some(stream) = stream else { continue };
+            // SAFETY: replaces a standard stream of this process only, which owns no object for it.
+            let result = unsafe { libc::dup2(stream.as_raw_fd(), target as RawFd) };
+            Errno::result(result).map_err(|errno| (target, errno))?;
+        }
+        Ok(())
+    }
+}
+
+/// Yields a descriptor above 2.
+fn open(stream: Stream) -> Result<Option<OwnedFd>> {
+    let fd: OwnedFd = match stream {
+        Stream::Inherit => return Ok(None),
+        Stream::Null => {
+            let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+            null.map_err(|source| Error::host("open /dev/null", source))?.into()
+        }
+        Stream::Descriptor(fd) => fd,
+    };
+    if fd.as_raw_fd() > 2 {
+        return Ok(Some(fd));
+    }
+    // `try_clone` of the standard library duplicates to 3 or above.
+    let high =
+        fd.try_clone().map_err(|source| Error::host("duplicate a standard stream", source))?;
+    Ok(Some(high))
+}

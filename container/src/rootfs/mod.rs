@@ -1,0 +1,11 @@
+//! The container's root filesystem, made inside the new mount namespace.
+//!
+//! Everything is mounted below the *unentered* root through descriptors that openat2(2) resolved inside it
+//! (`resolve`), with the host's `/proc` still in place to name them; the root directory changes last.
+
+pub(crate) mod devices;
+pub(crate) mod mask;
+pub(crate) mod mounts;
+pub(crate) mod options;
+pub(crate) mod resolve;
+pub(crate) mod root;

@@ -1,0 +1,216 @@
+//! The usual OCI configuration: what `runc spec` writes and podman starts from, as a value to be refined.
+
+use crate::error::{Error, Result};
+use nix::unistd::{getegid, geteuid};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxIdMappingBuilder,
+    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, Process, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, get_default_maskedpaths, get_default_mounts,
+    get_default_readonly_paths,
+};
+use std::collections::HashSet;
+use std::path::Path;
+
+/// The search path of a process whose environment has none, as Docker and podman have it.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Docker's default capabilities without `CAP_MKNOD`, which podman dropped too: nothing in a usual container makes
+/// device nodes, and without it a container cannot reach the host's disks even where no device cgroup guards them.
+pub const DEFAULT_CAPABILITIES: [Capability; 13] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// The period over which a CPU quota is enforced, in microseconds: the kernel's default.
+pub const CPU_PERIOD_MICROSECONDS: u64 = 100_000;
+
+/// Limits that mean the same at every isolation level. None means unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Bytes of memory. Swap is not available on top of it, as it is not to a guest with that much RAM.
+    pub memory_bytes: Option<u64>,
+    /// CPUs' worth of time, for example 1.5.
+    pub cpus: Option<f64>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+impl Limits {
+    /// The limits in the words of the OCI runtime specification.
+    ///
+    /// # Errors
+    /// A memory limit above 2^63, or a CPU limit below 0.01 or not a number.
+    pub fn to_resources(self) -> Result<LinuxResources> {
+        let mut resources = LinuxResourcesBuilder::default().build().map_err(builder)?;
+        if let Some(bytes) = self.memory_bytes {
+            let bytes = i64::try_from(bytes)
+                .map_err(|_| Error::invalid("linux.resources.memory.limit", "above 2^63 bytes"))?;
+            let memory = LinuxMemoryBuilder::default().limit(bytes).swap(bytes).build();
+            resources.set_memory(Some(memory.map_err(builder)?));
+        }
+        if let Some(cpus) = self.cpus {
+            // The kernel refuses quotas under 1 ms; the upper bound keeps the product exact.
+            if !(0.01..=1_000_000.0).contains(&cpus) {
+                return Err(Error::invalid(
+                    "linux.resources.cpu.quota",
+                    format!("{cpus} CPUs: at least 0.01"),
+                ));
+            }
+            let quota = (cpus * CPU_PERIOD_MICROSECONDS as f64).round() as i64;
+            let cpu =
+                LinuxCpuBuilder::default().quota(quota).period(CPU_PERIOD_MICROSECONDS).build();
+            resources.set_cpu(Some(cpu.map_err(builder)?));
+        }
+        if let Some(pids) = self.pids {
+            let pids = LinuxPidsBuilder::default().limit(i64::from(pids)).build();
+            resources.set_pids(Some(pids.map_err(builder)?));
+        }
+        Ok(resources)
+    }
+}
+
+/// The usual configuration for a command, to be refined by the setters of the OCI types: new mount, pid, ipc, uts,
+/// network and cgroup namespaces; `/proc`, `/dev`, `/dev/pts`, `/dev/shm`, `/dev/mqueue`, `/sys` and the cgroup
+/// tree; masked and read-only paths; [`DEFAULT_CAPABILITIES`]; no_new_privs; no rlimits changed.
+///
+/// For a caller other than root there is a user namespace too, in which the caller is root.
+///
+/// # Errors
+/// None today; the OCI builders can fail by type.
+pub fn default_spec(
+    hostname: &str,
+    args: Vec<String>,
+    env: Vec<String>,
+    limits: Limits,
+) -> Result<Spec> {
+    let rootless = !geteuid().is_root();
+    let mut linux = LinuxBuilder::default()
+        .namespaces(default_namespaces(rootless)?)
+        .masked_paths(masked_paths())
+        .readonly_paths(get_default_readonly_paths())
+        .resources(limits.to_resources()?);
+    if rootless {
+        let map = |host: u32| {
+            let mapping =
+                LinuxIdMappingBuilder::default().container_id(0u32).host_id(host).size(1u32);
+            mapping.build().map_err(builder)
+        };
+        linux = linux
+            .uid_mappings(vec![map(geteuid().as_raw())?])
+            .gid_mappings(vec![map(getegid().as_raw())?]);
+    }
+    SpecBuilder::default()
+        .version("1.2.0")
+        .hostname(hostname)
+        .root(RootBuilder::default().path("rootfs").readonly(false).build().map_err(builder)?)
+        .process(default_process(args, env)?)
+        .mounts(default_mounts(rootless))
+        .linux(linux.build().map_err(builder)?)
+        .build()
+        .map_err(builder)
+}
+
+/// The usual process: root, `/`, [`DEFAULT_CAPABILITIES`], no_new_privs, rlimits as they are.
+///
+/// # Errors
+/// None today; the OCI builders can fail by type.
+pub fn default_process(args: Vec<String>, env: Vec<String>) -> Result<Process> {
+    let held: HashSet<Capability> = DEFAULT_CAPABILITIES.into_iter().collect();
+    let none = HashSet::new();
+    let capabilities = LinuxCapabilitiesBuilder::default()
+        .bounding(held.clone())
+        .effective(held.clone())
+        .permitted(held)
+        .inheritable(none.clone())
+        .ambient(none);
+    let mut process = ProcessBuilder::default()
+        .args(args)
+        .env(env)
+        .cwd("/")
+        .capabilities(capabilities.build().map_err(builder)?)
+        .no_new_privileges(true)
+        .build()
+        .map_err(builder)?;
+    // The builder's default is 1024 open files, which is not the usual for a container and may be a raise.
+    process.set_rlimits(None);
+    Ok(process)
+}
+
+fn default_namespaces(rootless: bool) -> Result<Vec<LinuxNamespace>> {
+    use LinuxNamespaceType as Type;
+    let mut types = vec![Type::Mount, Type::Pid, Type::Ipc, Type::Uts, Type::Network, Type::Cgroup];
+    if rootless {
+        types.push(Type::User);
+    }
+    types
+        .into_iter()
+        .map(|typ| LinuxNamespaceBuilder::default().typ(typ).build().map_err(builder))
+        .collect()
+}
+
+fn default_mounts(rootless: bool) -> Vec<Mount> {
+    let mut mounts = get_default_mounts();
+    for mount in &mut mounts {
+        if mount.destination() == Path::new("/proc") {
+            mount.set_options(Some(["nosuid", "noexec", "nodev"].map(String::from).to_vec()));
+        }
+        // Group 5 (tty) has no mapping in a rootless user namespace, and the kernel refuses unmapped ids.
+        if rootless
+            && mount.destination() == Path::new("/dev/pts")
+            && let Some(options) = mount.options_mut()
+        {
+            options.retain(|option| !option.starts_with("gid="));
+        }
+    }
+    mounts
+}
+
+fn masked_paths() -> Vec<String> {
+    let mut paths = get_default_maskedpaths();
+    // Later additions of Docker and podman: RAPL energy counters (a side channel) and thermal interrupts.
+    paths.extend(["/proc/interrupts", "/sys/devices/virtual/powercap"].map(String::from));
+    paths
+}
+
+fn builder(error: OciSpecError) -> Error {
+    Error::invalid("config.json", error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_oci_resources() {
+        let limits = Limits { memory_bytes: Some(64 << 20), cpus: Some(1.5), pids: Some(10) };
+        let resources = limits.to_resources().unwrap();
+        let memory = resources.memory().unwrap();
+        assert_eq!((memory.limit(), memory.swap()), (Some(64 << 20), Some(64 << 20)));
+        let cpu = resources.cpu().as_ref().unwrap();
+        assert_eq!((cpu.quota(), cpu.period()), (Some(150_000), Some(100_000)));
+        assert_eq!(resources.pids().unwrap().limit(), 10);
+    }
+
+    #[test]
+    fn absurd_limits_are_refused() {
+        assert!(
+            Limits { memory_bytes: Some(u64::MAX), ..Limits::default() }.to_resources().is_err()
+        );
+        for cpus in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
+            assert!(Limits { cpus: Some(cpus), ..Limits::default() }.to_resources().is_err());
+        }
+    }
+}

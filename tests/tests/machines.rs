@@ -1,0 +1,284 @@
+//! The virtual machines: needs a host with a working KVM, see `scripts/kvm-host`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use cpio::NewcBuilder;
+use cpio::newc::{ModeFileType, trailer};
+use isolab_tests::{Done, Run, Sandbox, cached, workloads};
+use nix::sys::signal::Signal;
+
+const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
+
+#[test]
+fn output_and_exit_code() {
+    LEVELS.into_iter().for_each(workloads::output_and_exit_code);
+}
+
+#[test]
+fn environment() {
+    workloads::environment("paravirt");
+}
+
+#[test]
+fn commands_that_do_not_start() {
+    workloads::commands_that_do_not_start("paravirt");
+}
+
+#[test]
+fn standard_input() {
+    workloads::standard_input("paravirt");
+}
+
+#[test]
+fn signals() {
+    LEVELS.into_iter().for_each(workloads::signals);
+}
+
+#[test]
+fn a_guest_starts_from_its_image_each_time() {
+    workloads::a_fresh_root_each_time("paravirt");
+}
+
+#[test]
+fn a_guest_sees_the_same_files_as_a_container() {
+    let container = workloads::file_listing("container");
+    LEVELS.into_iter().for_each(|level| assert_eq!(workloads::file_listing(level), container));
+}
+
+fn release_of(kernel: &str) -> String {
+    fs::read_to_string(cached(&format!("kernels/{kernel}/version"))).unwrap()
+}
+
+#[test]
+fn each_level_runs_the_kernel_it_should() {
+    let sandbox = Sandbox::with_busybox();
+    let host = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned() + "\n";
+    for (level, release) in [
+        ("process", host.clone()),
+        ("container", host),
+        ("paravirt", release_of("slim")),
+        ("fullvirt", release_of("stock")),
+    ] {
+        assert_eq!(sandbox.run(level, &["uname", "-r"]).success(), release, "{level}");
+    }
+    let words = ["run", "--isolation", "fullvirt", "--kernel", "slim", "busybox", "uname", "-r"];
+    assert_eq!(sandbox.isolab(&words).finish().success(), release_of("slim"));
+}
+
+#[test]
+fn only_the_paravirtual_guest_knows_what_it_is() {
+    let sandbox = Sandbox::with_busybox();
+    let script = "grep -c ' hypervisor' /proc/cpuinfo; \
+                  cat /sys/devices/system/clocksource/clocksource0/available_clocksource";
+    let run = |level| {
+        let words =
+            ["run", "--isolation", level, "--kernel", "slim", "busybox", "sh", "-c", script];
+        sandbox.isolab(&words).finish().stdout
+    };
+    let paravirt = run("paravirt");
+    assert!(paravirt.starts_with("1\n") && paravirt.contains("kvm-clock"), "{paravirt}");
+    let fullvirt = run("fullvirt");
+    assert!(fullvirt.starts_with("0\n") && !fullvirt.contains("kvm-clock"), "{fullvirt}");
+}
+
+#[test]
+fn limits_become_processors_and_ram() {
+    let sandbox = Sandbox::with_busybox();
+    let script = "nproc; grep MemTotal /proc/meminfo";
+    let options = ["run", "--isolation", "paravirt", "--cpus", "2", "--memory", "256M"];
+    let words = [&options[..], &["busybox", "sh", "-c", script]].concat();
+    let output = sandbox.isolab(&words).finish().success();
+    let kib: u64 = output.split_whitespace().nth(2).and_then(|word| word.parse().ok()).unwrap();
+    assert!(output.starts_with("2\n"), "{output}");
+    assert!((192 << 10..256 << 10).contains(&kib), "{output}");
+}
+
+/// An initramfs with busybox and this `/init`.
+fn initramfs(folder: &Path, init: &str) -> PathBuf {
+    let mut archive = Vec::new();
+    let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
+    for (name, kind, content) in [
+        ("bin", ModeFileType::Directory, &[][..]),
+        ("bin/busybox", ModeFileType::Regular, &busybox),
+        ("init", ModeFileType::Regular, init.as_bytes()),
+    ] {
+        let builder = NewcBuilder::new(name).mode(0o755).set_mode_file_type(kind);
+        let mut writer = builder.write(&mut archive, content.len() as u32);
+        std::io::Write::write_all(&mut writer, content).unwrap();
+        writer.finish().unwrap();
+    }
+    trailer(&mut archive).unwrap();
+    let path = folder.join("initramfs.cpio");
+    fs::write(&path, archive).unwrap();
+    path
+}
+
+/// `isolab vm run` with this kernel, `/init` and further options.
+fn boot(kernel: &Path, init: &str, options: &[&str]) -> (Run, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let initrd = initramfs(dir.path(), &format!("#!/bin/busybox sh\n{init}\n"));
+    let run = Sandbox::empty()
+        .isolab(&["vm", "run", "--kernel"])
+        .arg(kernel)
+        .arg("--initrd")
+        .arg(initrd)
+        .args(options);
+    (run, dir)
+}
+
+const QUIET: [&str; 2] = ["--cmdline", "console=ttyS0 quiet reboot=k panic=-1"];
+
+#[test]
+fn the_stock_kernel_comes_up_and_powers_off_or_reboots() {
+    for kernel in ["kernels/stock/vmlinuz", "kernels/slim/vmlinux", "kernels/slim/bzImage"] {
+        for end in ["poweroff -f", "reboot -f"] {
+            let init = format!("echo isolab reached init; exec /bin/busybox {end}");
+            let (run, _dir) = boot(&cached(kernel), &init, &QUIET);
+            let output = run.finish().success();
+            assert!(output.contains("isolab reached init"), "{kernel}, {end}: {output}");
+        }
+    }
+}
+
+#[test]
+fn the_console_works_in_both_directions_and_ctrl_a_x_quits() {
+    let init = "read line; echo \"got $line\"; read line; echo never";
+    let (run, _dir) = boot(&cached("kernels/slim/vmlinux"), init, &QUIET);
+    // Not a terminal: Ctrl-a x is then ordinary input, and a signal is what quits.
+    let mut running = run.start(Stdio::piped());
+    running.feed(b"hello\n");
+    running.wait_for("got hello");
+    running.signal(Signal::SIGTERM);
+    let done = running.finish();
+    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert!(!done.stdout.contains("never"));
+}
+
+#[test]
+fn several_processors_come_up() {
+    let init = "/bin/busybox mkdir /proc; /bin/busybox mount -t proc proc /proc; \
+                echo cpus $(/bin/busybox grep -c ^processor /proc/cpuinfo); \
+                exec /bin/busybox poweroff -f";
+    let (run, _dir) = boot(&cached("kernels/slim/vmlinux"), init, &QUIET);
+    let output = run.args(&["--cpus", "4"]).finish().success();
+    assert!(output.contains("cpus 4"), "{output}");
+}
+
+#[test]
+fn statistics_count_exits_by_reason_and_device() {
+    let (run, _dir) = boot(
+        &cached("kernels/slim/vmlinux"),
+        "echo up; exec /bin/busybox poweroff -f",
+        &["--cmdline", "console=ttyS0 quiet reboot=k panic=-1", "--stats"],
+    );
+    let done = run.finish();
+    assert!(done.status.success(), "{done:?}");
+    assert!(done.stderr.contains("com1") && done.stderr.contains("io"), "{done:?}");
+}
+
+#[track_caller]
+fn refused(done: Done, words: &[&str]) {
+    assert!(done.code().is_some_and(|code| code != 0), "{done:?}");
+    for word in words {
+        assert!(done.stderr.contains(word), "no `{word}` in: {}", done.stderr);
+    }
+    assert!(!done.stderr.contains("panicked"), "{done:?}");
+}
+
+#[test]
+fn bad_kernels_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = |name: &str, content: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        path
+    };
+    let run = |path: &Path, options: &[&str]| boot(path, "", options).0.finish();
+    let bzimage = fs::read(cached("kernels/slim/bzImage")).unwrap();
+    refused(run(&kernel("cut", &bzimage[..bzimage.len() / 2]), &[]), &["cut", "truncated"]);
+    refused(run(&kernel("head", &bzimage[..0x100]), &[]), &["head"]);
+    let mut elf = fs::read(cached("kernels/slim/vmlinux")).unwrap();
+    refused(run(&kernel("cut-elf", &elf[..elf.len() / 2]), &[]), &["cut-elf", "truncated"]);
+    elf[18..20].copy_from_slice(&183u16.to_le_bytes()); // EM_AARCH64
+    refused(run(&kernel("arm", &elf), &[]), &["arm", "machine"]);
+    refused(run(&kernel("text", b"no kernel at all"), &[]), &["text"]);
+    refused(run(Path::new("/no/such/kernel"), &[]), &["/no/such/kernel"]);
+    let slim = cached("kernels/slim/vmlinux");
+    refused(run(&slim, &["--memory", "16M"]), &["RAM"]);
+    refused(run(&slim, &["--memory", "1M"]), &["memory", "16 MiB"]);
+    refused(run(&slim, &["--memory", "900T"]), &["memory"]);
+    refused(run(&slim, &["--cpus", "0"]), &["cpus"]);
+    refused(run(&slim, &["--cpus", "100000"]), &["cpus"]);
+}
+
+/// An ELF vmlinux whose entry is this machine code.
+fn tiny_kernel(folder: &Path, code: &[u8]) -> PathBuf {
+    const LOAD: u64 = 0x100_0000;
+    let mut file = Vec::new();
+    file.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    for field in [2u16, 62] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    file.extend_from_slice(&1u32.to_le_bytes());
+    for field in [LOAD, 64, 0] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    file.extend_from_slice(&0u32.to_le_bytes());
+    for field in [64u16, 56, 1, 64, 0, 0] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    for field in [1u32, 7] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    for field in [4096u64, LOAD, LOAD, code.len() as u64, code.len() as u64, 4096] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    file.resize(4096, 0);
+    file.extend_from_slice(code);
+    let path = folder.join("tiny");
+    fs::write(&path, file).unwrap();
+    path
+}
+
+#[test]
+fn a_triple_fault_is_an_error_with_the_registers() {
+    let dir = tempfile::tempdir().unwrap();
+    // lidt of an empty table, then int3: no handler, no double fault handler.
+    let code = [0x0f, 0x01, 0x1c, 0x25, 0x00, 0x00, 0x00, 0x00, 0xcc];
+    let (run, _dir) = boot(&tiny_kernel(dir.path(), &code), "", &[]);
+    refused(run.finish(), &["triple fault", "RIP", "CR3"]);
+}
+
+#[test]
+fn a_guest_that_ends_early_shows_its_console() {
+    let sandbox = Sandbox::with_busybox();
+    let words = ["run", "--isolation", "paravirt", "--memory", "32M", "busybox", "true"];
+    let done = sandbox.isolab(&words).finish();
+    // Not enough for the kernel and the image: a clear end, whichever of the two says so.
+    assert_eq!(done.code(), Some(125), "{done:?}");
+    assert!(done.stderr.contains("console") || done.stderr.contains("RAM"), "{done:?}");
+}
+
+#[test]
+fn the_benchmark_reports_all_four_levels_in_the_promised_shape() {
+    let sandbox = Sandbox::with_busybox();
+    let words = ["bench", "startup", "--runs", "2", "--format", "json"];
+    let report = sandbox.isolab(&words).finish().success();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert!(report["host"]["cpu"].is_string());
+    let results = report["results"].as_array().unwrap();
+    for level in ["process", "container", "paravirt", "fullvirt"] {
+        for metric in ["to_first_output", "to_exit", "setup", "workload"] {
+            let found = results.iter().find(|r| r["subject"] == level && r["metric"] == metric);
+            let found = found.unwrap_or_else(|| panic!("no {metric} of {level}"));
+            assert_eq!(found["samples"].as_array().unwrap().len(), 2);
+            assert!(found["median"].as_f64().unwrap() > 0.0, "{found}");
+            assert_eq!(found["unit"], "ms");
+        }
+    }
+    let init =
+        |level| results.iter().any(|r| r["subject"] == level && r["metric"] == "to_guest_init");
+    assert!(init("paravirt") && init("fullvirt") && !init("container"));
+}

@@ -1,0 +1,452 @@
+//! Both engines in every cache mode against real files, and against each other.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use tempfile::NamedTempFile;
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use super::*;
+
+const SIZE: u64 = 4 << 20;
+/// Beyond the hole in `memory`.
+const OUTSIDE: u64 = 0x30_0000;
+
+/// `[0, 2 MiB)` and `[2 MiB, 3 MiB)` adjoin.
+fn memory() -> GuestRam {
+    GuestRam::from_ranges(&[(GuestAddress(0), 0x20_0000), (GuestAddress(0x20_0000), 0x10_0000)])
+        .unwrap()
+}
+
+/// On a disk, most likely: tmpfs may not know O_DIRECT.
+fn build_directory() -> std::path::PathBuf {
+    let program = std::env::current_exe().unwrap();
+    program.parent().unwrap().to_owned()
+}
+
+fn image_file() -> NamedTempFile {
+    let file = NamedTempFile::new_in(build_directory()).unwrap();
+    file.as_file().set_len(SIZE).unwrap();
+    file
+}
+
+fn options(file: &NamedTempFile, engine: EngineKind, cache: CacheMode) -> DiskOptions {
+    let mut options = DiskOptions::new(file.path());
+    (options.engine, options.cache) = (engine, cache);
+    options
+}
+
+fn every_kind() -> impl Iterator<Item = (EngineKind, CacheMode)> {
+    let caches = [CacheMode::Writeback, CacheMode::Writethrough, CacheMode::None];
+    [EngineKind::Sync, EngineKind::IoUring]
+        .into_iter()
+        .flat_map(move |engine| caches.into_iter().map(move |cache| (engine, cache)))
+}
+
+/// An engine with a place to wait for it.
+struct Bench {
+    engine: Box<dyn DiskEngine>,
+    memory: GuestRam,
+    image: std::sync::Arc<DiskImage>,
+    epoll: Epoll,
+}
+
+impl Bench {
+    fn new(options: &DiskOptions) -> Self {
+        Self::over(DiskImage::open(options).unwrap())
+    }
+
+    fn over(image: std::sync::Arc<DiskImage>) -> Self {
+        let engine = image.engine(8).unwrap();
+        assert_eq!(image.note(), None, "these tests need io_uring");
+        let epoll = Epoll::new().unwrap();
+        let event = EpollEvent::new(EventSet::IN, 0);
+        epoll.ctl(ControlOperation::Add, engine.completion_event(), event).unwrap();
+        Self { engine, memory: memory(), image, epoll }
+    }
+
+    fn submit(&mut self, operation: DiskOperation, offset: u64, segments: &[(u64, u32)]) {
+        let segments: Vec<_> = segments
+            .iter()
+            .map(|&(address, length)| GuestSegment { address: GuestAddress(address), length })
+            .collect();
+        let length = segments.iter().map(|s| u64::from(s.length)).sum();
+        self.range(operation, offset, length, segments);
+    }
+
+    fn range(&mut self, operation: DiskOperation, offset: u64, length: u64, s: Vec<GuestSegment>) {
+        let request = DiskRequest { tag: offset, operation, offset, length, segments: s };
+        self.engine.submit(&self.memory, request);
+    }
+
+    /// Kicks, and waits as a front end does until `count` requests are done.
+    fn wait(&mut self, count: usize) -> Vec<DiskCompletion> {
+        let mut done = Vec::new();
+        self.engine.kick();
+        while done.len() < count {
+            let mut events = [EpollEvent::default()];
+            match self.epoll.wait(20_000, &mut events) {
+                Ok(ready) => assert_eq!(ready, 1, "no completion came"),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::Interrupted),
+            }
+            self.engine.completions(&mut done);
+        }
+        assert_eq!(done.len(), count);
+        done
+    }
+
+    fn one(
+        &mut self,
+        operation: DiskOperation,
+        offset: u64,
+        segments: &[(u64, u32)],
+    ) -> io::Result<()> {
+        self.submit(operation, offset, segments);
+        self.wait(1).remove(0).result
+    }
+}
+
+/// Numbers that look random and are the same each time (xorshift).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
+
+/// Random writes, reads, zeroes and flushes of every alignment, checked against a model.
+fn verify(engine: EngineKind, cache: CacheMode, large_blocks: bool) -> Vec<u8> {
+    let file = image_file();
+    let options = options(&file, engine, cache);
+    let mut image = DiskImage::open(&options).unwrap();
+    if large_blocks {
+        image.assume_large_blocks(&options);
+        assert_eq!(image.physical_block_size(), 4096);
+    }
+    let mut bench = Bench::over(image);
+    let mut model = vec![0; SIZE as usize];
+    let mut numbers = Numbers(0x1234_5678_9abc_def1);
+    for _ in 0..400 {
+        let sectors = 1 + numbers.below(64);
+        let offset = numbers.below(SIZE / 512 - sectors) * 512;
+        let length = (sectors * 512) as usize;
+        let range = offset as usize..offset as usize + length;
+        // Guest memory aligned, misaligned, and across the regions' border.
+        let address = match numbers.below(3) {
+            0 => 0x1_0000 + numbers.below(64) * 4096,
+            1 => 0x1_0001 + numbers.below(0x1_0000),
+            _ => 0x20_0000 - 256,
+        };
+        let split = numbers.below(length as u64) as u32;
+        let segments = [(address, split), (address + u64::from(split), length as u32 - split)];
+        match numbers.below(8) {
+            0 => bench.one(DiskOperation::Flush, 0, &[]).unwrap(),
+            kind @ 1..=2 => {
+                let unmap = kind == 1;
+                let operation = DiskOperation::WriteZeroes { unmap };
+                bench.range(operation, offset, length as u64, Vec::new());
+                bench.wait(1).remove(0).result.unwrap();
+                model[range].fill(0);
+            }
+            3..=5 => {
+                let mut data = vec![0; length];
+                data.fill_with(|| numbers.next() as u8);
+                bench.memory.write_slice(&data, GuestAddress(address)).unwrap();
+                bench.one(DiskOperation::Write, offset, &segments).unwrap();
+                model[range].copy_from_slice(&data);
+            }
+            _ => {
+                bench.one(DiskOperation::Read, offset, &segments).unwrap();
+                let mut data = vec![0; length];
+                bench.memory.read_slice(&mut data, GuestAddress(address)).unwrap();
+                assert!(data == model[range], "{engine:?} {cache:?} at {offset}+{length}");
+            }
+        }
+    }
+    drop(bench);
+    let mut content = vec![0; SIZE as usize];
+    file.as_file().read_exact_at(&mut content, 0).unwrap();
+    assert!(content == model, "{engine:?} {cache:?}: the file differs from the model");
+    content
+}
+
+#[test]
+fn every_engine_and_cache_mode_leaves_the_same_bytes() {
+    let mut contents = every_kind().map(|(engine, cache)| verify(engine, cache, false));
+    let first = contents.next().unwrap();
+    assert!(contents.all(|content| content == first));
+    // Requests that O_DIRECT cannot do go through the page cache, and the two stay coherent.
+    for engine in [EngineKind::Sync, EngineKind::IoUring] {
+        assert!(verify(engine, CacheMode::None, true) == first);
+    }
+}
+
+#[test]
+fn the_alignment_that_direct_transfers_need_is_found() {
+    let file = image_file();
+    let options = options(&file, EngineKind::Sync, CacheMode::None);
+    let image = DiskImage::open(&options).unwrap();
+    let unit = image.direct_offset_alignment().unwrap();
+    assert!(unit == 512 || unit >= 4096 && unit.is_power_of_two(), "{unit}");
+    assert!(image.physical_block_size() >= unit);
+}
+
+#[test]
+fn many_requests_at_a_time_all_complete_even_beyond_the_depth() {
+    for (engine, cache) in every_kind() {
+        let file = image_file();
+        let mut bench = Bench::new(&options(&file, engine, cache));
+        for slot in 0..100u64 {
+            let address = 0x1_0000 + slot * 4096;
+            bench.memory.write_slice(&[slot as u8 + 1; 4096], GuestAddress(address)).unwrap();
+            bench.submit(DiskOperation::Write, slot * 4096, &[(address, 4096)]);
+        }
+        let mut tags: Vec<_> = bench
+            .wait(100)
+            .into_iter()
+            .map(|done| {
+                done.result.unwrap();
+                done.tag
+            })
+            .collect();
+        tags.sort_unstable();
+        assert_eq!(tags, (0..100).map(|slot| slot * 4096).collect::<Vec<_>>());
+        let mut block = [0; 4096];
+        for slot in 0..100 {
+            file.as_file().read_exact_at(&mut block, slot * 4096).unwrap();
+            assert_eq!(block, [slot as u8 + 1; 4096]);
+        }
+    }
+}
+
+#[test]
+fn more_segments_than_one_system_call_takes() {
+    for (engine, cache) in every_kind() {
+        let file = image_file();
+        let mut bench = Bench::new(&options(&file, engine, cache));
+        bench.memory.write_slice(&[7; 3072 * 512], GuestAddress(0)).unwrap();
+        // Backwards, so that no two can be joined.
+        let segments: Vec<_> = (0..3072).rev().map(|slot| (slot * 512, 512)).collect();
+        bench.one(DiskOperation::Write, 512, &segments).unwrap();
+        let mut data = vec![0; 3072 * 512];
+        file.as_file().read_exact_at(&mut data, 512).unwrap();
+        assert!(data.iter().all(|&byte| byte == 7));
+    }
+}
+
+#[test]
+fn hostile_requests_fail_and_the_next_succeeds() {
+    for (engine, cache) in every_kind() {
+        let file = image_file();
+        let mut bench = Bench::new(&options(&file, engine, cache));
+        let read = DiskOperation::Read;
+        let cases: [(u64, &[(u64, u32)]); 7] = [
+            (SIZE, &[(0, 512)]),
+            (SIZE - 512, &[(0, 1024)]),
+            (u64::MAX, &[(0, 512)]),
+            (0, &[(OUTSIDE, 512)]),
+            (0, &[(0x2f_ff00, 512)]),
+            (0, &[(u64::MAX - 100, 512)]),
+            (0, &[(0, 512), (OUTSIDE, 512)]),
+        ];
+        for (offset, segments) in cases {
+            assert!(bench.one(read, offset, segments).is_err(), "{offset} {segments:?}");
+        }
+        let wrong = vec![GuestSegment { address: GuestAddress(0), length: 512 }];
+        bench.range(read, 0, 1024, wrong);
+        assert!(bench.wait(1).remove(0).result.is_err(), "lengths that do not add up");
+        bench.range(DiskOperation::Discard, SIZE - 512, 1024, Vec::new());
+        assert!(bench.wait(1).remove(0).result.is_err(), "a discard past the end");
+        bench.one(read, 0, &[]).unwrap();
+        bench.one(read, SIZE - 512, &[(0x20_0000 - 1, 512)]).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_that_shrank_gives_errors() {
+    for (engine, cache) in every_kind() {
+        let file = image_file();
+        let mut bench = Bench::new(&options(&file, engine, cache));
+        file.as_file().set_len(8192).unwrap();
+        let error = bench.one(DiskOperation::Read, 4096, &[(0, 8192)]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{engine:?} {cache:?}");
+        bench.one(DiskOperation::Read, 4096, &[(0, 4096)]).unwrap();
+    }
+}
+
+#[test]
+fn discarding_frees_the_hosts_blocks() {
+    for (engine, cache) in every_kind() {
+        let file = image_file();
+        file.as_file().write_all_at(&vec![1; SIZE as usize], 0).unwrap();
+        file.as_file().sync_all().unwrap();
+        let blocks = file.as_file().metadata().unwrap().blocks();
+        let mut bench = Bench::new(&options(&file, engine, cache));
+        bench.range(DiskOperation::Discard, 0, SIZE / 2, Vec::new());
+        bench.wait(1).remove(0).result.unwrap();
+        assert!(file.as_file().metadata().unwrap().blocks() <= blocks / 2 + 8);
+        assert_eq!(file.as_file().metadata().unwrap().len(), SIZE);
+    }
+}
+
+#[test]
+fn zeroes_are_written_where_the_host_cannot_do_better() {
+    for engine in [EngineKind::Sync, EngineKind::IoUring] {
+        let file = image_file();
+        file.as_file().write_all_at(&vec![1; SIZE as usize], 0).unwrap();
+        let mut bench = Bench::new(&options(&file, engine, CacheMode::None));
+        bench.image.can_punch.store(false, std::sync::atomic::Ordering::Relaxed);
+        bench.image.can_zero.store(false, std::sync::atomic::Ordering::Relaxed);
+        let memory = bench.memory.clone();
+        let request = DiskRequest {
+            tag: 0,
+            operation: DiskOperation::WriteZeroes { unmap: true },
+            offset: 512,
+            length: 3 << 20,
+            segments: Vec::new(),
+        };
+        blocking::perform(&bench.image, &memory, &request).unwrap();
+        bench.range(request.operation, 3 << 20, 512, Vec::new());
+        bench.wait(1).remove(0).result.unwrap();
+        let mut data = vec![1; SIZE as usize];
+        file.as_file().read_exact_at(&mut data, 0).unwrap();
+        let end = 512 + (3 << 20);
+        assert!(data[..512].iter().chain(&data[end..]).all(|&byte| byte == 1));
+        assert!(data[512..end].iter().all(|&byte| byte == 0));
+    }
+}
+
+/// A file system of 1 MiB, in a mount namespace of the thread's own; needs root.
+fn small_file_system(directory: &std::path::Path) -> io::Result<()> {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+    let target = CString::new(directory.as_os_str().as_bytes())?;
+    let none = std::ptr::null();
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: terminated strings that outlive the calls; changes this thread's namespace only.
+    let result = unsafe {
+        if libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) != 0
+            || libc::mount(none, c"/".as_ptr(), none, private, none.cast()) != 0
+        {
+            -1
+        } else {
+            let (kind, size) = (c"tmpfs".as_ptr(), c"size=1m".as_ptr());
+            libc::mount(kind, target.as_ptr(), kind, 0, size.cast())
+        }
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn full_disk(engine: EngineKind, cache: CacheMode) {
+    let directory = tempfile::tempdir().unwrap();
+    small_file_system(directory.path()).expect("this test mounts a tmpfs and needs root for it");
+    let path = directory.path().join("disk");
+    File::create(&path).unwrap().set_len(SIZE).unwrap();
+    let mut disk = DiskOptions::new(&path);
+    (disk.engine, disk.cache) = (engine, cache);
+    let mut bench = Bench::new(&disk);
+    let mut full = None;
+    for offset in (0..SIZE).step_by(0x1_0000) {
+        let result = bench.one(DiskOperation::Write, offset, &[(0, 0x1_0000)]);
+        if let Err(error) = result {
+            full = error.raw_os_error();
+            break;
+        }
+    }
+    assert_eq!(full, Some(libc::ENOSPC));
+    // What was written is still there, room can be made, and then writing works again.
+    bench.one(DiskOperation::Read, 0, &[(0, 0x1_0000)]).unwrap();
+    bench.range(DiskOperation::Discard, 0, 0x8_0000, Vec::new());
+    bench.wait(1).remove(0).result.unwrap();
+    bench.one(DiskOperation::Write, SIZE - 0x1_0000, &[(0, 0x1_0000)]).unwrap();
+}
+
+#[test]
+fn a_full_host_disk_is_an_error_that_passes() {
+    for engine in [EngineKind::Sync, EngineKind::IoUring] {
+        for cache in [CacheMode::Writeback, CacheMode::Writethrough] {
+            // The mount namespace is the thread's.
+            std::thread::spawn(move || full_disk(engine, cache)).join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn two_writers_are_one_too_many_and_readers_share() {
+    let file = image_file();
+    let writable = options(&file, EngineKind::Sync, CacheMode::Writeback);
+    let mut read_only = writable.clone();
+    read_only.read_only = true;
+    let first = DiskImage::open(&writable).unwrap();
+    for second in [&writable, &read_only] {
+        let error = DiskImage::open(second).unwrap_err();
+        assert!(matches!(error, DiskError::InUse { .. }), "{error}");
+    }
+    drop(first);
+    let _one = DiskImage::open(&read_only).unwrap();
+    let _two = DiskImage::open(&read_only).unwrap();
+    assert!(matches!(DiskImage::open(&writable), Err(DiskError::InUse { .. })));
+}
+
+#[test]
+fn what_is_not_a_disk_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = directory.path().join("empty");
+    File::create(&empty).unwrap().set_len(511).unwrap();
+    let open = |path: &std::path::Path| DiskImage::open(&DiskOptions::new(path)).unwrap_err();
+    assert!(matches!(open(directory.path()), DiskError::NotADisk { .. }));
+    assert!(matches!(open("/dev/null".as_ref()), DiskError::NotADisk { .. }));
+    assert!(matches!(open(&empty), DiskError::TooSmall { .. }));
+    assert!(matches!(open(&directory.path().join("none")), DiskError::Open { .. }));
+}
+
+#[test]
+fn an_incomplete_last_sector_is_left_out() {
+    let file = image_file();
+    file.as_file().set_len(1000).unwrap();
+    let image = DiskImage::open(&DiskOptions::new(file.path())).unwrap();
+    assert_eq!(image.size(), 512);
+    assert_eq!(image.logical_block_size(), 512);
+}
+
+#[test]
+fn a_read_only_disk_is_not_written() {
+    for (engine, cache) in every_kind() {
+        let file = image_file();
+        let mut disk = options(&file, engine, cache);
+        disk.read_only = true;
+        let mut bench = Bench::new(&disk);
+        let error = bench.one(DiskOperation::Write, 0, &[(0, 512)]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        bench.one(DiskOperation::Read, 0, &[(0, 512)]).unwrap();
+        bench.one(DiskOperation::Flush, 0, &[]).unwrap();
+    }
+}
+
+#[test]
+fn dropping_an_engine_waits_for_what_is_in_flight() {
+    for (engine, cache) in every_kind() {
+        let file = image_file();
+        let mut bench = Bench::new(&options(&file, engine, cache));
+        bench.memory.write_slice(&[3; 0x10_0000], GuestAddress(0)).unwrap();
+        for slot in 0..4u64 {
+            bench.submit(DiskOperation::Write, slot << 20, &[(0, 0x10_0000)]);
+        }
+        bench.engine.kick();
+        let memory = bench.memory.clone();
+        drop(bench);
+        memory.write_slice(&[4; 0x10_0000], GuestAddress(0)).unwrap();
+        let mut data = vec![0; SIZE as usize];
+        file.as_file().read_exact_at(&mut data, 0).unwrap();
+        assert!(data.iter().all(|&byte| byte == 3), "{engine:?} {cache:?}");
+    }
+}
