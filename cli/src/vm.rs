@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
@@ -14,6 +15,8 @@ use isolab_vmm::boot::kernel_cache::KernelCache;
 use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
 use isolab_vmm::machine::{Exit, Machine};
 use isolab_vmm::teardown;
+use isolab_vmm::virtio::balloon::BalloonOptions;
+use isolab_vmm::virtio::vsock::VsockOptions;
 
 use crate::console::{self, Console};
 use crate::format::{Format, parse_size};
@@ -60,9 +63,19 @@ struct Run {
     /// An ISO image in a CD-ROM drive; needs --devices emulated.
     #[arg(long, value_name = "FILE")]
     cdrom: Vec<PathBuf>,
-    /// A network: tap[=NAME][,mac=ADDRESS]; without a name a new tap is made.
+    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off]; without a
+    /// name a new tap is made.
     #[arg(long, value_name = "NET", value_parser = parse_net)]
     net: Vec<NetOptions>,
+    /// Streams between programs of host and guest: cid=NUMBER,path=SOCKET.
+    #[arg(long, value_name = "VSOCK", value_parser = parse_vsock)]
+    vsock: Option<VsockOptions>,
+    /// Give the guest the host's random numbers (virtio-rng).
+    #[arg(long)]
+    rng: bool,
+    /// A balloon that takes this much of the guest's RAM from the start; 0 for none yet.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    balloon: Option<u64>,
     /// Initial RAM file system; several are concatenated.
     #[arg(long, value_name = "FILE")]
     initrd: Vec<PathBuf>,
@@ -132,6 +145,13 @@ fn run_machine(options: Run) -> Result<ExitCode> {
         disks: options.disk.clone(),
         cdroms: options.cdrom.iter().map(DiskOptions::new).collect(),
         nets: options.net.clone(),
+        vsock: options.vsock.clone(),
+        rng: options.rng,
+        balloon: options.balloon.map(|target| BalloonOptions {
+            target,
+            deflate_on_oom: true,
+            free_page_reporting: true,
+        }),
         initrd: options.initrd.iter().cloned().map(InitrdPart::File).collect(),
         cmdline: options.cmdline.clone(),
         memory: options.memory,
@@ -184,6 +204,27 @@ fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
     Ok(())
 }
 
+/// The number that `option` was given.
+fn number<T: FromStr>(option: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{option}={text}: not a number, or out of range"))
+}
+
+/// `cid=3,path=/run/vm0.vsock`.
+fn parse_vsock(text: &str) -> Result<VsockOptions, String> {
+    let (mut cid, mut path) = (None, None);
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("cid", value)) => cid = Some(number("cid", value)?),
+            Some(("path", value)) => path = Some(PathBuf::from(value)),
+            _ => return Err(format!("unknown option `{part}`; there are cid= and path=")),
+        }
+    }
+    match (cid, path) {
+        (Some(cid), Some(path)) => Ok(VsockOptions { cid, path }),
+        _ => Err("both are needed: cid=NUMBER,path=SOCKET".into()),
+    }
+}
+
 /// `tap`, `tap=vm0`, `tap=vm0,mac=02:00:00:00:00:01`.
 fn parse_net(text: &str) -> Result<NetOptions, String> {
     let mut options = NetOptions::default();
@@ -192,7 +233,16 @@ fn parse_net(text: &str) -> Result<NetOptions, String> {
             None if part == "tap" => options.tap = TapSource::New,
             Some(("tap", name)) => options.tap = TapSource::Named(name.to_owned()),
             Some(("mac", mac)) => options.mac = Some(mac.parse().map_err(|e| format!("{e}"))?),
-            _ => return Err(format!("unknown option `{part}`; there are tap[=NAME] and mac=")),
+            Some(("mtu", mtu)) => options.mtu = Some(number("mtu", mtu)?),
+            Some(("queues", pairs)) => options.queue_pairs = number("queues", pairs)?,
+            Some(("vhost", "on")) => options.vhost = true,
+            Some(("vhost", "off")) => options.vhost = false,
+            _ => {
+                return Err(format!(
+                    "unknown option `{part}`; there are tap[=NAME], mac=, mtu=, queues= and \
+                     vhost=on|off"
+                ));
+            }
         }
     }
     Ok(options)

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::disk::DiskOptions;
 use crate::backend::net::NetOptions;
+use crate::virtio::balloon::BalloonOptions;
+use crate::virtio::vsock::VsockOptions;
 
 /// Linux brings up nothing useful in less; the kernel image and the initramfs come on top.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -79,6 +81,14 @@ pub struct MachineConfig {
     pub cdroms: Vec<DiskOptions>,
     /// Networks.
     pub nets: Vec<NetOptions>,
+    /// Streams between programs of host and guest. Virtio devices only, as are the next three.
+    pub vsock: Option<VsockOptions>,
+    /// A console without a serial port: hvc0.
+    pub console: Option<SerialPort>,
+    /// Memory that the guest gives back.
+    pub balloon: Option<BalloonOptions>,
+    /// Random numbers from the host.
+    pub rng: bool,
     /// Concatenated, each part starting on a 4-byte boundary.
     pub initrd: Vec<InitrdPart>,
     /// The kernel command line.
@@ -107,6 +117,10 @@ impl MachineConfig {
             disks: Vec::new(),
             cdroms: Vec::new(),
             nets: Vec::new(),
+            vsock: None,
+            console: None,
+            balloon: None,
+            rng: false,
             initrd: Vec::new(),
             cmdline: String::new(),
             memory: 128 << 20,
@@ -143,6 +157,17 @@ impl MachineConfig {
         {
             return Err(ConfigError::OnlyEmulated { field });
         }
+        let only_virtio = [
+            ("vsock", self.vsock.is_some()),
+            ("console", self.console.is_some()),
+            ("balloon", self.balloon.is_some()),
+            ("rng", self.rng),
+        ];
+        if self.devices == DeviceSet::Emulated
+            && let Some((field, _)) = only_virtio.into_iter().find(|(_, asked)| *asked)
+        {
+            return Err(ConfigError::OnlyVirtio { field });
+        }
         if self.cmdline.contains('\0') {
             return Err(ConfigError::CmdlineNul);
         }
@@ -167,6 +192,12 @@ pub enum ConfigError {
     /// A physical PC's part in a paravirtual machine.
     #[error("{field}: only the emulated device set has that; use --devices emulated")]
     OnlyEmulated {
+        /// Asked for.
+        field: &'static str,
+    },
+    /// A paravirtual device in a physical PC.
+    #[error("{field}: only the virtio device set has that; use --devices virtio")]
+    OnlyVirtio {
         /// Asked for.
         field: &'static str,
     },

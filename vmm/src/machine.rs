@@ -23,16 +23,18 @@ use crate::config::{ConfigError, DeviceSet, FirmwareTables, MachineConfig};
 use crate::control::{Control, EndReason};
 use crate::emulated;
 use crate::emulated::assemble::EmulatedDevices;
-use crate::emulated::attach::{AttachError, attach};
+use crate::emulated::attach as emulated_attach;
 use crate::emulated::firmware::shadow;
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, GuestRam, MemoryError};
+use crate::pci;
 use crate::stats::Stats;
 use crate::timeline::{Event, Recorder, Timeline};
 use crate::vcpu::cpuid::HostCpuid;
 use crate::vcpu::kick::Kicker;
 use crate::vcpu::run::{Buses, Finished, Vcpu};
 use crate::vcpu::{Fault, VcpuError, setup};
+use crate::virtio::attach::{self as virtio_attach, VirtioDevices};
 
 /// Why a machine could not be made or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +69,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A device cannot be attached.
+    /// An emulated device cannot be attached.
     #[error(transparent)]
-    Devices(#[from] AttachError),
+    Emulated(#[from] emulated_attach::AttachError),
+    /// A virtio device cannot be attached.
+    #[error(transparent)]
+    Virtio(#[from] virtio_attach::AttachError),
     /// The guest cannot go on.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
@@ -98,9 +103,19 @@ pub struct Machine {
     vcpus: Vec<Vcpu>,
     /// Kept so that their files close with the machine, not in [`Machine::run`].
     finished: Vec<VcpuFd>,
-    _devices: Option<EmulatedDevices>,
+    devices: Devices,
     ram: GuestRam,
     _vm: Arc<VmFd>,
+}
+
+/// What is on the buses besides the chipset.
+enum Devices {
+    None,
+    Virtio(VirtioDevices),
+    /// Held for their threads.
+    Emulated {
+        _devices: EmulatedDevices,
+    },
 }
 
 /// Reaches a machine from other threads.
@@ -174,8 +189,13 @@ impl Machine {
         let chipset =
             chipset::build(&buses.ports, &vm, config.devices, serial, &control, &recorder)?;
         let devices = match config.devices {
-            DeviceSet::Virtio => None,
-            DeviceSet::Emulated => Some(attach(&config, serial_ports[0], &vm, &ram, &buses)?),
+            DeviceSet::Virtio if virtio_attach::wanted(&config) => {
+                Devices::Virtio(virtio_attach::attach(&mut config, &vm, &ram, &buses)?)
+            }
+            DeviceSet::Virtio => Devices::None,
+            DeviceSet::Emulated => Devices::Emulated {
+                _devices: emulated_attach::attach(&config, serial_ports[0], &vm, &ram, &buses)?,
+            },
         };
 
         let vcpus = (0..config.cpus).map(|id| {
@@ -200,7 +220,7 @@ impl Machine {
             serial_io: Some(chipset.serial_io),
             vcpus,
             finished: Vec::new(),
-            _devices: devices,
+            devices,
             ram,
             _vm: vm,
         })
@@ -235,7 +255,12 @@ impl Machine {
             self.finished.push(fd);
             Some(counters)
         });
-        let stats = Stats::collect(counters);
+        let mut stats = Stats::collect(counters);
+        if let Devices::Virtio(devices) = &self.devices {
+            // The process may leave without dropping anything.
+            devices.shut_down();
+            stats.devices = devices.stats();
+        }
         for uart in uarts {
             uart.lock().unwrap_or_else(|e| e.into_inner()).flush();
         }
@@ -377,10 +402,19 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
     let cache = KernelCache::new(config.kernel_cache.clone());
     let kernel = Kernel::open(&config.kernel, cache.as_ref())?;
     kernel.load(ram)?;
+    let has_pci = config.devices == DeviceSet::Virtio && virtio_attach::wanted(config);
+    // Linux trusts the MCFG table only where the memory map says the same.
+    let ecam = [(pci::ECAM_BASE, pci::ECAM_LENGTH)];
+    let reserved = if has_pci { &ecam[..] } else { &[] };
+    let mut tables = Vec::new();
     let rsdp = match config.tables {
         FirmwareTables::Acpi => {
             let serial = [0, 1, 2, 3].map(|port: usize| config.serial[port].is_some());
             let (level_interrupts, definitions) = match config.devices {
+                DeviceSet::Virtio if has_pci => {
+                    tables.push(pci::acpi::mcfg());
+                    (&[][..], pci::acpi::host_bridge(pci::intx::gsi, None))
+                }
                 DeviceSet::Virtio => (&[][..], Vec::new()),
                 DeviceSet::Emulated => {
                     (&emulated::acpi::LEVEL_INTERRUPTS[..], emulated::acpi::pci_host_bridge())
@@ -392,7 +426,7 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
                 serial,
                 level_interrupts,
                 definitions: &definitions,
-                tables: &[],
+                tables: &tables,
             };
             Some(acpi::write(ram, &description)?)
         }
@@ -401,7 +435,7 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
             None
         }
     };
-    linux::prepare(ram, &kernel, &config.cmdline, &config.initrd, rsdp, &[])?;
+    linux::prepare(ram, &kernel, &config.cmdline, &config.initrd, rsdp, reserved)?;
     recorder.record(Event::KernelLoaded);
     Ok(kernel)
 }

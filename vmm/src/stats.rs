@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::virtio::stats::{DeviceStats, QueueStats};
+
 /// What kind of access reached a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +76,8 @@ pub struct Stats {
     pub reasons: BTreeMap<String, u64>,
     /// Exits for accesses, most frequent first.
     pub accesses: Vec<AccessCount>,
+    /// What the virtio devices did.
+    pub devices: Vec<DeviceStats>,
 }
 
 impl Stats {
@@ -114,6 +118,20 @@ impl fmt::Display for Stats {
         }
         for AccessCount { device, access, address, count } in &self.accesses {
             writeln!(f, "{count:>10}  {access:<10}  {address:>#10x}  {device}")?;
+        }
+        if !self.devices.is_empty() {
+            writeln!(f, "  requests         bytes  notifications  interrupts  errors  queue")?;
+        }
+        for device in &self.devices {
+            for (number, queue) in device.queues.iter().enumerate() {
+                let QueueStats { requests, bytes, errors, notifications, interrupts } = queue;
+                writeln!(
+                    f,
+                    "{requests:>10}  {bytes:>12}  {notifications:>13}  {interrupts:>10}  \
+                     {errors:>6}  {} queue {number}",
+                    device.device
+                )?;
+            }
         }
         Ok(())
     }

@@ -15,9 +15,12 @@ use crate::chipset::{acpi_pm, cmos_rtc, i8042, reset, uart};
 use crate::config::DeviceSet;
 use crate::memory::GuestRam;
 
-const OEM_ID: [u8; 6] = *b"ISOLAB";
-const OEM_TABLE_ID: [u8; 8] = *b"ISOLABVM";
-const OEM_REVISION: u32 = 1;
+/// Who made the tables.
+pub const OEM_ID: [u8; 6] = *b"ISOLAB";
+/// Which tables.
+pub const OEM_TABLE_ID: [u8; 8] = *b"ISOLABVM";
+/// Their revision.
+pub const OEM_REVISION: u32 = 1;
 
 /// What the tables tell of.
 pub struct Description<'a> {

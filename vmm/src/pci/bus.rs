@@ -152,6 +152,23 @@ impl PciBus {
         Ok(())
     }
 
+    /// Takes away all functions and their BARs.
+    pub fn clear(&mut self) {
+        for slot in std::mem::take(&mut self.slots).into_values() {
+            for (_, mapped) in slot.bars.into_iter().flatten() {
+                match mapped {
+                    Some(BarMapping { space: BarSpace::Io, address, .. }) => {
+                        self.ports.remove(address);
+                    }
+                    Some(BarMapping { space: BarSpace::Memory, address, .. }) => {
+                        self.memory.remove(address);
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
     /// The guest reads configuration space; `register` up to 4095 (PCI Express) and not across a
     /// dword. Where no function is, all ones (PCI Local Bus 3.0, 6.1).
     pub fn read_config(&self, address: Address, register: u16, data: &mut [u8]) {
@@ -320,6 +337,10 @@ mod tests {
         assert_eq!(read(&m.memory, MEMORY_WINDOW.start + 0x2000), None);
         assert_eq!(read(&m.ports, IO_WINDOW.start + 1), Some(0x11));
         assert_eq!(read(&m.ports, IO_WINDOW.start + 0x12), Some(0x12));
+        m.pci.clear();
+        assert_eq!(read(&m.memory, MEMORY_WINDOW.start + 5), None);
+        assert_eq!(read(&m.ports, IO_WINDOW.start + 1), None);
+        assert_eq!(m.pci.free_device(), Some(0));
     }
 
     #[test]

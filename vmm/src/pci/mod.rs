@@ -12,6 +12,7 @@
 //!        0xE000_0000..0xE010_0000  ECAM of bus 0
 //! ```
 
+pub mod acpi;
 mod bar;
 pub mod bus;
 pub mod config_access;

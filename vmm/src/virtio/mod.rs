@@ -1,16 +1,19 @@
 //! virtio 1.2 devices: what a device shows its transport (PCI or MMIO), and what the transport
 //! hands the device when the driver is ready.
 
+pub mod attach;
 pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod console;
+pub mod net;
 pub mod queue;
 pub mod rng;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transport;
+pub mod vsock;
 pub mod worker;
 
 use std::sync::Arc;

@@ -29,6 +29,15 @@ pub struct QueueStats {
     pub interrupts: u64,
 }
 
+/// What the queues of a device did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeviceStats {
+    /// Where it is on the bus, and its name.
+    pub device: String,
+    /// By number.
+    pub queues: Vec<QueueStats>,
+}
+
 impl QueueCounters {
     /// One chain completed that carried `bytes` of payload.
     pub fn request(&self, bytes: u64) {

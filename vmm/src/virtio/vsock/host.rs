@@ -1,0 +1,188 @@
+//! The host's side: a Unix socket on which programs say `CONNECT port`, and sockets of theirs
+//! that the guest's connections are passed to. Firecracker and Cloud Hypervisor do the same.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+/// The longest line: `CONNECT 4294967295`, and some blanks.
+const MAX_LINE: usize = 32;
+
+/// The socket that programs of the host connect to. Removed with it.
+pub struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Makes the socket.
+    ///
+    /// # Errors
+    /// The host's: the path exists, or its directory does not.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::bind(path)?;
+        let listener = Self { listener, path: path.to_owned() };
+        listener.listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+
+    /// The next program that connected; `None` when there is none for now.
+    pub fn accept(&self) -> Option<UnixStream> {
+        // ECONNABORTED and the like concern that program only.
+        let (stream, _) = self.listener.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some(stream)
+    }
+
+    /// Connects to the program that serves `port`, at the listener's path with `_port` behind.
+    ///
+    /// # Errors
+    /// Nobody is there, or it has no room: the guest must not wait for it.
+    pub fn connect(&self, port: u32) -> io::Result<UnixStream> {
+        let mut path = OsString::from(&self.path);
+        path.push(format!("_{port}"));
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(fd.as_raw_fd(), &UnixAddr::new(Path::new(&path))?)?;
+        Ok(fd.into())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to remove.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A program that has connected and not yet said where to.
+pub struct Caller {
+    stream: UnixStream,
+    line: Vec<u8>,
+}
+
+/// What a [`Caller`] has said.
+pub enum Heard {
+    /// The line is not complete.
+    Waiting(Caller),
+    /// Where to, and what came behind the line.
+    Connect(u32, UnixStream, Vec<u8>),
+    /// Nonsense, or gone.
+    Nothing,
+}
+
+impl Caller {
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream, line: Vec::new() }
+    }
+
+    /// Reads what is there.
+    pub fn hear(mut self) -> Heard {
+        loop {
+            let mut bytes = [0; MAX_LINE];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Heard::Nothing,
+                Ok(length) => self.line.extend(&bytes[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Heard::Waiting(self);
+                }
+                Err(_) => return Heard::Nothing,
+            }
+            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                let early = self.line.split_off(end + 1);
+                return match parse(&self.line[..end]) {
+                    Some(port) => Heard::Connect(port, self.stream, early),
+                    None => Heard::Nothing,
+                };
+            }
+            if self.line.len() > MAX_LINE {
+                return Heard::Nothing;
+            }
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Option<u32> {
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let known = words.next()?.eq_ignore_ascii_case("connect");
+    let port = words.next()?.parse().ok()?;
+    (known && words.next().is_none()).then_some(port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn say(text: &[u8]) -> Heard {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.write_all(text).unwrap();
+        Caller::new(ours).hear()
+    }
+
+    #[test]
+    fn a_line_names_a_port_and_what_follows_is_data() {
+        for (text, port, rest) in [
+            (&b"CONNECT 52\n"[..], 52, &b""[..]),
+            (b"connect 4294967295 \r\nhello", u32::MAX, b"hello"),
+        ] {
+            let Heard::Connect(heard, _, early) = say(text) else { panic!("{text:?}") };
+            assert_eq!((heard, &early[..]), (port, rest));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_not_heard() {
+        let endless = [b'x'; 100];
+        for text in [
+            &b"\n"[..],
+            b"CONNECT\n",
+            b"CONNECT x\n",
+            b"CONNECT -1\n",
+            b"CONNECT 4294967296\n",
+            b"CONNECT 1 2\n",
+            b"GET / HTTP/1.1\n",
+            b"\xFF\xFE 1\n",
+            &endless,
+        ] {
+            assert!(matches!(say(text), Heard::Nothing), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_may_come_in_pieces() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut caller = Caller::new(ours);
+        for piece in [&b"CON"[..], b"NECT ", b"5"] {
+            theirs.write_all(piece).unwrap();
+            let Heard::Waiting(waiting) = caller.hear() else { panic!("{piece:?}") };
+            caller = waiting;
+        }
+        theirs.write_all(b"2\nx").unwrap();
+        assert!(matches!(caller.hear(), Heard::Connect(52, _, early) if early == b"x"));
+    }
+
+    #[test]
+    fn the_socket_is_made_once_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("v.sock");
+        let listener = Listener::bind(&path).unwrap();
+        assert!(Listener::bind(&path).is_err());
+        assert!(listener.connect(1).is_err());
+        let _server = UnixListener::bind(directory.path().join("v.sock_1")).unwrap();
+        assert!(listener.connect(1).is_ok());
+        drop(listener);
+        assert!(!path.exists());
+    }
+}
