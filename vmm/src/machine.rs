@@ -365,11 +365,9 @@ fn create_vm(kvm: &Kvm, ram: &GuestRam, firmware: bool) -> Result<VmFd, KvmError
     let vm = kvm.create_vm().map_err(KvmError::call("KVM_CREATE_VM"))?;
     let pieces = ram.iter().flat_map(|region| {
         let (start, end) = (region.start_addr().0, region.start_addr().0 + region.len());
-        if firmware && start < shadow::RANGE.start {
-            vec![start..shadow::RANGE.start, shadow::RANGE.end..end]
-        } else {
-            vec![start..end]
-        }
+        let split = firmware && start < shadow::RANGE.start;
+        let hole = if split { shadow::RANGE } else { end..end };
+        [start..hole.start, hole.end..end].into_iter().filter(|piece| !piece.is_empty())
     });
     for (slot, piece) in pieces.enumerate() {
         let host = ram.get_host_address(GuestAddress(piece.start));

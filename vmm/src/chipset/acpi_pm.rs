@@ -23,6 +23,8 @@ pub const TIMER_BLOCK: u16 = PORT + 8;
 pub const SCI: u32 = 9;
 /// The sleep type of soft-off, as the DSDT's `_S5` says.
 pub const SLEEP_TYPE_S5: u8 = 5;
+/// The PIIX4's sleep type of soft-off (data sheet 290562, 7.2.3), which SeaBIOS's `_S5` names.
+const PIIX4_SOFT_OFF: u16 = 0;
 
 const STATUS: u64 = 0;
 const ENABLE: u64 = 2;
@@ -48,7 +50,7 @@ pub struct AcpiPm {
     status: u16,
     enable: u16,
     sleep_type: u16,
-    has_timer: bool,
+    emulated: bool,
     sci: IrqLine,
     control: Control,
 }
@@ -57,8 +59,8 @@ impl AcpiPm {
     /// The registers, with their interrupt. A paravirtual guest has better clocks than the PM
     /// timer, every reading of which is an exit, and is not given one.
     pub fn new(sci: IrqLine, control: Control, devices: DeviceSet) -> Self {
-        let has_timer = devices == DeviceSet::Emulated;
-        Self { status: 0, enable: 0, sleep_type: 0, has_timer, sci, control }
+        let emulated = devices == DeviceSet::Emulated;
+        Self { status: 0, enable: 0, sleep_type: 0, emulated, sci, control }
     }
 
     fn update_interrupt(&self) {
@@ -75,7 +77,7 @@ impl AcpiPm {
             STATUS => Some(self.status.into()),
             ENABLE => Some(self.enable.into()),
             CONTROL => Some((SCI_ENABLED | self.sleep_type << SLEEP_TYPE_SHIFT).into()),
-            TIMER if self.has_timer => {
+            TIMER if self.emulated => {
                 let ticks = u128::from(monotonic_nanoseconds()) * TIMER_HZ / 1_000_000_000;
                 Some(ticks as u32)
             }
@@ -85,7 +87,9 @@ impl AcpiPm {
 
     fn write_control(&mut self, value: u16) {
         self.sleep_type = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
-        if value & SLEEP_ENABLE != 0 && self.sleep_type == u16::from(SLEEP_TYPE_S5) {
+        let soft_off = self.sleep_type == u16::from(SLEEP_TYPE_S5)
+            || self.emulated && self.sleep_type == PIIX4_SOFT_OFF;
+        if value & SLEEP_ENABLE != 0 && soft_off {
             self.control.end(Ok(EndReason::PowerOff));
         }
     }

@@ -13,6 +13,7 @@ use super::piix::power_function::PowerFunction;
 use super::piix::{FIRST_NETWORK_DEVICE, HOST_BRIDGE, IDE, ISA_BRIDGE, POWER};
 use crate::backend::net::NetBackend;
 use crate::bus::{Bus, BusError};
+use crate::chipset::acpi_pm;
 use crate::irq::IrqLine;
 use crate::memory::GuestRam;
 use crate::pci::bus::Address;
@@ -80,7 +81,8 @@ pub struct EmulatedDevices {
     pub nics: Vec<Arc<E1000>>,
 }
 
-/// Attaches all devices to `ports` and `memory`; `line` makes the wire of an interrupt input.
+/// Attaches all devices to `ports` and `memory`; `line` makes the wire of an interrupt input. The
+/// ACPI registers are on `ports` already.
 ///
 /// # Errors
 /// [`EmulatedError`].
@@ -106,7 +108,11 @@ pub fn build(
     }
     pci.add(HOST_BRIDGE, Arc::new(Mutex::new(host_bridge)))?;
     pci.add(ISA_BRIDGE, Arc::new(Mutex::new(isa_bridge)))?;
-    pci.add(POWER, Arc::new(Mutex::new(PowerFunction::default())))?;
+    let usual = u64::from(acpi_pm::PORT);
+    if let Some((registers, ..)) = ports.find(usual) {
+        let power = PowerFunction::new(Arc::clone(ports), registers, from_kernel);
+        pci.add(POWER, Arc::new(Mutex::new(power)))?;
+    }
 
     let ide = attach_ide(ram, ports, &line, config.drives)?;
     pci.add(IDE, Arc::new(Mutex::new(IdeFunction::new(Arc::clone(&ide))?)))?;
@@ -152,6 +158,9 @@ fn attach_ide(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chipset::acpi_pm::AcpiPm;
+    use crate::config::DeviceSet;
+    use crate::control::Control;
     use crate::emulated::ide::Media;
     use crate::emulated::testing::{MemoryDisk, Network, Wire, ram};
 
@@ -186,6 +195,9 @@ mod tests {
             start: Start::Kernel,
         };
         let line = |_| Wire::new() as IrqLine;
+        let pm = AcpiPm::new(line(9), Control::default(), DeviceSet::Emulated);
+        let pm = Arc::new(Mutex::new(pm));
+        ports.insert("acpi-pm", acpi_pm::PORT.into(), acpi_pm::PORTS, pm).unwrap();
         let _devices = build(&ram(0x10_0000), &ports, &memory, line, config).unwrap();
         let ids = [(0, 0), (1, 0), (1, 1), (1, 3), (3, 0)]
             .map(|(device, function)| config_read(&ports, device, function, 0));

@@ -278,7 +278,7 @@ impl BusDevice for MemoryRegisters {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if offset % 4 != 0 {
+        if !offset.is_multiple_of(4) {
             return;
         }
         for (index, bytes) in data.chunks_exact(4).enumerate() {

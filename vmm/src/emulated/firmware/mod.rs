@@ -4,6 +4,7 @@ pub mod debug_port;
 mod fw_cfg;
 mod gpe;
 pub mod shadow;
+mod smbios;
 
 use std::fs;
 use std::io;
@@ -106,6 +107,9 @@ fn describe(ram: &GuestRam, description: &Description<'_>) -> FwCfg {
     device.add_item(key::MAX_CPUS, cpus.to_le_bytes().to_vec());
     device.add_item(key::BOOT_MENU, vec![0, 0]);
     device.add_file("etc/e820", e820(description.memory));
+    let (anchor, tables) = smbios::tables(description.memory, description.cpus);
+    device.add_file("etc/smbios/smbios-anchor", anchor);
+    device.add_file("etc/smbios/smbios-tables", tables);
     // Without a menu nobody waits for a key.
     device.add_number("etc/show-boot-menu", 0);
     if description.serial_console {

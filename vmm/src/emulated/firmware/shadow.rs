@@ -44,6 +44,7 @@ pub struct Shadow {
     legacy: MmapRegion,
     _rom: MmapRegion,
     writable: Arc<Mutex<[bool; AREAS]>>,
+    mapped: [bool; AREAS],
 }
 
 impl Shadow {
@@ -58,7 +59,8 @@ impl Shadow {
         fill(&legacy, RANGE_LENGTH - end.len(), end);
         let rom = region(image.len(), 0)?;
         fill(&rom, 0, image);
-        let shadow = Self { vm, ram, legacy, _rom: rom, writable: Arc::default() };
+        let writable = Arc::default();
+        let mut shadow = Self { vm, ram, legacy, _rom: rom, writable, mapped: [false; AREAS] };
         let start = (1 << 32) - image.len() as u64;
         let host = shadow._rom.as_ptr() as u64;
         shadow.set_slot(ROM_SLOT, start, image.len() as u64, host, true)?;
@@ -75,13 +77,14 @@ impl Shadow {
     }
 
     fn map_area(
-        &self,
+        &mut self,
         start: u64,
         length: u64,
         read_ram: bool,
         write_ram: bool,
     ) -> Result<(), KvmError> {
-        let mut writable = self.writable.lock().unwrap_or_else(|e| e.into_inner());
+        let writable = Arc::clone(&self.writable);
+        let mut writable = writable.lock().unwrap_or_else(|e| e.into_inner());
         for at in (start..start + length).step_by(AREA as usize) {
             let index = ((at - RANGE.start) / AREA) as usize;
             writable[index] = write_ram;
@@ -95,8 +98,11 @@ impl Shadow {
             };
             let slot = FIRST_SLOT + index as u32;
             // A slot's memory can only be changed by making it anew.
-            self.set_slot(slot, at, 0, 0, false)?;
+            if std::mem::take(&mut self.mapped[index]) {
+                self.set_slot(slot, at, 0, 0, false)?;
+            }
             self.set_slot(slot, at, AREA, host, !(read_ram && write_ram))?;
+            self.mapped[index] = true;
         }
         Ok(())
     }

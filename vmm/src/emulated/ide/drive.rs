@@ -107,7 +107,8 @@ impl HardDisk {
             read_only,
             serial: serial.to_owned(),
             geometry: Geometry::default_for(sectors),
-            multiple: 0,
+            // On from the start: drivers use what IDENTIFY says and do not set it themselves.
+            multiple: MAX_MULTIPLE,
             write_cache: true,
             keep_settings: false,
             dma_mode: DmaMode::Multiword(2),
@@ -120,7 +121,7 @@ impl HardDisk {
         self.power = Power::Active;
         if !self.keep_settings {
             self.geometry = Geometry::default_for(self.sectors);
-            self.multiple = 0;
+            self.multiple = MAX_MULTIPLE;
             self.write_cache = true;
         }
     }

@@ -161,6 +161,8 @@ fn pio_reads_are_busy_until_the_data_is_there_and_interrupt_once_per_sector() {
 #[test]
 fn a_count_of_zero_is_256_sectors_and_multiple_mode_saves_interrupts() {
     let mut rig = Rig::disk();
+    rig.write(&[(2, 0), (7, 0xc6)]);
+    assert_eq!(rig.status(), READY);
     rig.lba28(0xc4, 0, 0);
     assert_eq!(rig.status(), READY | ERR, "multiple mode is off");
     assert_eq!(rig.error(), 0x04);
