@@ -75,6 +75,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let started = now();
     // Before any thread exists, so that all of them inherit the mask.
     let signals = signals::block().context("cannot block signals")?;
+    let is_virtual_machine = args.isolation.is_virtual_machine();
     let code = match run_instance(args, started, signals) {
         Ok(code) => code,
         Err(error) => {
@@ -83,6 +84,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
             code
         }
     };
+    if is_virtual_machine {
+        // The kernel takes tens of milliseconds to tear a VM down, which nobody has to wait for.
+        isolab_vmm::teardown::exit_now(code.into());
+    }
     Ok(ExitCode::from(code))
 }
 

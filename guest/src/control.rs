@@ -42,7 +42,7 @@ impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
             // When the reader of our output is gone, the guest still runs to its end.
             Frame::Stdout(data) => drop(self.stdout.write_all(&data)),
             Frame::Stderr(data) => drop(self.stderr.write_all(&data)),
-            Frame::StdinTaken(count) => self.credit.give(count as usize),
+            Frame::StdinCredit(count) => self.credit.give(count as usize),
             Frame::NotStarted(code, why) => self.end(End::NotStarted(code, why)),
             Frame::Exited(code) => self.end(End::Exited(code)),
             Frame::Killed(signal) => self.end(End::Killed(signal)),
@@ -101,12 +101,14 @@ pub struct Credit {
 #[derive(Debug)]
 struct CreditState {
     bytes: usize,
+    /// The guest has spoken, so it listens.
+    listening: bool,
     open: bool,
 }
 
 impl Default for Credit {
     fn default() -> Self {
-        let state = CreditState { bytes: STDIN_WINDOW, open: true };
+        let state = CreditState { bytes: 0, listening: false, open: true };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
@@ -115,12 +117,20 @@ impl Credit {
     fn give(&self, count: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.bytes = state.bytes.saturating_add(count).min(STDIN_WINDOW);
+        state.listening = true;
         self.changed.notify_all();
     }
 
     fn close(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).open = false;
         self.changed.notify_all();
+    }
+
+    /// Waits until the guest listens; false when the workload ended before it did.
+    fn wait_for_listener(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.changed.wait_while(state, |s| s.open && !s.listening);
+        state.unwrap_or_else(PoisonError::into_inner).open
     }
 
     /// Takes up to `wanted` bytes of credit, waiting for some; `None` when the workload ended.
@@ -149,7 +159,7 @@ impl Sender {
         Self { line: Arc::new(Mutex::new(line)), credit }
     }
 
-    /// Sends a signal to the workload.
+    /// Sends a signal to the workload, once the guest listens.
     ///
     /// # Errors
     /// The machine is gone.
@@ -181,6 +191,9 @@ impl Sender {
     }
 
     fn send(&self, frame: &Frame) -> io::Result<()> {
+        if !self.credit.wait_for_listener() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         line.write_all(&frame.encode())
     }
@@ -237,6 +250,8 @@ mod tests {
         let feeder = thread::spawn(move || sender.stdin(&[b'x'; 3 * STDIN_WINDOW]));
 
         let (mut receiver, _ends) = receiver(credit);
+        let credit = Frame::StdinCredit(STDIN_WINDOW as u32);
+        receiver.write_all(&credit.encode()).unwrap();
         let mut decoder = Decoder::default();
         let mut arrived = 0;
         while arrived < 2 * STDIN_WINDOW {
@@ -246,8 +261,7 @@ mod tests {
             while let Some(Frame::Stdin(data)) = decoder.next_frame().unwrap() {
                 arrived += data.len();
                 if arrived == STDIN_WINDOW {
-                    let taken = Frame::StdinTaken(STDIN_WINDOW as u32);
-                    receiver.write_all(&taken.encode()).unwrap();
+                    receiver.write_all(&credit.encode()).unwrap();
                 }
             }
         }

@@ -9,7 +9,8 @@ use isolab_tests::{Run, Sandbox, busybox_layout, isolab_path};
 
 /// A copy of the busybox layout that a test may spoil.
 fn copied_layout(target: &Path) {
-    let status = Command::new("cp").arg("-r").arg(busybox_layout()).arg(target).status().unwrap();
+    let status =
+        Command::new("cp").arg("-r").arg(busybox_layout()).arg(target).status().expect("cp runs");
     assert!(status.success());
 }
 
@@ -127,11 +128,11 @@ fn check_gives_a_verdict_for_each_level_and_an_exit_code_to_match() {
 /// `isolab` as somebody without any rights, from where they may execute it.
 fn as_nobody(arguments: &[&str]) -> Run {
     let folder = Path::new("/tmp").join(format!("isolab-nobody-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(&folder).expect("/tmp can be written");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("our own folder");
     let program = folder.join("isolab");
     if !program.exists() {
-        fs::copy(isolab_path(), &program).unwrap();
+        fs::copy(isolab_path(), &program).expect("/tmp can be written");
     }
     let mut command = Command::new("setpriv");
     command

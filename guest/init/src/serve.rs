@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin};
 
-use isolab_protocol::{Frame, MAX_PAYLOAD, Marker, Workload};
+use isolab_protocol::{Frame, MAX_PAYLOAD, Marker, STDIN_WINDOW, Workload};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -27,6 +27,7 @@ pub fn run_workload(workload: &Workload, control: &mut Control) -> Result<(), Fa
     let reaper = SignalFd::with_flags(&child_signals, SfdFlags::SFD_CLOEXEC)
         .map_err(|e| format!("signalfd: {e}"))?;
 
+    control.send(&Frame::StdinCredit(STDIN_WINDOW as u32));
     machine::mark(Marker::Workload);
     let mut child = match spawn(workload) {
         Ok(child) => child,
@@ -219,7 +220,7 @@ impl Input {
             }
         }
         if taken > 0 {
-            control.send(&Frame::StdinTaken(taken));
+            control.send(&Frame::StdinCredit(taken));
         }
         if self.ended && self.pending.is_empty() {
             self.pipe = None;

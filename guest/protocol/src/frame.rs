@@ -3,8 +3,7 @@
 /// The largest payload of a frame, in bytes.
 pub const MAX_PAYLOAD: usize = 4096;
 
-/// How many bytes of standard input the host may send before the guest says that its workload
-/// took them. A serial line has no flow control that reaches into the guest, and its tty layer
+/// How many bytes of standard input the host may send beyond what the workload has taken. A serial line has no flow control that reaches into the guest, and its tty layer
 /// drops what nobody reads; this window fits into that layer's buffers.
 pub const STDIN_WINDOW: usize = 2048;
 
@@ -15,8 +14,10 @@ pub enum Frame {
     Stdout(Vec<u8>),
     /// Guest: the workload wrote to standard error.
     Stderr(Vec<u8>),
-    /// Guest: that many bytes of standard input reached the workload.
-    StdinTaken(u32),
+    /// Guest: the host may send that many more bytes of standard input. The first one, of
+    /// [`STDIN_WINDOW`], also says that the guest listens: what is sent to a serial line before
+    /// the guest has opened it is lost.
+    StdinCredit(u32),
     /// Guest: the workload was not started, and this is the exit code that says so (126 or 127)
     /// and why.
     NotStarted(u8, String),
@@ -50,7 +51,7 @@ const HEADER: usize = 3;
 
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
-const STDIN_TAKEN: u8 = 3;
+const STDIN_CREDIT: u8 = 3;
 const NOT_STARTED: u8 = 4;
 const EXITED: u8 = 5;
 const KILLED: u8 = 6;
@@ -67,9 +68,9 @@ impl Frame {
         let (kind, payload): (u8, &[u8]) = match self {
             Frame::Stdout(data) => (STDOUT, data),
             Frame::Stderr(data) => (STDERR, data),
-            Frame::StdinTaken(count) => {
+            Frame::StdinCredit(count) => {
                 number = count.to_le_bytes();
-                (STDIN_TAKEN, &number)
+                (STDIN_CREDIT, &number)
             }
             Frame::NotStarted(code, why) => {
                 message = vec![*code];
@@ -93,8 +94,8 @@ impl Frame {
         Ok(match (kind, payload) {
             (STDOUT, data) => Frame::Stdout(data.to_vec()),
             (STDERR, data) => Frame::Stderr(data.to_vec()),
-            (STDIN_TAKEN, data) => {
-                Frame::StdinTaken(u32::from_le_bytes(data.try_into().map_err(|_| malformed)?))
+            (STDIN_CREDIT, data) => {
+                Frame::StdinCredit(u32::from_le_bytes(data.try_into().map_err(|_| malformed)?))
             }
             (NOT_STARTED, [code, why @ ..]) => Frame::NotStarted(*code, text(why)),
             (EXITED, [code]) => Frame::Exited(*code),
@@ -147,7 +148,7 @@ mod tests {
         vec![
             Frame::Stdout(b"out\n".to_vec()),
             Frame::Stderr(vec![0; MAX_PAYLOAD]),
-            Frame::StdinTaken(70_000),
+            Frame::StdinCredit(70_000),
             Frame::NotStarted(127, "no such file".to_owned()),
             Frame::Exited(3),
             Frame::Killed(9),
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(decode(&[0x77, 0, 0]), Err(FrameError::UnknownType(0x77)));
         assert_eq!(decode(&[STDOUT, 1, 16]), Err(FrameError::TooLong(4097)));
         assert_eq!(decode(&[EXITED, 0, 0]), Err(FrameError::Malformed(EXITED)));
-        assert_eq!(decode(&[STDIN_TAKEN, 1, 0, 0]), Err(FrameError::Malformed(STDIN_TAKEN)));
+        assert_eq!(decode(&[STDIN_CREDIT, 1, 0, 0]), Err(FrameError::Malformed(STDIN_CREDIT)));
         assert_eq!(decode(&[STDOUT, 5]), Ok(None));
     }
 }

@@ -92,7 +92,7 @@ fn digest_of(file: &File) -> io::Result<String> {
     let mut offset = 0;
     loop {
         match file.read_at(&mut buffer, offset)? {
-            0 => return Ok(format!("{:x}", hasher.finalize())),
+            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
             count => {
                 hasher.update(&buffer[..count]);
                 offset += count as u64;

@@ -33,6 +33,8 @@ pub struct Connection {
     response_due: bool,
     credit_due: bool,
     credit_request_due: bool,
+    /// The guest was asked for credit since the last data.
+    asked: bool,
     /// The socket may have something; false once it said that it has not.
     readable: bool,
     /// The host's end said that no more comes; whether the guest knows.
@@ -89,6 +91,7 @@ impl Connection {
             response_due: false,
             credit_due: false,
             credit_request_due: false,
+            asked: false,
             readable: true,
             host_finished: false,
             shutdown_due: false,
@@ -104,13 +107,20 @@ impl Connection {
         }
     }
 
+    /// The least that is sent to a guest with little room: not every byte that it frees, or both
+    /// sides end up with packets of a few bytes (RFC 9293, 3.8.6.2.1). A guest that holds nothing
+    /// of ours has told all there is to tell.
+    fn worthwhile(&self, wanted: usize) -> usize {
+        match self.sent == self.peer_forwarded {
+            true => 1,
+            false => wanted.min(self.peer_buffer as usize / 4).max(1),
+        }
+    }
+
     /// Takes note of the guest's credit, which every packet carries.
     pub fn hear(&mut self, header: &Header) {
         self.peer_buffer = header.buffer_size;
         self.peer_forwarded = header.forwarded;
-        if self.credit() > 0 {
-            self.credit_request_due = false;
-        }
     }
 
     /// Bytes the guest can take.
@@ -246,11 +256,13 @@ impl Connection {
             return Ok(0);
         }
         let room = payload.len().min(self.credit() as usize);
-        if room == 0 {
+        if room < self.worthwhile(payload.len()) {
             // The guest tells of new credit by itself; asking helps one that waits to be asked.
-            self.credit_request_due |= self.readable && self.sent != self.peer_forwarded;
+            let waits = self.readable || !self.to_guest.is_empty();
+            self.credit_request_due |= waits && !std::mem::replace(&mut self.asked, true);
             return Ok(0);
         }
+        self.asked = false;
         if !self.to_guest.is_empty() {
             let length = room.min(self.to_guest.len());
             payload[..length].copy_from_slice(&self.to_guest[..length]);
@@ -315,6 +327,9 @@ mod tests {
         host.write_all(b"abcdef").unwrap();
         assert_eq!(next(&mut connection), Some((Operation::Data, b"abcd".to_vec())));
         assert_eq!(next(&mut connection), Some((Operation::CreditRequest, vec![])));
+        // It is asked once, whatever it answers.
+        connection.hear(&header(4, 0));
+        assert_eq!(next(&mut connection), None);
         connection.hear(&header(4, 1));
         assert_eq!(next(&mut connection), Some((Operation::Data, b"e".to_vec())));
         // Nonsense of the guest: more forwarded than was sent.
