@@ -94,15 +94,14 @@ impl Store {
     /// No such image, or several.
     pub fn resolve(&self, name: &str) -> Result<Image, ImageError> {
         let index = self.index()?;
-        let wanted = full_name(name);
-        let named = |d: &&Descriptor| wanted.is_ok() && name_of(d).as_ref() == wanted.as_ref().ok();
-        if let Some(descriptor) = index.manifests().iter().find(named) {
+        if let Some(descriptor) = find_by_name(&index, &full_spellings(name)) {
             return self.image(descriptor);
         }
         let digits = name.strip_prefix("sha256:").unwrap_or(name);
         if digits.len() < 4 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
-            wanted?;
-            return Err(ImageError::NotFound(name.to_owned()));
+            let found = find_by_name(&index, &[full_name(name)?]);
+            let descriptor = found.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
+            return self.image(descriptor);
         }
         let mut found: Vec<&Descriptor> = Vec::new();
         for descriptor in index.manifests() {
@@ -179,8 +178,29 @@ impl Store {
     }
 }
 
+fn find_by_name<'a>(index: &'a ImageIndex, names: &[String]) -> Option<&'a Descriptor> {
+    let named = |d: &&Descriptor| name_of(d).is_some_and(|full| names.contains(&full));
+    index.manifests().iter().find(named)
+}
+
 fn name_of(descriptor: &Descriptor) -> Option<String> {
     descriptor.annotations().as_ref()?.get(REF_NAME).cloned()
+}
+
+/// What `name` may be short for. One that equals a name in the store is right without being
+/// parsed, which takes 40 ms: the parser compiles its whole grammar first.
+fn full_spellings(name: &str) -> Vec<String> {
+    let has_registry = name
+        .split_once('/')
+        .is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost");
+    let mut spellings = vec![name.to_owned()];
+    if !has_registry {
+        let folder = if name.contains('/') { "" } else { "library/" };
+        spellings.push(format!("docker.io/{folder}{name}"));
+    }
+    let tagged: Vec<String> = spellings.iter().map(|full| format!("{full}:latest")).collect();
+    spellings.extend(tagged);
+    spellings
 }
 
 /// `docker.io/library/busybox:latest` for `busybox`, as Docker and podman complete short names.
