@@ -23,7 +23,10 @@ const DIRECTORY: &str = "ISOLAB_TEST_ROOTLESS_DIRECTORY";
 fn as_nobody(test: &str) {
     let fixture = Fixture::new();
     let binary = fixture.path("test-binary");
-    fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+    // By cp: a descriptor of ours, open for writing, could be inherited by another test's child,
+    // and the kernel executes nothing that somebody writes.
+    let own = std::env::current_exe().unwrap();
+    assert!(Command::new("cp").arg(own).arg(&binary).status().unwrap().success());
     fs::set_permissions(fixture.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let chowned =
         Command::new("chown").args(["-R", "65534:65534"]).arg(fixture.dir.path()).status().unwrap();

@@ -38,7 +38,7 @@ pub(super) fn unpack(
         folder_times: Vec::new(),
     };
     let mut bounded = BoundedReader { source: stream, left: limits.bytes, exceeded: false };
-    let mut archive = Archive::new(&mut bounded);
+    let mut archive = Archive::new(WholeBlocks { source: &mut bounded, in_block: 0 });
     let mut result = Ok(());
     for (count, entry) in archive.entries().map_err(bad_layer)?.enumerate() {
         if count as u64 >= limits.entries {
@@ -278,6 +278,28 @@ fn extended_attributes(entry: &mut Entry<'_, impl Read>) -> io::Result<Vec<(Stri
         }
     }
     Ok(attributes)
+}
+
+/// Fills the last block up. Some tools (umoci) leave out the padding behind the last file and the
+/// end-of-archive marker, and Go's reader, which most others use, does not mind. Whether anything
+/// else is missing shows in the diff_id.
+struct WholeBlocks<R> {
+    source: R,
+    in_block: usize,
+}
+
+const BLOCK: usize = 512;
+
+impl<R: Read> Read for WholeBlocks<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut count = self.source.read(buffer)?;
+        if count == 0 && self.in_block > 0 {
+            count = buffer.len().min(BLOCK - self.in_block);
+            buffer[..count].fill(0);
+        }
+        self.in_block = (self.in_block + count) % BLOCK;
+        Ok(count)
+    }
 }
 
 /// Fails when more is read than an honest layer has.

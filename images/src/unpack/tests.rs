@@ -246,6 +246,18 @@ fn a_device_that_would_be_a_whiteout_is_refused() {
 }
 
 #[test]
+fn an_archive_without_padding_at_its_end_is_taken() {
+    let outer = outer_with_secret();
+    let mut archive = Layer::default().file("a", "data").finish();
+    archive.truncate(512 + 4);
+    let id = BlobId::of(&archive);
+    let tree = outer.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    unpack_verified("sha256:x", io::Cursor::new(archive), &id, &tree, LIMITS).unwrap();
+    assert_eq!(read(&outer, "a"), "data");
+}
+
+#[test]
 fn a_truncated_archive_is_an_error() {
     let outer = outer_with_secret();
     let mut archive = Layer::default().file("a", &"x".repeat(5000)).finish();

@@ -1,6 +1,7 @@
 //! From the operator's words to the emulated devices of a machine.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::VmFd;
@@ -18,6 +19,7 @@ use crate::bus::BusError;
 use crate::config::MachineConfig;
 use crate::kvm::interrupt_line;
 use crate::memory::GuestRam;
+use crate::rate_limit::RateLimit;
 use crate::vcpu::run::Buses;
 
 /// Two channels with two drives each.
@@ -45,6 +47,12 @@ pub enum AttachError {
     /// An option that only virtio devices have.
     #[error("net: {0} needs a virtio device; the emulated controller has one queue in user space")]
     NetOption(&'static str),
+    /// Likewise.
+    #[error("disk `{}`: bps= and iops= need a virtio device; emulated IDE has no rate limit", path.display())]
+    RateLimit {
+        /// The image.
+        path: PathBuf,
+    },
     /// The firmware cannot be used.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
@@ -130,6 +138,9 @@ fn drives(config: &MachineConfig) -> Result<(Drives, Vec<String>), AttachError> 
 }
 
 fn open(options: &DiskOptions, is_cdrom: bool) -> Result<DriveImage, AttachError> {
+    if options.rate != RateLimit::default() {
+        return Err(AttachError::RateLimit { path: options.path.clone() });
+    }
     let read_only = options.read_only || is_cdrom;
     let image = DiskImage::open(&DiskOptions { read_only, ..options.clone() })?;
     let media = if is_cdrom { Media::CdRom } else { Media::HardDisk { read_only } };
@@ -153,4 +164,47 @@ fn nic(options: &NetOptions) -> Result<Nic, AttachError> {
     let transmit = receive.try_clone().map_err(refused)?;
     let MacAddress(mac) = options.mac.unwrap_or_else(MacAddress::random);
     Ok(Nic { mac, transmit: Box::new(transmit), receive: Box::new(receive) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::disk::EngineKind;
+
+    fn options(folder: &tempfile::TempDir, name: &str) -> DiskOptions {
+        let path = folder.path().join(name);
+        std::fs::write(&path, vec![0; 4096]).unwrap();
+        DiskOptions { engine: EngineKind::Sync, ..DiskOptions::new(path) }
+    }
+
+    #[test]
+    fn two_drives_get_a_channel_each_and_more_fill_them_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = MachineConfig::new("");
+        config.disks.push(options(&folder, "a"));
+        config.cdroms.push(options(&folder, "b"));
+        let (places, order) = drives(&config).unwrap();
+        assert!(places[0][0].is_some() && places[1][0].is_some() && places[0][1].is_none());
+        assert_eq!(places[1][0].as_ref().map(|d| d.media), Some(Media::CdRom));
+        assert_eq!(order[1], "/pci@i0cf8/ide@1,1/drive@1/disk@0");
+        drop(places);
+        config.disks.push(options(&folder, "c"));
+        let (places, _) = drives(&config).unwrap();
+        assert!(places[0][1].is_some() && places[1][1].is_none());
+        drop(places);
+        config.disks.extend([options(&folder, "d"), options(&folder, "e")]);
+        assert!(matches!(drives(&config), Err(AttachError::TooManyDrives { drives: 5 })));
+    }
+
+    #[test]
+    fn options_of_virtio_devices_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut limited = options(&folder, "a");
+        limited.rate.operations_per_second = std::num::NonZeroU64::new(1);
+        assert!(matches!(open(&limited, false), Err(AttachError::RateLimit { .. })));
+        let vhost = NetOptions { vhost: true, ..NetOptions::default() };
+        assert!(matches!(nic(&vhost), Err(AttachError::NetOption("vhost"))));
+        let queues = NetOptions { queue_pairs: 2, ..NetOptions::default() };
+        assert!(matches!(nic(&queues), Err(AttachError::NetOption(_))));
+    }
 }
