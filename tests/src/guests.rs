@@ -1,5 +1,6 @@
 //! Guests whose init is a script: an initramfs of busybox and what a test adds.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -48,15 +49,17 @@ impl Initramfs {
         self.entry(name, ModeFileType::Regular, content)
     }
 
-    /// Adds the modules of the cached kernel `kernel` with these file names, in this order, for a
-    /// script to load by [`LOAD_MODULES`].
+    /// Adds these modules of the cached kernel `kernel` and what they need, into /modules, named
+    /// so that their order is the one to load them in.
     pub fn modules(self, kernel: &str, names: &[&str]) -> Self {
-        let tree = cached(&format!("kernels/{kernel}/modules"));
-        names.iter().enumerate().fold(self.folder("modules"), |archive, (number, name)| {
-            let file = find(&tree, &format!("{name}.ko"))
-                .unwrap_or_else(|| panic!("{kernel} has no module {name}"));
-            let content = fs::read(file).expect("the module can be read");
-            archive.file(&format!("modules/{number:02}-{name}.ko"), &content)
+        let modules = Modules::of(kernel);
+        let mut order = Vec::new();
+        for name in names {
+            modules.add(modules.named(name), &mut order);
+        }
+        order.iter().enumerate().fold(self.folder("modules"), |archive, (number, path)| {
+            let content = fs::read(modules.root.join(path)).expect("modules.dep tells the truth");
+            archive.file(&format!("modules/{number:02}"), &content)
         })
     }
 
@@ -77,18 +80,41 @@ impl Initramfs {
     }
 }
 
-/// Loads what [`Initramfs::modules`] added, in its order.
-pub const LOAD_MODULES: &str = "for module in /modules/*; do insmod $module; done";
+/// What depmod found out about a kernel's modules.
+struct Modules {
+    /// The folder of modules.dep.
+    root: PathBuf,
+    /// Each module's file, with those of the modules it needs.
+    needs: BTreeMap<String, Vec<String>>,
+}
 
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    let entries = fs::read_dir(folder).ok()?.flatten();
-    entries.into_iter().find_map(|entry| {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            find(&entry.path(), name)
-        } else {
-            (entry.file_name() == name).then(|| entry.path())
+impl Modules {
+    fn of(kernel: &str) -> Self {
+        let folder = cached(&format!("kernels/{kernel}"));
+        let release = fs::read_to_string(folder.join("version")).expect("scripts/fetch-kernel");
+        let root = folder.join("modules/lib/modules").join(release.trim());
+        let list = fs::read_to_string(root.join("modules.dep")).expect("depmod has run");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+        let needs = list.lines().filter_map(|line| line.split_once(':'));
+        Self { root, needs: needs.map(|(path, needed)| (path.to_owned(), words(needed))).collect() }
+    }
+
+    fn named(&self, name: &str) -> &str {
+        let file = format!("/{name}.ko");
+        let found = self.needs.keys().find(|path| path.ends_with(&file));
+        found.unwrap_or_else(|| panic!("no module {name}"))
+    }
+
+    /// Adds a module behind those it needs.
+    fn add(&self, path: &str, order: &mut Vec<String>) {
+        if order.iter().any(|added| added == path) {
+            return;
         }
-    })
+        for needed in self.needs.get(path).into_iter().flatten() {
+            self.add(needed, order);
+        }
+        order.push(path.to_owned());
+    }
 }
 
 /// `isolab vm run` with this kernel, initramfs and further options. The folder holds the

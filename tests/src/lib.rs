@@ -2,8 +2,10 @@
 //!
 //! A [`Sandbox`] is a store of its own with the busybox image in it. [`workloads`] has what must
 //! be the same at every level; `tests/levels.rs` runs it on any host, `tests/machines.rs` at the
-//! VM levels. [`guests`] are machines whose init is a script.
+//! VM levels. [`guests`] are machines whose init is a script;
+//! [`devices`] has what disks and networks must do on both machines.
 
+pub mod devices;
 pub mod guests;
 pub mod workloads;
 

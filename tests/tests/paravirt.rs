@@ -2,153 +2,36 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::thread;
 
-use isolab_tests::guests::{Initramfs, LOAD_MODULES, QUIET, boot, boot_slim};
-use isolab_tests::{Running, cached};
+use isolab_tests::cached;
+use isolab_tests::devices::{VIRTIO, VIRTIO_MODULES, disk, start_of, stock_initramfs, text, value};
+use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
 use nix::sys::signal::Signal;
-use sha2::{Digest, Sha256};
-
-fn tool(name: &str, arguments: &[&str]) {
-    let output = Command::new(name).args(arguments).output();
-    let output = output.unwrap_or_else(|e| panic!("{name}: {e}"));
-    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary paths are UTF-8")
-}
-
-/// A raw disk of this size, sparse.
-fn disk(folder: &Path, name: &str, bytes: u64) -> PathBuf {
-    let path = folder.join(name);
-    File::create(&path).unwrap().set_len(bytes).unwrap();
-    path
-}
-
-fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The first `length` bytes of a disk.
-fn start_of(path: &Path, length: usize) -> Vec<u8> {
-    let mut content = vec![0; length];
-    File::open(path).unwrap().read_exact(&mut content).unwrap();
-    content
-}
-
-/// The value of `NAME=VALUE` in a guest's output.
-#[track_caller]
-fn value<'a>(output: &'a str, name: &str) -> &'a str {
-    let found = output.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {name}= in:\n{output}"))
-}
 
 const MIB: usize = 1 << 20;
 
 #[test]
 fn the_root_file_system_can_be_a_virtio_disk() {
-    let dir = tempfile::tempdir().unwrap();
-    let tree = dir.path().join("tree");
-    for folder in ["bin", "proc", "dev", "sys"] {
-        fs::create_dir_all(tree.join(folder)).unwrap();
-    }
-    fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
-    let root = disk(dir.path(), "root.img", 16 << 20);
-    tool("mke2fs", &["-q", "-F", "-t", "ext4", "-d", text(&tree), text(&root)]);
-    let script = "/bin/busybox mount -t proc proc /proc; /bin/busybox grep ' / ' /proc/mounts; \
-                  echo kept >/kept; /bin/busybox mount -o remount,ro /; exec /bin/busybox poweroff -f";
-    let cmdline = format!("{QUIET} root=/dev/vda rw init=/bin/busybox -- sh -c \"{script}\"");
-    let run = isolab_tests::Sandbox::empty().isolab(&["vm", "run", "--cmdline", &cmdline]);
-    let run = run.arg("--kernel").arg(cached("kernels/slim/vmlinux")).arg("--disk").arg(&root);
-    let output = run.finish().success();
-    assert!(output.contains("/dev/root / ext4 rw"), "{output}");
-    tool("e2fsck", &["-fn", text(&root)]);
-    let shown = Command::new("debugfs").args(["-R", "cat kept", text(&root)]).output().unwrap();
-    assert_eq!(shown.stdout, b"kept\n");
+    VIRTIO.root_file_system();
 }
 
 #[test]
 fn what_a_guest_writes_is_on_the_disk_in_every_cache_mode_and_engine() {
-    // O_DIRECT needs a real file system, which /tmp often is not.
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    let modes = ["writeback", "writethrough", "none"];
-    let engines = ["sync", "io_uring"];
-    let combinations: Vec<_> =
-        modes.iter().flat_map(|mode| engines.iter().map(move |engine| (mode, engine))).collect();
-    let mut options = Vec::new();
-    let mut disks = Vec::new();
-    for (number, (mode, engine)) in combinations.iter().enumerate() {
-        let path = disk(dir.path(), &format!("{number}.img"), 8 << 20);
-        options.push("--disk".to_owned());
-        options.push(format!("{},cache={mode},engine={engine}", text(&path)));
-        disks.push(path);
-    }
-    let script = "
-        dd if=/dev/urandom of=/data bs=1M count=4 2>/dev/null
-        echo data=$(sha256sum </data | cut -d ' ' -f 1)
-        for disk in a b c d e f; do
-            dd if=/data of=/dev/vd$disk bs=64k conv=fsync 2>/dev/null || echo failed
-            # Small and unaligned to anything but sectors.
-            dd if=/data of=/dev/vd$disk bs=512 seek=8200 count=77 conv=fsync 2>/dev/null
-            echo 3 >/proc/sys/vm/drop_caches
-            echo $disk=$(head -c 4194304 /dev/vd$disk | sha256sum | cut -d ' ' -f 1)
-        done
-        poweroff -f";
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let (run, _dir) = boot_slim(script, &options);
-    let output = run.finish().success();
-    let data = value(&output, "data");
-    for ((name, path), combination) in
-        ["a", "b", "c", "d", "e", "f"].iter().zip(&disks).zip(&combinations)
-    {
-        assert_eq!(value(&output, name), data, "read back, {combination:?}");
-        let content = fs::read(path).unwrap();
-        assert_eq!(sha256(&content[..4 * MIB]), data, "on the host, {combination:?}");
-        let small = &content[8200 * 512..][..77 * 512];
-        assert_eq!(small, &content[..77 * 512], "small writes, {combination:?}");
-    }
+    VIRTIO.cache_modes_and_engines();
 }
 
 #[test]
 fn a_killed_machine_loses_nothing_that_was_synced() {
-    let dir = tempfile::tempdir().unwrap();
-    for engine in ["sync", "io_uring"] {
-        let path = disk(dir.path(), engine, 8 << 20);
-        let script = "
-            dd if=/dev/urandom of=/data bs=1M count=2 2>/dev/null
-            dd if=/data of=/dev/vda bs=64k conv=fsync 2>/dev/null && echo synced
-            echo data=$(sha256sum </data | cut -d ' ' -f 1)
-            echo done; while :; do dd if=/data of=/dev/vda bs=64k seek=40 2>/dev/null; done";
-        let (run, _dir) =
-            boot_slim(script, &["--disk", &format!("{},engine={engine}", text(&path))]);
-        let mut running = run.start(Stdio::null());
-        running.wait_for("done");
-        running.signal(Signal::SIGKILL);
-        let done = running.finish();
-        assert!(done.stdout.contains("synced"), "{done:?}");
-        assert_eq!(sha256(&start_of(&path, 2 * MIB)), value(&done.stdout, "data"), "{engine}");
-    }
+    VIRTIO.synced_data_survives_a_kill();
 }
 
 #[test]
 fn a_full_host_disk_is_an_io_error_in_the_guest_and_no_more() {
-    let dir = tempfile::tempdir().unwrap();
-    tool("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", text(dir.path())]);
-    let path = disk(dir.path(), "big.img", 64 << 20);
-    let script = "
-        dd if=/dev/zero of=/dev/vda bs=1M count=16 conv=fsync 2>/dev/null || echo refused
-        dd if=/dev/vda of=/dev/null bs=64k count=1 2>/dev/null && echo lives on
-        poweroff -f";
-    let (run, _dir) = boot_slim(script, &["--disk", text(&path)]);
-    let done = run.finish();
-    tool("umount", &[text(dir.path())]);
-    assert_eq!(done.code(), Some(0), "{done:?}");
-    assert!(done.stdout.contains("refused") && done.stdout.contains("lives on"), "{done:?}");
+    VIRTIO.full_host_disk();
 }
 
 #[test]
@@ -189,64 +72,11 @@ fn four_processors_and_memory_around_the_hole() {
     assert!(ranges >= 3, "below 640 KiB, below the hole, above 4 GiB: {output}");
 }
 
-/// Takes as much from the first connection as it then sends on the second.
-fn exchange(listener: TcpListener, answer: Vec<u8>) -> thread::JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let (mut upload, _) = listener.accept().unwrap();
-        let mut received = vec![0; answer.len()];
-        upload.read_exact(&mut received).unwrap();
-        drop(upload);
-        let (mut download, _) = listener.accept().unwrap();
-        download.write_all(&answer).unwrap();
-        received
-    })
-}
-
-/// Gives the tap of a running machine an address.
-fn address_of_tap(running: &mut Running, name: &str, address: &str) {
-    running.wait_for("waiting");
-    tool("ip", &["address", "add", address, "dev", name]);
-    tool("ip", &["link", "set", name, "up"]);
-    running.feed(b"\n");
-}
-
 #[test]
-fn a_network_carries_streams_both_ways_with_offloads_and_several_queues() {
-    for (number, options) in ["mtu=1500", "queues=2,mac=02:00:00:00:00:07"].iter().enumerate() {
-        let (tap, subnet) = (format!("test{number}"), format!("10.77.{number}"));
-        let script = format!(
-            "echo waiting; read line
-             ip addr add {subnet}.2/24 dev eth0; ip link set eth0 up
-             for try in $(seq 50); do ping -c 1 -W 1 {subnet}.1 >/dev/null && break; done
-             echo mac=$(cat /sys/class/net/eth0/address)
-             dd if=/dev/urandom of=/data bs=1M count=4 2>/dev/null
-             echo data=$(sha256sum </data | cut -d ' ' -f 1)
-             nc {subnet}.1 7000 </data
-             nc {subnet}.1 7000 >/answer </dev/null
-             echo answer=$(sha256sum </answer | cut -d ' ' -f 1)
-             poweroff -f"
-        );
-        let (run, _dir) = boot_slim(
-            &script,
-            &["--cpus", "2", "--net", &format!("tap={tap},{options}"), "--stats"],
-        );
-        let mut running = run.start(Stdio::piped());
-        address_of_tap(&mut running, &tap, &format!("{subnet}.1/24"));
-        let listener = TcpListener::bind(format!("{subnet}.1:7000")).unwrap();
-        let answer: Vec<u8> = (0..4 * MIB as u32).map(|i| (i ^ (i >> 9)) as u8).collect();
-        let expected = sha256(&answer);
-        let server = exchange(listener, answer);
-        let done = running.finish();
-        assert!(done.status.success(), "{done:?}");
-        let received = server.join().unwrap();
-        assert_eq!(sha256(&received), value(&done.stdout, "data"), "{options}");
-        assert_eq!(value(&done.stdout, "answer"), expected, "{options}");
-        if options.contains("mac=") {
-            assert_eq!(value(&done.stdout, "mac"), "02:00:00:00:00:07");
-        }
-        // Segmentation offload: far fewer frames than 8 MiB in 1500-byte pieces.
-        assert!(done.stderr.contains("virtio-net"), "{}", done.stderr);
-    }
+fn a_network_carries_streams_both_ways_also_with_several_queues() {
+    VIRTIO.network(0, "");
+    let done = VIRTIO.network(1, ",queues=2,mac=02:00:00:00:00:07");
+    assert_eq!(value(&done.stdout, "mac"), "02:00:00:00:00:07");
 }
 
 #[test]
@@ -373,23 +203,7 @@ fn streams_over_vsock_both_ways() {
 fn the_stock_kernel_s_own_drivers_find_everything() {
     let dir = tempfile::tempdir().unwrap();
     let path = disk(dir.path(), "disk.img", 8 << 20);
-    let modules = [
-        "virtio_ring",
-        "virtio",
-        "virtio_pci_modern_dev",
-        "virtio_pci_legacy_dev",
-        "virtio_pci",
-        "virtio_blk",
-        "failover",
-        "net_failover",
-        "virtio_net",
-        "virtio-rng",
-        "virtio_balloon",
-        "evdev",
-        "button",
-    ];
-    let script = format!(
-        "{LOAD_MODULES}
+    let script = "
          dd if=/dev/urandom of=/data bs=64k count=4 2>/dev/null
          dd if=/data of=/dev/vda conv=fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches
          [ -b /dev/vda ] && head -c 262144 /dev/vda | cmp - /data && echo disk=same
@@ -400,9 +214,8 @@ fn the_stock_kernel_s_own_drivers_find_everything() {
          echo clock=$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
          # The power button arrives as an input event, at who listens already.
          exec 3</dev/input/event0; echo pressable
-         head -c 24 <&3 >/dev/null && echo button && poweroff -f"
-    );
-    let initramfs = Initramfs::with_script(&script).modules("stock", &modules);
+         head -c 24 <&3 >/dev/null && echo button && poweroff -f";
+    let initramfs = stock_initramfs(&VIRTIO_MODULES, script);
     let (run, _dir) = boot(
         &cached("kernels/stock/vmlinuz"),
         initramfs,
