@@ -93,6 +93,17 @@ pub enum ImageError {
     /// A digest prefix that fits several images.
     #[error("`{0}` stands for several images; give more of the digest")]
     Ambiguous(String),
+    /// A digest of an image with several names, to be removed.
+    #[error("`{name}` has the names {}; remove these one by one, or all with --force", names.join(", "))]
+    SeveralNames {
+        /// As given.
+        name: String,
+        /// All of them.
+        names: Vec<String>,
+    },
+    /// An image that cannot be removed.
+    #[error("`{0}` is used by a running instance; stop that first")]
+    InUse(String),
     /// A reference that does not parse.
     #[error("`{name}` is not an image reference: {why}")]
     BadReference {

@@ -3,15 +3,18 @@
 //! Start at [`Store`]. An [`Image`] of it gives its configuration, its layers as folders for an
 //! overlay, and its root file system as an initramfs.
 
+mod archive;
 mod blob;
+mod build;
 mod error;
 mod image;
 mod initramfs;
-mod load;
-mod lock;
 mod store;
+#[cfg(test)]
+mod testing;
 mod unpack;
 
+pub use archive::ArchiveFormat;
 pub use error::ImageError;
 pub use image::Image;
-pub use store::{ImageRecord, Store, data_dir};
+pub use store::{HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Removed, Store, data_dir};

@@ -7,6 +7,7 @@ mod tests;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use oci_spec::image::Descriptor;
@@ -14,7 +15,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::blob::{BlobId, HashingReader, hex};
 use crate::error::{ImageError, io_error};
-use crate::lock::StoreLock;
 use crate::store::Store;
 
 /// What a layer may grow to; more than any honest image has, less than a disk.
@@ -26,7 +26,7 @@ pub(crate) struct Limits {
     pub(crate) entries: u64,
 }
 
-const LIMITS: Limits = Limits { bytes: 64 << 30, entries: 4_000_000 };
+pub(crate) const LIMITS: Limits = Limits { bytes: 64 << 30, entries: 4_000_000 };
 
 /// The folder of the layer with this `diff_id`, unpacking it if need be.
 pub(crate) fn ensure_unpacked(
@@ -35,26 +35,15 @@ pub(crate) fn ensure_unpacked(
     diff_id: &str,
 ) -> Result<PathBuf, ImageError> {
     let diff_id = BlobId::parse(diff_id)?;
-    let layers = store.root().join("layers");
-    let target = layers.join(diff_id.hex());
-    if target.is_dir() {
-        return Ok(target);
-    }
-    let _lock = StoreLock::take(store.root())?;
-    // Somebody else may have done it while we waited.
-    if target.is_dir() {
-        return Ok(target);
-    }
-    fs::create_dir_all(&layers).map_err(io_error("create", &layers))?;
-    let work = tempfile::Builder::new()
-        .prefix(".unpacking-")
-        .tempdir_in(&layers)
-        .map_err(io_error("write to", &layers))?;
-    let tree = work.path().join("tree");
-    fs::create_dir(&tree).map_err(io_error("create", &tree))?;
-    let blob = store.blobs().open(&BlobId::parse(layer.digest().as_ref())?)?;
-    unpack_verified(layer.digest().as_ref(), blob, &diff_id, &tree, LIMITS)?;
-    fs::rename(&tree, &target).map_err(io_error("create", &target))?;
+    let target = store.root().join("layers").join(diff_id.hex());
+    store.make_once("layer", &diff_id, &target, |tree| {
+        fs::create_dir(tree).map_err(io_error("create", tree))?;
+        // overlayfs shows the topmost layer's root as `/`, whatever our umask is.
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(tree, mode).map_err(io_error("create", tree))?;
+        let blob = store.blobs().open(&BlobId::parse(layer.digest().as_ref())?)?;
+        unpack_verified(layer.digest().as_ref(), blob, &diff_id, tree, LIMITS)
+    })?;
     Ok(target)
 }
 
@@ -80,15 +69,62 @@ fn unpack_verified(
     Ok(())
 }
 
-/// Uncompresses gzip and zstd, told by their first bytes: media types are often wrong.
+/// How a stream is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// Told by the first bytes: media types are often wrong.
+    pub(crate) fn of(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Uncompresses gzip and zstd.
 pub(crate) fn decompress(source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let mut source = BufReader::with_capacity(1 << 17, source);
-    let start = source.fill_buf()?;
-    Ok(match start {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Box::new(ruzstd::decoding::StreamingDecoder::new(source).map_err(io::Error::other)?)
-        }
-        _ => Box::new(source),
+    Ok(match Compression::of(source.fill_buf()?) {
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
+        Compression::Zstd => Box::new(ZstdFrames::new(source)?),
+        Compression::None => Box::new(source),
     })
+}
+
+/// Zstandard streams may consist of several frames (RFC 8878, 3.1), and parallel compressors make
+/// such; the crate's decoder ends with the first.
+struct ZstdFrames<R: BufRead> {
+    frame: Option<ruzstd::decoding::StreamingDecoder<R, ruzstd::decoding::FrameDecoder>>,
+}
+
+impl<R: BufRead> ZstdFrames<R> {
+    fn new(source: R) -> io::Result<Self> {
+        let frame = ruzstd::decoding::StreamingDecoder::new(source).map_err(io::Error::other)?;
+        Ok(Self { frame: Some(frame) })
+    }
+}
+
+impl<R: BufRead> Read for ZstdFrames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(frame) = &mut self.frame {
+            let count = frame.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let Some(ended) = self.frame.take() else { break };
+            let mut source = ended.into_inner();
+            if source.fill_buf()?.is_empty() {
+                break;
+            }
+            *self = Self::new(source)?;
+        }
+        Ok(0)
+    }
 }

@@ -1,0 +1,2 @@
+//! Building images.
+pub(crate) mod cache;
