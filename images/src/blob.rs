@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{ImageError, io_error};
 
 /// Documents (indexes, manifests, configs) beyond this size are refused, as registries do.
-const MAX_DOCUMENT: u64 = 4 << 20;
+pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// A sha256 digest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

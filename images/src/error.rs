@@ -88,11 +88,45 @@ pub enum ImageError {
         source: io::Error,
     },
     /// No such image.
-    #[error("no image `{0}` here; `isolab image ls` shows what is, `isolab image load` brings one")]
+    #[error(
+        "no image `{0}` here; `isolab image ls` shows what is, `isolab image pull` or `load` \
+         brings one"
+    )]
     NotFound(String),
     /// A digest prefix that fits several images.
     #[error("`{0}` stands for several images; give more of the digest")]
     Ambiguous(String),
+    /// A registry failed, or could not be reached.
+    #[error("cannot {action} {name}: {why}")]
+    Registry {
+        /// `pull`, `push` or `log in to`.
+        action: &'static str,
+        /// The image.
+        name: String,
+        /// What it said.
+        why: String,
+    },
+    /// A registry wants other credentials.
+    #[error(
+        "cannot {action} {name}: {registry} denies it, or there is no such image; \
+         `isolab image login {registry}` takes a user and a password"
+    )]
+    Denied {
+        /// `pull`, `push` or `log in to`.
+        action: &'static str,
+        /// The image.
+        name: String,
+        /// Its host.
+        registry: String,
+    },
+    /// The credentials for a registry cannot be had or kept.
+    #[error("credentials for {registry}: {why}")]
+    Credentials {
+        /// Its host.
+        registry: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A digest of an image with several names, to be removed.
     #[error("`{name}` has the names {}; remove these one by one, or all with --force", names.join(", "))]
     SeveralNames {

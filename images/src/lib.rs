@@ -9,6 +9,7 @@ mod build;
 mod error;
 mod image;
 mod initramfs;
+mod registry;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -17,4 +18,5 @@ mod unpack;
 pub use archive::ArchiveFormat;
 pub use error::ImageError;
 pub use image::Image;
+pub use registry::{Progress, RegistryOptions, Silent, login};
 pub use store::{HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Removed, Store, data_dir};

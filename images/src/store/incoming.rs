@@ -119,6 +119,10 @@ impl Incoming {
         self.received
     }
 
+    pub(crate) fn is_complete(&self) -> bool {
+        self.received == self.size
+    }
+
     /// Forgets what is here, for a source that can only send all of it.
     pub(crate) fn restart(&mut self) -> Result<(), ImageError> {
         self.file.set_len(0).map_err(io_error("write to", &self.partial))?;
