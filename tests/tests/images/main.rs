@@ -1,0 +1,6 @@
+//! Images end to end: registries, archives and builds, with skopeo, podman and umoci on the other
+//! side.
+
+mod archives;
+mod registries;
+mod registry;
