@@ -30,6 +30,11 @@ impl BlobId {
         Self(hex(&Sha256::digest(content)))
     }
 
+    /// Of a digest that was computed.
+    pub(crate) fn from_digest(digest: &[u8]) -> Self {
+        Self(hex(digest))
+    }
+
     /// The 64 hexadecimal digits.
     pub(crate) fn hex(&self) -> &str {
         &self.0

@@ -96,6 +96,26 @@ pub enum ImageError {
     /// A digest prefix that fits several images.
     #[error("`{0}` stands for several images; give more of the digest")]
     Ambiguous(String),
+    /// A Dockerfile does not parse.
+    #[error("{}: {why}", path.display())]
+    Dockerfile {
+        /// The file.
+        path: PathBuf,
+        /// The parser's word.
+        why: String,
+    },
+    /// An instruction of a Dockerfile failed.
+    #[error("{}:{line}: {instruction}: {why}", path.display())]
+    BuildStep {
+        /// The file.
+        path: PathBuf,
+        /// The line on which the instruction begins.
+        line: usize,
+        /// Its first line.
+        instruction: String,
+        /// What went wrong.
+        why: String,
+    },
     /// A registry failed, or could not be reached.
     #[error("cannot {action} {name}: {why}")]
     Registry {

@@ -24,6 +24,7 @@ pub struct Image {
     manifest: ImageManifest,
     config: ImageConfiguration,
     /// Keeps the collector away from what the image needs.
+    #[expect(dead_code, reason = "held for its Drop")]
     lease: Option<Arc<FileLock>>,
 }
 

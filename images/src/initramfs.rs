@@ -5,12 +5,13 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cpio::{NewcBuilder, newc::trailer};
 
 use crate::blob::BlobId;
+use crate::build::merged::{is_opaque, is_whiteout};
 use crate::error::{ImageError, io_error};
 use crate::store::Store;
 
@@ -130,14 +131,4 @@ impl Content {
         };
         u32::try_from(length).map_err(|_| io::Error::other("a file of 4 GiB or more"))
     }
-}
-
-fn is_whiteout(metadata: &Metadata) -> bool {
-    metadata.file_type().is_char_device() && metadata.rdev() == 0
-}
-
-fn is_opaque(folder: &Path) -> bool {
-    ["trusted.overlay.opaque", "user.overlay.opaque"]
-        .iter()
-        .any(|name| matches!(xattr::get(folder, name), Ok(Some(value)) if value == b"y"))
 }

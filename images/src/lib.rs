@@ -16,6 +16,7 @@ mod testing;
 mod unpack;
 
 pub use archive::ArchiveFormat;
+pub use build::{BuildRequest, BuildRunner, BuildStep};
 pub use error::ImageError;
 pub use image::Image;
 pub use registry::{Progress, RegistryOptions, Silent, login};

@@ -1,6 +1,7 @@
 //! `isolab image`
 
 mod archive;
+mod build;
 mod manage;
 mod registry;
 mod show;
@@ -23,6 +24,7 @@ enum Command {
     Pull(registry::Pull),
     Push(registry::Push),
     Login(registry::Login),
+    Build(build::Build),
     Load(archive::Load),
     Save(archive::Save),
     Ls(show::Ls),
@@ -44,6 +46,7 @@ pub fn run(image: Image) -> Result<ExitCode> {
         Command::Pull(args) => registry::pull(&store, &args)?,
         Command::Push(args) => registry::push(&store, &args)?,
         Command::Login(_) => {}
+        Command::Build(args) => build::build(&store, args)?,
         Command::Load(args) => archive::load(&store, &args)?,
         Command::Save(args) => archive::save(&store, &args)?,
         Command::Ls(args) => show::list(&store.list()?, args.format)?,

@@ -112,7 +112,8 @@ fn media_type_of(layer: &Path) -> Result<MediaType, ImageError> {
     let mut file = File::open(layer).map_err(io_error("open", layer))?;
     let count = io::Read::read(&mut file, &mut start).map_err(io_error("read", layer))?;
     Ok(match crate::unpack::Compression::of(&start[..count]) {
-        crate::unpack::Compression::None => MediaType::ImageLayer,
+        // Unpacking tells what a layer of another form is.
+        crate::unpack::Compression::None | crate::unpack::Compression::Xz => MediaType::ImageLayer,
         crate::unpack::Compression::Gzip => MediaType::ImageLayerGzip,
         crate::unpack::Compression::Zstd => MediaType::ImageLayerZstd,
     })

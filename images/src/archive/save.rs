@@ -192,6 +192,8 @@ impl<W: Write> Output for Archive<W> {
         header.set_size(size);
         header.set_mode(0o644);
         header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
         let result = self.0.append_data(&mut header, name, content);
         result.map_err(io_error("write", name))
     }

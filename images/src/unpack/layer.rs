@@ -255,13 +255,21 @@ fn make_node(entry: &Entry<'_, impl Read>, place: &Place, kind: SFlag) -> io::Re
 
 fn owner(entry: &Entry<'_, impl Read>) -> io::Result<(Uid, Gid)> {
     let id = |id: u64| u32::try_from(id).map_err(io::Error::other);
-    let header = entry.header();
-    Ok((Uid::from_raw(id(header.uid()?)?), Gid::from_raw(id(header.gid()?)?)))
+    let (header, fields) = (entry.header(), entry.header().as_old());
+    let uid = id(or_nothing(header.uid(), &fields.uid)?)?;
+    let gid = id(or_nothing(header.gid(), &fields.gid)?)?;
+    Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
 }
 
 fn modification_time(entry: &Entry<'_, impl Read>) -> io::Result<TimeSpec> {
-    let seconds = i64::try_from(entry.header().mtime()?).map_err(io::Error::other)?;
-    Ok(TimeSpec::new(seconds, 0))
+    let header = entry.header();
+    let seconds = or_nothing(header.mtime(), &header.as_old().mtime)?;
+    Ok(TimeSpec::new(i64::try_from(seconds).map_err(io::Error::other)?, 0))
+}
+
+/// A number that was left out is nought, as Go's reader takes it, with which most layers are read.
+fn or_nothing(number: io::Result<u64>, field: &[u8]) -> io::Result<u64> {
+    if field.iter().all(|byte| matches!(byte, 0 | b' ')) { Ok(0) } else { number }
 }
 
 fn extended_attributes(entry: &mut Entry<'_, impl Read>) -> io::Result<Vec<(String, Vec<u8>)>> {

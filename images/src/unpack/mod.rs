@@ -5,10 +5,10 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::Descriptor;
 use sha2::{Digest as _, Sha256};
@@ -52,7 +52,7 @@ fn unpack_verified(
     digest: &str,
     blob: impl Read + 'static,
     diff_id: &BlobId,
-    tree: &std::path::Path,
+    tree: &Path,
     limits: Limits,
 ) -> Result<(), ImageError> {
     let bad_layer = |source| ImageError::BadLayer { layer: digest.to_owned(), source };
@@ -69,12 +69,29 @@ fn unpack_verified(
     Ok(())
 }
 
+/// Whether a file is a tar archive, plain or compressed.
+pub(crate) fn is_archive(file: &Path) -> io::Result<bool> {
+    let mut header = Vec::new();
+    let start = decompress(File::open(file)?).and_then(|s| s.take(512).read_to_end(&mut header));
+    // POSIX's and GNU's magic (pax(1), tar(5)). What cannot be uncompressed is no archive.
+    Ok(start.is_ok() && header.len() == 512 && &header[257..262] == b"ustar")
+}
+
+/// Unpacks an archive, called `name` in errors, into the empty folder `tree`.
+pub(crate) fn unpack_archive(name: &str, file: &Path, tree: &Path) -> Result<(), ImageError> {
+    let bad = |source| ImageError::BadLayer { layer: name.to_owned(), source };
+    let file = File::open(file).map_err(io_error("open", file))?;
+    layer::unpack(name, &mut decompress(file).map_err(bad)?, tree, LIMITS)
+}
+
 /// How a stream is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
+    /// Of archives only: layers are never packed so (image-spec, layer.md).
+    Xz,
 }
 
 impl Compression {
@@ -83,17 +100,19 @@ impl Compression {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', ..] => Self::Xz,
             _ => Self::None,
         }
     }
 }
 
-/// Uncompresses gzip and zstd.
+/// Uncompresses gzip, zstd and xz.
 pub(crate) fn decompress(source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let mut source = BufReader::with_capacity(1 << 17, source);
     Ok(match Compression::of(source.fill_buf()?) {
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         Compression::Zstd => Box::new(ZstdFrames::new(source)?),
+        Compression::Xz => Box::new(lzma_rust2::XzReader::new(source, true)),
         Compression::None => Box::new(source),
     })
 }
