@@ -1,6 +1,7 @@
 //! COPY and ADD: which files go where, and putting them there.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -20,7 +21,8 @@ use super::merged::Merged;
 /// How files are given to the image.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ownership {
-    /// `--chown`, or root for files of the context; none keeps the source's.
+    /// `--chown`, or root for files of the context; none keeps the source's, as for files of
+    /// other images and of archives.
     pub(super) owner: Option<(u32, u32)>,
     /// `--chmod`.
     pub(super) mode: Option<u32>,
@@ -36,7 +38,7 @@ pub(super) struct Plan {
 
 enum Item {
     /// A file of a source, of any kind.
-    File { file: PathBuf, metadata: Metadata },
+    File { file: PathBuf, metadata: Metadata, owner: (u32, u32) },
     /// A here-document.
     Text(String),
     /// A folder that must be there; WORKDIR.
@@ -46,6 +48,11 @@ enum Item {
 impl Plan {
     pub(super) fn new(ownership: Ownership, with_attributes: bool) -> Self {
         Self { items: BTreeMap::new(), ownership, with_attributes }
+    }
+
+    /// Gives what is added from here on to others.
+    pub(super) fn set_owner(&mut self, owner: Option<(u32, u32)>) {
+        self.ownership.owner = owner;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -92,7 +99,8 @@ impl Plan {
         if metadata.file_type().is_socket() {
             return Ok(());
         }
-        self.items.insert(target, Item::File { file, metadata });
+        let owner = self.ownership.owner.unwrap_or((metadata.uid(), metadata.gid()));
+        self.items.insert(target, Item::File { file, metadata, owner });
         Ok(())
     }
 
@@ -136,13 +144,19 @@ impl Plan {
             hasher.update((bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
+        let mut links = Links::default();
         for (target, item) in &self.items {
             field(target.as_os_str().as_bytes());
             match item {
                 Item::Folder => field(b"folder"),
                 Item::Text(text) => field(text.as_bytes()),
-                Item::File { file, metadata } => {
-                    let (uid, gid) = self.owner(metadata);
+                Item::File { file, metadata, owner } => {
+                    if let Some(first) = links.first(metadata, *owner, target) {
+                        field(b"link");
+                        field(first.as_os_str().as_bytes());
+                        continue;
+                    }
+                    let (uid, gid) = *owner;
                     let mode = self.mode(metadata) | (metadata.mode() & libc::S_IFMT);
                     for number in [mode, uid, gid] {
                         field(&number.to_le_bytes());
@@ -167,10 +181,6 @@ impl Plan {
         Ok(hasher.finalize().into())
     }
 
-    fn owner(&self, metadata: &Metadata) -> (u32, u32) {
-        self.ownership.owner.unwrap_or((metadata.uid(), metadata.gid()))
-    }
-
     fn mode(&self, metadata: &Metadata) -> u32 {
         self.ownership.mode.unwrap_or(metadata.mode() & 0o7777)
     }
@@ -180,6 +190,7 @@ impl Plan {
         let writer = Writer { upper, image, ownership: self.ownership };
         // The layer's root is the image's root from now on.
         writer.folder(Path::new(""))?;
+        let mut links = Links::default();
         for (target, item) in &self.items {
             let place = writer.place(target)?;
             match item {
@@ -189,8 +200,13 @@ impl Plan {
                     fs::write(&place, text)?;
                     self.finish(&place, self.ownership.owner.unwrap_or_default(), 0o644)?;
                 }
-                Item::File { file, metadata } => {
-                    self.write_file(&writer, target, file, metadata)?;
+                Item::File { file, metadata, owner } => {
+                    if let Some(first) = links.first(metadata, *owner, target) {
+                        writer.check_file(target)?;
+                        fs::hard_link(upper.join(first), place)?;
+                        continue;
+                    }
+                    self.write_file(&writer, target, (file, metadata), *owner)?;
                 }
             }
         }
@@ -209,8 +225,8 @@ impl Plan {
         &self,
         writer: &Writer<'_>,
         target: &Path,
-        file: &Path,
-        metadata: &Metadata,
+        (file, metadata): (&Path, &Metadata),
+        owner: (u32, u32),
     ) -> io::Result<()> {
         let place = writer.upper.join(target);
         if metadata.is_dir() {
@@ -219,7 +235,6 @@ impl Plan {
             writer.check_file(target)?;
             make(file, metadata, &place)?;
         }
-        let owner = self.owner(metadata);
         if metadata.is_symlink() {
             return give(&place, owner);
         }
@@ -237,6 +252,31 @@ impl Plan {
         give(place, owner)?;
         let mode = self.ownership.mode.unwrap_or(mode);
         fs::set_permissions(place, fs::Permissions::from_mode(mode))
+    }
+}
+
+/// Names of one file stay names of one file.
+#[derive(Default)]
+struct Links<'a>(HashMap<(u64, u64, (u32, u32)), &'a Path>);
+
+impl<'a> Links<'a> {
+    /// The first target of the same file, if this is not the first.
+    fn first(
+        &mut self,
+        metadata: &Metadata,
+        owner: (u32, u32),
+        target: &'a Path,
+    ) -> Option<&'a Path> {
+        if metadata.is_dir() || metadata.nlink() < 2 {
+            return None;
+        }
+        match self.0.entry((metadata.dev(), metadata.ino(), owner)) {
+            Entry::Occupied(first) => Some(first.get()),
+            Entry::Vacant(new) => {
+                new.insert(target);
+                None
+            }
+        }
     }
 }
 

@@ -482,7 +482,7 @@ impl<'a, 'b, 'd> StageBuilder<'a, 'b, 'd> {
                 (other, _) => return Err(format!("unknown option --{other}").into()),
             }
         }
-        let is_from = source.is_some();
+        let (is_from, chown) = (source.is_some(), ownership.owner);
         let source = match source {
             Some(source) => source,
             None => {
@@ -520,7 +520,11 @@ impl<'a, 'b, 'd> StageBuilder<'a, 'b, 'd> {
             }
             for path in matching {
                 count += 1;
-                if !(is_add && self.add_archive(&source, &path, &target, &image, &mut plan)?) {
+                if is_add && let Some(tree) = self.unpacked(&source, &path)? {
+                    plan.set_owner(chown);
+                    plan.add(&tree, Path::new(""), &target, &image)?;
+                    plan.set_owner(ownership.owner);
+                } else {
                     plan.add(&source, &path, &target, &image)?;
                 }
             }
@@ -531,25 +535,17 @@ impl<'a, 'b, 'd> StageBuilder<'a, 'b, 'd> {
         self.write(&plan, &image, text)
     }
 
-    /// ADD unpacks a local archive. False where it is none.
-    fn add_archive(
-        &mut self,
-        source: &Source,
-        path: &Path,
-        target: &Target,
-        image: &Merged,
-        plan: &mut Plan,
-    ) -> Outcome<bool> {
+    /// A local archive's content, which ADD takes for it. None where it is none.
+    fn unpacked(&mut self, source: &Source, path: &Path) -> Outcome<Option<Source>> {
         let Some((file, metadata)) = source.files().resolve(path, true)?.file else {
-            return Ok(false);
+            return Ok(None);
         };
         if !metadata.is_file() || !unpack::is_archive(&file)? {
-            return Ok(false);
+            return Ok(None);
         }
         let tree = self.folder("archive")?;
         unpack::unpack_archive(&path.to_string_lossy(), &file, &tree)?;
-        plan.add(&Source::layers(vec![tree]), Path::new(""), target, image)?;
-        Ok(true)
+        Ok(Some(Source::layers(vec![tree])))
     }
 
     /// Another stage or image to copy from.

@@ -2,5 +2,6 @@
 //! side.
 
 mod archives;
+mod builds;
 mod registries;
 mod registry;
