@@ -96,6 +96,14 @@ pub enum ImageError {
     /// A digest prefix that fits several images.
     #[error("`{0}` stands for several images; give more of the digest")]
     Ambiguous(String),
+    /// A program that this crate uses is missing or failed.
+    #[error("{tool}: {why}")]
+    Tool {
+        /// Its name.
+        tool: &'static str,
+        /// What it said.
+        why: String,
+    },
     /// A Dockerfile does not parse.
     #[error("{}: {why}", path.display())]
     Dockerfile {

@@ -6,6 +6,7 @@
 mod archive;
 mod blob;
 mod build;
+mod disk;
 mod error;
 mod image;
 mod initramfs;
