@@ -108,8 +108,8 @@ impl Image {
 
 /// A document that an index entry may name.
 pub(crate) enum Document {
-    Index(ImageIndex),
-    Manifest(ImageManifest),
+    Index(Box<ImageIndex>),
+    Manifest(Box<ImageManifest>),
 }
 
 impl Document {
@@ -125,10 +125,12 @@ impl Document {
             .is_some();
         if is_manifest {
             let manifest = ImageManifest::from_reader(text);
-            return manifest.map(Self::Manifest).map_err(|e| bad_document("manifest", id, e));
+            return manifest
+                .map(|manifest| Self::Manifest(Box::new(manifest)))
+                .map_err(|e| bad_document("manifest", id, e));
         }
         let index = ImageIndex::from_reader(text);
-        index.map(Self::Index).map_err(|e| bad_document("index", id, e))
+        index.map(|index| Self::Index(Box::new(index))).map_err(|e| bad_document("index", id, e))
     }
 }
 
@@ -145,7 +147,7 @@ pub(crate) fn manifest_for_this_machine(
 ) -> Result<(BlobId, ImageManifest), ImageError> {
     let id = BlobId::parse(descriptor.digest().as_ref())?;
     let index = match Document::read(blobs, &id)? {
-        Document::Manifest(manifest) => return Ok((id, manifest)),
+        Document::Manifest(manifest) => return Ok((id, *manifest)),
         Document::Index(index) => index,
     };
     let chosen = choose_platform(&index).ok_or_else(|| ImageError::NoPlatform(id.full()))?;
@@ -153,7 +155,7 @@ pub(crate) fn manifest_for_this_machine(
     // hostile image from leading us in circles.
     let id = BlobId::parse(chosen.digest().as_ref())?;
     match Document::read(blobs, &id)? {
-        Document::Manifest(manifest) => Ok((id, manifest)),
+        Document::Manifest(manifest) => Ok((id, *manifest)),
         Document::Index(_) => Err(bad_document("index", &id, "an index of indexes")),
     }
 }

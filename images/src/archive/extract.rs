@@ -3,13 +3,15 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use tar_core::EntryType;
 use tempfile::TempDir;
 
 use crate::blob::{BlobId, Blobs};
 use crate::error::{ImageError, io_error};
+use crate::unpack::archive::Archive;
 
 /// An archive's uncompressed size is bounded by this, so that a bomb ends in an error.
 const MAX_ARCHIVE: u64 = 64 << 30;
@@ -30,7 +32,7 @@ impl Members {
     pub(super) fn extract(path: &Path, work: &Path) -> Result<Self, ImageError> {
         let file = File::open(path).map_err(io_error("open", path))?;
         let stream = crate::unpack::decompress(file).map_err(io_error("read", path))?;
-        let mut archive = tar::Archive::new(stream.take(MAX_ARCHIVE));
+        let mut archive = Archive::new(stream, MAX_ARCHIVE);
         let dir = tempfile::Builder::new().prefix("archive-").tempdir_in(work);
         let dir = dir.map_err(io_error("write to", work))?;
         for folder in ["blobs/sha256", "files"] {
@@ -40,25 +42,28 @@ impl Members {
         let mut members = Self { dir, files: HashMap::new(), links: HashMap::new() };
         let not_an_archive =
             |e: io::Error| ImageError::NotALayout { path: path.to_owned(), why: e.to_string() };
-        for entry in archive.entries().map_err(not_an_archive)? {
-            let mut entry = entry.map_err(not_an_archive)?;
-            let Some(name) = normal(&entry.path().map_err(not_an_archive)?) else { continue };
+        while let Some(member) = archive.next().map_err(not_an_archive)? {
+            let Some(name) = normal(&member.path) else { continue };
             if members.files.len() + members.links.len() >= MAX_MEMBERS {
                 let why = format!("more than {MAX_MEMBERS} members");
                 return Err(ImageError::NotALayout { path: path.to_owned(), why });
             }
-            let kind = entry.header().entry_type();
-            if kind.is_file() {
-                let target = members.place(&name);
-                let mut file = File::create(&target).map_err(io_error("create", &target))?;
-                io::copy(&mut entry, &mut file).map_err(not_an_archive)?;
-                members.files.insert(name, target);
-            } else if kind.is_symlink() || kind.is_hard_link() {
+            match member.kind {
+                EntryType::Regular | EntryType::Continuous => {
+                    let target = members.place(&name);
+                    let mut file = File::create(&target).map_err(io_error("create", &target))?;
+                    io::copy(&mut archive.content(), &mut file).map_err(not_an_archive)?;
+                    members.files.insert(name, target);
+                }
                 // docker save writes a layer that occurs twice as a link.
-                let target = entry.link_name().map_err(not_an_archive)?.unwrap_or_default();
-                let base = Path::new(&name).parent().filter(|_| kind.is_symlink());
-                let target = normal(&base.unwrap_or(Path::new("")).join(target));
-                members.links.extend(target.map(|target| (name, target)));
+                EntryType::Symlink | EntryType::Link => {
+                    let is_symlink = member.kind == EntryType::Symlink;
+                    let base = Path::new(&name).parent().filter(|_| is_symlink);
+                    let target = member.link.unwrap_or_default();
+                    let target = normal(&base.unwrap_or(Path::new("")).join(target));
+                    members.links.extend(target.map(|target| (name, target)));
+                }
+                _ => {}
             }
         }
         Ok(members)

@@ -17,7 +17,7 @@ pub(crate) enum Arrival {
     /// Wait: somebody else is bringing it.
     Busy,
     /// Bring it.
-    Wanted(Incoming),
+    Wanted(Box<Incoming>),
 }
 
 /// A blob that only we write, in `partial`. What was received stays there when this is dropped
@@ -62,7 +62,7 @@ impl Store {
         let (id, hasher) = (id.clone(), Sha256::new());
         let mut incoming = Incoming { id, size, received: 0, hasher, file, partial, target, lock };
         incoming.rehash()?;
-        Ok(Arrival::Wanted(incoming))
+        Ok(Arrival::Wanted(Box::new(incoming)))
     }
 
     /// Takes `source` in under `id`, if its digest and size are right.
@@ -203,7 +203,7 @@ mod tests {
 
     fn wanted(store: &Store, id: &BlobId, size: u64) -> Incoming {
         match store.receive(id, size).unwrap() {
-            Arrival::Wanted(incoming) => incoming,
+            Arrival::Wanted(incoming) => *incoming,
             Arrival::Present => panic!("present"),
             Arrival::Busy => panic!("busy"),
         }

@@ -1,7 +1,11 @@
 //! Layers as folders in overlayfs's form, unpacked once and kept by diff_id.
 
+pub(crate) mod archive;
 mod beneath;
+#[cfg(test)]
+mod fidelity;
 mod layer;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
