@@ -1,10 +1,14 @@
 //! `isolab vm`: the virtual machine monitor by itself, without images and levels.
 
+mod control;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
@@ -13,7 +17,9 @@ use isolab_vmm::backend::net::{NetOptions, TapSource};
 use isolab_vmm::boot::kernel::Kernel;
 use isolab_vmm::boot::kernel_cache::KernelCache;
 use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
-use isolab_vmm::machine::{Exit, Machine};
+use isolab_vmm::control::protocol::DEFAULT_GRACE;
+use isolab_vmm::control::server::Server;
+use isolab_vmm::machine::{Exit, Machine, MachineHandle};
 use isolab_vmm::teardown;
 use isolab_vmm::virtio::balloon::BalloonOptions;
 use isolab_vmm::virtio::vsock::VsockOptions;
@@ -33,6 +39,8 @@ pub struct Vm {
 enum Command {
     Run(Box<Run>),
     ExtractVmlinux(ExtractVmlinux),
+    #[command(flatten)]
+    Control(control::Command),
 }
 
 /// Decompress a bzImage into the cache, so that its first start is as quick as any later one.
@@ -45,8 +53,9 @@ struct ExtractVmlinux {
 
 /// Boot a Linux kernel, with COM1 on this terminal.
 ///
-/// Ctrl-a x ends the machine, Ctrl-a h tells more. The exit status is 0 when the guest powers off
-/// or reboots.
+/// Ctrl-a x ends the machine, Ctrl-a h tells more. SIGTERM and SIGHUP press the power button and
+/// end the machine after the grace period; a second one, or SIGINT, ends it at once. The exit
+/// status is 0 when the guest powers off or reboots.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
@@ -97,6 +106,14 @@ struct Run {
     /// Where decompressed kernels are kept.
     #[arg(long, value_name = "DIR")]
     kernel_cache: Option<PathBuf>,
+    /// Let other processes control the machine through a Unix socket made here: see `isolab vm
+    /// info`, pause, resume, stop, kill, stats and balloon.
+    #[arg(long, value_name = "SOCKET")]
+    api_socket: Option<PathBuf>,
+    /// How long the guest may take to shut down after SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_GRACE.as_secs(),
+          value_parser = control::grace_range())]
+    grace: u64,
     /// At the end, print how often and why the guest left for user space (to standard error).
     #[arg(long)]
     stats: bool,
@@ -123,6 +140,7 @@ enum Devices {
 pub fn run(vm: Vm) -> Result<ExitCode> {
     match vm.command {
         Command::Run(options) => run_machine(*options),
+        Command::Control(command) => control::run(command),
         Command::ExtractVmlinux(options) => {
             Kernel::open(&options.kernel, KernelCache::new(None).as_ref())?;
             Ok(ExitCode::SUCCESS)
@@ -180,13 +198,42 @@ fn run_machine(options: Run) -> Result<ExitCode> {
         let handle = handle.clone();
         keys.watch(move || handle.stop()).context("cannot watch the keyboard")?;
     }
-    signals.on_arrival(move |_| handle.stop()).context("cannot wait for signals")?;
+    let server = options.api_socket.as_deref().map(|path| {
+        let handle = handle.clone();
+        Server::start(path, move |request| handle.execute(request).map_err(|e| e.to_string()))
+    });
+    let server = server.transpose()?;
+    let grace = Duration::from_secs(options.grace);
+    let mut asked = false;
+    let on_signal = {
+        let handle = handle.clone();
+        move |signal| {
+            let patient = matches!(signal, libc::SIGTERM | libc::SIGHUP);
+            end(&handle, (patient && !asked).then_some(grace));
+            asked = true;
+        }
+    };
+    signals.on_arrival(on_signal).context("cannot wait for signals")?;
 
     let exit = machine.run();
+    // Whoever asked for the end waits for the answer.
+    handle.stop();
+    drop(server);
     drop(console);
     let exit = exit?;
     report(&options, &exit, timings)?;
     teardown::exit_now(0)
+}
+
+/// Ends the machine: in its own time where there is a grace period, else at once.
+fn end(machine: &MachineHandle, grace: Option<Duration>) {
+    let Some(grace) = grace else { return machine.stop() };
+    let waiting = machine.clone();
+    // On a thread of its own, for the next signal is to be heard.
+    let shut_down = move || drop(waiting.shut_down(grace));
+    if thread::Builder::new().name("shut-down".into()).spawn(shut_down).is_err() {
+        machine.stop();
+    }
 }
 
 fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
