@@ -2,8 +2,9 @@
 //!
 //! A [`Sandbox`] is a store of its own with the busybox image in it. [`workloads`] has what must
 //! be the same at every level; `tests/levels.rs` runs it on any host, `tests/machines.rs` at the
-//! VM levels.
+//! VM levels. [`guests`] boots a kernel with an init of a test's own.
 
+pub mod guests;
 pub mod workloads;
 
 use std::env;

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use cpio::NewcBuilder;
-use cpio::newc::{ModeFileType, trailer};
-use isolab_tests::{Done, Run, Sandbox, cached, workloads};
+use isolab_tests::guests::boot;
+use isolab_tests::{Done, Sandbox, cached, workloads};
 use nix::sys::signal::Signal;
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
@@ -93,39 +92,6 @@ fn limits_become_processors_and_ram() {
     let kib: u64 = output.split_whitespace().nth(2).and_then(|word| word.parse().ok()).unwrap();
     assert!(output.starts_with("2\n"), "{output}");
     assert!((192 << 10..256 << 10).contains(&kib), "{output}");
-}
-
-/// An initramfs with busybox and this `/init`.
-fn initramfs(folder: &Path, init: &str) -> PathBuf {
-    let mut archive = Vec::new();
-    let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
-    for (name, kind, content) in [
-        ("bin", ModeFileType::Directory, &[][..]),
-        ("bin/busybox", ModeFileType::Regular, &busybox),
-        ("init", ModeFileType::Regular, init.as_bytes()),
-    ] {
-        let builder = NewcBuilder::new(name).mode(0o755).set_mode_file_type(kind);
-        let mut writer = builder.write(&mut archive, content.len() as u32);
-        std::io::Write::write_all(&mut writer, content).unwrap();
-        writer.finish().unwrap();
-    }
-    trailer(&mut archive).unwrap();
-    let path = folder.join("initramfs.cpio");
-    fs::write(&path, archive).unwrap();
-    path
-}
-
-/// `isolab vm run` with this kernel, `/init` and further options.
-fn boot(kernel: &Path, init: &str, options: &[&str]) -> (Run, tempfile::TempDir) {
-    let dir = tempfile::tempdir().unwrap();
-    let initrd = initramfs(dir.path(), &format!("#!/bin/busybox sh\n{init}\n"));
-    let run = Sandbox::empty()
-        .isolab(&["vm", "run", "--kernel"])
-        .arg(kernel)
-        .arg("--initrd")
-        .arg(initrd)
-        .args(options);
-    (run, dir)
 }
 
 const QUIET: [&str; 2] = ["--cmdline", "console=ttyS0 quiet reboot=k panic=-1"];
