@@ -26,11 +26,14 @@ pub fn block() -> io::Result<Blocked> {
 }
 
 impl Blocked {
-    /// Calls `action` with each of the signals that arrives.
+    /// Calls `action` with each of the signals that arrives, one after the other.
     ///
     /// # Errors
     /// The host refused a thread.
-    pub fn on_arrival(self, action: impl Fn(libc::c_int) + Send + 'static) -> io::Result<()> {
+    pub fn on_arrival(
+        self,
+        mut action: impl FnMut(libc::c_int) + Send + 'static,
+    ) -> io::Result<()> {
         let body = move || {
             let set = self.0;
             loop {

@@ -1,5 +1,7 @@
 //! `isolab vm`: the virtual machine monitor by itself, without images and levels.
 
+mod control;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ use isolab_vmm::backend::net::NetOptions;
 use isolab_vmm::boot::kernel::Kernel;
 use isolab_vmm::boot::kernel_cache::KernelCache;
 use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
+use isolab_vmm::control::protocol::DEFAULT_GRACE;
+use isolab_vmm::control::server::Server;
 use isolab_vmm::machine::{Exit, Machine, MachineHandle};
 use isolab_vmm::teardown;
 use isolab_vmm::virtio::balloon::BalloonOptions;
@@ -35,6 +39,8 @@ pub struct Vm {
 enum Command {
     Run(Box<Run>),
     ExtractVmlinux(ExtractVmlinux),
+    #[command(flatten)]
+    Control(control::Command),
 }
 
 /// Decompress a bzImage into the cache, so that its first start is as quick as any later one.
@@ -47,9 +53,9 @@ struct ExtractVmlinux {
 
 /// Boot a Linux kernel, with COM1 on this terminal.
 ///
-/// Ctrl-a x ends the machine, Ctrl-a h tells more. SIGTERM presses the ACPI power button, any other
-/// ending signal stops the machine at once. The exit status is 0 when the guest powers off or
-/// reboots, and when it is stopped.
+/// Ctrl-a x ends the machine, Ctrl-a h tells more. SIGTERM and SIGHUP press the power button and
+/// end the machine after the grace period; a second one, or SIGINT, ends it at once. The exit
+/// status is 0 when the guest powers off or reboots.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
@@ -100,8 +106,13 @@ struct Run {
     /// Where decompressed kernels are kept.
     #[arg(long, value_name = "DIR")]
     kernel_cache: Option<PathBuf>,
-    /// After SIGTERM has pressed the power button: how long the guest may take to shut down.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    /// Let other processes control the machine through a Unix socket made here: see `isolab vm
+    /// info`, pause, resume, stop, kill, stats and balloon.
+    #[arg(long, value_name = "SOCKET")]
+    api_socket: Option<PathBuf>,
+    /// How long the guest may take to shut down after SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_GRACE.as_secs(),
+          value_parser = control::grace_range())]
     grace: u64,
     /// At the end, print how often and why the guest left for user space (to standard error).
     #[arg(long)]
@@ -129,6 +140,7 @@ enum Devices {
 pub fn run(vm: Vm) -> Result<ExitCode> {
     match vm.command {
         Command::Run(options) => run_machine(*options),
+        Command::Control(command) => control::run(command),
         Command::ExtractVmlinux(options) => {
             Kernel::open(&options.kernel, KernelCache::new(None).as_ref())?;
             Ok(ExitCode::SUCCESS)
@@ -186,31 +198,41 @@ fn run_machine(options: Run) -> Result<ExitCode> {
         let handle = handle.clone();
         keys.watch(move || handle.stop()).context("cannot watch the keyboard")?;
     }
+    let server = options.api_socket.as_deref().map(|path| {
+        let handle = handle.clone();
+        Server::start(path, move |request| handle.execute(request).map_err(|e| e.to_string()))
+    });
+    let server = server.transpose()?;
     let grace = Duration::from_secs(options.grace);
-    signals
-        .on_arrival(move |signal| match signal {
-            libc::SIGTERM => shut_down(&handle, grace),
-            _ => handle.stop(),
-        })
-        .context("cannot wait for signals")?;
+    let mut asked = false;
+    let on_signal = {
+        let handle = handle.clone();
+        move |signal| {
+            let patient = matches!(signal, libc::SIGTERM | libc::SIGHUP);
+            end(&handle, (patient && !asked).then_some(grace));
+            asked = true;
+        }
+    };
+    signals.on_arrival(on_signal).context("cannot wait for signals")?;
 
     let exit = machine.run();
+    // Whoever asked for the end waits for the answer.
+    handle.stop();
+    drop(server);
     drop(console);
     let exit = exit?;
     report(&options, &exit, timings)?;
     teardown::exit_now(0)
 }
 
-/// Presses the power button; a guest that does not care is stopped after `grace`.
-fn shut_down(handle: &MachineHandle, grace: Duration) {
-    handle.press_power_button();
-    let patience = handle.clone();
-    let wait = move || {
-        thread::sleep(grace);
-        patience.stop();
-    };
-    if thread::Builder::new().name("grace".into()).spawn(wait).is_err() {
-        handle.stop();
+/// Ends the machine: in its own time where there is a grace period, else at once.
+fn end(machine: &MachineHandle, grace: Option<Duration>) {
+    let Some(grace) = grace else { return machine.stop() };
+    let waiting = machine.clone();
+    // On a thread of its own, for the next signal is to be heard.
+    let shut_down = move || drop(waiting.shut_down(grace));
+    if thread::Builder::new().name("shut-down".into()).spawn(shut_down).is_err() {
+        machine.stop();
     }
 }
 

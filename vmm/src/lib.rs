@@ -11,6 +11,7 @@ pub mod chipset;
 pub mod config;
 pub mod control;
 pub mod emulated;
+pub mod handle;
 pub mod irq;
 pub mod kvm;
 pub mod machine;

@@ -16,7 +16,6 @@ use crate::boot::kernel_cache::KernelCache;
 use crate::boot::linux::{self, LinuxError};
 use crate::boot::{layout, mptable};
 use crate::bus::Bus;
-use crate::chipset::acpi_pm::PowerButton;
 use crate::chipset::serial_io::SerialIo;
 use crate::chipset::{self, ChipsetError};
 use crate::config::{ConfigError, DeviceSet, FirmwareTables, MachineConfig};
@@ -25,17 +24,19 @@ use crate::emulated;
 use crate::emulated::assemble::EmulatedDevices;
 use crate::emulated::attach as emulated_attach;
 use crate::emulated::firmware::shadow;
+pub use crate::handle::MachineHandle;
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, GuestRam, MemoryError};
 use crate::pci;
 use crate::probe;
-use crate::stats::Stats;
+use crate::stats::{SharedCounters, Stats};
 use crate::timeline::{Event, Recorder, Timeline};
 use crate::vcpu::cpuid::HostCpuid;
 use crate::vcpu::kick::Kicker;
-use crate::vcpu::run::{Buses, Finished, Vcpu};
+use crate::vcpu::run::{Buses, Vcpu};
 use crate::vcpu::{Fault, VcpuError, setup};
 use crate::virtio::attach::{self as virtio_attach, VirtioDevices};
+use crate::virtio::stats::DeviceCounters;
 
 /// Why a machine could not be made or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -116,9 +117,7 @@ pub struct Exit {
 /// Dropping it makes the kernel tear the VM down, which takes tens of milliseconds: report the
 /// [`Exit`] first, or leave by [`crate::teardown::exit_now`].
 pub struct Machine {
-    control: Control,
-    recorder: Recorder,
-    power_button: PowerButton,
+    handle: MachineHandle,
     serial_io: Option<SerialIo>,
     vcpus: Vec<Vcpu>,
     /// Kept so that their files close with the machine, not in [`Machine::run`].
@@ -136,31 +135,6 @@ enum Devices {
     Emulated {
         _devices: EmulatedDevices,
     },
-}
-
-/// Reaches a machine from other threads.
-#[derive(Clone)]
-pub struct MachineHandle {
-    control: Control,
-    recorder: Recorder,
-    power_button: PowerButton,
-}
-
-impl MachineHandle {
-    /// Ends the machine as if its plug were pulled.
-    pub fn stop(&self) {
-        self.control.end(Ok(EndReason::Stopped));
-    }
-
-    /// Presses the ACPI power button. The guest may shut down, or ignore it.
-    pub fn press_power_button(&self) {
-        self.power_button.press();
-    }
-
-    /// What has happened so far.
-    pub fn timeline(&self) -> Timeline {
-        self.recorder.timeline()
-    }
 }
 
 impl Machine {
@@ -229,14 +203,27 @@ impl Machine {
                 setup::linux_entry(&fd, kernel.entry)?;
             }
             let (buses, control) = (buses.clone(), control.clone());
-            Ok(Vcpu { id, fd, buses, control, kicker: Kicker::default() })
+            let (kicker, counters) = (Kicker::default(), SharedCounters::default());
+            Ok(Vcpu { id, fd, buses, control, kicker, counters })
         });
         let vcpus = vcpus.collect::<Result<Vec<_>, KvmError>>()?;
-
-        Ok(Self {
+        let (device_counters, balloon) = match &devices {
+            Devices::Virtio(devices) => (devices.counters.clone(), devices.balloon.clone()),
+            _ => (DeviceCounters::default(), None),
+        };
+        let handle = MachineHandle {
             control,
             recorder,
             power_button: chipset.power_button,
+            vcpus: vcpus.iter().map(|v| (v.kicker.clone(), v.counters.clone())).collect(),
+            device_counters,
+            balloon,
+            memory: config.memory,
+            devices: config.devices,
+        };
+
+        Ok(Self {
+            handle,
             serial_io: Some(chipset.serial_io),
             vcpus,
             finished: Vec::new(),
@@ -248,11 +235,7 @@ impl Machine {
 
     /// A handle for other threads.
     pub fn handle(&self) -> MachineHandle {
-        MachineHandle {
-            control: self.control.clone(),
-            recorder: self.recorder.clone(),
-            power_button: self.power_button.clone(),
-        }
+        self.handle.clone()
     }
 
     /// Runs the guest to its end. A second call returns at once.
@@ -263,35 +246,29 @@ impl Machine {
         let mut uarts = Vec::new();
         if let Some(serial_io) = self.serial_io.take() {
             uarts = serial_io.uarts();
-            let control = self.control.clone();
+            let control = self.handle.control.clone();
             spawn("serial".into(), move || serial_io.serve(&control))?;
         }
-        self.recorder.record(Event::FirstRun);
-        let running = start_vcpus(std::mem::take(&mut self.vcpus), &self.control)?;
-        let outcome = self.control.wait();
-        self.recorder.record(Event::End);
-        let counters = running.into_iter().filter_map(|vcpu| {
-            let Finished { counters, fd } = vcpu.stop()?;
-            self.finished.push(fd);
-            Some(counters)
-        });
-        let mut stats = Stats::collect(counters);
+        self.handle.recorder.record(Event::FirstRun);
+        let running = start_vcpus(std::mem::take(&mut self.vcpus), &self.handle.control)?;
+        let outcome = self.handle.control.wait();
+        self.handle.recorder.record(Event::End);
+        self.finished.extend(running.into_iter().filter_map(Running::stop));
         if let Devices::Virtio(devices) = &self.devices {
             // The process may leave without dropping anything.
             devices.shut_down();
-            stats.devices = devices.stats();
         }
         for uart in uarts {
             uart.lock().unwrap_or_else(|e| e.into_inner()).flush();
         }
         let reason = outcome.map_err(Error::guest_died)?;
-        Ok(Exit { reason, stats, timeline: self.recorder.timeline() })
+        Ok(Exit { reason, stats: self.handle.stats(), timeline: self.handle.timeline() })
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.control.end(Ok(EndReason::Stopped));
+        self.handle.stop();
         memory::release(&self.ram);
     }
 }
@@ -299,13 +276,13 @@ impl Drop for Machine {
 /// A vCPU on its thread.
 struct Running {
     kicker: Kicker,
-    thread: JoinHandle<Finished>,
+    thread: JoinHandle<VcpuFd>,
 }
 
 impl Running {
     /// Waits for the thread, which leaves its loop because the machine has ended. The kick is
     /// repeated because a signal may also arrive just before a blocking write of a device.
-    fn stop(self) -> Option<Finished> {
+    fn stop(self) -> Option<VcpuFd> {
         while !self.thread.is_finished() {
             self.kicker.kick();
             if !self.thread.is_finished() {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::virtio::stats::{DeviceStats, QueueStats};
 
 /// What kind of access reached a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
     /// `in`.
@@ -35,8 +36,8 @@ impl fmt::Display for Access {
 /// The name under which accesses that no device answers are counted.
 pub const NO_DEVICE: &str = "none";
 
-/// One vCPU's counters. Owned by its thread, so counting needs no lock.
-#[derive(Debug, Default)]
+/// One vCPU's counters.
+#[derive(Clone, Debug, Default)]
 pub struct ExitCounters {
     accesses: HashMap<(&'static str, Access, u64), u64>,
     others: HashMap<&'static str, u64>,
@@ -54,8 +55,35 @@ impl ExitCounters {
     }
 }
 
+/// One vCPU's counters, counted by its thread and read by anyone. The lock is next to never
+/// contended, and cheap beside the exit that is counted.
+#[derive(Clone, Debug, Default)]
+pub struct SharedCounters(Arc<Mutex<ExitCounters>>);
+
+impl SharedCounters {
+    /// See [`ExitCounters::access`].
+    pub fn access(&self, device: &'static str, access: Access, address: u64) {
+        self.lock().access(device, access, address);
+    }
+
+    /// See [`ExitCounters::other`].
+    pub fn other(&self, reason: &'static str) {
+        self.lock().other(reason);
+    }
+
+    /// The values now.
+    pub fn snapshot(&self) -> ExitCounters {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ExitCounters> {
+        // Plain values are never left half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// How often one address of a device was accessed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessCount {
     /// The device's name, or [`NO_DEVICE`].
     pub device: String,
@@ -68,7 +96,7 @@ pub struct AccessCount {
 }
 
 /// The sum over all vCPUs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// All exits to user space.
     pub exits: u64,

@@ -38,11 +38,16 @@ impl RunPage {
         unsafe { (*self.0).__bindgen_anon_1.internal.suberror }
     }
 
-    fn request_exit(&self) {
+    /// Takes back what a kick asked for, so that the next KVM_RUN enters the guest.
+    pub fn clear_exit_request(&self) {
+        self.set_immediate_exit(0);
+    }
+
+    fn set_immediate_exit(&self, value: u8) {
         // SAFETY: as in `io_width`; the byte is properly aligned and is only ever accessed by
         // KVM and by this atomic store.
         let flag = unsafe { AtomicU8::from_ptr(&raw mut (*self.0).immediate_exit) };
-        flag.store(1, Ordering::SeqCst);
+        flag.store(value, Ordering::SeqCst);
     }
 }
 
@@ -73,7 +78,7 @@ impl Kicker {
     pub fn kick(&self) -> bool {
         let target = self.lock();
         let Some(target) = &*target else { return false };
-        target.page.request_exit();
+        target.page.set_immediate_exit(1);
         // SAFETY: the thread is alive: it takes itself out, under the lock held here, before it
         // ends.
         unsafe { libc::pthread_kill(target.thread, SIGRTMIN()) };

@@ -8,8 +8,9 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use super::kick::{Kicker, RunPage};
 use super::{Fault, Registers, VcpuError};
 use crate::bus::Bus;
+use crate::control::run_state::Entry;
 use crate::control::{Control, EndReason};
-use crate::stats::{Access, ExitCounters, NO_DEVICE};
+use crate::stats::{Access, NO_DEVICE, SharedCounters};
 
 /// Where the guest's accesses go.
 #[derive(Clone)]
@@ -30,29 +31,33 @@ pub struct Vcpu {
     pub buses: Buses,
     /// Ends the machine.
     pub control: Control,
-    /// Ends [`Vcpu::run`].
+    /// Gets it out of the guest.
     pub kicker: Kicker,
-}
-
-/// What is left of a vCPU that has run. Dropping the handle makes the kernel tear it down.
-pub struct Finished {
-    /// What it counted.
-    pub counters: ExitCounters,
-    /// KVM's handle.
-    pub fd: VcpuFd,
+    /// What it counts.
+    pub counters: SharedCounters,
 }
 
 impl Vcpu {
-    /// Runs the guest until the machine ends, by this vCPU's doing or otherwise.
-    pub fn run(mut self) -> Finished {
+    /// Runs the guest until the machine ends, by this vCPU's doing or otherwise. Dropping the
+    /// handle that is left makes the kernel tear the vCPU down.
+    pub fn run(mut self) -> VcpuFd {
         let page = RunPage::of(&mut self.fd);
         let mut handler = ExitHandler {
             buses: self.buses,
             control: self.control.clone(),
-            counters: ExitCounters::default(),
+            counters: self.counters,
         };
         let kickable = self.kicker.enter(&mut self.fd);
-        while !self.control.has_ended() {
+        loop {
+            // What a kick is for is set before the kick itself, and looked at here after it is
+            // cleared: so none is missed.
+            page.clear_exit_request();
+            match self.control.before_entry() {
+                Entry::Run => {}
+                // Keeps the guest's watchdogs quiet. Refused where it has no kvmclock.
+                Entry::RunAfterPause => drop(self.fd.kvmclock_ctrl()),
+                Entry::End => break,
+            }
             let result = match self.fd.run() {
                 Ok(exit) => handler.handle(exit, &page),
                 Err(error) => handler.handle_error(error),
@@ -63,14 +68,14 @@ impl Vcpu {
             }
         }
         drop(kickable);
-        Finished { counters: handler.counters, fd: self.fd }
+        self.fd
     }
 }
 
 struct ExitHandler {
     buses: Buses,
     control: Control,
-    counters: ExitCounters,
+    counters: SharedCounters,
 }
 
 impl ExitHandler {

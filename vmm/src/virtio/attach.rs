@@ -12,7 +12,7 @@ use super::block::Block;
 use super::console::{Console, ConsoleHandle};
 use super::net::{NetError, VirtioNet};
 use super::rng::Rng;
-use super::stats::{DeviceStats, QueueCounters};
+use super::stats::{DeviceCounters, QueueCounters};
 use super::transport::pci::Resources;
 use super::transport::{KvmNotifyRegistrar, NotifyRegistrar, TransportError, VirtioPci};
 use super::vsock::{VirtioVsock, VsockError};
@@ -68,7 +68,8 @@ pub enum AttachError {
 /// The devices of a machine.
 pub struct VirtioDevices {
     pci: Arc<Mutex<PciBus>>,
-    counters: Vec<(String, Vec<Arc<QueueCounters>>)>,
+    /// What each queue of each device did.
+    pub counters: DeviceCounters,
     /// Asks the guest for memory.
     pub balloon: Option<BalloonHandle>,
     /// Tells the guest of the terminal's size.
@@ -76,15 +77,6 @@ pub struct VirtioDevices {
 }
 
 impl VirtioDevices {
-    /// What each queue of each device did.
-    pub fn stats(&self) -> Vec<DeviceStats> {
-        let stats = self.counters.iter().map(|(device, counters)| DeviceStats {
-            device: device.clone(),
-            queues: counters.iter().map(|queue| queue.snapshot()).collect(),
-        });
-        stats.collect()
-    }
-
     /// Stops all devices and lets go of what they hold on the host; requests under way are
     /// completed first. For a guest that no longer runs.
     pub fn shut_down(&self) {
@@ -173,7 +165,7 @@ pub fn attach(
     let pci = Arc::new(Mutex::new(pci));
     config_access::insert_ports(&buses.ports, &pci)?;
     config_access::insert_ecam(&buses.mmio, &pci)?;
-    Ok(VirtioDevices { pci, counters, balloon, console })
+    Ok(VirtioDevices { pci, counters: counters.into(), balloon, console })
 }
 
 /// The bus while it fills.

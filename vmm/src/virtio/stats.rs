@@ -1,8 +1,9 @@
 //! What a queue did: counted by the device's thread, read by anyone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counters of one queue. Relaxed: each is exact, together they are not a snapshot of one moment.
 #[derive(Debug, Default)]
@@ -15,7 +16,7 @@ pub struct QueueCounters {
 }
 
 /// The values of [`QueueCounters`] at some moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStats {
     /// Descriptor chains completed.
     pub requests: u64,
@@ -30,7 +31,7 @@ pub struct QueueStats {
 }
 
 /// What the queues of a device did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceStats {
     /// Where it is on the bus, and its name.
     pub device: String,
@@ -69,5 +70,26 @@ impl QueueCounters {
             notifications: self.notifications.load(Ordering::Relaxed),
             interrupts: self.interrupts.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// The counters of all devices of a machine, by name.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceCounters(Arc<[(String, Vec<Arc<QueueCounters>>)]>);
+
+impl DeviceCounters {
+    /// The values now.
+    pub fn snapshot(&self) -> Vec<DeviceStats> {
+        let stats = self.0.iter().map(|(device, queues)| DeviceStats {
+            device: device.clone(),
+            queues: queues.iter().map(|queue| queue.snapshot()).collect(),
+        });
+        stats.collect()
+    }
+}
+
+impl From<Vec<(String, Vec<Arc<QueueCounters>>)>> for DeviceCounters {
+    fn from(counters: Vec<(String, Vec<Arc<QueueCounters>>)>) -> Self {
+        Self(counters.into())
     }
 }

@@ -22,7 +22,7 @@ fn handler() -> (ExitHandler, Arc<Mutex<Widths>>) {
     let device = Arc::new(Mutex::new(Widths::default()));
     buses.ports.insert("widths", 0x100, 8, device.clone()).unwrap();
     buses.mmio.insert("widths", 0xd000_0000, 0x1000, device.clone()).unwrap();
-    let (control, counters) = (Control::default(), ExitCounters::default());
+    let (control, counters) = (Control::default(), SharedCounters::default());
     (ExitHandler { buses, control, counters }, device)
 }
 
@@ -50,7 +50,7 @@ fn where_no_device_is_reads_are_all_ones_and_writes_are_lost() {
     for offset in 0..100 {
         handler.mmio_write(0xe000_0000 + offset, &data);
     }
-    let stats = crate::stats::Stats::collect([handler.counters]);
+    let stats = crate::stats::Stats::collect([handler.counters.snapshot()]);
     assert_eq!((stats.exits, stats.accesses.len()), (103, 4));
 }
 

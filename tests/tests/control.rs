@@ -1,0 +1,182 @@
+//! Machines under control of other processes: needs a host with a working KVM, see
+//! `scripts/kvm-host`.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Instant;
+
+use isolab_tests::guests::boot_slim;
+use isolab_tests::{Done, Running, Sandbox, TIME_LIMIT};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Powers off when its power button is pressed, as systemd-logind or acpid would.
+const LISTENING: &str = "exec 3</dev/input/event0; echo listening; \
+                         head -c 24 <&3 >/dev/null; echo button pressed; poweroff -f";
+/// Writes without end.
+const TICKING: &str = "while :; do echo tick; usleep 20000; done";
+
+/// A machine with a control socket.
+struct Machine {
+    running: Running,
+    socket: PathBuf,
+    _folders: [TempDir; 2],
+}
+
+impl Machine {
+    fn start(init: &str, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("api");
+        let (run, initrd) = boot_slim(init, &["--memory", "128M"]);
+        let run = run.arg("--api-socket").arg(&socket).args(options);
+        Self { running: run.start(Stdio::null()), socket, _folders: [folder, initrd] }
+    }
+
+    fn ask(&self, words: &[&str]) -> Done {
+        Sandbox::empty().isolab(&["vm"]).args(words).arg(&self.socket).finish()
+    }
+
+    #[track_caller]
+    fn answer(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.ask(words).success()).unwrap()
+    }
+
+    /// The end: status 0, and no socket left behind.
+    #[track_caller]
+    fn ends_well(self) -> String {
+        let output = self.running.finish().success();
+        assert!(!self.socket.exists());
+        output
+    }
+}
+
+#[test]
+fn a_paused_machine_stands_still_until_it_is_resumed() {
+    let mut machine = Machine::start(TICKING, &["--cpus", "2"]);
+    machine.running.wait_for("tick");
+    let mode = fs::metadata(&machine.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let info = machine.answer(&["info"]);
+    assert_eq!(info["state"], "running");
+    assert_eq!((info["cpus"].as_u64(), info["memory"].as_u64()), (Some(2), Some(128 << 20)));
+    assert_eq!(info["pid"], machine.running.id());
+
+    for _ in 0..3 {
+        assert_eq!(machine.answer(&["pause"])["state"], "paused");
+        assert_eq!(machine.answer(&["pause"])["state"], "paused");
+        // Each tick is many exits, so a vCPU that ran would be seen.
+        let before = machine.answer(&["stats"]);
+        let after = machine.answer(&["stats"]);
+        assert!(before["exits"].as_u64().unwrap() > 0);
+        assert_eq!(before, after);
+        assert_eq!(machine.answer(&["resume"])["state"], "running");
+        let deadline = Instant::now() + TIME_LIMIT;
+        while machine.answer(&["stats"])["exits"] == before["exits"] {
+            assert!(Instant::now() < deadline, "the guest does not go on");
+        }
+    }
+
+    machine.answer(&["pause"]);
+    let ended = machine.answer(&["kill"]);
+    assert_eq!((&ended["state"], &ended["reason"]), (&"ended".into(), &"stopped".into()));
+    let socket = machine.socket.clone();
+    machine.ends_well();
+    let words = ["vm", "info", socket.to_str().unwrap()];
+    Sandbox::empty().isolab(&words).finish().fails_with(125, &["cannot reach", "running"]);
+}
+
+#[test]
+fn stop_and_sigterm_press_the_power_button() {
+    let mut machine = Machine::start(LISTENING, &[]);
+    machine.running.wait_for("listening");
+    // A machine that stands still has to hear it, too.
+    machine.answer(&["pause"]);
+    assert_eq!(machine.answer(&["stop", "--grace", "100"])["reason"], "power_off");
+    assert!(machine.ends_well().contains("button pressed"));
+
+    let mut machine = Machine::start(LISTENING, &["--grace", "100"]);
+    machine.running.wait_for("listening");
+    machine.running.signal(Signal::SIGTERM);
+    assert!(machine.ends_well().contains("button pressed"));
+}
+
+#[test]
+fn a_guest_that_ignores_its_power_button_is_stopped_after_the_grace_period() {
+    let mut machine = Machine::start(TICKING, &[]);
+    machine.running.wait_for("tick");
+    machine.ask(&["stop", "--grace", "999999"]).fails_with(2, &["999999"]);
+    assert_eq!(machine.answer(&["stop", "--grace", "1"])["reason"], "stopped");
+    machine.ends_well();
+
+    // Another signal means it.
+    let mut machine = Machine::start(TICKING, &["--grace", "86400"]);
+    machine.running.wait_for("tick");
+    machine.running.signal(Signal::SIGTERM);
+    machine.running.signal(Signal::SIGINT);
+    machine.ends_well();
+}
+
+#[test]
+fn the_balloon_takes_and_returns_memory() {
+    let mut machine = Machine::start(TICKING, &["--balloon", "0"]);
+    machine.running.wait_for("tick");
+    let settled = |target: u64| {
+        let deadline = Instant::now() + TIME_LIMIT;
+        while machine.answer(&["balloon"])["actual"] != target {
+            assert!(Instant::now() < deadline, "the balloon does not reach {target}");
+        }
+    };
+    let state = machine.answer(&["balloon", "--target", "16M"]);
+    assert_eq!(state["target"], 16 << 20);
+    settled(16 << 20);
+    let guest = &machine.answer(&["balloon"])["guest"];
+    let total = guest["total"].as_u64().unwrap();
+    assert!(total < 128 << 20 && guest["free"].as_u64().unwrap() < total, "{guest}");
+    machine.answer(&["balloon", "--target", "0"]);
+    settled(0);
+    machine.ask(&["balloon", "--target", "1G"]).fails_with(125, &["target", "RAM"]);
+    let devices = &machine.answer(&["stats"])["devices"];
+    assert!(devices[0]["device"].as_str().unwrap().contains("balloon"), "{devices}");
+    machine.answer(&["kill"]);
+    machine.ends_well();
+}
+
+#[test]
+fn clients_of_every_kind_leave_the_machine_alone() {
+    let mut machine = Machine::start(TICKING, &[]);
+    machine.running.wait_for("tick");
+    machine.ask(&["balloon"]).fails_with(125, &["no balloon", "--balloon 0"]);
+
+    // The same path again, while it is in use.
+    let socket = machine.socket.to_str().unwrap();
+    let (second, _initrd) =
+        boot(&cached("kernels/slim/vmlinux"), TICKING, &["--api-socket", socket]);
+    second.finish().fails_with(125, &["api-socket", "in use"]);
+
+    let mut stream = BufReader::new(UnixStream::connect(&machine.socket).unwrap());
+    let mut line = String::new();
+    for request in
+        [&b"\xff\0garbage\n"[..], b"{\"command\":\"format\"}\n", b"{\"command\":\"info\"}\n"]
+    {
+        stream.get_mut().write_all(request).unwrap();
+        line.clear();
+        stream.read_line(&mut line).unwrap();
+        let is_info = request.ends_with(b"info\"}\n");
+        assert!(line.starts_with(if is_info { "{\"ok\":" } else { "{\"error\":" }), "{line}");
+    }
+    // Clients that say nothing, and one that never stops.
+    let idle: Vec<_> = (0..4).map(|_| UnixStream::connect(&machine.socket).unwrap()).collect();
+    let mut endless = UnixStream::connect(&machine.socket).unwrap();
+    while endless.write_all(&[b'['; 65536]).is_ok() {}
+    assert_eq!(machine.answer(&["info"])["state"], "running");
+    machine.running.wait_for("tick");
+    // None of them holds up the end.
+    machine.answer(&["kill"]);
+    machine.ends_well();
+    drop((idle, stream));
+}

@@ -1,0 +1,91 @@
+//! The other side of the control socket.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::protocol::{DEFAULT_GRACE, Reply, Request};
+
+/// How long an answer may take beyond what was asked for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Far more than any answer has.
+const MAX_REPLY: u64 = 16 << 20;
+
+/// A request that was not fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody is there.
+    #[error("cannot reach a machine at {path}: is it running, with --api-socket {path}?")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the machine at {path} does not answer")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// What came is no reply; perhaps something else listens there.
+    #[error("what listens at {path} does not speak isolab's control protocol")]
+    Reply {
+        /// The socket.
+        path: PathBuf,
+        /// Where it went wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The machine refused.
+    #[error("the machine at {path} refused: {message}")]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Its words.
+        message: String,
+    },
+}
+
+/// Makes one request of the machine whose control socket is at `path`.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn call<T: DeserializeOwned>(path: &Path, request: Request) -> Result<T, ClientError> {
+    let stream = UnixStream::connect(path)
+        .map_err(|source| ClientError::Connect { path: path.into(), source })?;
+    let reply = exchange(stream, request)
+        .map_err(|source| ClientError::Broken { path: path.into(), source })?;
+    match serde_json::from_slice(&reply) {
+        Ok(Reply::Ok(answer)) => Ok(answer),
+        Ok(Reply::Error(message)) => Err(ClientError::Refused { path: path.into(), message }),
+        Err(source) => Err(ClientError::Reply { path: path.into(), source }),
+    }
+}
+
+fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Vec<u8>> {
+    let asked_for = match request {
+        Request::Stop { grace_ms } => grace_ms.map_or(DEFAULT_GRACE, Duration::from_millis),
+        _ => Duration::ZERO,
+    };
+    stream.set_read_timeout(Some(asked_for.saturating_add(PATIENCE)))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    // No more requests: the machine closes after its answer.
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut reply = Vec::new();
+    stream.take(MAX_REPLY).read_to_end(&mut reply)?;
+    if reply.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(reply)
+}
