@@ -154,8 +154,7 @@ fn clients_of_every_kind_leave_the_machine_alone() {
 
     // The same path again, while it is in use.
     let socket = machine.socket.to_str().unwrap();
-    let (second, _initrd) =
-        boot(&cached("kernels/slim/vmlinux"), TICKING, &["--api-socket", socket]);
+    let (second, _initrd) = boot_slim(TICKING, &["--api-socket", socket]);
     second.finish().fails_with(125, &["api-socket", "in use"]);
 
     let mut stream = BufReader::new(UnixStream::connect(&machine.socket).unwrap());
