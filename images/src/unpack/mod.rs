@@ -13,6 +13,9 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use oci_spec::image::Descriptor;
 use sha2::{Digest as _, Sha256};
@@ -49,6 +52,32 @@ pub(crate) fn ensure_unpacked(
         unpack_verified(layer.digest().as_ref(), blob, &diff_id, tree, LIMITS)
     })?;
     Ok(target)
+}
+
+/// The folders of layers with their diff_ids, in their order. Several are unpacked at once.
+pub(crate) fn ensure_all(
+    store: &Store,
+    layers: &[(&Descriptor, &String)],
+) -> Result<Vec<PathBuf>, ImageError> {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(layers.len());
+    let folders: Vec<OnceLock<_>> = layers.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((number, (layer, diff_id))) = {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            layers.get(number).map(|layer| (number, layer))
+        } {
+            // Each number is taken once, so that nothing is set yet.
+            let _ = folders[number].set(ensure_unpacked(store, layer, diff_id));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    folders.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 /// Unpacks a compressed layer into the empty folder `tree` and verifies its diff_id.
