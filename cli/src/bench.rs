@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use isolab_bench::startup::{self, Plan};
+use isolab_bench::startup::{self, Plan, Subject};
 use isolab_bench::{Host, Report};
 use isolab_images::Store;
 use isolab_isolation::{Level, guest_kernel};
@@ -29,7 +29,8 @@ enum Command {
 /// From spawning `isolab run` to the workload's first output line and to its end.
 ///
 /// One round warms up, then the levels are measured in turn, A B C D A B C D. Both VM levels run
-/// one and the same kernel.
+/// one and the same kernel; where that is not the stock one, fullvirt-stock is one more subject:
+/// an unmodified OS on emulated hardware.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     scripts/kvm-host run --icount -- isolab bench startup --runs 5 --format json")]
@@ -69,21 +70,13 @@ fn startup(args: Startup) -> Result<ExitCode> {
         bail!("--isolation names {twice} twice");
     }
     let image = Store::open_default()?.resolve(&args.image)?;
-    let mut options: Vec<OsString> = vec!["--memory".into(), args.memory.into()];
-    let mut kernel_name = None;
-    if args.isolation.iter().any(|level| level.is_virtual_machine()) {
-        // One kernel for both VM levels, or the kernels would be compared too.
-        let kernel = guest_kernel(Level::Paravirt, args.kernel.as_deref())?;
-        options.extend(["--kernel".into(), kernel.name.clone().into()]);
-        let release = kernel.release.as_deref().unwrap_or("unknown release");
-        kernel_name = Some(format!("{} ({release}) at both VM levels", kernel.name));
-    }
+    let (subjects, kernel_name) = subjects(&args.isolation, args.kernel.as_deref())?;
     let host = Host::detect(args.image.clone(), image.digest().to_owned(), kernel_name);
     let plan = Plan {
         program: env::current_exe().context("cannot find isolab's own program file")?,
-        levels: args.isolation,
+        subjects,
         runs: args.runs,
-        options,
+        options: vec!["--memory".into(), args.memory.into()],
         image: args.image,
         command: args.command,
     };
@@ -98,19 +91,46 @@ fn startup(args: Startup) -> Result<ExitCode> {
     let report = Report { host, results };
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Table => print_tables(&report, plan.levels[0]),
+        Format::Table => print_tables(&report, &plan.subjects[0].name),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_tables(report: &Report, baseline: Level) {
+/// The levels as subjects, and the guest kernels' names for the report.
+fn subjects(levels: &[Level], kernel: Option<&str>) -> Result<(Vec<Subject>, Option<String>)> {
+    let subject =
+        |level: Level| Subject { name: level.name().to_owned(), level, options: Vec::new() };
+    let mut subjects: Vec<Subject> = levels.iter().copied().map(subject).collect();
+    if !levels.iter().any(|level| level.is_virtual_machine()) {
+        return Ok((subjects, None));
+    }
+    // One kernel for both VM levels, or the kernels would be compared too.
+    let shared = guest_kernel(Level::Paravirt, kernel)?;
+    let mut used = shared.to_string();
+    let with_kernel = |name: &str| vec!["--kernel".into(), name.into()];
+    for subject in subjects.iter_mut().filter(|subject| subject.level.is_virtual_machine()) {
+        subject.options = with_kernel(&shared.name);
+    }
+    let ordinary = guest_kernel(Level::Fullvirt, None)?;
+    if kernel.is_none() && levels.contains(&Level::Fullvirt) && ordinary.name != shared.name {
+        subjects.push(Subject {
+            name: format!("{}-{}", Level::Fullvirt, ordinary.name),
+            options: with_kernel(&ordinary.name),
+            level: Level::Fullvirt,
+        });
+        used = format!("{used}; {ordinary} where the subject says so");
+    }
+    Ok((subjects, Some(used)))
+}
+
+fn print_tables(report: &Report, baseline: &str) {
     println!("{}\n", report.host);
     for (metric, title) in [
         (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
         (startup::TO_EXIT, "From spawn to exit, ms"),
     ] {
         println!("{title} (ratio: of medians, to {baseline})");
-        println!("{}\n", report.table(metric, baseline.name()));
+        println!("{}\n", report.table(metric, baseline));
     }
     println!("Where the time to the first output line goes, medians, ms");
     println!("{}", report.medians(&startup::PHASES));

@@ -5,15 +5,17 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use isolab_vmm::backend::disk::DiskOptions;
-use isolab_vmm::backend::net::{NetOptions, TapSource};
+use isolab_vmm::backend::net::NetOptions;
 use isolab_vmm::boot::kernel::Kernel;
 use isolab_vmm::boot::kernel_cache::KernelCache;
 use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
-use isolab_vmm::machine::{Exit, Machine};
+use isolab_vmm::machine::{Exit, Machine, MachineHandle};
 use isolab_vmm::teardown;
 use isolab_vmm::virtio::balloon::BalloonOptions;
 use isolab_vmm::virtio::vsock::VsockOptions;
@@ -45,8 +47,9 @@ struct ExtractVmlinux {
 
 /// Boot a Linux kernel, with COM1 on this terminal.
 ///
-/// Ctrl-a x ends the machine, Ctrl-a h tells more. The exit status is 0 when the guest powers off
-/// or reboots.
+/// Ctrl-a x ends the machine, Ctrl-a h tells more. SIGTERM presses the ACPI power button, any other
+/// ending signal stops the machine at once. The exit status is 0 when the guest powers off or
+/// reboots, and when it is stopped.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
@@ -63,9 +66,9 @@ struct Run {
     /// An ISO image in a CD-ROM drive; needs --devices emulated.
     #[arg(long, value_name = "FILE")]
     cdrom: Vec<PathBuf>,
-    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off]; without a
-    /// name a new tap is made.
-    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,bps=][,pps=];
+    /// without a name a new tap is made.
+    #[arg(long, value_name = "NET")]
     net: Vec<NetOptions>,
     /// Streams between programs of host and guest: cid=NUMBER,path=SOCKET.
     #[arg(long, value_name = "VSOCK", value_parser = parse_vsock)]
@@ -97,6 +100,9 @@ struct Run {
     /// Where decompressed kernels are kept.
     #[arg(long, value_name = "DIR")]
     kernel_cache: Option<PathBuf>,
+    /// After SIGTERM has pressed the power button: how long the guest may take to shut down.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u64,
     /// At the end, print how often and why the guest left for user space (to standard error).
     #[arg(long)]
     stats: bool,
@@ -180,13 +186,32 @@ fn run_machine(options: Run) -> Result<ExitCode> {
         let handle = handle.clone();
         keys.watch(move || handle.stop()).context("cannot watch the keyboard")?;
     }
-    signals.on_arrival(move |_| handle.stop()).context("cannot wait for signals")?;
+    let grace = Duration::from_secs(options.grace);
+    signals
+        .on_arrival(move |signal| match signal {
+            libc::SIGTERM => shut_down(&handle, grace),
+            _ => handle.stop(),
+        })
+        .context("cannot wait for signals")?;
 
     let exit = machine.run();
     drop(console);
     let exit = exit?;
     report(&options, &exit, timings)?;
     teardown::exit_now(0)
+}
+
+/// Presses the power button; a guest that does not care is stopped after `grace`.
+fn shut_down(handle: &MachineHandle, grace: Duration) {
+    handle.press_power_button();
+    let patience = handle.clone();
+    let wait = move || {
+        thread::sleep(grace);
+        patience.stop();
+    };
+    if thread::Builder::new().name("grace".into()).spawn(wait).is_err() {
+        handle.stop();
+    }
 }
 
 fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
@@ -223,27 +248,4 @@ fn parse_vsock(text: &str) -> Result<VsockOptions, String> {
         (Some(cid), Some(path)) => Ok(VsockOptions { cid, path }),
         _ => Err("both are needed: cid=NUMBER,path=SOCKET".into()),
     }
-}
-
-/// `tap`, `tap=vm0`, `tap=vm0,mac=02:00:00:00:00:01`.
-fn parse_net(text: &str) -> Result<NetOptions, String> {
-    let mut options = NetOptions::default();
-    for part in text.split(',') {
-        match part.split_once('=') {
-            None if part == "tap" => options.tap = TapSource::New,
-            Some(("tap", name)) => options.tap = TapSource::Named(name.to_owned()),
-            Some(("mac", mac)) => options.mac = Some(mac.parse().map_err(|e| format!("{e}"))?),
-            Some(("mtu", mtu)) => options.mtu = Some(number("mtu", mtu)?),
-            Some(("queues", pairs)) => options.queue_pairs = number("queues", pairs)?,
-            Some(("vhost", "on")) => options.vhost = true,
-            Some(("vhost", "off")) => options.vhost = false,
-            _ => {
-                return Err(format!(
-                    "unknown option `{part}`; there are tap[=NAME], mac=, mtu=, queues= and \
-                     vhost=on|off"
-                ));
-            }
-        }
-    }
-    Ok(options)
 }

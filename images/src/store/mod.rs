@@ -34,7 +34,7 @@ use crate::blob::{BlobId, Blobs};
 use crate::error::{ImageError, io_error};
 use crate::image::{self, Image};
 use lock::FileLock;
-use names::{candidates, digest_digits, name_of, with_name};
+use names::{candidates, digest_digits, name_of, spellings, with_name};
 
 pub use collect::Removed;
 pub(crate) use incoming::{Arrival, Incoming};
@@ -127,12 +127,16 @@ impl Store {
     }
 
     fn find(&self, index: &ImageIndex, name: &str) -> Result<Descriptor, ImageError> {
-        let names = candidates(name);
-        for wanted in names.iter().flatten() {
+        let named = |wanted: &String| {
             let is_it = |d: &&Descriptor| name_of(d).as_ref() == Some(wanted);
-            if let Some(descriptor) = index.manifests().iter().find(is_it) {
-                return Ok(descriptor.clone());
-            }
+            index.manifests().iter().find(is_it).cloned()
+        };
+        if let Some(descriptor) = spellings(name).iter().find_map(named) {
+            return Ok(descriptor);
+        }
+        let names = candidates(name);
+        if let Some(descriptor) = names.iter().flatten().find_map(named) {
+            return Ok(descriptor);
         }
         if let Some((repository, digest)) = name.split_once('@') {
             return self.find_pinned(index, name, repository, digest);
