@@ -42,7 +42,7 @@ pub(crate) fn ensure_unpacked(
     diff_id: &str,
 ) -> Result<PathBuf, ImageError> {
     let diff_id = BlobId::parse(diff_id)?;
-    let target = store.root().join("layers").join(diff_id.hex());
+    let target = folder_of(store, &diff_id);
     store.make_once("layer", &diff_id, &target, |tree| {
         fs::create_dir(tree).map_err(io_error("create", tree))?;
         // overlayfs shows the topmost layer's root as `/`, whatever our umask is.
@@ -54,12 +54,22 @@ pub(crate) fn ensure_unpacked(
     Ok(target)
 }
 
+fn is_unpacked(store: &Store, diff_id: &str) -> bool {
+    BlobId::parse(diff_id).is_ok_and(|id| folder_of(store, &id).is_dir())
+}
+
+fn folder_of(store: &Store, diff_id: &BlobId) -> PathBuf {
+    store.root().join("layers").join(diff_id.hex())
+}
+
 /// The folders of layers with their diff_ids, in their order. Several are unpacked at once.
 pub(crate) fn ensure_all(
     store: &Store,
     layers: &[(&Descriptor, &String)],
 ) -> Result<Vec<PathBuf>, ImageError> {
-    let workers = thread::available_parallelism().map_or(1, usize::from).min(layers.len());
+    // Threads are for work only: nearly always all layers are there.
+    let missing = layers.iter().filter(|(_, diff_id)| !is_unpacked(store, diff_id)).count();
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(missing);
     let folders: Vec<OnceLock<_>> = layers.iter().map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
     let work = || {
