@@ -89,8 +89,8 @@ pub enum ImageError {
     },
     /// No such image.
     #[error(
-        "no image `{0}` here; `isolab image ls` shows what is, `isolab image pull` or `load` \
-         brings one"
+        "no image `{0}` here; `isolab image ls` shows what is, `isolab image pull` or \
+         `isolab image load` brings one"
     )]
     NotFound(String),
     /// A digest prefix that fits several images.

@@ -90,10 +90,7 @@ impl Image {
     /// A layer is missing, damaged or hostile, or the host has no room for it.
     pub fn layers_unpacked(&self) -> Result<Vec<PathBuf>, ImageError> {
         let layers = self.manifest.layers().iter().zip(self.config.rootfs().diff_ids());
-        layers
-            .rev()
-            .map(|(layer, diff_id)| unpack::ensure_unpacked(&self.store, layer, diff_id))
-            .collect()
+        unpack::ensure_all(&self.store, &layers.rev().collect::<Vec<_>>())
     }
 
     /// The whole root file system as an uncompressed cpio archive for a guest's initramfs. Made

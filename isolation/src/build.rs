@@ -1,5 +1,9 @@
 //! The commands of an image build, each in a container of its own.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, ExitStatus, Limits, RootFilesystem, Stdio, Stream,
     default_spec,
@@ -10,6 +14,9 @@ use oci_spec::runtime::{LinuxNamespaceType, Mount, MountBuilder, Spec, UserBuild
 
 use crate::error::IsolationError;
 use crate::{instance_id, users};
+
+/// What says where names are resolved (resolv.conf(5), hosts(5)).
+const NAME_FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
 /// Runs build steps in containers, their output on our standard error.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,11 +36,16 @@ fn run(step: &BuildStep) -> Result<i32, IsolationError> {
         Ok(Stream::Descriptor(copy.map_err(IsolationError::host("duplicate standard error"))?))
     };
     let stdio = Stdio { stdin: Stream::Null, stdout: output()?, stderr: output()? };
+    let mut lower = step.lower.clone();
+    if step.host_network {
+        let layer = mount_points(state.path());
+        lower.push(layer.map_err(IsolationError::host("make mount points"))?);
+    }
     let mut container = Container::create(ContainerConfig {
         id: format!("build-{}", instance_id()?),
         spec: spec(step)?,
         rootfs: RootFilesystem::Overlay {
-            lower: step.lower.clone(),
+            lower,
             upper: step.upper.clone(),
             work: step.work.clone(),
         },
@@ -87,13 +99,11 @@ fn share_network(spec: &mut Spec, step: &BuildStep) -> Result<(), oci_spec::OciS
         namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
     }
     let mut mounts: Vec<Mount> = spec.mounts().clone().unwrap_or_default();
-    for file in ["/etc/resolv.conf", "/etc/hosts"] {
-        // Without one in the image, the mount would leave an empty file in the layer.
+    for file in NAME_FILES {
+        // Over a link, the mount would make a file where it leads, and leave it in the layer.
         let inside = step.lower.iter().map(|layer| layer.join(file.trim_start_matches('/')));
-        let is_there = inside
-            .into_iter()
-            .any(|path| std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()));
-        if is_there && std::path::Path::new(file).exists() {
+        let topmost = inside.filter_map(|path| fs::symlink_metadata(path).ok()).next();
+        if topmost.is_none_or(|metadata| metadata.is_file()) && Path::new(file).exists() {
             let mount = MountBuilder::default()
                 .destination(file)
                 .typ("bind")
@@ -105,4 +115,16 @@ fn share_network(spec: &mut Spec, step: &BuildStep) -> Result<(), oci_spec::OciS
     }
     spec.set_mounts(Some(mounts));
     Ok(())
+}
+
+/// A lowest layer with empty files to mount the host's over: an image without them must not get
+/// them from being built.
+fn mount_points(folder: &Path) -> io::Result<PathBuf> {
+    let layer = folder.join("mount-points");
+    for file in NAME_FILES {
+        let path = layer.join(file.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap_or(&layer))?;
+        fs::write(path, "")?;
+    }
+    Ok(layer)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use nix::unistd::{getegid, geteuid};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
@@ -35,7 +36,8 @@ pub(super) fn pack(
     let plain = Hashing::new(GzEncoder::new(compressed, Compression::default()));
     let mut archive = Builder::new(plain);
     archive.sparse(false);
-    let mut packer = Packer { archive, epoch, links: HashMap::new() };
+    let own = (!geteuid().is_root()).then(|| (geteuid().as_raw(), getegid().as_raw()));
+    let mut packer = Packer { archive, epoch, own, links: HashMap::new() };
     let packed = packer.folder(tree, Path::new("")).and_then(|()| packer.archive.into_inner());
     let plain = packed.map_err(io_error("pack", tree))?;
     let diff_id = hex(&plain.hasher.finalize());
@@ -51,6 +53,8 @@ pub(super) fn pack(
 struct Packer<W: Write> {
     archive: Builder<W>,
     epoch: u64,
+    /// Without root all files are ours, and root's in the user namespace of a step.
+    own: Option<(u32, u32)>,
     /// The first name of every file that has several.
     links: HashMap<(u64, u64), PathBuf>,
 }
@@ -102,8 +106,9 @@ impl<W: Write> Packer<W> {
         let mut header = Header::new_gnu();
         header.set_size(0);
         header.set_mode(metadata.mode() & 0o7777);
-        header.set_uid(metadata.uid().into());
-        header.set_gid(metadata.gid().into());
+        let inside = |id, own| if Some(id) == own { 0 } else { u64::from(id) };
+        header.set_uid(inside(metadata.uid(), self.own.map(|(uid, _)| uid)));
+        header.set_gid(inside(metadata.gid(), self.own.map(|(_, gid)| gid)));
         header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0).min(self.epoch));
         if metadata.nlink() > 1 && !metadata.is_dir() {
             let inode = (metadata.dev(), metadata.ino());

@@ -13,6 +13,9 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use oci_spec::image::Descriptor;
 use sha2::{Digest as _, Sha256};
@@ -39,7 +42,7 @@ pub(crate) fn ensure_unpacked(
     diff_id: &str,
 ) -> Result<PathBuf, ImageError> {
     let diff_id = BlobId::parse(diff_id)?;
-    let target = store.root().join("layers").join(diff_id.hex());
+    let target = folder_of(store, &diff_id);
     store.make_once("layer", &diff_id, &target, |tree| {
         fs::create_dir(tree).map_err(io_error("create", tree))?;
         // overlayfs shows the topmost layer's root as `/`, whatever our umask is.
@@ -49,6 +52,42 @@ pub(crate) fn ensure_unpacked(
         unpack_verified(layer.digest().as_ref(), blob, &diff_id, tree, LIMITS)
     })?;
     Ok(target)
+}
+
+fn is_unpacked(store: &Store, diff_id: &str) -> bool {
+    BlobId::parse(diff_id).is_ok_and(|id| folder_of(store, &id).is_dir())
+}
+
+fn folder_of(store: &Store, diff_id: &BlobId) -> PathBuf {
+    store.root().join("layers").join(diff_id.hex())
+}
+
+/// The folders of layers with their diff_ids, in their order. Several are unpacked at once.
+pub(crate) fn ensure_all(
+    store: &Store,
+    layers: &[(&Descriptor, &String)],
+) -> Result<Vec<PathBuf>, ImageError> {
+    // Threads are for work only: nearly always all layers are there.
+    let missing = layers.iter().filter(|(_, diff_id)| !is_unpacked(store, diff_id)).count();
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(missing);
+    let folders: Vec<OnceLock<_>> = layers.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((number, (layer, diff_id))) = {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            layers.get(number).map(|layer| (number, layer))
+        } {
+            // Each number is taken once, so that nothing is set yet.
+            let _ = folders[number].set(ensure_unpacked(store, layer, diff_id));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    folders.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 /// Unpacks a compressed layer into the empty folder `tree` and verifies its diff_id.

@@ -175,3 +175,35 @@ fn a_build_that_is_killed_leaves_a_sound_store() {
     assert!(build.stderr.contains("cached"), "{build:?}");
     build.success();
 }
+
+/// Without root, all files are the caller's own and root's inside; the image has them as root's.
+#[test]
+fn somebody_without_rights_builds_an_image_of_roots_files() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "context/src/file", "content");
+    write(
+        dir.path(),
+        "context/Dockerfile",
+        "FROM busybox\nCOPY src /src\nRUN id -u >/made && rm /etc/group && rm -r /var\n",
+    );
+    let isolab = dir.path().join("isolab");
+    tool("cp", &["-r", text(&busybox_layout()), text(&dir.path().join("busybox"))]);
+    tool("install", &["-m", "755", text(&isolab_path()), text(&isolab)]);
+    tool("chmod", &["-R", "a+rX", text(dir.path())]);
+    tool("install", &["-d", "-o", "65534", "-g", "65534", text(&dir.path().join("data"))]);
+    let nobody = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&isolab);
+        command.args(arguments).current_dir(dir.path());
+        command.env("XDG_DATA_HOME", dir.path().join("data")).env_remove("XDG_RUNTIME_DIR");
+        Run::new(command).finish().success()
+    };
+    nobody(&["image", "load", "busybox"]);
+    nobody(&["image", "build", "-t", "app", "context"]);
+    nobody(&["image", "save", "-o", "data/app.tar", "app"]);
+    let root = Sandbox::empty();
+    root.isolab(&["image", "load"]).arg(dir.path().join("data/app.tar")).finish().success();
+    let script = "cat /made /src/file; stat -c %u:%g /made /src/file; ls /var /etc/group";
+    let seen = root.isolab(&["run", "app", "sh", "-c", script]).finish();
+    assert_eq!(seen.stdout, "0\ncontent0:0\n0:0\n", "{}", seen.stderr);
+}
