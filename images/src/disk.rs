@@ -43,6 +43,16 @@ impl Store {
     }
 }
 
+impl Image {
+    /// [`Store::root_disk`] of this image.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn root_disk(&self) -> Result<PathBuf, ImageError> {
+        self.store().root_disk(self)
+    }
+}
+
 /// Makes the disk `target` of `layers`, topmost first.
 fn make(id: &BlobId, layers: &[PathBuf], target: &Path) -> Result<(), ImageError> {
     let work = tempfile::tempdir().map_err(io_error("make", "a temporary folder"))?;

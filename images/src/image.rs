@@ -63,6 +63,10 @@ impl Image {
         &self.manifest
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The manifest's digest, `sha256:` and hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest

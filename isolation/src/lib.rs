@@ -11,6 +11,7 @@ mod level;
 mod machine;
 mod native;
 mod request;
+mod scratch_disk;
 pub mod timeline;
 mod users;
 
