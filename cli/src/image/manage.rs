@@ -1,9 +1,12 @@
 //! `isolab image tag`, `rm` and `prune`
 
+use std::fmt::Write;
+
 use anyhow::Result;
 use clap::Args;
 use isolab_images::{Removed, Store};
 
+use super::print;
 use super::show::megabytes;
 use crate::format::Format;
 
@@ -57,24 +60,24 @@ pub fn remove(store: &Store, args: &Rm) -> Result<()> {
         all.deleted.extend(removed.deleted);
         all.freed += removed.freed;
     }
-    print(&all, args.format)
+    tell(&all, args.format)
 }
 
 pub fn prune(store: &Store, args: &Prune) -> Result<()> {
-    print(&store.prune(args.all)?, args.format)
+    tell(&store.prune(args.all)?, args.format)
 }
 
-fn print(removed: &Removed, format: Format) -> Result<()> {
+fn tell(removed: &Removed, format: Format) -> Result<()> {
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(removed)?);
-        return Ok(());
+        return print(&(serde_json::to_string_pretty(removed)? + "\n"));
     }
+    let mut text = String::new();
     for name in &removed.untagged {
-        println!("untagged {name}");
+        writeln!(text, "untagged {name}")?;
     }
     for digest in &removed.deleted {
-        println!("deleted {digest}");
+        writeln!(text, "deleted {digest}")?;
     }
-    println!("freed {}", megabytes(removed.freed));
-    Ok(())
+    writeln!(text, "freed {}", megabytes(removed.freed))?;
+    print(&text)
 }

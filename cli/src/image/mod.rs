@@ -6,6 +6,7 @@ mod manage;
 mod registry;
 mod show;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -57,4 +58,12 @@ pub fn run(image: Image) -> Result<ExitCode> {
         Command::Prune(args) => manage::prune(&store, &args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints facts. A reader that has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
 }

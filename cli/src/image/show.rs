@@ -1,9 +1,13 @@
 //! `isolab image ls`, `inspect` and `history`
 
+use std::fmt::Write;
+
 use anyhow::Result;
+
 use clap::Args;
 use isolab_images::{ImageDetails, ImageRecord, Store};
 
+use super::print;
 use crate::format::Format;
 
 /// List the images.
@@ -40,28 +44,27 @@ pub struct History {
 
 pub fn list(records: &[ImageRecord], format: Format) -> Result<()> {
     if format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(records)?);
-        return Ok(());
+        return print(&(serde_json::to_string_pretty(records)? + "\n"));
     }
-    println!("{:<48} {:<12} {:>10}  CREATED", "NAME", "DIGEST", "SIZE");
+    let mut text = format!("{:<48} {:<12} {:>10}  CREATED\n", "NAME", "DIGEST", "SIZE");
     for record in records {
         let name = record.reference.as_deref().unwrap_or("-");
         let (digest, size) = (short(&record.digest), megabytes(record.size));
         let created = record.created.as_deref().unwrap_or("-");
-        println!("{name:<48} {digest:<12} {size:>10}  {created}");
+        writeln!(text, "{name:<48} {digest:<12} {size:>10}  {created}")?;
     }
-    Ok(())
+    print(&text)
 }
 
 pub fn inspect(store: &Store, args: &Inspect) -> Result<()> {
     let images: Vec<ImageDetails> =
         args.images.iter().map(|name| store.inspect(name)).collect::<Result<_, _>>()?;
     if args.format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&images)?);
-        return Ok(());
+        return print(&(serde_json::to_string_pretty(&images)? + "\n"));
     }
+    let mut text = String::new();
     for image in &images {
-        let line = |title: &str, value: &str| println!("{title:<13} {value}");
+        let mut line = |title: &str, value: &str| text += &format!("{title:<13} {value}\n");
         line("Name", image.reference.as_deref().unwrap_or("-"));
         line("All names", &image.names.join(", "));
         line("Digest", &image.digest);
@@ -90,23 +93,22 @@ pub fn inspect(store: &Store, args: &Inspect) -> Result<()> {
             line("Layer", &format!("{} {size:>10}  {}", layer.digest, layer.media_type));
         }
     }
-    Ok(())
+    print(&text)
 }
 
 pub fn history(store: &Store, args: &History) -> Result<()> {
     let steps = store.history(&args.image)?;
     if args.format == Format::Json {
-        println!("{}", serde_json::to_string_pretty(&steps)?);
-        return Ok(());
+        return print(&(serde_json::to_string_pretty(&steps)? + "\n"));
     }
-    println!("{:<25} {:>10}  CREATED BY", "CREATED", "SIZE");
+    let mut text = format!("{:<25} {:>10}  CREATED BY\n", "CREATED", "SIZE");
     for step in steps {
         let created = step.created.as_deref().unwrap_or("-");
         let size = step.size.map_or_else(|| "-".to_owned(), megabytes);
         let by = step.created_by.as_deref().unwrap_or("-").replace('\n', " ");
-        println!("{created:<25} {size:>10}  {by}");
+        writeln!(text, "{created:<25} {size:>10}  {by}")?;
     }
-    Ok(())
+    print(&text)
 }
 
 /// The first twelve digits, as everybody shows them.

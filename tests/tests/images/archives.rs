@@ -1,9 +1,9 @@
 //! Archives that other tools read and write, and what becomes of removed images.
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use isolab_tests::{Sandbox, busybox_layout};
+use isolab_tests::{Sandbox, busybox_layout, isolab_path};
 use serde_json::Value;
 
 use crate::registry::{text, tool};
@@ -82,6 +82,19 @@ fn tags_and_history_are_told() {
     assert_eq!(history[0]["created_by"], "Debian busybox-static");
     let inspected = sandbox.isolab(&["image", "inspect", "busybox"]).finish().success();
     assert!(inspected.contains("Command       [\"sh\"]"), "{inspected}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let sandbox = Sandbox::with_busybox();
+    for what in ["ls", "history", "inspect"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(isolab_path());
+        command.args(["image", what]).args((what != "ls").then_some("busybox"));
+        let output = command.env("XDG_DATA_HOME", sandbox.data()).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
 }
 
 /// A kill at any moment leaves a store that opens, verifies and loads the image after all.
