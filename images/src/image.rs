@@ -7,7 +7,6 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest}
 
 use crate::blob::{BlobId, Blobs};
 use crate::error::ImageError;
-use crate::initramfs;
 use crate::store::Store;
 use crate::store::lock::FileLock;
 use crate::unpack;
@@ -95,15 +94,6 @@ impl Image {
     pub fn layers_unpacked(&self) -> Result<Vec<PathBuf>, ImageError> {
         let layers = self.manifest.layers().iter().zip(self.config.rootfs().diff_ids());
         unpack::ensure_all(&self.store, &layers.rev().collect::<Vec<_>>())
-    }
-
-    /// The whole root file system as an uncompressed cpio archive for a guest's initramfs. Made
-    /// at the first call, then kept. Extended attributes have no place in it.
-    ///
-    /// # Errors
-    /// As [`Image::layers_unpacked`].
-    pub fn initramfs(&self) -> Result<PathBuf, ImageError> {
-        initramfs::ensure(&self.store, &self.id, || self.layers_unpacked())
     }
 }
 

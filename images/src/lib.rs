@@ -1,7 +1,7 @@
 //! OCI images: a content-addressed store, root filesystems and guest disks.
 //!
 //! Start at [`Store`]. An [`Image`] of it gives its configuration, its layers as folders for an
-//! overlay, and its root file system as an initramfs.
+//! overlay, and its root file system as a disk.
 
 mod archive;
 mod blob;
@@ -9,7 +9,6 @@ mod build;
 mod disk;
 mod error;
 mod image;
-mod initramfs;
 mod registry;
 mod store;
 #[cfg(test)]

@@ -34,19 +34,20 @@ struct Hardware {
     devices: DeviceSet,
     /// What the two disks may be called.
     disks: [&'static str; 2],
-    /// Drivers and file systems, for kernels that have them as modules.
+    /// Drivers and file systems, for kernels that have them as modules. The file systems look for
+    /// crc32c by its name, which is no dependency that depmod could see.
     modules: &'static [&'static str],
 }
 
 const VIRTIO: Hardware = Hardware {
     devices: DeviceSet::Virtio,
     disks: ["/dev/vda", "/dev/vdb"],
-    modules: &["virtio_pci", "virtio_blk", "erofs", "ext4", "overlay"],
+    modules: &["virtio_pci", "virtio_blk", "crc32c_generic", "erofs", "ext4", "overlay"],
 };
 const EMULATED: Hardware = Hardware {
     devices: DeviceSet::Emulated,
     disks: ["/dev/sda", "/dev/sdb"],
-    modules: &["ata_piix", "sd_mod", "erofs", "ext4", "overlay"],
+    modules: &["ata_piix", "sd_mod", "crc32c_generic", "erofs", "ext4", "overlay"],
 };
 
 /// One of the two VM levels.

@@ -85,12 +85,10 @@ impl Store {
         let keep = |set: &HashSet<String>, digits: &str| set.contains(digits).then_some(());
         self.sweep("blobs/sha256", &mut removed, |name| keep(&reachable.blobs, name))?;
         self.sweep("layers", &mut removed, |name| keep(&reachable.layers, name))?;
-        for folder in ["initramfs", "disks"] {
-            self.sweep(folder, &mut removed, |name| {
-                let digits = Path::new(name).file_stem().and_then(OsStr::to_str).unwrap_or("");
-                keep(&reachable.manifests, digits)
-            })?;
-        }
+        self.sweep("disks", &mut removed, |name| {
+            let digits = Path::new(name).file_stem().and_then(OsStr::to_str).unwrap_or("");
+            keep(&reachable.manifests, digits)
+        })?;
         if how >= Thoroughness::Unfinished {
             self.sweep_unfinished(&mut removed)?;
         }

@@ -60,7 +60,7 @@ fn the_last_name_takes_the_image_with_it() {
     let kept_layers = kept.layers_unpacked().unwrap();
     let gone = add_image(&store, Some("gone"), &[shared, layer(&[("own", "2")])]);
     let gone_layers = gone.layers_unpacked().unwrap();
-    let initramfs = gone.initramfs().unwrap();
+    let disk = gone.root_disk().unwrap();
     drop(gone);
     store.tag("gone", "gone:too").unwrap();
 
@@ -71,7 +71,7 @@ fn the_last_name_takes_the_image_with_it() {
     // Manifest, configuration and its own layer.
     assert_eq!(removed.deleted.len(), 3, "{removed:?}");
     assert!(removed.freed > 0);
-    assert!(!initramfs.exists() && !gone_layers[0].exists());
+    assert!(!disk.exists() && !gone_layers[0].exists());
     assert!(kept_layers[0].exists(), "a layer that another image has too was taken");
     assert_eq!(blobs(&store), 3);
     assert!(matches!(store.resolve("gone"), Err(ImageError::NotFound(_))));
