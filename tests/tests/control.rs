@@ -17,8 +17,8 @@ use tempfile::TempDir;
 
 /// Powers off when its power button is pressed, as systemd-logind or acpid would.
 const LISTENING: &str = "b=/bin/busybox; $b mkdir -p /dev; $b mount -t devtmpfs dev /dev; \
-    $b mount -t sysfs sys /sys 2>/dev/null; echo listening; \
-    $b head -c 24 /dev/input/event0 >/dev/null; echo button pressed; exec $b poweroff -f";
+    exec 3</dev/input/event0; echo listening; \
+    $b head -c 24 <&3 >/dev/null; echo button pressed; exec $b poweroff -f";
 /// Writes without end.
 const TICKING: &str = "while :; do echo tick; /bin/busybox usleep 20000; done";
 
