@@ -22,15 +22,26 @@ pub const TO_GUEST_INIT: &str = "to_guest_init";
 /// The parts that `to_first_output` falls into.
 pub const PHASES: [&str; 4] = ["setup", "kernel_boot", "init", "workload"];
 
+/// A level, perhaps with options of its own.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// As it stands in the tables; unique in a plan.
+    pub name: String,
+    /// The level.
+    pub level: Level,
+    /// Options of `isolab run`, for example `--kernel slim`.
+    pub options: Vec<OsString>,
+}
+
 /// What to measure.
 pub struct Plan {
     /// The `isolab` to run.
     pub program: PathBuf,
-    /// Levels, in the order of each round.
-    pub levels: Vec<Level>,
+    /// In the order of each round.
+    pub subjects: Vec<Subject>,
     /// Counted rounds.
     pub runs: u32,
-    /// Options for every `isolab run`, for example `--kernel slim`.
+    /// Options for every `isolab run`, for example `--memory 128M`.
     pub options: Vec<OsString>,
     /// The image.
     pub image: String,
@@ -42,31 +53,31 @@ pub struct Plan {
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// `isolab run` could not be started or watched.
-    #[error("cannot {action} `isolab run --isolation {level}`: {source}")]
+    #[error("cannot {action} `isolab run` as {subject}: {source}")]
     Host {
         /// What was attempted.
         action: &'static str,
-        /// At which level.
-        level: Level,
+        /// Which subject.
+        subject: String,
         /// The host's answer.
         source: io::Error,
     },
     /// The workload failed.
-    #[error("the workload ended with {status} at level {level}; it said: {stderr}")]
+    #[error("the workload ended with {status} as {subject}; it said: {stderr}")]
     Workload {
-        /// At which level.
-        level: Level,
+        /// Which subject.
+        subject: String,
         /// How it ended.
         status: ExitStatus,
         /// Its and isolab's last words.
         stderr: String,
     },
     /// The workload printed nothing.
-    #[error("the workload printed no line at level {0}, so there is no first output to wait for")]
-    Silent(Level),
+    #[error("the workload printed no line as {0}, so there is no first output to wait for")]
+    Silent(String),
 }
 
-/// Runs the plan: one uncounted round that warms caches, then the counted ones, the levels
+/// Runs the plan: one uncounted round that warms caches, then the counted ones, the subjects
 /// interleaved (A B C D A B C D), so that a drift of the host meets all alike. `progress` hears
 /// of every round.
 ///
@@ -79,8 +90,8 @@ pub fn measure(
     let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     for round in 0..=plan.runs {
         progress(round);
-        for (position, &level) in plan.levels.iter().enumerate() {
-            let figures = run_once(plan, level)?;
+        for (position, subject) in plan.subjects.iter().enumerate() {
+            let figures = run_once(plan, subject)?;
             if round == 0 {
                 continue;
             }
@@ -91,7 +102,7 @@ pub fn measure(
     }
     let measurement = |((position, metric), samples): ((usize, &str), Vec<f64>)| {
         Some(Measurement {
-            subject: plan.levels[position].name().to_owned(),
+            subject: plan.subjects[position].name.clone(),
             metric: metric.to_owned(),
             unit: "ms",
             summary: Summary::of(samples)?,
@@ -100,15 +111,17 @@ pub fn measure(
     Ok(samples.into_iter().filter_map(measurement).collect())
 }
 
-fn run_once(plan: &Plan, level: Level) -> Result<Vec<(&'static str, f64)>, StartupError> {
-    let host = |action| move |source| StartupError::Host { action, level, source };
+fn run_once(plan: &Plan, subject: &Subject) -> Result<Vec<(&'static str, f64)>, StartupError> {
+    let name = || subject.name.clone();
+    let host = |action| move |source| StartupError::Host { action, subject: name(), source };
     let timings = tempfile::NamedTempFile::new().map_err(host("keep the timings of"))?;
     let stderr = tempfile::NamedTempFile::new().map_err(host("keep the messages of"))?;
     let mut command = Command::new(&plan.program);
     command
-        .args(["run", "--isolation", level.name(), "--timings"])
+        .args(["run", "--isolation", subject.level.name(), "--timings"])
         .arg(timings.path())
         .args(&plan.options)
+        .args(&subject.options)
         .arg(&plan.image)
         .args(&plan.command)
         .stdin(Stdio::null())
@@ -129,9 +142,9 @@ fn run_once(plan: &Plan, level: Level) -> Result<Vec<(&'static str, f64)>, Start
     let exited = timeline::now();
     if !status.success() {
         let stderr = std::fs::read_to_string(stderr.path()).unwrap_or_default();
-        return Err(StartupError::Workload { level, status, stderr });
+        return Err(StartupError::Workload { subject: name(), status, stderr });
     }
-    let first_output = first_output.ok_or(StartupError::Silent(level))?;
+    let first_output = first_output.ok_or_else(|| StartupError::Silent(name()))?;
     let timeline = Timeline::load(timings.path()).map_err(host("read the timings of"))?;
     Ok(figures(spawned, first_output, exited, &timeline))
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use isolab_bench::machines::{self, Peer};
-use isolab_bench::startup::{self, Plan};
+use isolab_bench::startup::{self, Plan, Subject};
 use isolab_bench::{Host, Measurement, Report};
 use isolab_images::Store;
 use isolab_isolation::{GuestKernel, Level, guest_kernel};
@@ -31,7 +31,8 @@ enum Command {
 /// From spawning `isolab run` to the workload's first output line and to its end.
 ///
 /// One round warms up, then the levels are measured in turn, A B C D A B C D. Both VM levels run
-/// one and the same kernel.
+/// one and the same kernel; where that is not the stock one, fullvirt-stock is one more subject:
+/// an unmodified OS on emulated hardware.
 ///
 /// With --peers, bare `isolab vm run` is measured beside other VMMs instead (and beside levels
 /// that are named): one kernel, an initramfs of one tiny program, the same RAM, one vCPU. Time
@@ -84,22 +85,19 @@ fn startup(mut args: Startup) -> Result<ExitCode> {
     if args.isolation.is_empty() && args.peers.is_empty() {
         args.isolation = Level::ALL.to_vec();
     }
-    let mut kernel = None;
-    if !args.peers.is_empty() || args.isolation.iter().any(|level| level.is_virtual_machine()) {
-        // One kernel for all machines, or the kernels would be compared too.
-        kernel = Some(guest_kernel(Level::Paravirt, args.kernel.as_deref())?);
-    }
-    let kernel_name = kernel.as_ref().map(|kernel| {
-        let release = kernel.release.as_deref().unwrap_or("unknown release");
-        format!("{} ({release}) in every machine", kernel.name)
-    });
-    let (mut results, mut notes, mut image) = (Vec::new(), Vec::new(), None);
+    let (mut results, mut notes) = (Vec::new(), Vec::new());
+    let (mut image, mut kernel_name, mut baseline) = (None, None, None);
     if !args.isolation.is_empty() {
         let found = Store::open_default()?.resolve(&args.image)?;
         image = Some((args.image.clone(), found.digest().to_owned()));
-        results.extend(measure_levels(&args, kernel.as_ref())?);
+        let (subjects, name) = subjects(&args.isolation, args.kernel.as_deref())?;
+        kernel_name = name;
+        baseline = subjects.first().map(|subject| subject.name.clone());
+        results.extend(measure_levels(&args, subjects)?);
     }
-    if let Some(kernel) = kernel.filter(|_| !args.peers.is_empty()) {
+    if !args.peers.is_empty() {
+        let kernel = guest_kernel(Level::Paravirt, args.kernel.as_deref())?;
+        kernel_name.get_or_insert_with(|| kernel.to_string());
         let outcome = measure_machines(&args, kernel)?;
         results.extend(outcome.results);
         notes.extend(outcome.notes);
@@ -107,21 +105,44 @@ fn startup(mut args: Startup) -> Result<ExitCode> {
     let report = Report { host: Host::detect(image, kernel_name), results, notes };
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Table => print_tables(&report, args.isolation.first().copied()),
+        Format::Table => print_tables(&report, baseline.as_deref()),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure_levels(args: &Startup, kernel: Option<&GuestKernel>) -> Result<Vec<Measurement>> {
-    let mut options: Vec<OsString> = vec!["--memory".into(), args.memory.to_string().into()];
-    if let Some(kernel) = kernel {
-        options.extend(["--kernel".into(), kernel.name.clone().into()]);
+/// The levels as subjects, and the guest kernels' names for the report.
+fn subjects(levels: &[Level], kernel: Option<&str>) -> Result<(Vec<Subject>, Option<String>)> {
+    let subject =
+        |level: Level| Subject { name: level.name().to_owned(), level, options: Vec::new() };
+    let mut subjects: Vec<Subject> = levels.iter().copied().map(subject).collect();
+    if !levels.iter().any(|level| level.is_virtual_machine()) {
+        return Ok((subjects, None));
     }
+    // One kernel for both VM levels, or the kernels would be compared too.
+    let shared = guest_kernel(Level::Paravirt, kernel)?;
+    let mut used = shared.to_string();
+    let with_kernel = |name: &str| vec!["--kernel".into(), name.into()];
+    for subject in subjects.iter_mut().filter(|subject| subject.level.is_virtual_machine()) {
+        subject.options = with_kernel(&shared.name);
+    }
+    let ordinary = guest_kernel(Level::Fullvirt, None)?;
+    if kernel.is_none() && levels.contains(&Level::Fullvirt) && ordinary.name != shared.name {
+        subjects.push(Subject {
+            name: format!("{}-{}", Level::Fullvirt, ordinary.name),
+            options: with_kernel(&ordinary.name),
+            level: Level::Fullvirt,
+        });
+        used = format!("{used}; {ordinary} where the subject says so");
+    }
+    Ok((subjects, Some(used)))
+}
+
+fn measure_levels(args: &Startup, subjects: Vec<Subject>) -> Result<Vec<Measurement>> {
     let plan = Plan {
         program: own_program()?,
-        levels: args.isolation.clone(),
+        subjects,
         runs: args.runs,
-        options,
+        options: vec!["--memory".into(), args.memory.to_string().into()],
         image: args.image.clone(),
         command: args.command.clone(),
     };
@@ -160,7 +181,7 @@ fn with_progress<T>(runs: u32, measure: impl FnOnce(&dyn Fn(u32)) -> T) -> T {
     outcome
 }
 
-fn print_tables(report: &Report, first_level: Option<Level>) {
+fn print_tables(report: &Report, first_level: Option<&str>) {
     println!("{}\n", report.host);
     let tables = |metrics: &[(&str, &str)], baseline: &str| {
         for (metric, title) in metrics {
@@ -173,7 +194,7 @@ fn print_tables(report: &Report, first_level: Option<Level>) {
             (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
             (startup::TO_EXIT, "From spawn to exit, ms"),
         ];
-        tables(&metrics, level.name());
+        tables(&metrics, level);
         println!("Where the time to the first output line goes, medians, ms");
         println!("{}", report.medians(&startup::PHASES));
     }

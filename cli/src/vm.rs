@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use isolab_vmm::backend::disk::DiskOptions;
-use isolab_vmm::backend::net::{NetOptions, TapSource};
+use isolab_vmm::backend::net::NetOptions;
 use isolab_vmm::boot::kernel::Kernel;
 use isolab_vmm::boot::kernel_cache::KernelCache;
 use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
@@ -71,9 +71,9 @@ struct Run {
     /// An ISO image in a CD-ROM drive; needs --devices emulated.
     #[arg(long, value_name = "FILE")]
     cdrom: Vec<PathBuf>,
-    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off]; without a
-    /// name a new tap is made.
-    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,bps=][,pps=];
+    /// without a name a new tap is made.
+    #[arg(long, value_name = "NET")]
     net: Vec<NetOptions>,
     /// Streams between programs of host and guest: cid=NUMBER,path=SOCKET.
     #[arg(long, value_name = "VSOCK", value_parser = parse_vsock)]
@@ -269,27 +269,4 @@ fn parse_vsock(text: &str) -> Result<VsockOptions, String> {
         (Some(cid), Some(path)) => Ok(VsockOptions { cid, path }),
         _ => Err("both are needed: cid=NUMBER,path=SOCKET".into()),
     }
-}
-
-/// `tap`, `tap=vm0`, `tap=vm0,mac=02:00:00:00:00:01`.
-fn parse_net(text: &str) -> Result<NetOptions, String> {
-    let mut options = NetOptions::default();
-    for part in text.split(',') {
-        match part.split_once('=') {
-            None if part == "tap" => options.tap = TapSource::New,
-            Some(("tap", name)) => options.tap = TapSource::Named(name.to_owned()),
-            Some(("mac", mac)) => options.mac = Some(mac.parse().map_err(|e| format!("{e}"))?),
-            Some(("mtu", mtu)) => options.mtu = Some(number("mtu", mtu)?),
-            Some(("queues", pairs)) => options.queue_pairs = number("queues", pairs)?,
-            Some(("vhost", "on")) => options.vhost = true,
-            Some(("vhost", "off")) => options.vhost = false,
-            _ => {
-                return Err(format!(
-                    "unknown option `{part}`; there are tap[=NAME], mac=, mtu=, queues= and \
-                     vhost=on|off"
-                ));
-            }
-        }
-    }
-    Ok(options)
 }

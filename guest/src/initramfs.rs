@@ -1,7 +1,6 @@
 //! The part of the initramfs that is ours: init, the workload, and kernel modules.
 //!
-//! It is a cpio archive of its own, which the VMM puts behind the image's: Linux unpacks all
-//! archives of an initrd over each other (Documentation/driver-api/early-userspace/buffer-format).
+//! It is all of the initramfs: the image comes on a disk.
 
 use std::io;
 
@@ -64,7 +63,7 @@ fn add(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isolab_protocol::User;
+    use isolab_protocol::{RootDisks, User};
     use std::io::Read;
 
     #[test]
@@ -76,6 +75,11 @@ mod tests {
             user: User::default(),
             hostname: "guest".to_owned(),
             modules: vec![],
+            root: RootDisks {
+                devices: vec!["/dev/vda".to_owned()],
+                image: "erofs".to_owned(),
+                scratch: "ext4".to_owned(),
+            },
             stdin: false,
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };

@@ -2,8 +2,8 @@
 //! the cache, each in a folder of its own.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 /// A guest kernel that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,13 @@ pub struct GuestKernel {
     pub release: Option<String>,
     /// The root of its `lib/modules`, if it has modules.
     pub modules: Option<PathBuf>,
+}
+
+impl fmt::Display for GuestKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let release = self.release.as_deref().unwrap_or("unknown release");
+        write!(f, "{} ({release})", self.name)
+    }
 }
 
 /// No kernel where one was looked for.

@@ -4,5 +4,6 @@
 pub mod control;
 pub mod initramfs;
 pub mod kernels;
+pub mod modules;
 
-pub use isolab_protocol::{MARKER_PORT, Marker, User, Workload};
+pub use isolab_protocol::{MARKER_PORT, Marker, RootDisks, User, Workload};

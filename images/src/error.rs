@@ -88,11 +88,84 @@ pub enum ImageError {
         source: io::Error,
     },
     /// No such image.
-    #[error("no image `{0}` here; `isolab image ls` shows what is, `isolab image load` brings one")]
+    #[error(
+        "no image `{0}` here; `isolab image ls` shows what is, `isolab image pull` or \
+         `isolab image load` brings one"
+    )]
     NotFound(String),
     /// A digest prefix that fits several images.
     #[error("`{0}` stands for several images; give more of the digest")]
     Ambiguous(String),
+    /// A program that this crate uses is missing or failed.
+    #[error("{tool}: {why}")]
+    Tool {
+        /// Its name.
+        tool: &'static str,
+        /// What it said.
+        why: String,
+    },
+    /// A Dockerfile does not parse.
+    #[error("{}: {why}", path.display())]
+    Dockerfile {
+        /// The file.
+        path: PathBuf,
+        /// The parser's word.
+        why: String,
+    },
+    /// An instruction of a Dockerfile failed.
+    #[error("{}:{line}: {instruction}: {why}", path.display())]
+    BuildStep {
+        /// The file.
+        path: PathBuf,
+        /// The line on which the instruction begins.
+        line: usize,
+        /// Its first line.
+        instruction: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// A registry failed, or could not be reached.
+    #[error("cannot {action} {name}: {why}")]
+    Registry {
+        /// `pull`, `push` or `log in to`.
+        action: &'static str,
+        /// The image.
+        name: String,
+        /// What it said.
+        why: String,
+    },
+    /// A registry wants other credentials.
+    #[error(
+        "cannot {action} {name}: {registry} denies it, or there is no such image; \
+         `isolab image login {registry}` takes a user and a password"
+    )]
+    Denied {
+        /// `pull`, `push` or `log in to`.
+        action: &'static str,
+        /// The image.
+        name: String,
+        /// Its host.
+        registry: String,
+    },
+    /// The credentials for a registry cannot be had or kept.
+    #[error("credentials for {registry}: {why}")]
+    Credentials {
+        /// Its host.
+        registry: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A digest of an image with several names, to be removed.
+    #[error("`{name}` has the names {}; remove these one by one, or all with --force", names.join(", "))]
+    SeveralNames {
+        /// As given.
+        name: String,
+        /// All of them.
+        names: Vec<String>,
+    },
+    /// An image that cannot be removed.
+    #[error("`{0}` is used by a running instance; stop that first")]
+    InUse(String),
     /// A reference that does not parse.
     #[error("`{name}` is not an image reference: {why}")]
     BadReference {

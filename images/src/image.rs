@@ -1,26 +1,31 @@
 //! One image of the store.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 
 use crate::blob::{BlobId, Blobs};
 use crate::error::ImageError;
 use crate::initramfs;
 use crate::store::Store;
+use crate::store::lock::FileLock;
 use crate::unpack;
-
-const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// A manifest, its configuration and its layers.
 #[derive(Clone, Debug)]
 pub struct Image {
     store: Store,
     reference: Option<String>,
+    /// The index entry that led here.
+    entry: Descriptor,
     id: BlobId,
     digest: String,
     manifest: ImageManifest,
     config: ImageConfiguration,
+    /// Keeps the collector away from what the image needs.
+    #[expect(dead_code, reason = "held for its Drop")]
+    lease: Option<Arc<FileLock>>,
 }
 
 impl Image {
@@ -32,15 +37,34 @@ impl Image {
         let blobs = store.blobs();
         let (id, manifest) = manifest_for_this_machine(&blobs, descriptor)?;
         let config_id = BlobId::parse(manifest.config().digest().as_ref())?;
-        let config = blobs.read_document(&config_id)?;
-        let config = ImageConfiguration::from_reader(&config[..])
-            .map_err(|e| bad_document("config", &config_id, e))?;
+        let config = read_config(&blobs, &config_id)?;
         let (layers, diff_ids) = (manifest.layers().len(), config.rootfs().diff_ids().len());
         if layers != diff_ids {
             let why = format!("{diff_ids} diff_ids for {layers} layers");
             return Err(bad_document("config", &config_id, why));
         }
-        Ok(Self { store, reference, digest: id.full(), id, manifest, config })
+        let entry = descriptor.clone();
+        Ok(Self { store, reference, entry, digest: id.full(), id, manifest, config, lease: None })
+    }
+
+    pub(crate) fn leased(self, lease: Arc<FileLock>) -> Self {
+        Self { lease: Some(lease), ..self }
+    }
+
+    pub(crate) fn id(&self) -> &BlobId {
+        &self.id
+    }
+
+    pub(crate) fn entry(&self) -> &Descriptor {
+        &self.entry
+    }
+
+    pub(crate) fn manifest(&self) -> &ImageManifest {
+        &self.manifest
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The manifest's digest, `sha256:` and hexadecimal.
@@ -70,10 +94,7 @@ impl Image {
     /// A layer is missing, damaged or hostile, or the host has no room for it.
     pub fn layers_unpacked(&self) -> Result<Vec<PathBuf>, ImageError> {
         let layers = self.manifest.layers().iter().zip(self.config.rootfs().diff_ids());
-        layers
-            .rev()
-            .map(|(layer, diff_id)| unpack::ensure_unpacked(&self.store, layer, diff_id))
-            .collect()
+        unpack::ensure_all(&self.store, &layers.rev().collect::<Vec<_>>())
     }
 
     /// The whole root file system as an uncompressed cpio archive for a guest's initramfs. Made
@@ -86,35 +107,57 @@ impl Image {
     }
 }
 
-/// Follows indexes down to the manifest for linux/amd64.
-fn manifest_for_this_machine(
+/// A document that an index entry may name.
+pub(crate) enum Document {
+    Index(Box<ImageIndex>),
+    Manifest(Box<ImageManifest>),
+}
+
+impl Document {
+    /// Reads whichever it is: a manifest has a configuration, an index has not.
+    pub(crate) fn read(blobs: &Blobs, id: &BlobId) -> Result<Self, ImageError> {
+        Self::parse(id, &blobs.read_document(id)?)
+    }
+
+    pub(crate) fn parse(id: &BlobId, text: &[u8]) -> Result<Self, ImageError> {
+        let is_manifest = serde_json::from_slice::<serde_json::Value>(text)
+            .map_err(|e| bad_document("document", id, e))?
+            .get("config")
+            .is_some();
+        if is_manifest {
+            let manifest = ImageManifest::from_reader(text);
+            return manifest
+                .map(|manifest| Self::Manifest(Box::new(manifest)))
+                .map_err(|e| bad_document("manifest", id, e));
+        }
+        let index = ImageIndex::from_reader(text);
+        index.map(|index| Self::Index(Box::new(index))).map_err(|e| bad_document("index", id, e))
+    }
+}
+
+/// Reads an image's configuration.
+pub(crate) fn read_config(blobs: &Blobs, id: &BlobId) -> Result<ImageConfiguration, ImageError> {
+    ImageConfiguration::from_reader(&blobs.read_document(id)?[..])
+        .map_err(|e| bad_document("config", id, e))
+}
+
+/// Follows an index down to the manifest for linux/amd64.
+pub(crate) fn manifest_for_this_machine(
     blobs: &Blobs,
     descriptor: &Descriptor,
 ) -> Result<(BlobId, ImageManifest), ImageError> {
     let id = BlobId::parse(descriptor.digest().as_ref())?;
-    let document = blobs.read_document(&id)?;
-    if !is_index(descriptor) {
-        let manifest = ImageManifest::from_reader(&document[..])
-            .map_err(|e| bad_document("manifest", &id, e))?;
-        return Ok((id, manifest));
-    }
-    let index =
-        ImageIndex::from_reader(&document[..]).map_err(|e| bad_document("index", &id, e))?;
+    let index = match Document::read(blobs, &id)? {
+        Document::Manifest(manifest) => return Ok((id, *manifest)),
+        Document::Index(index) => index,
+    };
     let chosen = choose_platform(&index).ok_or_else(|| ImageError::NoPlatform(id.full()))?;
     // An index of indexes is allowed by the specification and made by nobody; one level keeps a
     // hostile image from leading us in circles.
     let id = BlobId::parse(chosen.digest().as_ref())?;
-    let manifest = ImageManifest::from_reader(&blobs.read_document(&id)?[..])
-        .map_err(|e| bad_document("manifest", &id, e))?;
-    Ok((id, manifest))
-}
-
-/// Whether a descriptor leads to an index rather than to a manifest.
-pub(crate) fn is_index(descriptor: &Descriptor) -> bool {
-    match descriptor.media_type() {
-        MediaType::ImageIndex => true,
-        MediaType::Other(other) => other == DOCKER_MANIFEST_LIST,
-        _ => false,
+    match Document::read(blobs, &id)? {
+        Document::Manifest(manifest) => Ok((id, *manifest)),
+        Document::Index(_) => Err(bad_document("index", &id, "an index of indexes")),
     }
 }
 

@@ -5,15 +5,14 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cpio::{NewcBuilder, newc::trailer};
-use tempfile::NamedTempFile;
 
-use crate::blob::{BlobId, persist};
+use crate::blob::BlobId;
+use crate::build::merged::{is_opaque, is_whiteout};
 use crate::error::{ImageError, io_error};
-use crate::lock::StoreLock;
 use crate::store::Store;
 
 /// The archive of the image with manifest `id`, made from `layers` if need be.
@@ -22,21 +21,18 @@ pub(crate) fn ensure(
     id: &BlobId,
     layers: impl FnOnce() -> Result<Vec<PathBuf>, ImageError>,
 ) -> Result<PathBuf, ImageError> {
-    let dir = store.root().join("initramfs");
-    let path = dir.join(format!("{}.cpio", id.hex()));
+    let path = store.root().join("initramfs").join(format!("{}.cpio", id.hex()));
     if path.exists() {
         return Ok(path);
     }
     let layers = layers()?;
-    let _lock = StoreLock::take(store.root())?;
-    fs::create_dir_all(&dir).map_err(io_error("create", &dir))?;
-    let file = NamedTempFile::new_in(&dir).map_err(io_error("write to", &dir))?;
-    let mut archive = Archive { out: BufWriter::new(&file), inodes: HashMap::new() };
-    archive.add_merged(&layers, Path::new("")).map_err(io_error("pack", &path))?;
-    trailer(&mut archive.out).map_err(io_error("pack", &path))?;
-    archive.out.flush().map_err(io_error("pack", &path))?;
-    drop(archive);
-    persist(file, &path)?;
+    store.make_once("initramfs", id, &path, |partial| {
+        let file = File::create(partial).map_err(io_error("create", partial))?;
+        let mut archive = Archive { out: BufWriter::new(file), inodes: HashMap::new() };
+        archive.add_merged(&layers, Path::new("")).map_err(io_error("pack", &path))?;
+        trailer(&mut archive.out).map_err(io_error("pack", &path))?;
+        archive.out.flush().map_err(io_error("pack", &path))
+    })?;
     Ok(path)
 }
 
@@ -135,14 +131,4 @@ impl Content {
         };
         u32::try_from(length).map_err(|_| io::Error::other("a file of 4 GiB or more"))
     }
-}
-
-fn is_whiteout(metadata: &Metadata) -> bool {
-    metadata.file_type().is_char_device() && metadata.rdev() == 0
-}
-
-fn is_opaque(folder: &Path) -> bool {
-    ["trusted.overlay.opaque", "user.overlay.opaque"]
-        .iter()
-        .any(|name| matches!(xattr::get(folder, name), Ok(Some(value)) if value == b"y"))
 }

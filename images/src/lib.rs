@@ -3,15 +3,22 @@
 //! Start at [`Store`]. An [`Image`] of it gives its configuration, its layers as folders for an
 //! overlay, and its root file system as an initramfs.
 
+mod archive;
 mod blob;
+mod build;
+mod disk;
 mod error;
 mod image;
 mod initramfs;
-mod load;
-mod lock;
+mod registry;
 mod store;
+#[cfg(test)]
+mod testing;
 mod unpack;
 
+pub use archive::ArchiveFormat;
+pub use build::{BuildRequest, BuildRunner, BuildStep};
 pub use error::ImageError;
 pub use image::Image;
-pub use store::{ImageRecord, Store, data_dir};
+pub use registry::{Progress, RegistryOptions, Silent, login};
+pub use store::{HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Removed, Store, data_dir};

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use isolab_guest::kernels::KernelError;
+use isolab_guest::modules::ModuleError;
 use isolab_images::ImageError;
 
 /// A failure of isolab itself, unless [`IsolationError::exit_code`] says that the command could
@@ -57,6 +58,19 @@ pub enum IsolationError {
         /// As given.
         user: String,
         /// What is wrong.
+        why: String,
+    },
+    /// A kernel module is missing.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// A program of the host failed.
+    #[error("{tool}: {why}; it is in Debian's package {package}")]
+    Tool {
+        /// Its name.
+        tool: &'static str,
+        /// Where it comes from.
+        package: &'static str,
+        /// What it said.
         why: String,
     },
     /// A setting is out of range.

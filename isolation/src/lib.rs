@@ -3,6 +3,7 @@
 //! [`level`] gives the [`Isolation`] of a [`Level`]; a [`Request`] and an image make the
 //! [`InstanceSpec`] that it takes; the [`Instance`] is started and waited for.
 
+mod build;
 mod error;
 pub mod host;
 mod instance;
@@ -10,12 +11,14 @@ mod level;
 mod machine;
 mod native;
 mod request;
+mod scratch_disk;
 pub mod timeline;
 mod users;
 
 use std::fs::File;
 use std::io::Read;
 
+pub use build::ContainerSteps;
 pub use error::IsolationError;
 pub use instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
 pub use isolab_container::Limits;

@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use isolab_guest::control::{self, Credit, End};
-use isolab_guest::initramfs;
 use isolab_guest::kernels::{self, GuestKernel};
-use isolab_guest::{Marker, User, Workload};
+use isolab_guest::{Marker, RootDisks, User, Workload};
+use isolab_guest::{initramfs, modules};
+use isolab_images::Image;
+use isolab_vmm::backend::disk::DiskOptions;
 use isolab_vmm::config::{DeviceSet, InitrdPart, MachineConfig, SerialPort};
 use isolab_vmm::machine::{Exit, Machine, MachineHandle};
 use isolab_vmm::timeline::Event;
@@ -19,12 +21,33 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use crate::error::IsolationError;
 use crate::instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
 use crate::level::Level;
+use crate::scratch_disk;
 use crate::timeline::{Milestone, Timeline, now};
 
 /// Guest RAM where no memory limit is asked for, in bytes.
 const DEFAULT_MEMORY: u64 = 512 << 20;
 /// How much of the guest's console is kept for the case that something goes wrong, in bytes.
 const CONSOLE_TAIL: usize = 4096;
+
+/// What a level's guest finds, and needs to find it.
+struct Hardware {
+    devices: DeviceSet,
+    /// What the two disks may be called.
+    disks: [&'static str; 2],
+    /// Drivers and file systems, for kernels that have them as modules.
+    modules: &'static [&'static str],
+}
+
+const VIRTIO: Hardware = Hardware {
+    devices: DeviceSet::Virtio,
+    disks: ["/dev/vda", "/dev/vdb"],
+    modules: &["virtio_pci", "virtio_blk", "erofs", "ext4", "overlay"],
+};
+const EMULATED: Hardware = Hardware {
+    devices: DeviceSet::Emulated,
+    disks: ["/dev/sda", "/dev/sdb"],
+    modules: &["ata_piix", "sd_mod", "erofs", "ext4", "overlay"],
+};
 
 /// One of the two VM levels.
 pub struct MachineLevel {
@@ -37,10 +60,10 @@ impl MachineLevel {
         Self { level }
     }
 
-    fn devices(&self) -> DeviceSet {
+    fn hardware(&self) -> &'static Hardware {
         match self.level {
-            Level::Fullvirt => DeviceSet::Emulated,
-            _ => DeviceSet::Virtio,
+            Level::Fullvirt => &EMULATED,
+            _ => &VIRTIO,
         }
     }
 }
@@ -61,9 +84,16 @@ pub fn guest_kernel(level: Level, choice: Option<&str>) -> Result<GuestKernel, I
 impl Isolation for MachineLevel {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
         let kernel = guest_kernel(self.level, spec.kernel.as_deref())?;
-        let workload = workload(&spec)?;
-        let ours =
-            initramfs::pack(&workload, &[]).map_err(IsolationError::host("pack the initramfs"))?;
+        let hardware = self.hardware();
+        let workload = workload(&spec, hardware)?;
+        let modules = modules::with_dependencies(&kernel, hardware.modules)?;
+        let initramfs = initramfs::pack(&workload, &modules)
+            .map_err(IsolationError::host("pack the initramfs"))?;
+        let image = DiskOptions { read_only: true, ..DiskOptions::new(spec.image.root_disk()?) };
+        let scratch_file = scratch_disk::new(&spec.scratch)?;
+        let scratch_path = format!("/proc/self/fd/{}", scratch_file.as_raw_fd());
+        let scratch =
+            DiskOptions { id: Some("scratch".to_owned()), ..DiskOptions::new(scratch_path) };
         let (reader, writer) = io::pipe().map_err(IsolationError::host("make a pipe"))?;
         let credit = Arc::new(Credit::default());
         let (events, received) = mpsc::channel();
@@ -76,14 +106,15 @@ impl Isolation for MachineLevel {
             control::Receiver::new(io::stdout(), io::stderr(), Arc::clone(&credit), on_end);
         let console = ConsoleTail::default();
         let config = MachineConfig {
-            initrd: vec![InitrdPart::File(spec.image.initramfs()?), InitrdPart::Bytes(ours)],
+            initrd: vec![InitrdPart::Bytes(initramfs)],
+            disks: vec![image, scratch],
             cmdline: format!(
                 "console=ttyS0 quiet reboot=k panic=-1 rdinit={}",
                 initramfs::INIT_PATH
             ),
             memory: memory(&spec.spec)?,
             cpus: cpus(&spec.spec),
-            devices: self.devices(),
+            devices: hardware.devices,
             serial: [
                 Some(SerialPort::output_only(console.clone())),
                 Some(SerialPort {
@@ -107,6 +138,7 @@ impl Isolation for MachineLevel {
             received,
             console,
             created: now(),
+            _image: spec.image,
         }))
     }
 }
@@ -126,6 +158,8 @@ struct MachineInstance {
     received: Receiver<Ending>,
     console: ConsoleTail,
     created: u64,
+    // Holds the image's lease: the collector leaves the disk alone.
+    _image: Image,
 }
 
 impl Instance for MachineInstance {
@@ -227,7 +261,7 @@ fn machine_error(source: isolab_vmm::machine::Error, console: &ConsoleTail) -> I
 }
 
 /// The OCI process as init takes it.
-fn workload(spec: &InstanceSpec) -> Result<Workload, IsolationError> {
+fn workload(spec: &InstanceSpec, hardware: &Hardware) -> Result<Workload, IsolationError> {
     let process = spec.spec.process().as_ref().ok_or_else(|| IsolationError::Setting {
         field: "process",
         why: "the specification has none".to_owned(),
@@ -245,6 +279,11 @@ fn workload(spec: &InstanceSpec) -> Result<Workload, IsolationError> {
         },
         hostname: spec.spec.hostname().clone().unwrap_or_else(|| spec.id.clone()),
         modules: Vec::new(),
+        root: RootDisks {
+            devices: hardware.disks.map(str::to_owned).into(),
+            image: "erofs".to_owned(),
+            scratch: "ext4".to_owned(),
+        },
         stdin: spec.stdin,
     })
 }

@@ -8,6 +8,7 @@ use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, ExitStatus, HostProcess, HostProcessConfig,
     RootFilesystem, Stdio, Stream,
 };
+use isolab_images::Image;
 use nix::errno::Errno;
 use oci_spec::runtime::LinuxResources;
 use tempfile::TempDir;
@@ -76,8 +77,12 @@ fn stdio(spec: &InstanceSpec) -> Stdio {
     Stdio { stdin: if spec.stdin { Stream::Inherit } else { Stream::Null }, ..Stdio::default() }
 }
 
-/// What an instance writes, removed with it.
-struct Scratch(TempDir);
+/// What an instance writes, removed with it, over an image whose layers stay as long.
+struct Scratch {
+    dir: TempDir,
+    /// Holds the image's lease.
+    _image: Image,
+}
 
 impl Scratch {
     fn new(spec: &InstanceSpec) -> Result<Self, IsolationError> {
@@ -93,19 +98,19 @@ impl Scratch {
         for name in ["upper", "work", "state"] {
             fs::create_dir(dir.path().join(name)).map_err(io("write to"))?;
         }
-        Ok(Self(dir))
+        Ok(Self { dir, _image: spec.image.clone() })
     }
 
     fn rootfs(&self, spec: &InstanceSpec) -> Result<RootFilesystem, IsolationError> {
         Ok(RootFilesystem::Overlay {
             lower: spec.image.layers_unpacked()?,
-            upper: self.0.path().join("upper"),
-            work: self.0.path().join("work"),
+            upper: self.dir.path().join("upper"),
+            work: self.dir.path().join("work"),
         })
     }
 
     fn state_dir(&self) -> std::path::PathBuf {
-        self.0.path().join("state")
+        self.dir.path().join("state")
     }
 }
 

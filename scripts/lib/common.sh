@@ -42,7 +42,7 @@ need() {
 
 # The one package that the metapackage $1 stands for, for example linux-image-6.1.0-50-amd64.
 package_behind() {
-    apt-cache depends "$1" 2>/dev/null | awk '/^ *Depends:/ {print $2; exit}'
+    apt-cache depends "$1" 2>/dev/null | awk '/^ *Depends:/ && !name {name = $2} END {print name}'
 }
 
 need_cargo() {

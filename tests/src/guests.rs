@@ -1,5 +1,6 @@
-//! Machines without an image: a kernel, and an initramfs with busybox and an init of the test's.
+//! Guests whose init is a script: an initramfs of busybox and what a test adds.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,33 +9,119 @@ use cpio::NewcBuilder;
 use cpio::newc::{ModeFileType, trailer};
 use tempfile::TempDir;
 
-use crate::{Run, Sandbox};
+use crate::{Run, Sandbox, cached};
 
-/// Writes an initramfs with busybox and this `/init` into `folder`.
-pub fn initramfs(folder: &Path, init: &str) -> PathBuf {
-    let mut archive = Vec::new();
-    let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
-    for (name, kind, content) in [
-        ("bin", ModeFileType::Directory, &[][..]),
-        ("bin/busybox", ModeFileType::Regular, &busybox),
-        ("init", ModeFileType::Regular, init.as_bytes()),
-    ] {
-        let builder = NewcBuilder::new(name).mode(0o755).set_mode_file_type(kind);
-        let mut writer = builder.write(&mut archive, content.len() as u32);
-        writer.write_all(content).expect("memory takes all");
-        writer.finish().expect("memory takes all");
-    }
-    trailer(&mut archive).expect("memory takes all");
-    let path = folder.join("initramfs.cpio");
-    fs::write(&path, archive).expect("the folder can be written");
-    path
+/// The kernel command line of every guest here: nothing on the console but what the test says.
+pub const QUIET: &str = "console=ttyS0 quiet reboot=k panic=-1";
+
+/// An initramfs in the making.
+#[derive(Default)]
+pub struct Initramfs {
+    archive: Vec<u8>,
 }
 
-/// `isolab vm run` with this kernel, these commands as `/init`, and further options. The folder
-/// has to live until the machine has been started.
-pub fn boot(kernel: &Path, init: &str, options: &[&str]) -> (Run, TempDir) {
+impl Initramfs {
+    /// Busybox with its usual names in /bin, empty mount points, and an `/init` that mounts /proc,
+    /// /sys and /dev and then runs `script`.
+    pub fn with_script(script: &str) -> Self {
+        let init = format!(
+            "#!/bin/busybox sh\n\
+             /bin/busybox --install -s /bin; export PATH=/bin\n\
+             mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev\n\
+             {script}\n"
+        );
+        let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
+        let folders = ["bin", "proc", "sys", "dev", "mnt", "tmp"];
+        folders
+            .into_iter()
+            .fold(Self::default(), |archive, name| archive.folder(name))
+            .file("bin/busybox", &busybox)
+            .file("init", init.as_bytes())
+    }
+
+    /// Adds a folder.
+    pub fn folder(self, name: &str) -> Self {
+        self.entry(name, ModeFileType::Directory, &[])
+    }
+
+    /// Adds an executable file.
+    pub fn file(self, name: &str, content: &[u8]) -> Self {
+        self.entry(name, ModeFileType::Regular, content)
+    }
+
+    /// Adds these modules of the cached kernel `kernel` and what they need, into /modules, named
+    /// so that their order is the one to load them in.
+    pub fn modules(self, kernel: &str, names: &[&str]) -> Self {
+        let modules = Modules::of(kernel);
+        let mut order = Vec::new();
+        for name in names {
+            modules.add(modules.named(name), &mut order);
+        }
+        order.iter().enumerate().fold(self.folder("modules"), |archive, (number, path)| {
+            let content = fs::read(modules.root.join(path)).expect("modules.dep tells the truth");
+            archive.file(&format!("modules/{number:02}"), &content)
+        })
+    }
+
+    fn entry(mut self, name: &str, kind: ModeFileType, content: &[u8]) -> Self {
+        let builder = NewcBuilder::new(name).mode(0o755).set_mode_file_type(kind);
+        let mut writer = builder.write(&mut self.archive, content.len() as u32);
+        writer.write_all(content).expect("memory can be written");
+        writer.finish().expect("memory can be written");
+        self
+    }
+
+    /// Writes the archive into `folder`.
+    pub fn write(mut self, folder: &Path) -> PathBuf {
+        trailer(&mut self.archive).expect("memory can be written");
+        let path = folder.join("initramfs.cpio");
+        fs::write(&path, self.archive).expect("the folder can be written");
+        path
+    }
+}
+
+/// What depmod found out about a kernel's modules.
+struct Modules {
+    /// The folder of modules.dep.
+    root: PathBuf,
+    /// Each module's file, with those of the modules it needs.
+    needs: BTreeMap<String, Vec<String>>,
+}
+
+impl Modules {
+    fn of(kernel: &str) -> Self {
+        let folder = cached(&format!("kernels/{kernel}"));
+        let release = fs::read_to_string(folder.join("version")).expect("scripts/fetch-kernel");
+        let root = folder.join("modules/lib/modules").join(release.trim());
+        let list = fs::read_to_string(root.join("modules.dep")).expect("depmod has run");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+        let needs = list.lines().filter_map(|line| line.split_once(':'));
+        Self { root, needs: needs.map(|(path, needed)| (path.to_owned(), words(needed))).collect() }
+    }
+
+    fn named(&self, name: &str) -> &str {
+        let file = format!("/{name}.ko");
+        let found = self.needs.keys().find(|path| path.ends_with(&file));
+        found.unwrap_or_else(|| panic!("no module {name}"))
+    }
+
+    /// Adds a module behind those it needs.
+    fn add(&self, path: &str, order: &mut Vec<String>) {
+        if order.iter().any(|added| added == path) {
+            return;
+        }
+        for needed in self.needs.get(path).into_iter().flatten() {
+            self.add(needed, order);
+        }
+        order.push(path.to_owned());
+    }
+}
+
+/// `isolab vm run` with this kernel, initramfs and further options. The folder holds the
+/// initramfs.
+pub fn boot(kernel: &Path, initramfs: Initramfs, options: &[&str]) -> (Run, TempDir) {
     let dir = tempfile::tempdir().expect("a temporary folder can be made");
-    let initrd = initramfs(dir.path(), &format!("#!/bin/busybox sh\n{init}\n"));
+    let initrd = initramfs.write(dir.path());
     let run = Sandbox::empty()
         .isolab(&["vm", "run", "--kernel"])
         .arg(kernel)
@@ -42,4 +129,10 @@ pub fn boot(kernel: &Path, init: &str, options: &[&str]) -> (Run, TempDir) {
         .arg(initrd)
         .args(options);
     (run, dir)
+}
+
+/// [`boot`] of the slim kernel with an `/init` that runs `script`, quietly.
+pub fn boot_slim(script: &str, options: &[&str]) -> (Run, TempDir) {
+    let (run, dir) = boot(&cached("kernels/slim/vmlinux"), Initramfs::with_script(script), options);
+    (run.args(&["--cmdline", QUIET]), dir)
 }

@@ -2,13 +2,15 @@
 //!
 //! A [`Sandbox`] is a store of its own with the busybox image in it. [`workloads`] has what must
 //! be the same at every level; `tests/levels.rs` runs it on any host, `tests/machines.rs` at the
-//! VM levels. [`guests`] boots a kernel with an init of a test's own.
+//! VM levels. [`guests`] are machines whose init is a script;
+//! [`devices`] has what disks and networks must do on both machines.
 
+pub mod devices;
 pub mod guests;
 pub mod workloads;
 
 use std::env;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -139,9 +141,9 @@ impl Run {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let stdout = lines_of(child.stdout.take().expect("it was piped"));
-        let stderr = lines_of(child.stderr.take().expect("it was piped"));
-        Running { child, stdout, stderr, seen: String::new() }
+        let stdout = pieces_of(child.stdout.take().expect("it was piped"));
+        let stderr = pieces_of(child.stderr.take().expect("it was piped"));
+        Running { child, stdout, stderr, seen: String::new(), searched: 0 }
     }
 }
 
@@ -151,25 +153,28 @@ pub struct Running {
     stdout: mpsc::Receiver<String>,
     stderr: mpsc::Receiver<String>,
     seen: String,
+    /// Where the next search begins, behind what was found before.
+    searched: usize,
 }
 
 impl Running {
-    /// Waits for a line of output that contains `text`.
+    /// Waits for output that contains `text`, behind what was waited for before.
+    #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + TIME_LIMIT;
         loop {
+            if let Some(at) = self.seen[self.searched..].find(text) {
+                self.searched += at + text.len();
+                return;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = match self.stdout.recv_timeout(left) {
-                Ok(line) => line,
+            match self.stdout.recv_timeout(left) {
+                Ok(piece) => self.seen.push_str(&piece),
                 Err(_) => {
                     let _ = self.child.kill();
                     let stderr: String = self.stderr.iter().collect();
                     panic!("no `{text}` in:\n{}\nstandard error:\n{stderr}", self.seen);
                 }
-            };
-            self.seen.push_str(&line);
-            if line.contains(text) {
-                return;
             }
         }
     }
@@ -196,11 +201,11 @@ impl Running {
     pub fn finish(mut self) -> Done {
         let deadline = Instant::now() + TIME_LIMIT;
         // The streams end when every holder of them has.
-        let mut drain = |lines: &mpsc::Receiver<String>, text: &mut String| {
+        let mut drain = |pieces: &mpsc::Receiver<String>, text: &mut String| {
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
-                match lines.recv_timeout(left) {
-                    Ok(line) => text.push_str(&line),
+                match pieces.recv_timeout(left) {
+                    Ok(piece) => text.push_str(&piece),
                     Err(mpsc::RecvTimeoutError::Disconnected) => return,
                     Err(mpsc::RecvTimeoutError::Timeout) => {
                         let _ = self.child.kill();
@@ -217,17 +222,16 @@ impl Running {
     }
 }
 
-/// Reads lines, the last one perhaps without its end, on a thread of their own.
-fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+/// Reads what comes when it comes, on a thread of its own.
+fn pieces_of(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let mut reader = BufReader::new(stream);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).unwrap_or(0) > 0 {
-            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            let piece = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if sender.send(piece).is_err() {
                 break;
             }
-            line.clear();
         }
     });
     receiver

@@ -9,18 +9,17 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Instant;
 
-use isolab_tests::guests::boot;
-use isolab_tests::{Done, Running, Sandbox, TIME_LIMIT, cached};
+use isolab_tests::guests::boot_slim;
+use isolab_tests::{Done, Running, Sandbox, TIME_LIMIT};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Powers off when its power button is pressed, as systemd-logind or acpid would.
-const LISTENING: &str = "b=/bin/busybox; $b mkdir -p /dev; $b mount -t devtmpfs dev /dev; \
-    exec 3</dev/input/event0; echo listening; \
-    $b head -c 24 <&3 >/dev/null; echo button pressed; exec $b poweroff -f";
+const LISTENING: &str = "exec 3</dev/input/event0; echo listening; \
+                         head -c 24 <&3 >/dev/null; echo button pressed; poweroff -f";
 /// Writes without end.
-const TICKING: &str = "while :; do echo tick; /bin/busybox usleep 20000; done";
+const TICKING: &str = "while :; do echo tick; usleep 20000; done";
 
 /// A machine with a control socket.
 struct Machine {
@@ -33,8 +32,7 @@ impl Machine {
     fn start(init: &str, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("api");
-        let quiet = ["--memory", "128M", "--cmdline", "console=ttyS0 quiet reboot=k panic=-1"];
-        let (run, initrd) = boot(&cached("kernels/slim/vmlinux"), init, &quiet);
+        let (run, initrd) = boot_slim(init, &["--memory", "128M"]);
         let run = run.arg("--api-socket").arg(&socket).args(options);
         Self { running: run.start(Stdio::null()), socket, _folders: [folder, initrd] }
     }
@@ -156,8 +154,7 @@ fn clients_of_every_kind_leave_the_machine_alone() {
 
     // The same path again, while it is in use.
     let socket = machine.socket.to_str().unwrap();
-    let (second, _initrd) =
-        boot(&cached("kernels/slim/vmlinux"), TICKING, &["--api-socket", socket]);
+    let (second, _initrd) = boot_slim(TICKING, &["--api-socket", socket]);
     second.finish().fails_with(125, &["api-socket", "in use"]);
 
     let mut stream = BufReader::new(UnixStream::connect(&machine.socket).unwrap());

@@ -156,3 +156,29 @@ fn without_permission_on_dev_kvm_the_mend_is_told() {
     assert_eq!(check.code(), Some(1), "{check:?}");
     assert!(check.stdout.contains("/dev/kvm") && check.stdout.contains("kvm-host"), "{check:?}");
 }
+
+#[test]
+fn a_guest_that_dies_on_a_kvm_that_cannot_run_any_says_whose_fault_it_is() {
+    let sandbox = Sandbox::with_busybox();
+    let check = sandbox.isolab(&["check", "--only", "kvm"]).finish();
+    let run = sandbox.run("paravirt", &["echo", "here"]);
+    if check.code() == Some(0) {
+        assert_eq!(run.success(), "here\n");
+    } else {
+        // The same sentence, be it that KVM is missing or that its probe guest fails.
+        let mend = check.stdout.rsplit("; ").next().unwrap().trim();
+        run.fails_with(125, &["/dev/kvm", mend]);
+    }
+}
+
+#[test]
+fn a_cgroup_tree_that_cannot_be_written_is_named() {
+    let sandbox = Sandbox::with_busybox();
+    let script = "grep ' - cgroup' /proc/self/mountinfo | cut -d ' ' -f 5 |
+        while read -r tree; do mount -o remount,bind,ro \"$tree\" || exit 9; done || exit 9
+        exec \"$0\" run --memory 64M busybox true";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script]).arg(isolab_path());
+    let run = Run::new(command).env("XDG_DATA_HOME", sandbox.data().to_str().unwrap()).finish();
+    run.fails_with(125, &["/sys/fs/cgroup", "Read-only file system"]);
+}

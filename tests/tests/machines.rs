@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use isolab_tests::guests::boot;
+use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
 use isolab_tests::{Done, Sandbox, cached, workloads};
 use nix::sys::signal::Signal;
 
@@ -94,14 +94,12 @@ fn limits_become_processors_and_ram() {
     assert!((192 << 10..256 << 10).contains(&kib), "{output}");
 }
 
-const QUIET: [&str; 2] = ["--cmdline", "console=ttyS0 quiet reboot=k panic=-1"];
-
 #[test]
 fn the_stock_kernel_comes_up_and_powers_off_or_reboots() {
     for kernel in ["kernels/stock/vmlinuz", "kernels/slim/vmlinux", "kernels/slim/bzImage"] {
         for end in ["poweroff -f", "reboot -f"] {
-            let init = format!("echo isolab reached init; exec /bin/busybox {end}");
-            let (run, _dir) = boot(&cached(kernel), &init, &QUIET);
+            let init = Initramfs::with_script(&format!("echo isolab reached init; {end}"));
+            let (run, _dir) = boot(&cached(kernel), init, &["--cmdline", QUIET]);
             let output = run.finish().success();
             assert!(output.contains("isolab reached init"), "{kernel}, {end}: {output}");
         }
@@ -110,15 +108,15 @@ fn the_stock_kernel_comes_up_and_powers_off_or_reboots() {
 
 #[test]
 fn the_console_works_in_both_directions_and_ctrl_a_x_quits() {
-    let init = "echo listening; read line; echo \"got $line\"; read line; echo never";
-    let (run, _dir) = boot(&cached("kernels/slim/vmlinux"), init, &QUIET);
+    let script = "echo listening; read line; echo \"got $line\"; read line; echo never";
+    let (run, _dir) = boot_slim(script, &[]);
     // Not a terminal: Ctrl-a x is then ordinary input, and a signal is what quits.
     let mut running = run.start(Stdio::piped());
     // What is sent before anybody has opened the line is lost, as on a real one.
     running.wait_for("listening");
     running.feed(b"hello\n");
     running.wait_for("got hello");
-    running.signal(Signal::SIGTERM);
+    running.signal(Signal::SIGINT);
     let done = running.finish();
     assert_eq!(done.code(), Some(0), "{done:?}");
     assert!(!done.stdout.contains("never"));
@@ -126,21 +124,15 @@ fn the_console_works_in_both_directions_and_ctrl_a_x_quits() {
 
 #[test]
 fn several_processors_come_up() {
-    let init = "/bin/busybox mkdir /proc; /bin/busybox mount -t proc proc /proc; \
-                echo cpus $(/bin/busybox grep -c ^processor /proc/cpuinfo); \
-                exec /bin/busybox poweroff -f";
-    let (run, _dir) = boot(&cached("kernels/slim/vmlinux"), init, &QUIET);
-    let output = run.args(&["--cpus", "4"]).finish().success();
+    let script = "echo cpus $(grep -c ^processor /proc/cpuinfo); poweroff -f";
+    let (run, _dir) = boot_slim(script, &["--cpus", "4"]);
+    let output = run.finish().success();
     assert!(output.contains("cpus 4"), "{output}");
 }
 
 #[test]
 fn statistics_count_exits_by_reason_and_device() {
-    let (run, _dir) = boot(
-        &cached("kernels/slim/vmlinux"),
-        "echo up; exec /bin/busybox poweroff -f",
-        &["--cmdline", "console=ttyS0 quiet reboot=k panic=-1", "--stats"],
-    );
+    let (run, _dir) = boot_slim("echo up; poweroff -f", &["--stats"]);
     let done = run.finish();
     assert!(done.status.success(), "{done:?}");
     assert!(done.stderr.contains("com1") && done.stderr.contains("port write"), "{done:?}");
@@ -163,7 +155,7 @@ fn bad_kernels_are_told_apart() {
         fs::write(&path, content).unwrap();
         path
     };
-    let run = |path: &Path, options: &[&str]| boot(path, "", options).0.finish();
+    let run = |path: &Path, options: &[&str]| boot(path, Initramfs::default(), options).0.finish();
     let bzimage = fs::read(cached("kernels/slim/bzImage")).unwrap();
     refused(run(&kernel("cut", &bzimage[..bzimage.len() / 2]), &[]), &["cut", "truncated"]);
     refused(run(&kernel("head", &bzimage[..0x100]), &[]), &["head"]);
@@ -215,7 +207,7 @@ fn a_triple_fault_is_an_error_with_the_registers() {
     let dir = tempfile::tempdir().unwrap();
     // lidt of an empty table, then int3: no handler, no double fault handler.
     let code = [0x0f, 0x01, 0x1c, 0x25, 0x00, 0x00, 0x00, 0x00, 0xcc];
-    let (run, _dir) = boot(&tiny_kernel(dir.path(), &code), "", &[]);
+    let (run, _dir) = boot(&tiny_kernel(dir.path(), &code), Initramfs::default(), &[]);
     refused(run.finish(), &["triple fault", "RIP", "CR3"]);
 }
 

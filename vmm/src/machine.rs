@@ -29,6 +29,7 @@ pub use crate::handle::MachineHandle;
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, GuestRam, MemoryError};
 use crate::pci;
+use crate::probe;
 use crate::stats::{SharedCounters, Stats};
 use crate::threads;
 use crate::timeline::{Event, Recorder, Timeline};
@@ -81,6 +82,25 @@ pub enum Error {
     /// The guest cannot go on.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// The guest cannot go on, and the host's KVM could not have run it.
+    #[error("{source}; no wonder: /dev/kvm cannot run a guest kernel: {fault}; {}", probe::MEND)]
+    UnfaithfulKvm {
+        /// How it ended.
+        source: VcpuError,
+        /// What the probe guest found.
+        fault: String,
+    },
+}
+
+impl Error {
+    /// A guest that dies on a KVM that cannot run any should not be searched for the fault.
+    fn guest_died(source: VcpuError) -> Self {
+        let report = probe::open_kvm().and_then(|kvm| probe::probe(&kvm));
+        match report.ok().and_then(|report| report.fault()) {
+            Some(fault) => Error::UnfaithfulKvm { source, fault },
+            None => Error::Vcpu(source),
+        }
+    }
 }
 
 /// How a machine ended.
@@ -246,7 +266,8 @@ impl Machine {
         for uart in uarts {
             uart.lock().unwrap_or_else(|e| e.into_inner()).flush();
         }
-        Ok(Exit { reason: outcome?, stats: self.handle.stats(), timeline: self.handle.timeline() })
+        let reason = outcome.map_err(Error::guest_died)?;
+        Ok(Exit { reason, stats: self.handle.stats(), timeline: self.handle.timeline() })
     }
 }
 

@@ -60,6 +60,15 @@ const API_FILESYSTEMS: [Mount; 7] = [
     Mount { filesystem: "cgroup2", target: "/sys/fs/cgroup", flags: SAFE, data: None },
 ];
 
+/// Mounts /dev in the initramfs, where the disks will be. The kernel may have done so.
+pub fn mount_devices() -> Result<(), Failure> {
+    fs::create_dir_all("/dev").map_err(|e| format!("create /dev: {e}"))?;
+    match mount(Some("devtmpfs"), "/dev", Some("devtmpfs"), MsFlags::MS_NOSUID, None::<&str>) {
+        Ok(()) | Err(Errno::EBUSY) => Ok(()),
+        Err(error) => Err(format!("mount devtmpfs on /dev: {error}")),
+    }
+}
+
 /// Mounts /proc, /sys, /dev and what belongs below them, and makes the usual links in /dev.
 pub fn mount_api_filesystems() -> Result<(), Failure> {
     for Mount { filesystem, target, flags, data } in API_FILESYSTEMS {

@@ -2,6 +2,7 @@
 
 mod control;
 mod machine;
+mod root;
 mod serve;
 mod workload;
 
@@ -33,15 +34,18 @@ fn main() {
 }
 
 fn run(control: &mut Option<Control>) -> Result<(), Failure> {
-    machine::mount_api_filesystems()?;
     let workload = read_workload()?;
     for module in &workload.modules {
         machine::load_module(Path::new(module))?;
     }
+    machine::mount_devices()?;
+    // Unpacked into RAM, which is the workload's.
+    fs::remove_dir_all(GUEST_DIR).map_err(|e| format!("remove {GUEST_DIR}: {e}"))?;
+    root::enter(&workload.root)?;
+    machine::mount_api_filesystems()?;
     let control = control.insert(Control::open()?);
     machine::set_hostname(&workload.hostname)?;
     machine::bring_up_loopback()?;
-    fs::remove_dir_all(GUEST_DIR).map_err(|e| format!("remove {GUEST_DIR}: {e}"))?;
     serve::run_workload(&workload, control)
 }
 

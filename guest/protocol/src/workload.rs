@@ -19,8 +19,23 @@ pub struct Workload {
     pub hostname: String,
     /// Kernel modules to load first, as paths in the initramfs, in this order.
     pub modules: Vec<String>,
+    /// The root file system.
+    pub root: RootDisks,
     /// Whether the host sends standard input; otherwise it is at its end from the start.
     pub stdin: bool,
+}
+
+/// The disks that make up the root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RootDisks {
+    /// What the two disks may be called in this guest. Drivers that probe in parallel name them in
+    /// any order; their file systems tell which is which.
+    pub devices: Vec<String>,
+    /// The file system of the disk that holds the image, mounted read-only.
+    pub image: String,
+    /// The file system of the disk that takes the workload's writes.
+    pub scratch: String,
 }
 
 /// `process.user` of the OCI runtime specification.

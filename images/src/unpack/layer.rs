@@ -1,8 +1,10 @@
 //! One layer's archive into one folder (image-spec, layer.md).
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -12,16 +14,16 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, fchownat, geteuid, linkat, symlinkat};
-use tar::{Archive, Entry, EntryType};
+use tar_core::EntryType;
 
 use super::Limits;
+use super::archive::{Archive, Member};
 use super::beneath::{Beneath, Place, is_dir};
+use super::sparse;
 use crate::error::{ImageError, io_error};
 
 const WHITEOUT: &str = ".wh.";
 const OPAQUE_WHITEOUT: &str = ".wh..wh..opq";
-/// PAX records of this prefix are extended attributes.
-const PAX_XATTR: &str = "SCHILY.xattr.";
 
 /// Unpacks `stream` into the empty folder `tree`. Whiteouts become those of overlayfs.
 pub(super) fn unpack(
@@ -30,27 +32,16 @@ pub(super) fn unpack(
     tree: &Path,
     limits: Limits,
 ) -> Result<(), ImageError> {
-    let bad_layer = |source| ImageError::BadLayer { layer: layer.to_owned(), source };
     let mut unpacker = Unpacker {
         layer,
         root: Beneath::new(tree).map_err(io_error("open", tree))?,
         is_root: geteuid().is_root(),
         folder_times: Vec::new(),
+        bytes_left: limits.bytes,
     };
-    let mut bounded = BoundedReader { source: stream, left: limits.bytes, exceeded: false };
-    let mut archive = Archive::new(WholeBlocks { source: &mut bounded, in_block: 0 });
-    let mut result = Ok(());
-    for (count, entry) in archive.entries().map_err(bad_layer)?.enumerate() {
-        if count as u64 >= limits.entries {
-            let limit = format!("{} entries", limits.entries);
-            return Err(ImageError::TooLarge { layer: layer.to_owned(), limit });
-        }
-        result = entry.map_err(bad_layer).and_then(|entry| unpacker.add(entry));
-        if result.is_err() {
-            break;
-        }
-    }
-    if bounded.exceeded {
+    let mut archive = Archive::new(stream, limits.bytes);
+    let result = unpacker.all(&mut archive, limits.entries);
+    if archive.is_too_large() || unpacker.bytes_left == 0 {
         let limit = format!("{} bytes uncompressed", limits.bytes);
         return Err(ImageError::TooLarge { layer: layer.to_owned(), limit });
     }
@@ -64,24 +55,42 @@ struct Unpacker<'a> {
     is_root: bool,
     /// Set last, as every file that is put into a folder changes the folder's.
     folder_times: Vec<(PathBuf, TimeSpec)>,
+    /// Of all files with their holes: a small archive can hold a huge sparse file.
+    bytes_left: u64,
 }
 
 impl Unpacker<'_> {
-    fn add(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), ImageError> {
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    fn all(&mut self, archive: &mut Archive<impl Read>, limit: u64) -> Result<(), ImageError> {
+        let layer = self.layer;
+        let bad_layer = |source| ImageError::BadLayer { layer: layer.to_owned(), source };
+        let mut count = 0;
+        while let Some(member) = archive.next().map_err(bad_layer)? {
+            if count == limit {
+                let limit = format!("{limit} entries");
+                return Err(ImageError::TooLarge { layer: layer.to_owned(), limit });
+            }
+            count += 1;
+            self.add(&member, &mut archive.content())?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, member: &Member, content: &mut impl Read) -> Result<(), ImageError> {
+        let name = member.path.to_string_lossy().into_owned();
+        let layer = self.layer;
         let bad = |why: String| ImageError::BadEntry {
-            layer: self.layer.to_owned(),
+            layer: layer.to_owned(),
             entry: name.clone(),
             why,
         };
-        let path = inside(&entry.path().map_err(|e| bad(e.to_string()))?)
-            .ok_or_else(|| bad("it leads out of the root file system".to_owned()))?;
         let refused = |error: io::Error| bad(error.to_string());
+        let path = inside(&member.path);
+        let path = path.ok_or_else(|| bad("it leads out of the root file system".to_owned()))?;
         let Some(file_name) = path.file_name().and_then(|n| n.to_str()) else {
             // The root folder itself, or a name that is no UTF-8 and so no whiteout.
             return match path.as_os_str().is_empty() {
-                true => self.set_root_metadata(&mut entry).map_err(refused),
-                false => self.make(&mut entry, &path).map_err(refused),
+                true => self.set_root_metadata(member).map_err(refused),
+                false => self.make(member, content, &path).map_err(refused),
             };
         };
         let parent = path.parent().unwrap_or(Path::new(""));
@@ -89,18 +98,23 @@ impl Unpacker<'_> {
             return self.make_opaque(parent).map_err(refused);
         }
         if let Some(hidden) = file_name.strip_prefix(WHITEOUT) {
+            // AUFS's own files, which have no meaning (image-spec, layer.md, "Whiteouts").
+            if hidden.starts_with(WHITEOUT) {
+                return Ok(());
+            }
             if hidden.is_empty() || hidden == "." || hidden == ".." {
                 return Err(bad("a whiteout of nothing".to_owned()));
             }
             return self.make_whiteout(&parent.join(hidden)).map_err(refused);
         }
-        self.make(&mut entry, &path).map_err(refused)
+        self.make(member, content, &path).map_err(refused)
     }
 
-    fn make(&mut self, entry: &mut Entry<'_, impl Read>, path: &Path) -> io::Result<()> {
-        let kind = entry.header().entry_type();
+    fn make(&mut self, member: &Member, content: &mut impl Read, path: &Path) -> io::Result<()> {
+        let kind = member.kind;
         let place = self.root.place(path)?;
-        let keep_folder = kind.is_dir() && place.stat()?.is_some_and(|stat| is_dir(&stat));
+        let keep_folder =
+            kind == EntryType::Directory && place.stat()?.is_some_and(|stat| is_dir(&stat));
         if !keep_folder {
             place.clear()?;
         }
@@ -108,16 +122,16 @@ impl Unpacker<'_> {
         match kind {
             EntryType::Directory if keep_folder => {}
             EntryType::Directory => mkdirat(parent, name, Mode::from_bits_truncate(0o755))?,
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                io::copy(entry, &mut create_file(&place)?).map(drop)?;
+            EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => {
+                self.write_file(member, content, &place)?;
             }
             EntryType::Symlink => {
-                let target = entry.link_name()?.ok_or(Errno::EINVAL)?;
-                symlinkat(target.as_ref(), parent, name)?;
+                let target = member.link.as_deref().ok_or(Errno::EINVAL)?;
+                symlinkat(target, parent, name)?;
             }
             EntryType::Link => {
-                let target = entry.link_name()?.ok_or(Errno::EINVAL)?;
-                let target = inside(&target).ok_or_else(|| {
+                let target = member.link.as_deref().ok_or(Errno::EINVAL)?;
+                let target = inside(target).ok_or_else(|| {
                     io::Error::other(format!("its target {} leads out", target.display()))
                 })?;
                 let target = self.root.place(&target)?;
@@ -125,56 +139,75 @@ impl Unpacker<'_> {
                 // The metadata is the target's own.
                 return Ok(());
             }
-            EntryType::Char => make_node(entry, &place, SFlag::S_IFCHR)?,
-            EntryType::Block => make_node(entry, &place, SFlag::S_IFBLK)?,
-            EntryType::Fifo => make_node(entry, &place, SFlag::S_IFIFO)?,
+            EntryType::Char => make_node(member, &place, SFlag::S_IFCHR)?,
+            EntryType::Block => make_node(member, &place, SFlag::S_IFBLK)?,
+            EntryType::Fifo => make_node(member, &place, SFlag::S_IFIFO)?,
             other => return Err(io::Error::other(format!("unknown type {other:?}"))),
         }
-        self.set_metadata(entry, &place, path)
+        self.set_metadata(member, &place, path)
     }
 
-    fn set_metadata(
+    fn write_file(
         &mut self,
-        entry: &mut Entry<'_, impl Read>,
+        member: &Member,
+        content: &mut impl Read,
         place: &Place,
-        path: &Path,
     ) -> io::Result<()> {
+        self.bytes_left = self.bytes_left.saturating_sub(member.size);
+        if self.bytes_left == 0 {
+            return Err(io::Error::other("the layer's files are too large"));
+        }
+        let mut file = create_file(place)?;
+        match &member.sparse {
+            Some(map) => sparse::write(map, member.size, content, &file),
+            None => io::copy(content, &mut file).map(drop),
+        }
+    }
+
+    fn set_metadata(&mut self, member: &Member, place: &Place, path: &Path) -> io::Result<()> {
         let (parent, name) = (place.parent(), place.name());
-        let is_symlink = entry.header().entry_type().is_symlink();
+        let is_symlink = member.kind == EntryType::Symlink;
         // Not root: everything belongs to us, and is mapped to root by the user namespace.
         if self.is_root {
-            let (uid, gid) = owner(entry)?;
+            let (uid, gid) = owner(member)?;
             fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
         }
         if !is_symlink {
             // After the owner: chown clears the set-user-ID bit.
-            let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o7777);
+            let mode = Mode::from_bits_truncate(member.mode);
             fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink)?;
         }
         // After the owner too: chown drops security.capability.
-        for (attribute, value) in extended_attributes(entry)? {
-            match xattr::set(place.proc_path(), &attribute, &value) {
+        for (attribute, value) in &member.attributes {
+            // overlayfs's own would let a layer hide or redirect what lower layers hold.
+            let is_overlays = [&b"trusted.overlay."[..], b"user.overlay."]
+                .iter()
+                .any(|prefix| attribute.starts_with(prefix));
+            if is_overlays {
+                continue;
+            }
+            match xattr::set(place.proc_path(), OsStr::from_bytes(attribute), value) {
                 // trusted.* and security.* are root's.
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) && !self.is_root => {}
                 other => other?,
             }
         }
-        let time = modification_time(entry)?;
-        if entry.header().entry_type().is_dir() {
-            self.folder_times.push((path.to_owned(), time));
+        if member.kind == EntryType::Directory {
+            self.folder_times.push((path.to_owned(), member.modified));
             return Ok(());
         }
-        Ok(utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
+        let time = &member.modified;
+        Ok(utimensat(parent, name, time, time, UtimensatFlags::NoFollowSymlink)?)
     }
 
     /// `./`: the root folder's own entry.
-    fn set_root_metadata(&mut self, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
+    fn set_root_metadata(&mut self, member: &Member) -> io::Result<()> {
         let root = self.root.root();
         if self.is_root {
-            let (uid, gid) = owner(entry)?;
+            let (uid, gid) = owner(member)?;
             fchownat(root, c"", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?;
         }
-        let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o7777);
+        let mode = Mode::from_bits_truncate(member.mode);
         Ok(fchmodat(root, c".", mode, FchmodatFlags::FollowSymlink)?)
     }
 
@@ -238,10 +271,12 @@ fn create_file(place: &Place) -> io::Result<File> {
     Ok(file.into())
 }
 
-fn make_node(entry: &Entry<'_, impl Read>, place: &Place, kind: SFlag) -> io::Result<()> {
-    let header = entry.header();
-    let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
-    let device = makedev(major.into(), minor.into());
+fn make_node(member: &Member, place: &Place, kind: SFlag) -> io::Result<()> {
+    let (major, minor) = member.device;
+    let device = match kind {
+        SFlag::S_IFIFO => 0,
+        _ => makedev(major.into(), minor.into()),
+    };
     let mode = Mode::from_bits_truncate(0o600);
     if kind == SFlag::S_IFCHR && device == 0 {
         return Err(io::Error::other("a character device 0:0 would hide a file of a lower layer"));
@@ -253,72 +288,7 @@ fn make_node(entry: &Entry<'_, impl Read>, place: &Place, kind: SFlag) -> io::Re
     }
 }
 
-fn owner(entry: &Entry<'_, impl Read>) -> io::Result<(Uid, Gid)> {
+fn owner(member: &Member) -> io::Result<(Uid, Gid)> {
     let id = |id: u64| u32::try_from(id).map_err(io::Error::other);
-    let header = entry.header();
-    Ok((Uid::from_raw(id(header.uid()?)?), Gid::from_raw(id(header.gid()?)?)))
-}
-
-fn modification_time(entry: &Entry<'_, impl Read>) -> io::Result<TimeSpec> {
-    let seconds = i64::try_from(entry.header().mtime()?).map_err(io::Error::other)?;
-    Ok(TimeSpec::new(seconds, 0))
-}
-
-fn extended_attributes(entry: &mut Entry<'_, impl Read>) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let Some(records) = entry.pax_extensions()? else { return Ok(Vec::new()) };
-    let mut attributes = Vec::new();
-    for record in records {
-        let record = record?;
-        let key = record.key().map_err(io::Error::other)?;
-        if let Some(name) = key.strip_prefix(PAX_XATTR) {
-            // overlayfs's own would let a layer hide or redirect what lower layers hold.
-            if !name.starts_with("trusted.overlay.") && !name.starts_with("user.overlay.") {
-                attributes.push((name.to_owned(), record.value_bytes().to_vec()));
-            }
-        }
-    }
-    Ok(attributes)
-}
-
-/// Fills the last block up. Some tools (umoci) leave out the padding behind the last file and the
-/// end-of-archive marker, and Go's reader, which most others use, does not mind. Whether anything
-/// else is missing shows in the diff_id.
-struct WholeBlocks<R> {
-    source: R,
-    in_block: usize,
-}
-
-const BLOCK: usize = 512;
-
-impl<R: Read> Read for WholeBlocks<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut count = self.source.read(buffer)?;
-        if count == 0 && self.in_block > 0 {
-            count = buffer.len().min(BLOCK - self.in_block);
-            buffer[..count].fill(0);
-        }
-        self.in_block = (self.in_block + count) % BLOCK;
-        Ok(count)
-    }
-}
-
-/// Fails when more is read than an honest layer has.
-struct BoundedReader<'a, R> {
-    source: &'a mut R,
-    left: u64,
-    exceeded: bool,
-}
-
-impl<R: Read> Read for BoundedReader<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(buffer)?;
-        match self.left.checked_sub(count as u64) {
-            Some(left) => self.left = left,
-            None => {
-                self.exceeded = true;
-                return Err(io::Error::other("the layer is too large"));
-            }
-        }
-        Ok(count)
-    }
+    Ok((Uid::from_raw(id(member.uid)?), Gid::from_raw(id(member.gid)?)))
 }

@@ -1,20 +1,27 @@
 //! Layers as folders in overlayfs's form, unpacked once and kept by diff_id.
 
+pub(crate) mod archive;
 mod beneath;
+#[cfg(test)]
+mod fidelity;
 mod layer;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use oci_spec::image::Descriptor;
 use sha2::{Digest as _, Sha256};
 
 use crate::blob::{BlobId, HashingReader, hex};
 use crate::error::{ImageError, io_error};
-use crate::lock::StoreLock;
 use crate::store::Store;
 
 /// What a layer may grow to; more than any honest image has, less than a disk.
@@ -26,7 +33,7 @@ pub(crate) struct Limits {
     pub(crate) entries: u64,
 }
 
-const LIMITS: Limits = Limits { bytes: 64 << 30, entries: 4_000_000 };
+pub(crate) const LIMITS: Limits = Limits { bytes: 64 << 30, entries: 4_000_000 };
 
 /// The folder of the layer with this `diff_id`, unpacking it if need be.
 pub(crate) fn ensure_unpacked(
@@ -35,27 +42,52 @@ pub(crate) fn ensure_unpacked(
     diff_id: &str,
 ) -> Result<PathBuf, ImageError> {
     let diff_id = BlobId::parse(diff_id)?;
-    let layers = store.root().join("layers");
-    let target = layers.join(diff_id.hex());
-    if target.is_dir() {
-        return Ok(target);
-    }
-    let _lock = StoreLock::take(store.root())?;
-    // Somebody else may have done it while we waited.
-    if target.is_dir() {
-        return Ok(target);
-    }
-    fs::create_dir_all(&layers).map_err(io_error("create", &layers))?;
-    let work = tempfile::Builder::new()
-        .prefix(".unpacking-")
-        .tempdir_in(&layers)
-        .map_err(io_error("write to", &layers))?;
-    let tree = work.path().join("tree");
-    fs::create_dir(&tree).map_err(io_error("create", &tree))?;
-    let blob = store.blobs().open(&BlobId::parse(layer.digest().as_ref())?)?;
-    unpack_verified(layer.digest().as_ref(), blob, &diff_id, &tree, LIMITS)?;
-    fs::rename(&tree, &target).map_err(io_error("create", &target))?;
+    let target = folder_of(store, &diff_id);
+    store.make_once("layer", &diff_id, &target, |tree| {
+        fs::create_dir(tree).map_err(io_error("create", tree))?;
+        // overlayfs shows the topmost layer's root as `/`, whatever our umask is.
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(tree, mode).map_err(io_error("create", tree))?;
+        let blob = store.blobs().open(&BlobId::parse(layer.digest().as_ref())?)?;
+        unpack_verified(layer.digest().as_ref(), blob, &diff_id, tree, LIMITS)
+    })?;
     Ok(target)
+}
+
+fn is_unpacked(store: &Store, diff_id: &str) -> bool {
+    BlobId::parse(diff_id).is_ok_and(|id| folder_of(store, &id).is_dir())
+}
+
+fn folder_of(store: &Store, diff_id: &BlobId) -> PathBuf {
+    store.root().join("layers").join(diff_id.hex())
+}
+
+/// The folders of layers with their diff_ids, in their order. Several are unpacked at once.
+pub(crate) fn ensure_all(
+    store: &Store,
+    layers: &[(&Descriptor, &String)],
+) -> Result<Vec<PathBuf>, ImageError> {
+    // Threads are for work only: nearly always all layers are there.
+    let missing = layers.iter().filter(|(_, diff_id)| !is_unpacked(store, diff_id)).count();
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(missing);
+    let folders: Vec<OnceLock<_>> = layers.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((number, (layer, diff_id))) = {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            layers.get(number).map(|layer| (number, layer))
+        } {
+            // Each number is taken once, so that nothing is set yet.
+            let _ = folders[number].set(ensure_unpacked(store, layer, diff_id));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    folders.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 /// Unpacks a compressed layer into the empty folder `tree` and verifies its diff_id.
@@ -63,7 +95,7 @@ fn unpack_verified(
     digest: &str,
     blob: impl Read + 'static,
     diff_id: &BlobId,
-    tree: &std::path::Path,
+    tree: &Path,
     limits: Limits,
 ) -> Result<(), ImageError> {
     let bad_layer = |source| ImageError::BadLayer { layer: digest.to_owned(), source };
@@ -80,15 +112,81 @@ fn unpack_verified(
     Ok(())
 }
 
-/// Uncompresses gzip and zstd, told by their first bytes: media types are often wrong.
+/// Whether a file is a tar archive, plain or compressed.
+pub(crate) fn is_archive(file: &Path) -> io::Result<bool> {
+    let mut header = Vec::new();
+    let start = decompress(File::open(file)?).and_then(|s| s.take(512).read_to_end(&mut header));
+    // POSIX's and GNU's magic (pax(1), tar(5)). What cannot be uncompressed is no archive.
+    Ok(start.is_ok() && header.len() == 512 && &header[257..262] == b"ustar")
+}
+
+/// Unpacks an archive, called `name` in errors, into the empty folder `tree`.
+pub(crate) fn unpack_archive(name: &str, file: &Path, tree: &Path) -> Result<(), ImageError> {
+    let bad = |source| ImageError::BadLayer { layer: name.to_owned(), source };
+    let file = File::open(file).map_err(io_error("open", file))?;
+    layer::unpack(name, &mut decompress(file).map_err(bad)?, tree, LIMITS)
+}
+
+/// How a stream is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Zstd,
+    /// Of archives only: layers are never packed so (image-spec, layer.md).
+    Xz,
+}
+
+impl Compression {
+    /// Told by the first bytes: media types are often wrong.
+    pub(crate) fn of(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', ..] => Self::Xz,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Uncompresses gzip, zstd and xz.
 pub(crate) fn decompress(source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let mut source = BufReader::with_capacity(1 << 17, source);
-    let start = source.fill_buf()?;
-    Ok(match start {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Box::new(ruzstd::decoding::StreamingDecoder::new(source).map_err(io::Error::other)?)
-        }
-        _ => Box::new(source),
+    Ok(match Compression::of(source.fill_buf()?) {
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
+        Compression::Zstd => Box::new(ZstdFrames::new(source)?),
+        Compression::Xz => Box::new(lzma_rust2::XzReader::new(source, true)),
+        Compression::None => Box::new(source),
     })
+}
+
+/// Zstandard streams may consist of several frames (RFC 8878, 3.1), and parallel compressors make
+/// such; the crate's decoder ends with the first.
+struct ZstdFrames<R: BufRead> {
+    frame: Option<ruzstd::decoding::StreamingDecoder<R, ruzstd::decoding::FrameDecoder>>,
+}
+
+impl<R: BufRead> ZstdFrames<R> {
+    fn new(source: R) -> io::Result<Self> {
+        let frame = ruzstd::decoding::StreamingDecoder::new(source).map_err(io::Error::other)?;
+        Ok(Self { frame: Some(frame) })
+    }
+}
+
+impl<R: BufRead> Read for ZstdFrames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(frame) = &mut self.frame {
+            let count = frame.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let Some(ended) = self.frame.take() else { break };
+            let mut source = ended.into_inner();
+            if source.fill_buf()?.is_empty() {
+                break;
+            }
+            *self = Self::new(source)?;
+        }
+        Ok(0)
+    }
 }

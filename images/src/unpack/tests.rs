@@ -267,3 +267,89 @@ fn a_truncated_archive_is_an_error() {
     fs::create_dir(&tree).unwrap();
     assert!(unpack_verified("sha256:x", io::Cursor::new(archive), &id, &tree, LIMITS).is_err());
 }
+
+/// An entry of this type with these bytes, as PAX and GNU extensions are.
+fn extension(kind: EntryType, size: u64) -> Header {
+    let mut header = Header::new_ustar();
+    header.set_path("extension").unwrap();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_mode(0);
+    header.set_cksum();
+    header
+}
+
+#[test]
+fn names_and_records_that_would_fill_memory_are_refused() {
+    for kind in [EntryType::XHeader, EntryType::GNULongName, EntryType::GNULongLink] {
+        // The data never ends, as a bomb's would not.
+        let header = extension(kind, 1 << 40);
+        let stream = io::Cursor::new(header.as_bytes().to_vec()).chain(io::repeat(b'x'));
+        let dir = tempfile::tempdir().unwrap();
+        let id = BlobId::of(b"");
+        let error = unpack_verified("sha256:test", stream, &id, dir.path(), LIMITS).unwrap_err();
+        assert!(matches!(error, ImageError::BadLayer { .. }), "{error}");
+        assert!(error.to_string().contains("exceeds limit"), "{error}");
+    }
+}
+
+/// A sparse file of nearly any size in a few blocks.
+#[test]
+fn a_sparse_file_beyond_the_limit_is_refused() {
+    let records = [
+        ("GNU.sparse.major", "1"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.name", "bomb"),
+        ("GNU.sparse.realsize", "9223372036854775807"),
+    ];
+    let mut archive = tar::Builder::new(Vec::new());
+    let records = records.iter().map(|(key, value)| (*key, value.as_bytes()));
+    archive.append_pax_extensions(records).unwrap();
+    let mut map = b"0\n".to_vec();
+    map.resize(512, 0);
+    let mut header = Header::new_ustar();
+    header.set_size(512);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "GNUSparseFile.0/bomb", &map[..]).unwrap();
+    let archive = archive.into_inner().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (id, stream) = (BlobId::of(&archive), io::Cursor::new(archive));
+    let error = unpack_verified("sha256:test", stream, &id, dir.path(), LIMITS).unwrap_err();
+    assert!(matches!(error, ImageError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn damaged_sparse_maps_are_refused() {
+    for (size, map) in [
+        ("10", "1\n0\n20\n"),
+        ("10", "1\n18446744073709551615\n2\n"),
+        ("10", "99999999999\n"),
+        ("10", "1\nx\n"),
+        ("10", "99999999999999999999999\n"),
+    ] {
+        let mut archive = tar::Builder::new(Vec::new());
+        let records = [
+            ("GNU.sparse.major", "1"),
+            ("GNU.sparse.minor", "0"),
+            ("GNU.sparse.name", "file"),
+            ("GNU.sparse.realsize", size),
+        ];
+        let records = records.iter().map(|(key, value)| (*key, value.as_bytes()));
+        archive.append_pax_extensions(records).unwrap();
+        let mut data = map.as_bytes().to_vec();
+        data.resize(1024, 0);
+        let mut header = Header::new_ustar();
+        header.set_size(1024);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        archive.append_data(&mut header, "GNUSparseFile.0/x", &data[..]).unwrap();
+        let archive = archive.into_inner().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (id, stream) = (BlobId::of(&archive), io::Cursor::new(archive));
+        let error = unpack_verified("sha256:test", stream, &id, dir.path(), LIMITS).unwrap_err();
+        let is_refused = matches!(error, ImageError::BadEntry { .. } | ImageError::BadLayer { .. });
+        assert!(is_refused, "{map:?}: {error}");
+    }
+}

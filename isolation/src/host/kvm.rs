@@ -20,16 +20,13 @@ impl KvmState {
     pub fn fault(&self) -> Option<(String, String)> {
         match self {
             KvmState::Works => None,
-            KvmState::Unusable(why) => Some((why.clone(), MEND.to_owned())),
+            KvmState::Unusable(why) => Some((why.clone(), probe::MEND.to_owned())),
             KvmState::Unfaithful(why) => {
-                Some((format!("/dev/kvm cannot run a guest kernel: {why}"), MEND.to_owned()))
+                Some((format!("/dev/kvm cannot run a guest kernel: {why}"), probe::MEND.to_owned()))
             }
         }
     }
 }
-
-const MEND: &str = "use a host with hardware virtualisation, or run the command in an emulated \
-                    one: scripts/kvm-host run -- COMMAND";
 
 pub(super) fn inspect() -> (KvmState, Vec<Fact>) {
     let kvm = match probe::open_kvm() {

@@ -30,10 +30,11 @@ use super::queue::DeviceQueue;
 use super::stats::QueueCounters;
 use super::worker::Worker;
 use super::{ActivateError, Activation, ActiveQueue, VirtioDevice};
-use crate::backend::net::{MAX_QUEUE_PAIRS, MacAddress, NetBackend, NetOptions};
+use crate::backend::net::{MAX_QUEUE_PAIRS, MacAddress, NetBackend, NetOptions, NetOptionsError};
 use crate::backend::tap::{Tap, TapError};
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
+use crate::rate_limit::{RateLimit, RateLimiter};
 
 /// The device's name.
 const NAME: &str = "virtio-net";
@@ -52,6 +53,8 @@ enum Progress {
     More,
     /// The other side has to make room first.
     Blocked,
+    /// The rate limit is reached; its timer is set.
+    Throttled,
     /// The back end is gone.
     Dead,
 }
@@ -68,6 +71,12 @@ pub enum NetError {
         /// As given.
         mtu: u16,
     },
+    /// Options that exclude each other.
+    #[error(transparent)]
+    Options(#[from] NetOptionsError),
+    /// The host is out of file descriptors.
+    #[error("net: cannot make a timer for the rate limit")]
+    Timer(#[source] io::Error),
     /// No back end, or too many.
     #[error("net: {pairs} queue pairs; use 1 to {MAX_QUEUE_PAIRS}")]
     QueuePairs {
@@ -92,6 +101,8 @@ pub struct NetParts {
     pub mtu: u16,
     /// One per queue pair, or none for frames to pass through this process.
     pub vhost: Vec<VhostNet>,
+    /// For each direction, over all pairs. Not with vhost.
+    pub rate: RateLimit,
 }
 
 /// A pair that is not in use.
@@ -116,6 +127,8 @@ pub struct VirtioNet {
     running: BTreeMap<u16, Running>,
     control: Option<Worker<ControlQueue>>,
     counters: Vec<Arc<QueueCounters>>,
+    receive_limiter: Option<RateLimiter>,
+    transmit_limiter: Option<RateLimiter>,
 }
 
 impl VirtioNet {
@@ -133,6 +146,7 @@ impl VirtioNet {
             mac: options.mac.unwrap_or_else(MacAddress::random),
             mtu: options.mtu.unwrap_or(tap.mtu()),
             vhost: vhost.map_err(NetError::Vhost)?,
+            rate: options.rate,
             backends: tap
                 .into_queues()
                 .into_iter()
@@ -146,7 +160,11 @@ impl VirtioNet {
     /// # Errors
     /// [`NetError`].
     pub fn new(parts: NetParts) -> Result<Self, NetError> {
-        let NetParts { mut backends, mac, mtu, vhost } = parts;
+        let NetParts { mut backends, mac, mtu, vhost, rate } = parts;
+        if !vhost.is_empty() && rate != RateLimit::default() {
+            return Err(NetError::Options(NetOptionsError::VhostRate));
+        }
+        let limiter = || RateLimiter::new(rate).map_err(NetError::Timer);
         if mtu < MIN_MTU {
             return Err(NetError::Mtu { mtu });
         }
@@ -166,7 +184,8 @@ impl VirtioNet {
         }
         let mut vhost = vhost.into_iter();
         let idle = backends.into_iter().map(|backend| Idle { backend, vhost: vhost.next() });
-        let queues = 2 * usize::from(pairs) + 1;
+        let control = usize::from(has(features, VIRTIO_NET_F_CTRL_VQ));
+        let queues = 2 * usize::from(pairs) + control;
         Ok(Self {
             mac,
             mtu,
@@ -176,6 +195,8 @@ impl VirtioNet {
             running: BTreeMap::new(),
             control: None,
             counters: (0..queues).map(|_| Arc::default()).collect(),
+            receive_limiter: limiter()?,
+            transmit_limiter: limiter()?,
         })
     }
 
@@ -217,8 +238,13 @@ impl VirtioNet {
             None => {
                 let receive = self.device_queue(receive, &context.memory, &context.interrupt);
                 let transmit = self.device_queue(transmit, &context.memory, &context.interrupt);
-                let receiver = Receiver::new(receive, context.features, self.mtu);
-                let transmitter = Transmitter::new(transmit);
+                let share = |limiter: &Option<RateLimiter>| {
+                    limiter.as_ref().map(RateLimiter::share).transpose()
+                };
+                let (incoming, outgoing) =
+                    (share(&self.receive_limiter)?, share(&self.transmit_limiter)?);
+                let receiver = Receiver::new(receive, context.features, self.mtu, incoming);
+                let transmitter = Transmitter::new(transmit, outgoing);
                 let pair = UserPair::new(backend, receiver, transmitter, Arc::clone(&control));
                 Running::User(Worker::spawn(&name, pair)?)
             }

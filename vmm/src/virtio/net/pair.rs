@@ -52,6 +52,8 @@ const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 const BACKEND: u32 = 2;
 const CONTROL: u32 = 3;
+const RECEIVE_TIMER: u32 = 4;
+const TRANSMIT_TIMER: u32 = 5;
 
 /// A pair whose frames pass through this process.
 pub struct UserPair {
@@ -68,6 +70,9 @@ pub struct UserPair {
     starved: bool,
     /// The host's queue is full.
     blocked: bool,
+    /// The rate limit holds a direction up until its timer fires.
+    receive_throttled: bool,
+    transmit_throttled: bool,
     /// There was more to send than a turn allows.
     more_to_send: bool,
 }
@@ -90,6 +95,8 @@ impl UserPair {
             dead: false,
             starved: false,
             blocked: false,
+            receive_throttled: false,
+            transmit_throttled: false,
             more_to_send: false,
         }
     }
@@ -102,6 +109,7 @@ impl UserPair {
             // The back end is watched by level, so more means another round.
             Progress::Idle | Progress::More => {}
             Progress::Blocked => self.starved = true,
+            Progress::Throttled => self.receive_throttled = true,
             Progress::Dead => self.dead = true,
         }
         Ok(())
@@ -112,6 +120,7 @@ impl UserPair {
         match self.transmitter.run(&mut *self.backend)? {
             Progress::Idle | Progress::Dead => {}
             Progress::Blocked => self.blocked = true,
+            Progress::Throttled => self.transmit_throttled = true,
             Progress::More => {
                 self.more_to_send = true;
                 self.control.wake();
@@ -132,7 +141,7 @@ impl UserPair {
     /// Watches the back end for just what is awaited.
     fn watch(&mut self, sources: &EventSources) -> io::Result<()> {
         let mut wanted = EventSet::empty();
-        wanted.set(EventSet::IN, !self.starved);
+        wanted.set(EventSet::IN, !self.starved && !self.receive_throttled);
         wanted.set(EventSet::OUT, self.blocked);
         let wanted = (!self.dead && self.attached && !wanted.is_empty()).then_some(wanted);
         if wanted == self.watched {
@@ -158,7 +167,7 @@ impl UserPair {
             }
             TRANSMIT => {
                 self.transmitter.queue.counters().notification();
-                if !self.blocked {
+                if !self.blocked && !self.transmit_throttled {
                     self.transmit()?;
                 }
             }
@@ -172,6 +181,14 @@ impl UserPair {
                     self.receive()?;
                 }
                 self.dead |= gone;
+            }
+            RECEIVE_TIMER => {
+                self.receive_throttled = false;
+                self.receive()?;
+            }
+            TRANSMIT_TIMER => {
+                self.transmit_throttled = false;
+                self.transmit()?;
             }
             _ => {
                 self.follow_control();
@@ -193,6 +210,13 @@ impl EventHandler for UserPair {
     fn register(&mut self, sources: &EventSources) -> io::Result<()> {
         sources.watch_event(self.receiver.queue.notify_fd(), RECEIVE)?;
         sources.watch_event(self.transmitter.queue.notify_fd(), TRANSMIT)?;
+        let timers =
+            [(&self.receiver.limiter, RECEIVE_TIMER), (&self.transmitter.limiter, TRANSMIT_TIMER)];
+        for (limiter, token) in timers {
+            if let Some(limiter) = limiter {
+                sources.watch_event(limiter.timer_fd(), token)?;
+            }
+        }
         sources.watch_event(self.control.event.as_raw_fd(), CONTROL)
     }
 

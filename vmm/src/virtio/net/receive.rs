@@ -13,6 +13,7 @@ use super::guest_io::IoVectors;
 use super::transmit::retry;
 use crate::backend::disk::GuestSegment;
 use crate::backend::net::{MAX_FRAME, NetBackend, VNET_HEADER_LENGTH};
+use crate::rate_limit::RateLimiter;
 use crate::virtio::chain::{self, Chain};
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
 
@@ -45,6 +46,7 @@ pub struct Receiver {
     /// Bytes in `spare` that wait.
     held: usize,
     used: Vec<(u16, u32)>,
+    pub limiter: Option<RateLimiter>,
 }
 
 enum Received {
@@ -55,7 +57,7 @@ enum Received {
 }
 
 impl Receiver {
-    pub fn new(queue: DeviceQueue, features: u64, mtu: u16) -> Self {
+    pub fn new(queue: DeviceQueue, features: u64, mtu: u16, limiter: Option<RateLimiter>) -> Self {
         let longest = match receives_segments(features) {
             true => MAX_FRAME,
             false => VNET_HEADER_LENGTH + LINK_HEADER + usize::from(mtu),
@@ -70,6 +72,7 @@ impl Receiver {
             spare: vec![0; MAX_FRAME],
             held: 0,
             used: Vec::new(),
+            limiter,
         }
     }
 
@@ -104,6 +107,9 @@ impl Receiver {
                 return Ok(Progress::More);
             }
             left -= 1;
+            if self.limiter.as_mut().is_some_and(|limiter| !limiter.ready()) {
+                return Ok(Progress::Throttled);
+            }
             let received = if self.mergeable && self.posted_bytes < self.longest {
                 self.receive_into_spare(backend)
             } else {
@@ -246,7 +252,11 @@ impl Receiver {
         if let Some((_, at)) = header.and_then(|h| chain::split_at(h, NUM_BUFFERS)) {
             let _ = chain::write(self.queue.memory(), &at, &buffers.to_le_bytes());
         }
-        self.queue.counters().request((length - VNET_HEADER_LENGTH) as u64);
+        let payload = (length - VNET_HEADER_LENGTH) as u64;
+        self.queue.counters().request(payload);
+        if let Some(limiter) = &mut self.limiter {
+            limiter.take(payload);
+        }
         self.queue.push_together(&self.used)
     }
 }

@@ -26,16 +26,28 @@ struct Machine {
 }
 
 fn device(pairs: usize) -> (VirtioNet, Vec<Arc<Host>>) {
+    limited_device(pairs, RateLimit::default())
+}
+
+fn limited_device(pairs: usize, rate: RateLimit) -> (VirtioNet, Vec<Arc<Host>>) {
     let (backends, hosts): (Vec<_>, Vec<_>) = (0..pairs).map(|_| socket_backend()).unzip();
     let backends = backends.into_iter().map(|b| Box::new(b) as Box<dyn NetBackend>).collect();
-    let parts = NetParts { backends, mac: MAC, mtu: 1500, vhost: Vec::new() };
+    let parts = NetParts { backends, mac: MAC, mtu: 1500, vhost: Vec::new(), rate };
     (VirtioNet::new(parts).unwrap(), hosts)
 }
 
 /// A device with one pair, started with `features`; `prepare` fills the queues before.
 fn machine(features: u64, prepare: impl FnOnce(&mut Driver, &mut Driver)) -> Machine {
+    limited_machine(features, RateLimit::default(), prepare)
+}
+
+fn limited_machine(
+    features: u64,
+    rate: RateLimit,
+    prepare: impl FnOnce(&mut Driver, &mut Driver),
+) -> Machine {
     let memory = memory();
-    let (mut device, hosts) = device(1);
+    let (mut device, hosts) = limited_device(1, rate);
     let mut receive = Driver::new(&memory, 0, 16);
     let mut transmit = Driver::new(&memory, 0x4000, 16);
     prepare(&mut receive, &mut transmit);
@@ -84,7 +96,13 @@ fn the_configuration_tells_address_link_pairs_and_mtu() {
 fn impossible_parts_are_refused() {
     let parts = |pairs, mtu| {
         let backends = (0..pairs).map(|_| Box::new(socket_backend().0) as Box<dyn NetBackend>);
-        VirtioNet::new(NetParts { backends: backends.collect(), mac: MAC, mtu, vhost: vec![] })
+        VirtioNet::new(NetParts {
+            backends: backends.collect(),
+            mac: MAC,
+            mtu,
+            vhost: vec![],
+            rate: RateLimit::default(),
+        })
     };
     assert!(matches!(parts(0, 1500), Err(NetError::QueuePairs { pairs: 0 })));
     assert!(matches!(parts(1, 67), Err(NetError::Mtu { mtu: 67 })));
@@ -395,4 +413,32 @@ fn without_multiqueue_the_other_pairs_are_detached_and_the_control_queue_is_numb
     control.send(&[readable(BUFFERS, 4), writable(BUFFERS + 4, 1)]);
     control.wait_used(&inbox, 1);
     assert_eq!(control.read(BUFFERS + 4, 1), [VIRTIO_NET_ERR as u8]);
+}
+
+#[test]
+fn frames_over_the_rate_limit_come_later_and_none_is_lost() {
+    // 100 frames a second, ten at once: most of these wait for the timer.
+    let rate =
+        RateLimit { operations_per_second: std::num::NonZeroU64::new(100), bytes_per_second: None };
+    let mut m = limited_machine(VERSION_1, rate, |receive, _| {
+        for i in 0..14 {
+            receive.send(&[writable(BUFFERS + 0x8000 + i * 0x100, 0x100)]);
+        }
+    });
+    let started = std::time::Instant::now();
+    for i in 0..14u8 {
+        m.transmit.write(BUFFERS + u64::from(i) * 128 + 12, &[i; 60]);
+        m.transmit.send(&[readable(BUFFERS + u64::from(i) * 128, 72)]);
+    }
+    for i in 0..14u8 {
+        assert_eq!(m.hosts[0].receive()[12..], [i; 60]);
+        m.hosts[0].send(&[i; 40]);
+    }
+    m.receive.wait_used(&m.inbox, 14);
+    // No less than the limit demands, however long this machine took.
+    assert!(started.elapsed() >= std::time::Duration::from_millis(30));
+    for i in 0..14u8 {
+        let at = BUFFERS + 0x8000 + u64::from(i) * 0x100 + 12;
+        assert_eq!(m.receive.read(at, 40), [i; 40]);
+    }
 }

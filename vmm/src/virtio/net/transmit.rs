@@ -7,6 +7,7 @@ use vm_memory::Permissions;
 use super::Progress;
 use super::guest_io::IoVectors;
 use crate::backend::net::{MAX_FRAME, NetBackend, VNET_HEADER_LENGTH};
+use crate::rate_limit::RateLimiter;
 use crate::virtio::chain::Chain;
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
 
@@ -19,6 +20,7 @@ const ETHERNET_HEADER: usize = 14;
 pub struct Transmitter {
     pub queue: DeviceQueue,
     vectors: IoVectors,
+    pub limiter: Option<RateLimiter>,
 }
 
 enum Outcome {
@@ -29,8 +31,8 @@ enum Outcome {
 }
 
 impl Transmitter {
-    pub fn new(queue: DeviceQueue) -> Self {
-        Self { queue, vectors: IoVectors::default() }
+    pub fn new(queue: DeviceQueue, limiter: Option<RateLimiter>) -> Self {
+        Self { queue, vectors: IoVectors::default(), limiter }
     }
 
     /// Sends what the driver has offered.
@@ -38,7 +40,12 @@ impl Transmitter {
         self.queue.disable_notifications()?;
         let mut left = BATCH;
         loop {
-            while let Some(chain) = self.queue.pop()? {
+            loop {
+                if self.limiter.as_mut().is_some_and(|limiter| !limiter.ready()) {
+                    self.queue.announce()?;
+                    return Ok(Progress::Throttled);
+                }
+                let Some(chain) = self.queue.pop()? else { break };
                 if let Outcome::Blocked = self.send(&chain, backend) {
                     self.queue.undo_pop();
                     self.queue.announce()?;
@@ -75,7 +82,13 @@ impl Transmitter {
         };
         self.vectors.keep(io);
         match sent {
-            Ok(_) => self.queue.counters().request(length - VNET_HEADER_LENGTH as u64),
+            Ok(_) => {
+                let payload = length - VNET_HEADER_LENGTH as u64;
+                self.queue.counters().request(payload);
+                if let Some(limiter) = &mut self.limiter {
+                    limiter.take(payload);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Outcome::Blocked,
             Err(_) => self.queue.counters().error(),
         }

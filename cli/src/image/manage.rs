@@ -1,0 +1,83 @@
+//! `isolab image tag`, `rm` and `prune`
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use clap::Args;
+use isolab_images::{Removed, Store};
+
+use super::print;
+use super::show::megabytes;
+use crate::format::Format;
+
+/// Give an image one more name.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  isolab image tag busybox localhost:5000/busybox:1.36")]
+pub struct Tag {
+    /// The image.
+    image: String,
+    /// Its new name.
+    name: String,
+}
+
+/// Take names away; an image without a name is removed, unless an instance runs from it.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  isolab image rm busybox")]
+pub struct Rm {
+    /// The images.
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// With a digest: take all its names away.
+    #[arg(long, short)]
+    force: bool,
+    /// How to print what was removed.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Remove nameless images and whatever no image needs, except what running instances use.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  isolab image prune --all")]
+pub struct Prune {
+    /// Also remove named images that no instance runs from, and the build cache.
+    #[arg(long, short)]
+    all: bool,
+    /// How to print what was removed.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub fn tag(store: &Store, args: &Tag) -> Result<()> {
+    println!("{}", store.tag(&args.image, &args.name)?);
+    Ok(())
+}
+
+pub fn remove(store: &Store, args: &Rm) -> Result<()> {
+    let mut all = Removed::default();
+    for image in &args.images {
+        let removed = store.remove(image, args.force)?;
+        all.untagged.extend(removed.untagged);
+        all.deleted.extend(removed.deleted);
+        all.freed += removed.freed;
+    }
+    tell(&all, args.format)
+}
+
+pub fn prune(store: &Store, args: &Prune) -> Result<()> {
+    tell(&store.prune(args.all)?, args.format)
+}
+
+fn tell(removed: &Removed, format: Format) -> Result<()> {
+    if format == Format::Json {
+        return print(&(serde_json::to_string_pretty(removed)? + "\n"));
+    }
+    let mut text = String::new();
+    for name in &removed.untagged {
+        writeln!(text, "untagged {name}")?;
+    }
+    for digest in &removed.deleted {
+        writeln!(text, "deleted {digest}")?;
+    }
+    writeln!(text, "freed {}", megabytes(removed.freed))?;
+    print(&text)
+}

@@ -1,0 +1,69 @@
+//! `isolab image`
+
+mod archive;
+mod build;
+mod manage;
+mod registry;
+mod show;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use isolab_images::Store;
+
+/// Manage the images in the local store.
+#[derive(Debug, Args)]
+pub struct Image {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Pull(registry::Pull),
+    Push(registry::Push),
+    Login(registry::Login),
+    Build(build::Build),
+    Load(archive::Load),
+    Save(archive::Save),
+    Ls(show::Ls),
+    Inspect(show::Inspect),
+    History(show::History),
+    Tag(manage::Tag),
+    Rm(manage::Rm),
+    Prune(manage::Prune),
+}
+
+/// Runs the command.
+pub fn run(image: Image) -> Result<ExitCode> {
+    if let Command::Login(login) = &image.command {
+        registry::login(login)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let store = Store::open_default()?;
+    match image.command {
+        Command::Pull(args) => registry::pull(&store, &args)?,
+        Command::Push(args) => registry::push(&store, &args)?,
+        Command::Login(_) => {}
+        Command::Build(args) => build::build(&store, args)?,
+        Command::Load(args) => archive::load(&store, &args)?,
+        Command::Save(args) => archive::save(&store, &args)?,
+        Command::Ls(args) => show::list(&store.list()?, args.format)?,
+        Command::Inspect(args) => show::inspect(&store, &args)?,
+        Command::History(args) => show::history(&store, &args)?,
+        Command::Tag(args) => manage::tag(&store, &args)?,
+        Command::Rm(args) => manage::remove(&store, &args)?,
+        Command::Prune(args) => manage::prune(&store, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints facts. A reader that has seen enough, such as `head`, is no failure.
+fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

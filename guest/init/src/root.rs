@@ -1,0 +1,70 @@
+//! The root file system: the image's disk, with a scratch disk over it for what is written.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use isolab_protocol::RootDisks;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::unistd::{chdir, chroot};
+
+use crate::Failure;
+
+/// How long the disks may take to appear: drivers find them in their own time.
+const PATIENCE: Duration = Duration::from_secs(30);
+const MOUNT_POINT: &str = "/root";
+
+/// Makes the disks the root directory of everything that follows. Nothing but /dev may be mounted
+/// before.
+pub fn enter(disks: &RootDisks) -> Result<(), Failure> {
+    for folder in ["/image", "/scratch", MOUNT_POINT] {
+        fs::create_dir_all(folder).map_err(|e| format!("create {folder}: {e}"))?;
+    }
+    let image = mount_one(&disks.devices, &disks.image, "/image", MsFlags::MS_RDONLY)?;
+    let others: Vec<String> =
+        disks.devices.iter().filter(|device| **device != image).cloned().collect();
+    mount_one(&others, &disks.scratch, "/scratch", MsFlags::MS_NOATIME)?;
+    for folder in ["/scratch/upper", "/scratch/work"] {
+        fs::create_dir_all(folder).map_err(|e| format!("create {folder}: {e}"))?;
+    }
+    let layers = "lowerdir=/image,upperdir=/scratch/upper,workdir=/scratch/work";
+    mount(Some("overlay"), MOUNT_POINT, Some("overlay"), MsFlags::empty(), Some(layers))
+        .map_err(|e| format!("mount overlay: {e}"))?;
+    switch_to(MOUNT_POINT).map_err(|e| format!("switch to the root file system: {e}"))
+}
+
+/// Mounts the first of `devices` that has this file system, and says which it was.
+fn mount_one(
+    devices: &[String],
+    filesystem: &str,
+    target: &str,
+    flags: MsFlags,
+) -> Result<String, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut last = Errno::ENOENT;
+        for device in devices {
+            match mount(Some(device.as_str()), target, Some(filesystem), flags, None::<&str>) {
+                Ok(()) => return Ok(device.clone()),
+                Err(error) => last = error,
+            }
+        }
+        // A kernel without the file system will not get it by waiting.
+        if last == Errno::ENODEV || Instant::now() > deadline {
+            let devices = devices.join(" or ");
+            return Err(format!("mount {filesystem} from {devices}: {last}"));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What switch_root(8) does: the initramfs cannot be unmounted, so its root is covered.
+fn switch_to(root: &str) -> Result<(), Errno> {
+    let none = None::<&Path>;
+    chdir(root)?;
+    mount(Some("."), "/", none, MsFlags::MS_MOVE, none)?;
+    chroot(".")?;
+    chdir("/")
+}

@@ -1,0 +1,13 @@
+//! Images in files: OCI image layouts, as a folder or an archive, and `docker save` archives.
+
+mod docker;
+mod extract;
+mod load;
+mod parts;
+mod save;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use docker::descriptor;
+pub(crate) use parts::Parts;
+pub use save::ArchiveFormat;

@@ -1,0 +1,215 @@
+//! What goes out comes back, in every form; hostile archives end in an error.
+
+use std::fs;
+use std::path::Path;
+
+use super::ArchiveFormat;
+use crate::blob::BlobId;
+use crate::error::ImageError;
+use crate::testing::{add_image, gzip, layer, new_store};
+
+#[test]
+fn what_is_saved_loads_again_in_every_form() {
+    let (_dir, store) = new_store();
+    let layers = [layer(&[("etc/a", "1")]), layer(&[("etc/b", "2")]), layer(&[("etc/a", "1")])];
+    let image = add_image(&store, Some("team/app:v1"), &layers);
+    store.tag("team/app:v1", "other").unwrap();
+    let out = tempfile::tempdir().unwrap();
+    for format in [ArchiveFormat::OciArchive, ArchiveFormat::OciDir, ArchiveFormat::DockerArchive] {
+        let path = out.path().join(format!("{format:?}"));
+        let names = ["team/app:v1", "other"].map(str::to_owned);
+        store.save(&names, &path, format).unwrap();
+        let again = store.save(&names, &path, format).unwrap_err();
+        assert!(matches!(again, ImageError::Io { .. }), "{again}");
+
+        let (_dir, copy) = new_store();
+        let loaded = copy.load(&path, None).unwrap();
+        let names: Vec<_> = loaded.iter().map(|image| image.reference().unwrap()).collect();
+        assert_eq!(names, ["docker.io/team/app:v1", "docker.io/library/other:latest"]);
+        // A docker archive has no manifest, so that its digest is not kept.
+        if format != ArchiveFormat::DockerArchive {
+            assert_eq!(loaded[0].digest(), image.digest());
+        }
+        assert_eq!(loaded[0].config(), image.config());
+        let folders = loaded[0].layers_unpacked().unwrap();
+        assert_eq!(fs::read_to_string(folders[1].join("etc/b")).unwrap(), "2");
+        assert_eq!(folders[0], folders[2]);
+    }
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 3, "something was left behind");
+}
+
+#[test]
+fn the_same_images_make_the_same_archive() {
+    let (_dir, store) = new_store();
+    add_image(&store, Some("app"), &[layer(&[("a", "1")])]);
+    for format in [ArchiveFormat::OciArchive, ArchiveFormat::DockerArchive] {
+        let [first, second] = [0, 1].map(|_| {
+            let mut out = Vec::new();
+            store.save_stream(&["app".to_owned()], &mut out, format).unwrap();
+            out
+        });
+        assert_eq!(first, second);
+    }
+}
+
+/// The members of an archive, written as they are.
+fn archive(path: &Path, members: &[(&str, &[u8])], links: &[(&str, &str)]) {
+    let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
+    for (name, content) in members {
+        let mut header = tar::Header::new_gnu();
+        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        archive.append(&header, *content).unwrap();
+    }
+    for (name, target) in links {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        archive.append_link(&mut header, name, target).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+fn config(diff_ids: &[&[u8]]) -> Vec<u8> {
+    let diff_ids: Vec<String> = diff_ids.iter().map(|layer| BlobId::of(layer).full()).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    serde_json::to_vec(&config).unwrap()
+}
+
+#[test]
+fn an_old_docker_archive_with_linked_and_packed_layers_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("old.tar");
+    let (plain, packed) = (layer(&[("a", "1")]), layer(&[("b", "2")]));
+    let manifest = br#"[{"Config": "c.json", "RepoTags": null,
+        "Layers": ["1/layer.tar", "2/layer.tar", "3/layer.tar"]}]"#;
+    let members: [(&str, &[u8]); 4] = [
+        ("manifest.json", manifest),
+        ("./c.json", &config(&[&plain, &packed, &plain])),
+        ("1/layer.tar", &plain),
+        ("2/layer.tar", &gzip(&packed)),
+    ];
+    archive(&path, &members, &[("3/layer.tar", "../1/layer.tar")]);
+    let (_dir, store) = new_store();
+    let images = store.load(&path, Some("old")).unwrap();
+    let folders = images[0].layers_unpacked().unwrap();
+    assert!(folders[2].join("a").exists() && folders[1].join("b").exists());
+    assert_eq!(folders[0], folders[2]);
+}
+
+#[test]
+fn hostile_archives_end_in_an_error_and_reach_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("secret"), "secret").unwrap();
+    let secret = dir.path().join("secret");
+    let path = dir.path().join("hostile.tar");
+    let manifest = |config: &str, layer: &str| {
+        format!(r#"[{{"Config": "{config}", "Layers": ["{layer}"]}}]"#).into_bytes()
+    };
+    let fine = layer(&[("a", "1")]);
+    let empty = config(&[]);
+    let config = config(&[&fine]);
+    let (_store_dir, store) = new_store();
+    let refused = |what: &str, members: &[(&str, &[u8])], links: &[(&str, &str)]| {
+        archive(&path, members, links);
+        let error = store.load(&path, Some("hostile")).unwrap_err();
+        assert!(!error.to_string().contains("panicked"), "{what}");
+        assert!(store.list().unwrap().is_empty(), "{what}: {error}");
+        let left = fs::read_dir(store.root().join("partial")).unwrap().count();
+        assert_eq!(left, 0, "{what} left something behind");
+        error
+    };
+    let outside = manifest("c.json", secret.to_str().unwrap());
+    refused("a layer outside", &[("manifest.json", &outside), ("c.json", &config)], &[]);
+    let linked = manifest("c.json", "layer.tar");
+    refused(
+        "a link outside",
+        &[("manifest.json", &linked), ("c.json", &config)],
+        &[("layer.tar", secret.to_str().unwrap())],
+    );
+    refused(
+        "links in a circle",
+        &[("manifest.json", &linked), ("c.json", &config)],
+        &[("layer.tar", "other.tar"), ("other.tar", "layer.tar")],
+    );
+    refused("no images", &[("manifest.json", b"{}")], &[]);
+    refused("nothing", &[], &[]);
+    refused("a member outside", &[("../../index.json", b"{}")], &[]);
+    let error = refused(
+        "fewer diff_ids than layers",
+        &[("manifest.json", &linked), ("c.json", &empty), ("layer.tar", &fine)],
+        &[],
+    );
+    assert!(matches!(error, ImageError::BadDocument { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "secret");
+}
+
+#[test]
+fn a_layer_that_is_not_its_diff_id_is_refused_when_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("forged.tar");
+    let manifest = br#"[{"Config": "c.json", "RepoTags": ["forged"], "Layers": ["l.tar"]}]"#;
+    let (promised, sent) = (layer(&[("a", "1")]), layer(&[("a", "2")]));
+    let config = config(&[&promised]);
+    archive(&path, &[("manifest.json", manifest), ("c.json", &config), ("l.tar", &sent)], &[]);
+    let (_dir, store) = new_store();
+    let images = store.load(&path, None).unwrap();
+    let error = images[0].layers_unpacked().unwrap_err();
+    assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+}
+
+#[test]
+fn an_index_of_several_platforms_gives_ours_and_keeps_its_digest() {
+    let (source_dir, source) = new_store();
+    let image = add_image(&source, None, &[layer(&[("a", "1")])]);
+    let ours = image.entry().clone();
+    let (manifest, size) = (image.digest().to_owned(), ours.size());
+    let other = BlobId::of(b"a manifest for another CPU").full();
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
+        "manifests": [
+            {"mediaType": "application/vnd.docker.distribution.manifest.v2+json", "digest": other,
+             "size": 26, "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
+            {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest,
+             "size": size, "platform": {"os": "linux", "architecture": "amd64"}},
+            {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": other,
+             "size": 26, "platform": {"os": "unknown", "architecture": "unknown"}},
+        ],
+    });
+    let index = serde_json::to_vec(&index).unwrap();
+    let index_id = source.take_in_bytes(&index).unwrap();
+    let layout = serde_json::json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
+            "digest": index_id.full(), "size": index.len(),
+            "annotations": {"org.opencontainers.image.ref.name": "v2",
+                            "io.containerd.image.name": "docker.io/team/multi:v2"},
+        }],
+    });
+    fs::write(source_dir.path().join("index.json"), layout.to_string()).unwrap();
+
+    let (_dir, store) = new_store();
+    let loaded = store.load(source_dir.path(), None).unwrap();
+    assert_eq!(loaded[0].reference(), Some("docker.io/team/multi:v2"));
+    assert_eq!(loaded[0].digest(), manifest);
+    // By the digest of the index, of the manifest, and pinned.
+    for name in [index_id.full(), manifest.clone(), format!("team/multi@{}", index_id.full())] {
+        assert_eq!(store.resolve(&name).unwrap().digest(), manifest, "{name}");
+    }
+    store.prune(false).unwrap();
+    assert!(store.resolve("team/multi:v2").is_ok(), "the index was taken for garbage");
+    // What leaves is the manifest, as the other platforms' are not here.
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("saved");
+    store.save(&["team/multi:v2".to_owned()], &path, ArchiveFormat::OciDir).unwrap();
+    let saved: serde_json::Value =
+        serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
+    assert_eq!(saved["manifests"][0]["digest"], manifest);
+    assert_eq!(saved["manifests"][0]["platform"]["architecture"], "amd64");
+}

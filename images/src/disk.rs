@@ -1,0 +1,196 @@
+//! An image's root file system as a read-only disk for a virtual machine.
+//!
+//! The layers are merged by the kernel's own overlayfs, in a mount namespace that nobody else
+//! sees, and packed by mkfs.erofs: EROFS keeps owners, modes, times, links, devices and extended
+//! attributes, and a guest maps it without copying (docs.kernel.org/filesystems/erofs.html).
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{chdir, geteuid};
+
+use crate::blob::BlobId;
+use crate::error::{ImageError, io_error};
+use crate::image::Image;
+use crate::store::Store;
+
+const TOOL: &str = "mkfs.erofs";
+
+impl Store {
+    /// The image's root file system as a read-only EROFS disk, in whole blocks of 4 KiB. Made at
+    /// the first call, then kept as long as the image. A caller other than root owns all files of
+    /// it, which are root's inside.
+    ///
+    /// # Errors
+    /// As [`Image::layers_unpacked`]; there is no mkfs.erofs, or it failed; the host has no
+    /// overlayfs.
+    pub fn root_disk(&self, image: &Image) -> Result<PathBuf, ImageError> {
+        let path = self.root().join("disks").join(format!("{}.erofs", image.id().hex()));
+        if path.exists() {
+            return Ok(path);
+        }
+        let layers = image.layers_unpacked()?;
+        self.make_once("disk", image.id(), &path, |partial| make(image.id(), &layers, partial))?;
+        Ok(path)
+    }
+}
+
+impl Image {
+    /// [`Store::root_disk`] of this image.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn root_disk(&self) -> Result<PathBuf, ImageError> {
+        self.store().root_disk(self)
+    }
+}
+
+/// Makes the disk `target` of `layers`, topmost first.
+fn make(id: &BlobId, layers: &[PathBuf], target: &Path) -> Result<(), ImageError> {
+    let work = tempfile::tempdir().map_err(io_error("make", "a temporary folder"))?;
+    let lower = link_layers(work.path(), layers).map_err(io_error("prepare", work.path()))?;
+    let is_root = geteuid().is_root();
+    let mut command = Command::new(TOOL);
+    // The same disk for the same image, but for the time at which it was made.
+    command.arg("--quiet").arg(format!("-U{}", uuid(id)));
+    if !is_root {
+        command.arg("--all-root");
+    }
+    let target = std::path::absolute(target).map_err(io_error("find", target))?;
+    command.arg(&target).arg("merged").stdin(Stdio::null());
+    let plan = MountPlan::new(work.path(), &lower, is_root).map_err(io_error("mount", "layers"))?;
+    // SAFETY: between fork and exec the closure makes system calls on memory that was prepared
+    // before, and allocates nothing (the paths are C strings), as signal-safety(7) demands.
+    unsafe { command.pre_exec(move || plan.enter().map_err(io::Error::from)) };
+    let output = command.output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ImageError::Tool {
+            tool: TOOL,
+            why: "it is not installed; Debian's package is erofs-utils".to_owned(),
+        },
+        _ => ImageError::Tool { tool: TOOL, why: format!("cannot mount the layers: {error}") },
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ImageError::Tool { tool: TOOL, why: format!("{}: {said}", output.status) })
+}
+
+/// Short names for the layers: mount(2) takes a page of options, which long paths would soon
+/// fill. The last layer is empty, as overlayfs wants two at least.
+fn link_layers(work: &Path, layers: &[PathBuf]) -> io::Result<String> {
+    for folder in ["merged", "empty", "bottom"] {
+        fs::create_dir(work.join(folder))?;
+    }
+    let mut lower = Vec::new();
+    for (number, layer) in layers.iter().enumerate() {
+        let name = number.to_string();
+        symlink(std::path::absolute(layer)?, work.join(&name))?;
+        lower.push(name);
+    }
+    lower.push("empty".to_owned());
+    if layers.is_empty() {
+        lower.push("bottom".to_owned());
+    }
+    Ok(lower.join(":"))
+}
+
+/// Mounting the merged layers on `merged` in the folder `work`, in a namespace of its own.
+struct MountPlan {
+    work: CString,
+    options: CString,
+    namespaces: CloneFlags,
+}
+
+impl MountPlan {
+    fn new(work: &Path, lower: &str, is_root: bool) -> io::Result<Self> {
+        use std::os::unix::ffi::OsStrExt;
+        // Without root, overlayfs looks for its own signs in user.* (overlayfs.rst).
+        let more = if is_root { "" } else { ",userxattr" };
+        let user = if is_root { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
+        Ok(Self {
+            work: CString::new(work.as_os_str().as_bytes())?,
+            options: CString::new(format!("lowerdir={lower}{more}"))?,
+            namespaces: CloneFlags::CLONE_NEWNS | user,
+        })
+    }
+
+    fn enter(&self) -> Result<(), Errno> {
+        unshare(self.namespaces)?;
+        let none = None::<&std::ffi::CStr>;
+        mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        chdir(self.work.as_c_str())?;
+        let (kind, options) = (Some(c"overlay"), Some(self.options.as_c_str()));
+        mount(kind, c"merged", kind, MsFlags::MS_RDONLY, options)
+    }
+}
+
+/// A version 8 UUID (RFC 9562, 5.8) of the image's digest.
+fn uuid(id: &BlobId) -> String {
+    let hex = id.hex();
+    format!("{}-{}-8{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{add_image, layer, new_store};
+
+    /// The files of a disk, extracted by another tool.
+    fn extract(disk: &Path, target: &Path) {
+        let arguments = ["--extract".to_owned() + "=" + target.to_str().unwrap()];
+        let output = Command::new("fsck.erofs").args(arguments).arg(disk).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
+    fn a_disk_has_the_merged_files_and_is_made_once() {
+        let (_dir, store) = new_store();
+        let layers = [
+            layer(&[("a", "low"), ("gone", "x"), ("dir/old", "x"), ("dir/low", "x")]),
+            layer(&[("a", "high"), (".wh.gone", ""), ("dir/.wh..wh..opq", ""), ("dir/new", "n")]),
+        ];
+        let image = add_image(&store, Some("app"), &layers);
+        let disk = store.root_disk(&image).unwrap();
+        assert_eq!(fs::metadata(&disk).unwrap().len() % 4096, 0);
+        let out = tempfile::tempdir().unwrap();
+        let tree = out.path().join("tree");
+        extract(&disk, &tree);
+        assert_eq!(fs::read_to_string(tree.join("a")).unwrap(), "high");
+        let mut names: Vec<_> = fs::read_dir(tree.join("dir"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["new"]);
+        assert!(!tree.join("gone").exists());
+
+        let made = fs::metadata(&disk).unwrap().modified().unwrap();
+        assert_eq!(store.root_disk(&image).unwrap(), disk);
+        assert_eq!(fs::metadata(&disk).unwrap().modified().unwrap(), made);
+        drop(image);
+        store.remove("app", false).unwrap();
+        assert!(!disk.exists(), "the disk was not collected");
+    }
+
+    #[test]
+    fn an_image_may_have_hundreds_of_layers_or_none() {
+        let (_dir, store) = new_store();
+        let layers: Vec<_> = (0..300).map(|n| layer(&[(&format!("file{n}"), "x")])).collect();
+        let image = add_image(&store, Some("many"), &layers);
+        let out = tempfile::tempdir().unwrap();
+        extract(&store.root_disk(&image).unwrap(), &out.path().join("many"));
+        assert_eq!(fs::read_dir(out.path().join("many")).unwrap().count(), 300);
+        let image = add_image(&store, Some("none"), &[]);
+        extract(&store.root_disk(&image).unwrap(), &out.path().join("none"));
+        assert_eq!(fs::read_dir(out.path().join("none")).unwrap().count(), 0);
+    }
+}

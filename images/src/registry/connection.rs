@@ -1,0 +1,112 @@
+//! One registry, logged in to as the operator's Docker configuration says.
+
+use std::error::Error;
+use std::time::Duration;
+
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, Reference, RegistryOperation};
+use tokio::runtime::{Builder, Runtime};
+
+use super::RegistryOptions;
+use super::auth;
+use crate::error::{ImageError, io_error};
+
+/// A registry that says nothing for so long has gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) reference: Reference,
+    pub(super) auth: RegistryAuth,
+    action: &'static str,
+}
+
+impl Connection {
+    /// Connects for `action`, `pull` or `push`.
+    pub(super) async fn open(
+        reference: Reference,
+        action: &'static str,
+        options: RegistryOptions<'_>,
+    ) -> Result<Self, ImageError> {
+        let auth = auth::stored(reference.resolve_registry())?;
+        Self::open_as(reference, auth, action, options.insecure).await
+    }
+
+    pub(super) async fn open_as(
+        reference: Reference,
+        auth: RegistryAuth,
+        action: &'static str,
+        insecure: bool,
+    ) -> Result<Self, ImageError> {
+        // Fails where a provider is installed already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = ClientConfig {
+            protocol: if insecure { ClientProtocol::Http } else { ClientProtocol::Https },
+            use_monolithic_push: true,
+            read_timeout: Some(READ_TIMEOUT),
+            connect_timeout: Some(CONNECT_TIMEOUT),
+            user_agent: concat!("isolab/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        };
+        let connection = |client| Self { client, reference, auth, action };
+        let connection = connection(Client::try_from(config).map_err(|e| {
+            ImageError::Registry { action, name: "a registry".to_owned(), why: chain(&e) }
+        })?);
+        let operation = match action {
+            "push" => RegistryOperation::Push,
+            _ => RegistryOperation::Pull,
+        };
+        let entered = connection.client.auth(&connection.reference, &connection.auth, operation);
+        entered.await.map_err(|e| connection.failed(e))?;
+        Ok(connection)
+    }
+
+    /// What the registry's refusal means for the operator.
+    pub(super) fn failed(&self, error: OciDistributionError) -> ImageError {
+        let registry = self.reference.registry();
+        let is_denied = match &error {
+            OciDistributionError::UnauthorizedError { .. }
+            | OciDistributionError::AuthenticationFailure(_) => true,
+            OciDistributionError::RequestError(e) => {
+                e.status().is_some_and(|status| matches!(status.as_u16(), 401 | 403))
+            }
+            OciDistributionError::ServerError { code, .. } => matches!(code, 401 | 403),
+            _ => false,
+        };
+        let name = self.reference.whole();
+        if is_denied {
+            return ImageError::Denied { action: self.action, name, registry: registry.to_owned() };
+        }
+        let mut why = chain(&error);
+        if matches!(&error, OciDistributionError::RequestError(e) if e.is_connect()) {
+            why += "; a registry without TLS on this machine needs --insecure";
+        }
+        ImageError::Registry { action: self.action, name, why }
+    }
+}
+
+/// An error with its causes: that of an HTTP client says little without them.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text += ": ";
+            text += &message;
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// What blocking calls run on.
+pub(super) fn runtime() -> Result<Runtime, ImageError> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(io_error("start a runtime for", "the registry"))
+}

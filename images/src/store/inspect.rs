@@ -1,0 +1,144 @@
+//! What an image is, told.
+
+use oci_spec::image::{ImageConfiguration, MediaType};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::names::name_of;
+use super::{Store, lock::FileLock};
+use crate::blob::BlobId;
+use crate::error::ImageError;
+
+/// Everything about one image.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageDetails {
+    /// The full name it was found by, if it has one.
+    pub reference: Option<String>,
+    /// All its names.
+    pub names: Vec<String>,
+    /// The manifest's digest.
+    pub digest: String,
+    /// The configuration's digest, which Docker and podman call the image's id.
+    pub config_digest: String,
+    /// The manifest's media type, where it tells it.
+    pub media_type: Option<String>,
+    /// When it was made (RFC 3339).
+    pub created: Option<String>,
+    /// Who made it.
+    pub author: Option<String>,
+    /// The CPU it is for.
+    pub architecture: String,
+    /// The operating system it is for.
+    pub os: String,
+    /// Compressed bytes of all layers.
+    pub size: u64,
+    /// The lowest first.
+    pub layers: Vec<LayerDetails>,
+    /// The configuration's `config`, as it stands in the image.
+    pub config: Value,
+}
+
+/// One layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerDetails {
+    /// Of the blob.
+    pub digest: String,
+    /// Of the uncompressed archive.
+    pub diff_id: String,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// How it is packed.
+    pub media_type: String,
+}
+
+/// One step of an image's making, the latest first.
+#[derive(Clone, Debug, Serialize)]
+pub struct HistoryRecord {
+    /// When (RFC 3339).
+    pub created: Option<String>,
+    /// The command.
+    pub created_by: Option<String>,
+    /// A remark.
+    pub comment: Option<String>,
+    /// Compressed bytes of the step's layer; none where it made none.
+    pub size: Option<u64>,
+    /// The digest of the step's layer.
+    pub layer: Option<String>,
+}
+
+impl Store {
+    /// Tells everything about an image.
+    ///
+    /// # Errors
+    /// As [`Store::resolve`].
+    pub fn inspect(&self, name: &str) -> Result<ImageDetails, ImageError> {
+        let image = self.resolve(name)?;
+        let (manifest, config) = (image.manifest(), image.config());
+        let config_id = BlobId::parse(manifest.config().digest().as_ref())?;
+        // As a value, to show also what the specification does not name.
+        let document = self.blobs().read_document(&config_id)?;
+        let document: Value = serde_json::from_slice(&document)
+            .map_err(|e| crate::image::bad_document("config", &config_id, e))?;
+        let layers = manifest.layers().iter().zip(config.rootfs().diff_ids());
+        Ok(ImageDetails {
+            reference: image.reference().map(str::to_owned),
+            names: self.names_of(image.id())?,
+            digest: image.digest().to_owned(),
+            config_digest: config_id.full(),
+            media_type: manifest.media_type().as_ref().map(MediaType::to_string),
+            created: config.created().clone(),
+            author: config.author().clone(),
+            architecture: config.architecture().to_string(),
+            os: config.os().to_string(),
+            size: image.compressed_size(),
+            layers: layers
+                .map(|(layer, diff_id)| LayerDetails {
+                    digest: layer.digest().to_string(),
+                    diff_id: diff_id.clone(),
+                    size: layer.size(),
+                    media_type: layer.media_type().to_string(),
+                })
+                .collect(),
+            config: document.get("config").cloned().unwrap_or(Value::Null),
+        })
+    }
+
+    /// Tells how an image was made, the latest step first.
+    ///
+    /// # Errors
+    /// As [`Store::resolve`].
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryRecord>, ImageError> {
+        let image = self.resolve(name)?;
+        let mut layers = image.manifest().layers().iter();
+        let mut records = Vec::new();
+        for step in ImageConfiguration::history(image.config()).iter().flatten() {
+            let is_empty = step.empty_layer().unwrap_or(false);
+            let layer = if is_empty { None } else { layers.next() };
+            records.push(HistoryRecord {
+                created: step.created().clone(),
+                created_by: step.created_by().clone(),
+                comment: step.comment().clone(),
+                size: layer.map(|layer| layer.size()),
+                layer: layer.map(|layer| layer.digest().to_string()),
+            });
+        }
+        // Layers that the history leaves out: it is optional.
+        records.extend(layers.map(|layer| HistoryRecord {
+            created: None,
+            created_by: None,
+            comment: None,
+            size: Some(layer.size()),
+            layer: Some(layer.digest().to_string()),
+        }));
+        records.reverse();
+        Ok(records)
+    }
+
+    fn names_of(&self, manifest: &BlobId) -> Result<Vec<String>, ImageError> {
+        let _reading = FileLock::shared(&self.lock_path("index"))?;
+        let index = self.index()?;
+        let entries = index.manifests().iter();
+        let same = entries.filter(|descriptor| self.has_digest(descriptor, manifest.hex()));
+        Ok(same.filter_map(name_of).collect())
+    }
+}

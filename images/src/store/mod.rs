@@ -1,0 +1,346 @@
+//! The store: an OCI image layout on disk, with what is derived from its layers beside it.
+//!
+//! ```text
+//! oci-layout, index.json, blobs/sha256/DIGEST    the OCI image layout
+//! layers/DIFF_ID/                                unpacked layers, in overlayfs's form
+//! initramfs/DIGEST.cpio                          root file systems as initramfs, by manifest
+//! disks/DIGEST.erofs                             root file systems as disks, by manifest
+//! build-cache/KEY.json                           what a build step made of which inputs
+//! partial/                                       whatever is not finished yet
+//! locks/                                         see `lock`
+//! ```
+//!
+//! Nothing appears under its name before it is whole, verified and on the disk: it is made in
+//! `partial`, synced and renamed. A kill at any moment leaves at most something in `partial`.
+
+mod collect;
+mod incoming;
+mod inspect;
+pub(crate) mod lock;
+mod manage;
+pub(crate) mod names;
+#[cfg(test)]
+mod tests;
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, OciLayoutBuilder};
+use serde::Serialize;
+
+use crate::blob::{BlobId, Blobs};
+use crate::error::{ImageError, io_error};
+use crate::image::{self, Image};
+use lock::FileLock;
+use names::{candidates, digest_digits, name_of, spellings, with_name};
+
+pub use collect::Removed;
+pub(crate) use incoming::{Arrival, Incoming};
+pub use inspect::{HistoryRecord, ImageDetails, LayerDetails};
+
+/// Images by digest, and names for them.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// One name in the store.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageRecord {
+    /// The full name, `docker.io/library/busybox:latest`; absent where there is none.
+    pub reference: Option<String>,
+    /// The manifest's digest.
+    pub digest: String,
+    /// Compressed bytes of all layers.
+    pub size: u64,
+    /// When it was made, as its configuration says (RFC 3339).
+    pub created: Option<String>,
+}
+
+impl Store {
+    /// Opens the store in `root`, and makes one where there is none.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or holds a layout of a version that is unknown.
+    pub fn open(root: &Path) -> Result<Self, ImageError> {
+        let store = Self { root: root.to_owned() };
+        for folder in ["", "blobs/sha256", "partial", "locks"] {
+            let folder = root.join(folder);
+            fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        }
+        if !root.join("oci-layout").exists() {
+            let lock = store.change_index()?;
+            let layout = OciLayoutBuilder::default().image_layout_version("1.0.0").build();
+            let layout = layout.map_err(|e| store.not_a_layout(e))?;
+            // The index first: other tools take a layout without one for damaged.
+            if !root.join("index.json").exists() {
+                store.write_index(Vec::new(), &lock)?;
+            }
+            store.write_json("oci-layout", &layout)?;
+        }
+        Ok(store)
+    }
+
+    /// Opens the store `images` in [`data_dir`].
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_default() -> Result<Self, ImageError> {
+        Self::open(&data_dir().join("images"))
+    }
+
+    /// Everything in the store that has a manifest, by name.
+    ///
+    /// # Errors
+    /// The index or a manifest is damaged.
+    pub fn list(&self) -> Result<Vec<ImageRecord>, ImageError> {
+        let _reading = FileLock::shared(&self.lock_path("index"))?;
+        let mut records = Vec::new();
+        for descriptor in self.index()?.manifests() {
+            let image = Image::read(self.clone(), descriptor, name_of(descriptor))?;
+            records.push(ImageRecord {
+                reference: name_of(descriptor),
+                digest: image.digest().to_owned(),
+                size: image.compressed_size(),
+                created: image.config().created().as_ref().map(ToString::to_string),
+            });
+        }
+        records.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(records)
+    }
+
+    /// Finds an image by its name (`busybox` stands for `docker.io/library/busybox:latest`, or
+    /// else `localhost/busybox:latest`), its digest, or at least four digits of its digest. As
+    /// long as the [`Image`] or a clone of it lives, nothing of it is collected.
+    ///
+    /// # Errors
+    /// No such image, or several.
+    pub fn resolve(&self, name: &str) -> Result<Image, ImageError> {
+        // Until the lease is taken, the collector must wait.
+        let _reading = FileLock::shared(&self.lock_path("index"))?;
+        let descriptor = self.find(&self.index()?, name)?;
+        let image = Image::read(self.clone(), &descriptor, name_of(&descriptor))?;
+        let lease = FileLock::shared(&self.lock_path(&lease_name(image.id())))?;
+        Ok(image.leased(Arc::new(lease)))
+    }
+
+    fn find(&self, index: &ImageIndex, name: &str) -> Result<Descriptor, ImageError> {
+        let named = |wanted: &String| {
+            let is_it = |d: &&Descriptor| name_of(d).as_ref() == Some(wanted);
+            index.manifests().iter().find(is_it).cloned()
+        };
+        if let Some(descriptor) = spellings(name).iter().find_map(named) {
+            return Ok(descriptor);
+        }
+        let names = candidates(name);
+        if let Some(descriptor) = names.iter().flatten().find_map(named) {
+            return Ok(descriptor);
+        }
+        if let Some((repository, digest)) = name.split_once('@') {
+            return self.find_pinned(index, name, repository, digest);
+        }
+        let Some(digits) = digest_digits(name) else {
+            names?;
+            return Err(ImageError::NotFound(name.to_owned()));
+        };
+        let mut found: Vec<&Descriptor> = Vec::new();
+        for descriptor in index.manifests() {
+            let is_new = !found.iter().any(|other| other.digest() == descriptor.digest());
+            if is_new && self.has_digest(descriptor, digits) {
+                found.push(descriptor);
+            }
+        }
+        match found[..] {
+            [descriptor] => Ok(descriptor.clone()),
+            [] => Err(ImageError::NotFound(name.to_owned())),
+            _ => Err(ImageError::Ambiguous(name.to_owned())),
+        }
+    }
+
+    /// `REPOSITORY[:TAG]@DIGEST`: the digest decides, but only among images of that repository.
+    fn find_pinned(
+        &self,
+        index: &ImageIndex,
+        name: &str,
+        repository: &str,
+        digest: &str,
+    ) -> Result<Descriptor, ImageError> {
+        let id = BlobId::parse(digest)?;
+        let wanted = names::parse(repository)?;
+        let same_repository = |descriptor: &&Descriptor| {
+            name_of(descriptor).and_then(|name| names::parse(&name).ok()).is_some_and(|other| {
+                other.registry() == wanted.registry() && other.repository() == wanted.repository()
+            })
+        };
+        let mut entries = index.manifests().iter().filter(same_repository);
+        let found = entries.find(|descriptor| self.has_digest(descriptor, id.hex()));
+        found.cloned().ok_or_else(|| ImageError::NotFound(name.to_owned()))
+    }
+
+    /// Whether the index entry's digest, or that of the manifest it leads to, begins so.
+    fn has_digest(&self, descriptor: &Descriptor, digits: &str) -> bool {
+        descriptor.digest().digest().starts_with(digits)
+            || image::manifest_for_this_machine(&self.blobs(), descriptor)
+                .is_ok_and(|(id, _)| id.hex().starts_with(digits))
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn blobs(&self) -> Blobs {
+        Blobs::of_layout(&self.root)
+    }
+
+    pub(crate) fn partial(&self, name: &str) -> PathBuf {
+        self.root.join("partial").join(name)
+    }
+
+    pub(crate) fn lock_path(&self, name: &str) -> PathBuf {
+        self.root.join("locks").join(name)
+    }
+
+    /// Held from the first blob that comes in until the index names it, so that the collector
+    /// does not take it for garbage.
+    pub(crate) fn writing(&self) -> Result<FileLock, ImageError> {
+        FileLock::shared(&self.lock_path("writers"))
+    }
+
+    pub(crate) fn change_index(&self) -> Result<FileLock, ImageError> {
+        FileLock::exclusive(&self.lock_path("index"))
+    }
+
+    pub(crate) fn index(&self) -> Result<ImageIndex, ImageError> {
+        let path = self.root.join("index.json");
+        if !path.exists() {
+            return self.new_index(Vec::new());
+        }
+        let text = fs::read(&path).map_err(io_error("read", &path))?;
+        ImageIndex::from_reader(&text[..]).map_err(|e| self.not_a_layout(e))
+    }
+
+    fn new_index(&self, manifests: Vec<Descriptor>) -> Result<ImageIndex, ImageError> {
+        ImageIndexBuilder::default()
+            .schema_version(2u32)
+            .manifests(manifests)
+            .build()
+            .map_err(|e| self.not_a_layout(e))
+    }
+
+    /// Gives each descriptor's name to it alone. An image that loses its last name so stays,
+    /// nameless, until it is pruned.
+    pub(crate) fn add_to_index(&self, new: &[Descriptor]) -> Result<(), ImageError> {
+        let lock = self.change_index()?;
+        let mut manifests = self.index()?.manifests().clone();
+        for descriptor in new {
+            let name = name_of(descriptor);
+            let takes_name = |old: &Descriptor| name.is_some() && name_of(old) == name;
+            let (losing, mut kept): (Vec<_>, Vec<_>) = manifests.into_iter().partition(takes_name);
+            // Named or not, it has an entry now.
+            kept.retain(|old| old.digest() != descriptor.digest() || name_of(old).is_some());
+            let is_kept = |digest| kept.iter().any(|other| other.digest() == digest);
+            if name.is_some() || !is_kept(descriptor.digest()) {
+                kept.push(descriptor.clone());
+            }
+            for old in losing {
+                if !kept.iter().any(|other| other.digest() == old.digest()) {
+                    kept.push(with_name(&old, None));
+                }
+            }
+            manifests = kept;
+        }
+        self.write_index(manifests, &lock)
+    }
+
+    /// The caller holds the index alone.
+    fn write_index(&self, manifests: Vec<Descriptor>, _lock: &FileLock) -> Result<(), ImageError> {
+        self.write_json("index.json", &self.new_index(manifests)?)
+    }
+
+    fn write_json(&self, name: &str, document: &impl Serialize) -> Result<(), ImageError> {
+        let path = self.partial(name);
+        let text = serde_json::to_vec(document).map_err(|e| io_error("write", &path)(e.into()))?;
+        fs::write(&path, text).map_err(io_error("write", &path))?;
+        publish(&path, &self.root.join(name))
+    }
+
+    /// Makes `target`, a file or a folder, unless it is there. Of several processes that want it
+    /// one makes it. `make` is given the path to make it at.
+    pub(crate) fn make_once(
+        &self,
+        kind: &str,
+        id: &BlobId,
+        target: &Path,
+        make: impl FnOnce(&Path) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
+        if target.exists() {
+            return Ok(());
+        }
+        let name = format!("{kind}-{}", id.hex());
+        let _lock = FileLock::exclusive(&self.lock_path(&name))?;
+        // Somebody else may have done it while we waited.
+        if target.exists() {
+            return Ok(());
+        }
+        let folder = target.parent().unwrap_or(&self.root);
+        fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+        let partial = self.partial(&name);
+        // Of somebody who did not finish.
+        remove_any(&partial).map_err(io_error("remove", &partial))?;
+        let made = make(&partial).and_then(|()| publish(&partial, target));
+        if made.is_err() {
+            // The first error is the one to tell; what stays is collected later.
+            let _ = remove_any(&partial);
+        }
+        made
+    }
+
+    fn not_a_layout(&self, why: impl ToString) -> ImageError {
+        ImageError::NotALayout { path: self.root.clone(), why: why.to_string() }
+    }
+}
+
+/// The name of the lock that keeps an image's content.
+fn lease_name(manifest: &BlobId) -> String {
+    format!("image-{}", manifest.hex())
+}
+
+/// Gives what is finished its name, durably: content first, then the name (rename(2) is atomic).
+pub(crate) fn publish(partial: &Path, target: &Path) -> Result<(), ImageError> {
+    let file = File::open(partial).map_err(io_error("open", partial))?;
+    let is_dir = file.metadata().map_err(io_error("inspect", partial))?.is_dir();
+    // A folder is as durable as all that is in it.
+    let synced =
+        if is_dir { nix::unistd::syncfs(&file).map_err(Into::into) } else { file.sync_all() };
+    synced.map_err(io_error("sync", partial))?;
+    fs::rename(partial, target).map_err(io_error("create", target))?;
+    let folder = target.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|f| f.sync_all()).map_err(io_error("sync", folder))
+}
+
+/// Removes a file or a folder with its content; what is not there is removed already.
+pub(crate) fn remove_any(path: &Path) -> std::io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Where isolab keeps its data: `$XDG_DATA_HOME/isolab`; without that variable `/var/lib/isolab`
+/// for root and `~/.local/share/isolab` for others.
+pub fn data_dir() -> PathBuf {
+    if let Some(dir) = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute()) {
+        return dir.join("isolab");
+    }
+    match env::home_dir() {
+        Some(home) if !nix::unistd::geteuid().is_root() => home.join(".local/share/isolab"),
+        _ => PathBuf::from("/var/lib/isolab"),
+    }
+}

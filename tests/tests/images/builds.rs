@@ -1,0 +1,209 @@
+//! Builds: beside podman's, reproducible, and what a failed or killed one leaves.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use isolab_tests::{Run, Sandbox, busybox_layout, isolab_path};
+use nix::sys::signal::Signal;
+
+use crate::registry::{text, tool};
+
+const DOCKERFILE: &str = r#"
+ARG BASE=busybox
+FROM $BASE AS builder
+ARG GREETING=hello
+WORKDIR /build
+COPY src .
+RUN echo "$GREETING from $(id -u)" >out \
+    # comments are left out
+    && mkdir bin && cp out bin/program && chmod 4755 bin/program \
+    && ln bin/program bin/second && ln -s program bin/third
+FROM busybox
+ENV MODE=production
+RUN mkdir -p /srv/data /srv/work && chown 33:34 /srv/data && chmod 2750 /srv/data \
+    && rm -r /var && touch /srv/made && chmod 1700 /tmp
+COPY --from=builder /build/bin/ /usr/local/bin/
+COPY --chown=33:34 src/*.txt /srv/
+COPY src /tree
+ADD archive.tar.gz /opt/
+WORKDIR /srv/work
+USER nobody
+RUN test "$(id -u):$MODE" = 65534:production
+CMD ["cat", "/usr/local/bin/third"]
+"#;
+
+/// Everything but what the runtimes of either put there themselves.
+const LISTING: &str = r#"find / -xdev ! -path '/proc*' ! -path '/sys*' ! -path '/dev*' ! -path '/run*' \
+    ! -path /etc/hostname ! -path /etc/hosts ! -path /etc/resolv.conf | sort |
+    while read -r f; do
+        stat -c '%n %a %u:%g %F %s' "$f"; readlink "$f" || true
+        if [ -f "$f" ]; then stat -c %h "$f"; md5sum "$f"; fi
+    done"#;
+
+fn write(folder: &Path, name: &str, content: &str) {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+fn context(folder: &Path) {
+    for (name, content) in [
+        ("Dockerfile", DOCKERFILE),
+        ("src/a.txt", "a"),
+        ("src/deep/b.txt", "b"),
+        ("src/deep/x.log", "log"),
+        (".dockerignore", "**/*.log\n"),
+        ("t/in", "in"),
+    ] {
+        write(folder, name, content);
+    }
+    let archive = folder.join("archive.tar.gz");
+    tool("tar", &["-C", text(folder), "--owner=7", "--group=8", "-czf", text(&archive), "t"]);
+    fs::remove_dir_all(folder.join("t")).unwrap();
+}
+
+#[test]
+fn podman_build_and_ours_give_the_same_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("context");
+    context(&folder);
+    let sandbox = Sandbox::with_busybox();
+    let build = ["image", "build", "-t", "app", text(&folder)];
+    let digest = sandbox.isolab(&build).finish().success();
+    for level in ["process", "container"] {
+        let output = sandbox.isolab(&["run", "--isolation", level, "app"]).finish().success();
+        assert_eq!(output, "hello from 0\n");
+    }
+    let ours = sandbox.isolab(&["run", "-u", "0", "app", "sh", "-c", LISTING]).finish().success();
+
+    let path = |name: &str| text(&dir.path().join(name)).to_owned();
+    let (root, runroot) = (path("podman"), path("podman-run"));
+    let podman = |arguments: &[&str]| {
+        let own = ["--root", &root, "--runroot", &runroot, "--storage-driver", "vfs"];
+        tool("podman", &[&own, arguments].concat())
+    };
+    let base = format!("docker-archive:{}:docker.io/library/busybox:latest", path("base.tar"));
+    tool("skopeo", &["copy", &format!("oci:{}:busybox:latest", busybox_layout().display()), &base]);
+    podman(&["load", "-i", &path("base.tar")]);
+    podman(&["build", "--isolation", "chroot", "--network", "host", "-t", "theirs", text(&folder)]);
+    podman(&["save", "--format", "oci-archive", "-o", &path("theirs.tar"), "localhost/theirs"]);
+    sandbox.isolab(&["image", "load", &path("theirs.tar")]).finish().success();
+    // By the short name of what podman calls localhost/theirs.
+    let run = ["run", "-u", "0", "theirs", "sh", "-c", LISTING];
+    let theirs = sandbox.isolab(&run).finish().success();
+    let differ: Vec<_> = ours.lines().zip(theirs.lines()).filter(|(a, b)| a != b).take(9).collect();
+    assert_eq!((differ, ours.len()), (Vec::new(), theirs.len()));
+    assert!(ours.lines().count() > 250, "{ours}");
+
+    // The same again elsewhere, without any cache.
+    let other = Sandbox::with_busybox();
+    assert_eq!(other.isolab(&build).finish().success(), digest);
+    let archive = path("ours.tar");
+    sandbox.isolab(&["image", "save", "-o", &archive, "app"]).finish().success();
+    let inspected = tool("skopeo", &["inspect", "--config", &format!("oci-archive:{archive}")]);
+    assert!(inspected.contains("MODE=production"), "{inspected}");
+    tool("skopeo", &["copy", &format!("oci-archive:{archive}"), &format!("oci:{}:app", path("o"))]);
+    tool("umoci", &["unpack", "--image", &format!("{}:app", path("o")), &path("bundle")]);
+    let unpacked = dir.path().join("bundle/rootfs/usr/local/bin/program");
+    assert_eq!(fs::read_to_string(unpacked).unwrap(), "hello from 0\n");
+}
+
+#[test]
+fn steps_are_cached_and_their_output_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "input", "1");
+    write(
+        dir.path(),
+        "Dockerfile",
+        "FROM busybox\nCOPY input /\nRUN echo input is $(cat /input)\n",
+    );
+    let sandbox = Sandbox::with_busybox();
+    let build = ["image", "build", "-t", "app", text(dir.path())];
+    let first = sandbox.isolab(&build).finish();
+    assert!(first.stderr.contains("input is 1"), "{first:?}");
+    let second = sandbox.isolab(&build).finish();
+    assert!(
+        !second.stderr.contains("input is 1") && second.stderr.contains("cached"),
+        "{second:?}"
+    );
+    assert_eq!(first.stdout, second.stdout);
+    write(dir.path(), "input", "2");
+    assert!(sandbox.isolab(&build).finish().stderr.contains("input is 2"));
+    let quiet = ["image", "build", "--quiet", "--no-cache", text(dir.path())];
+    assert!(sandbox.isolab(&quiet).finish().stderr.contains("input is 2"));
+}
+
+#[test]
+fn what_fails_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let sandbox = Sandbox::with_busybox();
+    let fails = |dockerfile: &str, words: &[&str]| {
+        write(dir.path(), "Dockerfile", dockerfile);
+        sandbox.isolab(&["image", "build", text(dir.path())]).finish().fails_with(125, words);
+    };
+    fails("FROM busybox\n\nRUN exit 7\n", &["Dockerfile:3: RUN exit 7", "exit code 7"]);
+    fails("FROM busybox\nRUN [\"/none\"]\n", &["Dockerfile:2", "/none"]);
+    fails("FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n", &["exit code 137"]);
+    fails("FROM busybox\nUSER nobody-here\nRUN true\n", &["Dockerfile:3", "nobody-here"]);
+    fails("FROM busybox\nINVALID\n", &["Dockerfile", "line 2"]);
+    fails("FROM 127.0.0.1:1/none\n", &["127.0.0.1:1/none", "cannot pull"]);
+    sandbox.isolab(&["image", "build", "/no/such"]).finish().fails_with(125, &["/no/such"]);
+    let left = fs::read_dir(sandbox.data().join("isolab/images/partial")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_build_that_is_killed_leaves_a_sound_store() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "Dockerfile", "FROM busybox\nRUN echo 1 >/a\nRUN echo begun; sleep 1000\n");
+    let sandbox = Sandbox::with_busybox();
+    // Steps write to standard error, and the test waits for a line of standard output.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(isolab_path());
+    shell.args(["image", "build", text(dir.path())]).env("XDG_DATA_HOME", sandbox.data());
+    let mut running = Run::new(shell).start(Stdio::null());
+    running.wait_for("begun");
+    running.signal(Signal::SIGKILL);
+    running.finish();
+    let partial = sandbox.data().join("isolab/images/partial");
+    assert_ne!(fs::read_dir(&partial).unwrap().count(), 0, "the build was not under way");
+    sandbox.isolab(&["image", "prune"]).finish().success();
+    assert_eq!(fs::read_dir(&partial).unwrap().count(), 0);
+    write(dir.path(), "Dockerfile", "FROM busybox\nRUN echo 1 >/a\nRUN cat /a\n");
+    let build = sandbox.isolab(&["image", "build", text(dir.path())]).finish();
+    assert!(build.stderr.contains("cached"), "{build:?}");
+    build.success();
+}
+
+/// Without root, all files are the caller's own and root's inside; the image has them as root's.
+#[test]
+fn somebody_without_rights_builds_an_image_of_roots_files() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "context/src/file", "content");
+    write(
+        dir.path(),
+        "context/Dockerfile",
+        "FROM busybox\nCOPY src /src\nRUN id -u >/made && rm /etc/group && rm -r /var\n",
+    );
+    let isolab = dir.path().join("isolab");
+    tool("cp", &["-r", text(&busybox_layout()), text(&dir.path().join("busybox"))]);
+    tool("install", &["-m", "755", text(&isolab_path()), text(&isolab)]);
+    tool("chmod", &["-R", "a+rX", text(dir.path())]);
+    tool("install", &["-d", "-o", "65534", "-g", "65534", text(&dir.path().join("data"))]);
+    let nobody = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&isolab);
+        command.args(arguments).current_dir(dir.path());
+        command.env("XDG_DATA_HOME", dir.path().join("data")).env_remove("XDG_RUNTIME_DIR");
+        Run::new(command).finish().success()
+    };
+    nobody(&["image", "load", "busybox"]);
+    nobody(&["image", "build", "-t", "app", "context"]);
+    nobody(&["image", "save", "-o", "data/app.tar", "app"]);
+    let root = Sandbox::empty();
+    root.isolab(&["image", "load"]).arg(dir.path().join("data/app.tar")).finish().success();
+    let script = "cat /made /src/file; stat -c %u:%g /made /src/file; ls /var /etc/group";
+    let seen = root.isolab(&["run", "app", "sh", "-c", script]).finish();
+    assert_eq!(seen.stdout, "0\ncontent0:0\n0:0\n", "{}", seen.stderr);
+}

@@ -1,0 +1,214 @@
+//! Pull, push and login against a real registry.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use isolab_tests::{Done, Sandbox, busybox_layout};
+use serde_json::Value;
+
+use crate::registry::{Registry, text, tool};
+
+fn digest(sandbox: &Sandbox, name: &str) -> String {
+    let inspected = sandbox.isolab(&["image", "inspect", "--format", "json", name]).finish();
+    let inspected: Value = serde_json::from_str(&inspected.success()).unwrap();
+    inspected[0]["digest"].as_str().unwrap().to_owned()
+}
+
+fn pull(sandbox: &Sandbox, name: &str) -> Done {
+    sandbox.isolab(&["image", "pull", "--insecure", name]).finish()
+}
+
+fn names(sandbox: &Sandbox) -> Vec<String> {
+    let listed = sandbox.isolab(&["image", "ls", "--format", "json"]).finish().success();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let records = listed.as_array().unwrap().iter();
+    records.map(|record| record["reference"].as_str().unwrap_or("-").to_owned()).collect()
+}
+
+/// busybox with `size` bytes in a file that do not compress.
+fn large_layout(target: &Path, size: usize) {
+    let source = format!("oci:{}:busybox:latest", busybox_layout().display());
+    let image = format!("{}:large", target.display());
+    tool("skopeo", &["copy", &source, &format!("oci:{image}")]);
+    let file = target.with_extension("content");
+    // xorshift: the same bytes every time.
+    let mut state = 88172645463325252u64;
+    let content: Vec<u8> = (0..size / 8)
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .collect();
+    fs::write(&file, content).unwrap();
+    tool("umoci", &["insert", "--image", &image, text(&file), "/large"]);
+}
+
+#[test]
+fn what_we_push_skopeo_reads_and_what_skopeo_pushes_we_run() {
+    let registry = Registry::start();
+    let ours = Sandbox::with_busybox();
+    let name = registry.name("team/busybox:v1");
+    let push = ["image", "push", "--insecure", "busybox", &name];
+    let pushed = ours.isolab(&push).finish().success();
+    assert_eq!(pushed.trim(), digest(&ours, "busybox"));
+    // Again: all is there already.
+    assert_eq!(ours.isolab(&push).finish().success(), pushed);
+    let remote = format!("docker://{name}");
+    let seen = tool("skopeo", &["inspect", "--tls-verify=false", &remote]);
+    let seen: Value = serde_json::from_str(&seen).unwrap();
+    assert_eq!(seen["Digest"], pushed.trim());
+
+    let theirs = Sandbox::empty();
+    assert_eq!(pull(&theirs, &name).success(), pushed);
+    assert_eq!(theirs.isolab(&["run", &name, "echo", "pulled"]).finish().success(), "pulled\n");
+    let pinned = format!("{}@{}", registry.name("team/busybox"), pushed.trim());
+    assert_eq!(pull(&theirs, &pinned).success(), pushed);
+
+    // Docker's own media types, packed by skopeo.
+    let docker = registry.name("docker:latest");
+    let source = format!("oci:{}:busybox:latest", busybox_layout().display());
+    tool(
+        "skopeo",
+        &[
+            "copy",
+            "--format",
+            "v2s2",
+            "--dest-tls-verify=false",
+            &source,
+            &format!("docker://{docker}"),
+        ],
+    );
+    pull(&theirs, &docker).success();
+    assert_eq!(theirs.isolab(&["run", &docker, "echo", "docker"]).finish().success(), "docker\n");
+    let inspected = theirs.isolab(&["image", "inspect", "--format", "json", &docker]).finish();
+    let inspected: Value = serde_json::from_str(&inspected.success()).unwrap();
+    assert_eq!(inspected[0]["media_type"], "application/vnd.docker.distribution.manifest.v2+json");
+    // And on to a registry under its own digest.
+    let copy = registry.name("copy:latest");
+    let pushed = theirs.isolab(&["image", "push", "--insecure", &docker, &copy]).finish().success();
+    assert_eq!(pushed.trim(), digest(&theirs, &docker));
+}
+
+#[test]
+fn pulls_of_one_image_at_once_fetch_each_blob_once() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    let layout = dir.path().join("large");
+    large_layout(&layout, 8 << 20);
+    let name = "large:latest";
+    tool(
+        "skopeo",
+        &[
+            "copy",
+            "--dest-tls-verify=false",
+            &format!("oci:{}:large", layout.display()),
+            &format!("docker://{}", registry.name(name)),
+        ],
+    );
+    let proxy = registry.proxy(0, 0);
+    let name = proxy.name(name);
+    let sandbox = Sandbox::empty();
+    let start = || sandbox.isolab(&["image", "pull", "--insecure", &name]).start(Stdio::null());
+    let running = [start(), start(), start(), start()];
+    let digests: Vec<String> = running.map(|pull| pull.finish().success()).to_vec();
+    assert!(digests.iter().all(|other| *other == digests[0]));
+    // The configuration and two layers.
+    assert_eq!(proxy.asked().matches("get /v2/large/blobs/").count(), 3);
+    let run = sandbox.isolab(&["run", &name, "wc", "-c", "/large"]).finish().success();
+    assert_eq!(run, format!("{} /large\n", 8 << 20));
+}
+
+#[test]
+fn a_blob_that_breaks_off_is_resumed() {
+    let registry = Registry::start();
+    let dir = tempfile::tempdir().unwrap();
+    let layout = dir.path().join("large");
+    large_layout(&layout, 8 << 20);
+    tool(
+        "skopeo",
+        &[
+            "copy",
+            "--dest-tls-verify=false",
+            &format!("oci:{}:large", layout.display()),
+            &format!("docker://{}", registry.name("large:latest")),
+        ],
+    );
+    // Twice in one pull.
+    let proxy = registry.proxy(2, 3 << 20);
+    let sandbox = Sandbox::empty();
+    pull(&sandbox, &proxy.name("large:latest")).success();
+    assert_eq!(proxy.asked().matches("range: bytes=").count(), 2, "{}", proxy.asked());
+
+    // And from one pull to the next, where the registry fails until the first gives up.
+    let broken = registry.proxy(100, 1 << 20);
+    let sandbox = Sandbox::empty();
+    pull(&sandbox, &broken.name("large:latest")).fails_with(125, &["cannot pull"]);
+    assert_eq!(names(&sandbox), [""; 0]);
+    let proxy = registry.proxy(0, 0);
+    let direct = proxy.name("large:latest");
+    pull(&sandbox, &direct).success();
+    assert_eq!(proxy.asked().matches("range: bytes=").count(), 1, "{}", proxy.asked());
+    let run = sandbox.isolab(&["run", &direct, "wc", "-c", "/large"]).finish().success();
+    assert_eq!(run, format!("{} /large\n", 8 << 20));
+}
+
+#[test]
+fn a_registry_that_forges_a_blob_is_found_out() {
+    let registry = Registry::start();
+    let ours = Sandbox::with_busybox();
+    let name = registry.name("busybox");
+    ours.isolab(&["image", "push", "--insecure", "busybox", &name]).finish().success();
+    let inspected = ours.isolab(&["image", "inspect", "--format", "json", "busybox"]).finish();
+    let inspected: Value = serde_json::from_str(&inspected.success()).unwrap();
+    let layer = inspected[0]["layers"][0]["digest"].as_str().unwrap();
+    let blob = registry.blob(layer);
+    let mut content = fs::read(&blob).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    fs::write(&blob, content).unwrap();
+    let sandbox = Sandbox::empty();
+    pull(&sandbox, &name).fails_with(125, &[layer, "damaged or forged"]);
+    assert_eq!(names(&sandbox), [""; 0]);
+}
+
+#[test]
+fn a_registry_with_a_password_takes_the_one_that_login_kept() {
+    let registry = Registry::start_with_password();
+    let sandbox = Sandbox::with_busybox();
+    let config = tempfile::tempdir().unwrap();
+    let folder = text(config.path());
+    let isolab = |arguments: &[&str]| sandbox.isolab(arguments).env("DOCKER_CONFIG", folder);
+    let host = registry.host();
+    let name = registry.name("private/busybox");
+    let push = ["image", "push", "--insecure", "busybox", &name];
+    isolab(&push).finish().fails_with(125, &["denies", "isolab image login", &host]);
+    let login =
+        ["image", "login", "--insecure", "--user", "operator", "--password-stdin", host.as_str()];
+    isolab(&login).finish_with_input(b"wrong\n").fails_with(125, &["denies", &host]);
+    assert!(!config.path().join("config.json").exists(), "a refused password was kept");
+    isolab(&login).finish_with_input(b"secret\n").success();
+    isolab(&push).finish().success();
+    isolab(&["image", "rm", "busybox"]).finish().success();
+    isolab(&["image", "pull", "--insecure", &name]).finish().success();
+    let authfile = config.path().join("config.json");
+    let remote = format!("docker://{name}");
+    tool("skopeo", &["inspect", "--authfile", text(&authfile), "--tls-verify=false", &remote]);
+    // Without the credentials the same is refused.
+    pull(&Sandbox::empty(), &name).fails_with(125, &["denies"]);
+}
+
+#[test]
+fn what_cannot_be_reached_or_does_not_exist_is_said_so() {
+    let registry = Registry::start();
+    let sandbox = Sandbox::empty();
+    let missing = registry.name("missing:v9");
+    pull(&sandbox, &missing).fails_with(125, &["missing:v9", "cannot pull"]);
+    // TLS to a registry that has none.
+    let tls = sandbox.isolab(&["image", "pull", &missing]).finish();
+    tls.fails_with(125, &["--insecure"]);
+    pull(&sandbox, "127.0.0.1:1/nobody").fails_with(125, &["127.0.0.1:1", "refused"]);
+    pull(&sandbox, "UPPER").fails_with(125, &["UPPER", "not an image reference"]);
+}
