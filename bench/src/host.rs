@@ -66,15 +66,18 @@ pub struct Host {
     /// The kernel that the guests ran: its name and release.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guest_kernel: Option<String>,
-    /// The image that was run.
-    pub image: String,
+    /// The image that was run, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Its manifest's digest.
-    pub image_digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
 }
 
 impl Host {
-    /// Looks at the host.
-    pub fn detect(image: String, image_digest: String, guest_kernel: Option<String>) -> Self {
+    /// Looks at the host. `image` is a name and a digest.
+    pub fn detect(image: Option<(String, String)>, guest_kernel: Option<String>) -> Self {
+        let (image, image_digest) = image.unzip();
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|line| line.starts_with(name))?;

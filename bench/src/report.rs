@@ -29,6 +29,9 @@ pub struct Report {
     pub host: Host,
     /// What.
     pub results: Vec<Measurement>,
+    /// What was left out, and why: one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Report {
@@ -89,8 +92,10 @@ impl fmt::Display for Host {
         if let Some(kernel) = &self.guest_kernel {
             writeln!(text, "guest kernel  {kernel}")?;
         }
-        write!(text, "image         {} {}", self.image, self.image_digest)?;
-        f.write_str(&text)
+        if let (Some(image), Some(digest)) = (&self.image, &self.image_digest) {
+            writeln!(text, "image         {image} {digest}")?;
+        }
+        f.write_str(text.trim_end())
     }
 }
 
@@ -113,14 +118,15 @@ mod tests {
                 kvm: KvmKind::Emulated,
                 kernel: "6.1".to_owned(),
                 guest_kernel: None,
-                image: "busybox".to_owned(),
-                image_digest: "sha256:0".to_owned(),
+                image: Some("busybox".to_owned()),
+                image_digest: Some("sha256:0".to_owned()),
             },
             results: vec![
                 measurement("process", "to_exit", vec![2.0, 4.0, 3.0]),
                 measurement("container", "to_exit", vec![6.0]),
                 measurement("container", "setup", vec![1.25]),
             ],
+            notes: Vec::new(),
         }
     }
 

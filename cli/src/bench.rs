@@ -3,16 +3,18 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use isolab_bench::machines::{self, Peer};
 use isolab_bench::startup::{self, Plan, Subject};
-use isolab_bench::{Host, Report};
+use isolab_bench::{Host, Measurement, Report};
 use isolab_images::Store;
-use isolab_isolation::{Level, guest_kernel};
+use isolab_isolation::{GuestKernel, Level, guest_kernel};
 
-use crate::format::Format;
+use crate::format::{Format, parse_size};
 
 /// Measure the levels of isolation side by side.
 #[derive(Debug, Args)]
@@ -31,13 +33,23 @@ enum Command {
 /// One round warms up, then the levels are measured in turn, A B C D A B C D. Both VM levels run
 /// one and the same kernel; where that is not the stock one, fullvirt-stock is one more subject:
 /// an unmodified OS on emulated hardware.
+///
+/// With --peers, bare `isolab vm run` is measured beside other VMMs instead (and beside levels
+/// that are named): one kernel, an initramfs of one tiny program, the same RAM, one vCPU. Time
+/// runs from the spawn of the VMM to its guest's line on the console, and to its end; memory is
+/// what is resident beyond guest RAM; exits are KVM's own count, until that line.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  \
-    scripts/kvm-host run --icount -- isolab bench startup --runs 5 --format json")]
+#[command(after_help = "Examples:\n  \
+    scripts/kvm-host run --icount -- isolab bench startup --runs 5 --format json\n  \
+    scripts/kvm-host run --icount -- isolab bench startup --peers qemu,firecracker")]
 struct Startup {
-    /// Levels, separated by commas.
-    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',', default_values_t = Level::ALL)]
+    /// Levels, separated by commas; by default all of them, with --peers none.
+    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
     isolation: Vec<Level>,
+    /// Other VMMs, separated by commas: qemu, firecracker, cloud-hypervisor, kvmtool. Those that
+    /// are not installed are left out.
+    #[arg(long, value_name = "VMM,...", value_delimiter = ',')]
+    peers: Vec<Peer>,
     /// Counted rounds.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -45,8 +57,8 @@ struct Startup {
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<String>,
     /// Memory of every instance.
-    #[arg(long, value_name = "SIZE", default_value = "128M")]
-    memory: String,
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_size)]
+    memory: u64,
     /// The image.
     #[arg(long, value_name = "IMAGE", default_value = "busybox")]
     image: String,
@@ -65,33 +77,35 @@ pub fn run(bench: Bench) -> Result<ExitCode> {
     }
 }
 
-fn startup(args: Startup) -> Result<ExitCode> {
-    if let Some(twice) = duplicate(&args.isolation) {
-        bail!("--isolation names {twice} twice");
+fn startup(mut args: Startup) -> Result<ExitCode> {
+    let twice = duplicate(&args.isolation).map(Level::name);
+    if let Some(twice) = twice.or(duplicate(&args.peers).map(Peer::name)) {
+        bail!("{twice} is named twice");
     }
-    let image = Store::open_default()?.resolve(&args.image)?;
-    let (subjects, kernel_name) = subjects(&args.isolation, args.kernel.as_deref())?;
-    let host = Host::detect(args.image.clone(), image.digest().to_owned(), kernel_name);
-    let plan = Plan {
-        program: env::current_exe().context("cannot find isolab's own program file")?,
-        subjects,
-        runs: args.runs,
-        options: vec!["--memory".into(), args.memory.into()],
-        image: args.image,
-        command: args.command,
-    };
-    let results = startup::measure(&plan, |round| {
-        if io::stderr().is_terminal() {
-            eprint!("\rround {round} of {}", plan.runs);
-        }
-    })?;
-    if io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+    if args.isolation.is_empty() && args.peers.is_empty() {
+        args.isolation = Level::ALL.to_vec();
     }
-    let report = Report { host, results };
+    let (mut results, mut notes) = (Vec::new(), Vec::new());
+    let (mut image, mut kernel_name, mut baseline) = (None, None, None);
+    if !args.isolation.is_empty() {
+        let found = Store::open_default()?.resolve(&args.image)?;
+        image = Some((args.image.clone(), found.digest().to_owned()));
+        let (subjects, name) = subjects(&args.isolation, args.kernel.as_deref())?;
+        kernel_name = name;
+        baseline = subjects.first().map(|subject| subject.name.clone());
+        results.extend(measure_levels(&args, subjects)?);
+    }
+    if !args.peers.is_empty() {
+        let kernel = guest_kernel(Level::Paravirt, args.kernel.as_deref())?;
+        kernel_name.get_or_insert_with(|| kernel.to_string());
+        let outcome = measure_machines(&args, kernel)?;
+        results.extend(outcome.results);
+        notes.extend(outcome.notes);
+    }
+    let report = Report { host: Host::detect(image, kernel_name), results, notes };
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Table => print_tables(&report, &plan.subjects[0].name),
+        Format::Table => print_tables(&report, baseline.as_deref()),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,19 +137,79 @@ fn subjects(levels: &[Level], kernel: Option<&str>) -> Result<(Vec<Subject>, Opt
     Ok((subjects, Some(used)))
 }
 
-fn print_tables(report: &Report, baseline: &str) {
-    println!("{}\n", report.host);
-    for (metric, title) in [
-        (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
-        (startup::TO_EXIT, "From spawn to exit, ms"),
-    ] {
-        println!("{title} (ratio: of medians, to {baseline})");
-        println!("{}\n", report.table(metric, baseline));
-    }
-    println!("Where the time to the first output line goes, medians, ms");
-    println!("{}", report.medians(&startup::PHASES));
+fn measure_levels(args: &Startup, subjects: Vec<Subject>) -> Result<Vec<Measurement>> {
+    let plan = Plan {
+        program: own_program()?,
+        subjects,
+        runs: args.runs,
+        options: vec!["--memory".into(), args.memory.to_string().into()],
+        image: args.image.clone(),
+        command: args.command.clone(),
+    };
+    Ok(with_progress(args.runs, |progress| startup::measure(&plan, progress))?)
 }
 
-fn duplicate(levels: &[Level]) -> Option<Level> {
-    levels.iter().enumerate().find(|(i, level)| levels[..*i].contains(level)).map(|(_, l)| *l)
+fn measure_machines(args: &Startup, kernel: GuestKernel) -> Result<machines::Outcome> {
+    let bzimage = kernel.image.with_file_name("bzImage");
+    let plan = machines::Plan {
+        program: own_program()?,
+        peers: args.peers.clone(),
+        runs: args.runs,
+        bzimage: bzimage.is_file().then_some(bzimage),
+        kernel: kernel.image,
+        memory: args.memory,
+        cpus: 1,
+    };
+    Ok(with_progress(args.runs, |progress| machines::measure(&plan, progress))?)
+}
+
+fn own_program() -> Result<PathBuf> {
+    env::current_exe().context("cannot find isolab's own program file")
+}
+
+/// Shows the rounds on a terminal.
+fn with_progress<T>(runs: u32, measure: impl FnOnce(&dyn Fn(u32)) -> T) -> T {
+    let terminal = io::stderr().is_terminal();
+    let outcome = measure(&|round| {
+        if terminal {
+            eprint!("\rround {round} of {runs}");
+        }
+    });
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
+    outcome
+}
+
+fn print_tables(report: &Report, first_level: Option<&str>) {
+    println!("{}\n", report.host);
+    let tables = |metrics: &[(&str, &str)], baseline: &str| {
+        for (metric, title) in metrics {
+            println!("{title} (ratio: of medians, to {baseline})");
+            println!("{}\n", report.table(metric, baseline));
+        }
+    };
+    if let Some(level) = first_level {
+        let metrics = [
+            (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
+            (startup::TO_EXIT, "From spawn to exit, ms"),
+        ];
+        tables(&metrics, level);
+        println!("Where the time to the first output line goes, medians, ms");
+        println!("{}", report.medians(&startup::PHASES));
+    }
+    if report.summary(machines::OWN, startup::TO_GUEST_INIT).is_some() {
+        let metrics = [
+            (startup::TO_GUEST_INIT, "From spawn of the VMM to the guest's init, ms"),
+            (startup::TO_EXIT, "From spawn of the VMM to its end, ms"),
+            (machines::MEMORY_OVERHEAD, "Resident beyond guest RAM, KiB"),
+            (machines::EXITS, "Exits until the guest's init"),
+        ];
+        tables(&metrics, machines::OWN);
+    }
+    report.notes.iter().for_each(|note| println!("{note}"));
+}
+
+fn duplicate<T: PartialEq + Copy>(items: &[T]) -> Option<T> {
+    items.iter().enumerate().find(|(i, item)| items[..*i].contains(item)).map(|(_, item)| *item)
 }

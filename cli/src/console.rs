@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, PipeWriter, Read, Write};
+use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
-use std::{mem, thread};
+
+use isolab_vmm::threads;
 
 const CTRL_A: u8 = 0x01;
 
@@ -132,7 +134,7 @@ impl Keys {
                 }
             }
         };
-        thread::Builder::new().name("keys".into()).spawn(body).map(drop)
+        threads::builder("keys").spawn(body).map(drop)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Signals that end a machine, taken by a thread instead of a handler.
 
-use std::{io, mem, ptr, thread};
+use std::{io, mem, ptr};
+
+use isolab_vmm::threads;
 
 const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
@@ -44,6 +46,6 @@ impl Blocked {
                 }
             }
         };
-        thread::Builder::new().name("signals".into()).spawn(body).map(drop)
+        threads::builder("signals").spawn(body).map(drop)
     }
 }

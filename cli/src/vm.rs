@@ -7,7 +7,6 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,9 +19,9 @@ use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, S
 use isolab_vmm::control::protocol::DEFAULT_GRACE;
 use isolab_vmm::control::server::Server;
 use isolab_vmm::machine::{Exit, Machine, MachineHandle};
-use isolab_vmm::teardown;
 use isolab_vmm::virtio::balloon::BalloonOptions;
 use isolab_vmm::virtio::vsock::VsockOptions;
+use isolab_vmm::{teardown, threads};
 
 use crate::console::{self, Console};
 use crate::format::{Format, parse_size};
@@ -231,7 +230,7 @@ fn end(machine: &MachineHandle, grace: Option<Duration>) {
     let waiting = machine.clone();
     // On a thread of its own, for the next signal is to be heard.
     let shut_down = move || drop(waiting.shut_down(grace));
-    if thread::Builder::new().name("shut-down".into()).spawn(shut_down).is_err() {
+    if threads::builder("shut-down").spawn(shut_down).is_err() {
         machine.stop();
     }
 }

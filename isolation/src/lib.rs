@@ -22,6 +22,7 @@ pub use build::ContainerSteps;
 pub use error::IsolationError;
 pub use instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
 pub use isolab_container::Limits;
+pub use isolab_guest::kernels::GuestKernel;
 pub use level::{Level, UnknownLevel};
 pub use machine::guest_kernel;
 pub use request::Request;

@@ -242,3 +242,27 @@ fn the_benchmark_reports_all_four_levels_in_the_promised_shape() {
         |level| results.iter().any(|r| r["subject"] == level && r["metric"] == "to_guest_init");
     assert!(init("paravirt") && init("fullvirt") && !init("container"));
 }
+
+#[test]
+fn the_bare_machine_is_measured_beside_its_peers() {
+    let words = ["bench", "startup", "--peers", "qemu,kvmtool", "--runs", "1", "--format", "json"];
+    let report = Sandbox::empty().isolab(&words).finish().success();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let results = report["results"].as_array().unwrap();
+    for subject in ["vmm", "qemu-microvm"] {
+        for (metric, unit) in [
+            ("to_guest_init", "ms"),
+            ("to_exit", "ms"),
+            ("memory_overhead", "KiB"),
+            ("exits", "count"),
+        ] {
+            let found = results.iter().find(|r| r["subject"] == subject && r["metric"] == metric);
+            let found = found.unwrap_or_else(|| panic!("no {metric} of {subject} in {report}"));
+            assert!(found["median"].as_f64().unwrap() > 0.0, "{found}");
+            assert_eq!(found["unit"], unit);
+        }
+    }
+    // What is not installed is said, not silently skipped.
+    let is_told = |note: &serde_json::Value| note.as_str().unwrap().contains("kvmtool");
+    assert!(report["notes"].as_array().unwrap().iter().any(is_told), "{report}");
+}

@@ -21,6 +21,7 @@ pub mod probe;
 pub mod rate_limit;
 pub mod stats;
 pub mod teardown;
+pub mod threads;
 pub mod timeline;
 pub mod vcpu;
 pub mod virtio;

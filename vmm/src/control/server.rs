@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::protocol::{MAX_REQUEST, Reply, Request};
 use super::socket::{Socket, SocketError};
+use crate::threads;
 
 /// Connections at a time; further ones are told so and closed.
 pub const MAX_CONNECTIONS: usize = 8;
@@ -79,7 +80,7 @@ impl Server {
             let shared = Arc::clone(&shared);
             move || shared.accept()
         };
-        let acceptor = thread::Builder::new().name("api".into()).spawn(accept);
+        let acceptor = threads::builder("api").spawn(accept);
         let acceptor =
             acceptor.map_err(|source| SocketError::Host { path: path.into(), source })?;
         Ok(Self { shared, acceptor: Some(acceptor) })
@@ -135,7 +136,7 @@ impl Shared {
         let Ok(theirs) = stream.try_clone() else { return };
         let shared = Arc::clone(self);
         let serve = move || shared.serve(theirs);
-        match thread::Builder::new().name("api-client".into()).spawn(serve) {
+        match threads::builder("api-client").spawn(serve) {
             Ok(thread) => connections.push(Connection { stream, thread }),
             Err(_) => refuse(&stream, "the host refused a thread for this connection"),
         }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -113,7 +113,7 @@ impl<H: EventHandler> Worker<H> {
         let sources = EventSources(epoll);
         handler.register(&sources)?;
         let held = Arc::clone(&stop);
-        let thread = Builder::new().name(name.to_owned()).spawn(move || {
+        let thread = crate::threads::builder(name).spawn(move || {
             run(&mut handler, &sources);
             drop(held);
             handler

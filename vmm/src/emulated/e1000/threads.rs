@@ -215,7 +215,7 @@ impl E1000 {
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(run)?);
+        self.threads.push(crate::threads::builder(name).spawn(run)?);
         Ok(())
     }
 

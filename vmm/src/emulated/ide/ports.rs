@@ -122,8 +122,7 @@ impl IdeController {
                 let engines = images.map(|i| i.map(|i| i.engine));
                 let executor = Executor::new(memory.clone(), engines)?;
                 let for_thread = Arc::clone(&shared);
-                let thread = std::thread::Builder::new()
-                    .name(format!("ide{number}"))
+                let thread = crate::threads::builder(format!("ide{number}"))
                     .spawn(move || serve(&for_thread, executor))?;
                 threads.push(thread);
             }
