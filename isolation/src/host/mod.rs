@@ -96,11 +96,10 @@ pub fn inspect() -> HostReport {
     let root_needed = || ("chroot needs root".to_owned(), "run as root".to_owned());
     let process = (!is_root).then(root_needed).or_else(|| first_fault([&overlay]));
     let container = first_fault(namespaces.iter().chain(&cgroups).chain([&overlay]));
-    let machine = kvm.fault().or_else(|| {
-        guest_kernel.err().map(|error| {
-            (error.to_string(), "run scripts/build-kernel or scripts/fetch-kernel".to_owned())
-        })
+    let no_kernel = guest_kernel.err().map(|error| {
+        (error.to_string(), "run scripts/build-kernel or scripts/fetch-kernel".to_owned())
     });
+    let machine = kvm.fault().or(no_kernel).or_else(tools::no_disks);
     let levels = vec![
         Verdict::new(Level::Process, process),
         Verdict::new(Level::Container, container),

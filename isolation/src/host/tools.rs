@@ -11,14 +11,23 @@ const TOOLS: [(&str, &str); 10] = [
     ("crun", "peer"),
     ("firecracker", "peer"),
     ("cloud-hypervisor", "peer"),
-    ("mke2fs", "disk images"),
-    ("mkfs.erofs", "disk images"),
+    ("mke2fs", "paravirt, fullvirt"),
+    ("mkfs.erofs", "paravirt, fullvirt"),
     ("mmdebstrap", "images from Debian packages"),
     ("ip", "networks"),
     ("nft", "networks"),
 ];
 
-/// One fact a tool. None is needed for `isolab run`, so none decides about a level.
+/// The programs that make the disks of the VM levels, and the Debian packages they are in.
+const DISK_TOOLS: [(&str, &str); 2] = [("mke2fs", "e2fsprogs"), ("mkfs.erofs", "erofs-utils")];
+
+/// Why the VM levels would have no disks, and the mend.
+pub(super) fn no_disks() -> Option<(String, String)> {
+    let (tool, package) = DISK_TOOLS.into_iter().find(|(tool, _)| find_on_path(tool).is_none())?;
+    Some((format!("{tool} is not on PATH"), format!("install Debian's package {package}")))
+}
+
+/// One fact a tool. Only those of [`no_disks`] decide about a level.
 pub(super) fn inspect() -> Vec<Fact> {
     let find = |(tool, used_for): (&str, &str)| {
         let result = match find_on_path(tool) {
