@@ -281,6 +281,7 @@ fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
     let memory = resources.memory().as_ref();
     let cpu = resources.cpu().as_ref();
     let asked = [
+        ("devices", resources.devices().as_ref().is_some_and(|rules| !rules.is_empty())),
         ("blockIO", resources.block_io().is_some()),
         (
             "hugepageLimits",
@@ -324,6 +325,14 @@ mod tests {
         let resources = LinuxResources::default();
         let error = Cgroup::create("x", Some(Path::new("/a/../../b")), &resources).unwrap_err();
         assert!(matches!(error, CgroupError::BadPath { .. }));
+    }
+
+    #[test]
+    fn device_rules_are_refused_and_not_ignored() {
+        // The OCI types' default is one rule that denies all.
+        let error = refuse_unsupported(&LinuxResources::default()).unwrap_err();
+        assert!(matches!(error, CgroupError::Unsupported { field: "devices", .. }));
+        assert!(refuse_unsupported(&LinuxResourcesBuilder::default().build().unwrap()).is_ok());
     }
 
     #[test]
