@@ -319,6 +319,7 @@ fn the_stock_kernel_s_own_drivers_find_everything() {
          dd if=/dev/urandom of=/data bs=64k count=4 2>/dev/null
          dd if=/data of=/dev/vda conv=fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches
          [ -b /dev/vda ] && head -c 262144 /dev/vda | cmp - /data && echo disk=same
+         echo cpus=$(nproc)
          echo net=$(cat /sys/class/net/eth0/address)
          echo random=$(head -c 4 /dev/hwrng | wc -c)
          echo msi=$(grep -c 'PCI-MSI.*virtio' /proc/interrupts)
@@ -333,11 +334,12 @@ fn the_stock_kernel_s_own_drivers_find_everything() {
         initramfs,
         &["--cmdline", QUIET, "--disk", text(&path), "--net", "tap,mac=02:00:00:00:00:09"],
     );
-    let mut running = run.args(&["--rng", "--balloon", "0"]).start(Stdio::null());
+    let mut running = run.args(&["--cpus", "2", "--rng", "--balloon", "0"]).start(Stdio::null());
     running.wait_for("pressable");
     running.signal(Signal::SIGTERM);
     let output = running.finish().success();
     assert!(!output.contains("Error") && !output.contains("Bug"), "{output}");
+    assert_eq!(value(&output, "cpus"), "2");
     assert_eq!(value(&output, "disk"), "same");
     assert_eq!(value(&output, "net"), "02:00:00:00:00:09");
     assert_eq!(value(&output, "random"), "4");
