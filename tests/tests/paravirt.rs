@@ -2,13 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use isolab_tests::cached;
-use isolab_tests::devices::{VIRTIO, VIRTIO_MODULES, disk, start_of, stock_initramfs, text, value};
+use isolab_tests::devices::{
+    VIRTIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, tool, value,
+};
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
 use nix::sys::signal::Signal;
 
@@ -50,26 +53,129 @@ fn a_read_only_disk_refuses_writes_and_several_guests_may_read_it() {
     assert!(start_of(&path, 7) == b"content");
 }
 
+/// An ext4 disk with these programs of ours and the libraries they need; [`ENTER`] mounts it.
+fn programs(folder: &Path, names: &[&str]) -> PathBuf {
+    let tree = folder.join("programs");
+    for mount_point in ["dev", "proc"] {
+        fs::create_dir_all(tree.join(mount_point)).unwrap();
+    }
+    let put = |path: &str| {
+        let target = tree.join(path.trim_start_matches('/'));
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(path, target).unwrap_or_else(|e| panic!("{path}: {e}"));
+    };
+    for name in names {
+        put(name);
+        let listed = Command::new("ldd").arg(name).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        listed.split_whitespace().filter(|word| word.starts_with('/')).for_each(put);
+    }
+    let image = disk(folder, "programs.img", 512 << 20);
+    tool("mke2fs", &["-q", "-F", "-t", "ext4", "-d", text(&tree), text(&image)]);
+    image
+}
+
+const ENTER: &str = "mount -t ext4 -o ro /dev/vda /mnt
+    mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc";
+
+#[test]
+fn fio_verifies_every_cache_mode_and_engine_from_two_processors() {
+    // O_DIRECT needs a real file system, which /tmp often is not.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let mut options = vec![format!("{},readonly", text(&programs(dir.path(), &["/usr/bin/fio"])))];
+    let mut jobs = String::new();
+    let modes = ["writeback", "writethrough", "none"];
+    let pairs =
+        modes.into_iter().flat_map(|mode| ["sync", "io_uring"].map(|engine| (mode, engine)));
+    for ((mode, engine), letter) in pairs.zip('b'..) {
+        let name = format!("{mode}-{engine}");
+        let path = disk(dir.path(), &name, 4 << 20);
+        options.push(format!("{},cache={mode},engine={engine}", text(&path)));
+        jobs += &format!(" --name={name} --filename=/dev/vd{letter}");
+    }
+    let script = format!(
+        "{ENTER}
+         chroot /mnt /usr/bin/fio --thread --ioengine=libaio --iodepth=16 --direct=1 \
+             --rw=randrw --bsrange=512-32k --size=4M --fsync=16 \
+             --verify=crc32c --verify_fatal=1 --verify_state_save=0{jobs} >/tmp/report 2>&1
+         echo fio=$?; cat /tmp/report; poweroff -f"
+    );
+    let options: Vec<&str> = options.iter().flat_map(|disk| ["--disk", disk]).collect();
+    let (run, _dir) = boot_slim(&script, &options);
+    let output = run.args(&["--cpus", "2"]).finish().success();
+    assert_eq!(value(&output, "fio"), "0", "{output}");
+    assert_eq!(output.matches("err= 0").count(), 6, "every job ran: {output}");
+}
+
+#[test]
+fn discarded_and_zeroed_blocks_read_as_zeroes_and_are_given_back_to_the_host() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let tools = format!("{},readonly", text(&programs(dir.path(), &["/usr/sbin/blkdiscard"])));
+    let script = format!(
+        "{ENTER}
+         for disk in vdb vdc; do
+             chroot /mnt /usr/sbin/blkdiscard -o 1M -l 2M /dev/$disk && echo discarded
+             chroot /mnt /usr/sbin/blkdiscard -z -o 5M -l 1M /dev/$disk && echo zeroed
+             echo largest-$disk=$(cat /sys/block/$disk/queue/write_zeroes_max_bytes)
+         done
+         poweroff -f"
+    );
+    let engines = ["sync", "io_uring"];
+    let paths = engines.map(|engine| dir.path().join(engine));
+    let mut options = vec![tools];
+    for (path, engine) in paths.iter().zip(engines) {
+        fs::write(path, vec![0xa5; 8 * MIB]).unwrap();
+        options.push(format!("{},engine={engine}", text(path)));
+    }
+    let options: Vec<&str> = options.iter().flat_map(|disk| ["--disk", disk]).collect();
+    let output = boot_slim(&script, &options).0.finish().success();
+    let count = |word| output.matches(word).count();
+    assert_eq!((count("discarded"), count("zeroed")), (2, 2), "{output}");
+    // Otherwise the kernel writes the zeroes by itself.
+    for disk in ["vdb", "vdc"] {
+        assert_ne!(value(&output, &format!("largest-{disk}")), "0");
+    }
+    for (path, engine) in paths.iter().zip(engines) {
+        let content = fs::read(path).unwrap();
+        for (number, piece) in content.chunks(MIB).enumerate() {
+            let expected = if matches!(number, 1 | 2 | 5) { 0 } else { 0xa5 };
+            assert!(piece.iter().all(|byte| *byte == expected), "{engine}: MiB {number}");
+        }
+        let allocated = fs::metadata(path).unwrap().blocks() * 512;
+        assert!(allocated <= 6 << 20, "{engine}: {allocated} bytes of 8 MiB are still allocated");
+    }
+}
+
 #[test]
 fn four_processors_and_memory_around_the_hole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = disk(dir.path(), "disk.img", 32 << 20);
     let script = "
         echo cpus=$(nproc)
         echo memory=$(grep MemTotal /proc/meminfo | tr -dc 0-9)
         echo ids=$(grep '^apicid' /proc/cpuinfo | tr -dc '0-9\\n' | tr '\\n' ,)
         echo packages=$(grep 'physical id' /proc/cpuinfo | sort -u | wc -l)
-        # Past the hole at 3 GiB: a file that does not fit below it.
-        mount -t tmpfs -o size=64m tmpfs /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=32 2>/dev/null
-        echo above=$(grep -c 'System RAM' /proc/iomem)
+        echo ranges=$(grep -c 'System RAM' /proc/iomem)
+        # The zone Normal is what lies above 4 GiB; the disk's DMA reaches there, too.
+        free() { awk '/zone *Normal/ { here = 1 } here && /nr_free_pages/ { print $2; exit }' /proc/zoneinfo; }
+        mount -t tmpfs -o size=64m tmpfs /mnt; before=$(free)
+        dd if=/dev/urandom of=/mnt/f bs=1M count=32 2>/dev/null
+        echo taken=$((before - $(free)))
+        echo data=$(sha256sum </mnt/f | cut -d ' ' -f 1)
+        dd if=/mnt/f of=/dev/vda bs=1M oflag=direct 2>/dev/null
         poweroff -f";
-    let (run, _dir) = boot_slim(script, &["--cpus", "4", "--memory", "3584M"]);
-    let output = run.finish().success();
+    let options = ["--cpus", "4", "--memory", "3584M", "--disk", text(&path)];
+    let output = boot_slim(script, &options).0.finish().success();
     assert_eq!(value(&output, "cpus"), "4");
     assert_eq!(value(&output, "ids"), "0,1,2,3,");
     assert_eq!(value(&output, "packages"), "1");
     let kib: u64 = value(&output, "memory").parse().unwrap();
     assert!((3400 << 10..3584 << 10).contains(&kib), "{output}");
-    let ranges: u32 = value(&output, "above").parse().unwrap();
+    let ranges: u32 = value(&output, "ranges").parse().unwrap();
     assert!(ranges >= 3, "below 640 KiB, below the hole, above 4 GiB: {output}");
+    let pages: i64 = value(&output, "taken").parse().unwrap();
+    assert!(pages > 7000, "of 32 MiB, so many pages are above 4 GiB: {output}");
+    assert_eq!(sha256(&start_of(&path, 32 * MIB)), value(&output, "data"));
 }
 
 #[test]
@@ -77,6 +183,12 @@ fn a_network_carries_streams_both_ways_also_with_several_queues() {
     VIRTIO.network(0, "");
     let done = VIRTIO.network(1, ",queues=2,mac=02:00:00:00:00:07");
     assert_eq!(value(&done.stdout, "mac"), "02:00:00:00:00:07");
+}
+
+#[test]
+fn the_host_kernel_can_carry_the_network_with_vhost() {
+    VIRTIO.network(2, ",vhost=on");
+    VIRTIO.network(3, ",vhost=on,queues=2");
 }
 
 #[test]
@@ -207,6 +319,7 @@ fn the_stock_kernel_s_own_drivers_find_everything() {
          dd if=/dev/urandom of=/data bs=64k count=4 2>/dev/null
          dd if=/data of=/dev/vda conv=fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches
          [ -b /dev/vda ] && head -c 262144 /dev/vda | cmp - /data && echo disk=same
+         echo cpus=$(nproc)
          echo net=$(cat /sys/class/net/eth0/address)
          echo random=$(head -c 4 /dev/hwrng | wc -c)
          echo msi=$(grep -c 'PCI-MSI.*virtio' /proc/interrupts)
@@ -221,11 +334,12 @@ fn the_stock_kernel_s_own_drivers_find_everything() {
         initramfs,
         &["--cmdline", QUIET, "--disk", text(&path), "--net", "tap,mac=02:00:00:00:00:09"],
     );
-    let mut running = run.args(&["--rng", "--balloon", "0"]).start(Stdio::null());
+    let mut running = run.args(&["--cpus", "2", "--rng", "--balloon", "0"]).start(Stdio::null());
     running.wait_for("pressable");
     running.signal(Signal::SIGTERM);
     let output = running.finish().success();
     assert!(!output.contains("Error") && !output.contains("Bug"), "{output}");
+    assert_eq!(value(&output, "cpus"), "2");
     assert_eq!(value(&output, "disk"), "same");
     assert_eq!(value(&output, "net"), "02:00:00:00:00:09");
     assert_eq!(value(&output, "random"), "4");
