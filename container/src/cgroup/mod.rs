@@ -318,7 +318,7 @@ fn signal_all(directory: &Path, signal: Signal) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::{LinuxCpuBuilder, LinuxResourcesBuilder};
+    use oci_spec::runtime::{LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxResourcesBuilder};
 
     #[test]
     fn a_path_out_of_the_tree_is_refused() {
@@ -329,8 +329,9 @@ mod tests {
 
     #[test]
     fn device_rules_are_refused_and_not_ignored() {
-        // The OCI types' default is one rule that denies all.
-        let error = refuse_unsupported(&LinuxResources::default()).unwrap_err();
+        let deny_all = LinuxDeviceCgroupBuilder::default().allow(false).build().unwrap();
+        let resources = LinuxResourcesBuilder::default().devices([deny_all]).build().unwrap();
+        let error = refuse_unsupported(&resources).unwrap_err();
         assert!(matches!(error, CgroupError::Unsupported { field: "devices", .. }));
         assert!(refuse_unsupported(&LinuxResourcesBuilder::default().build().unwrap()).is_ok());
     }
