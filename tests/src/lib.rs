@@ -3,10 +3,13 @@
 //! A [`Sandbox`] is a store of its own with the busybox image in it. [`workloads`] has what must
 //! be the same at every level; `tests/levels.rs` runs it on any host, `tests/machines.rs` at the
 //! VM levels. [`guests`] are machines whose init is a script;
-//! [`devices`] has what disks and networks must do on both machines.
+//! [`devices`] has what disks and networks must do on both machines; [`odd_image`] an image whose
+//! files are the same at every level.
 
 pub mod devices;
 pub mod guests;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod odd_image;
 pub mod workloads;
 
 use std::env;
@@ -41,6 +44,21 @@ pub fn cached(path: &str) -> PathBuf {
     let file = base.expect("there is a home").join("isolab").join(path);
     assert!(file.exists(), "{} is missing: scripts/test makes it", file.display());
     file
+}
+
+/// Runs a tool that must succeed; gives what it printed.
+#[track_caller]
+pub fn tool(name: &str, arguments: &[&str]) -> String {
+    let output = Command::new(name).args(arguments).output();
+    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; scripts/test installs it"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A path as text.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
 }
 
 /// The OCI image layout that `scripts/make-busybox-image` makes.

@@ -3,6 +3,7 @@
 //! ```text
 //! oci-layout, index.json, blobs/sha256/DIGEST    the OCI image layout
 //! layers/DIFF_ID/                                unpacked layers, in overlayfs's form
+//! folders/DIFF_ID, covers/CHAIN_ID/              see `unpack::implied`
 //! disks/DIGEST.erofs                             root file systems as disks, by manifest
 //! build-cache/KEY.json                           what a build step made of which inputs
 //! partial/                                       whatever is not finished yet

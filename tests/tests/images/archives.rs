@@ -3,10 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use isolab_tests::{Sandbox, busybox_layout, isolab_path};
+use isolab_tests::{Sandbox, busybox_layout, isolab_path, text, tool};
 use serde_json::Value;
-
-use crate::registry::{text, tool};
 
 #[test]
 fn our_archives_are_read_by_skopeo_and_podman_and_theirs_by_us() {

@@ -5,5 +5,6 @@
 
 mod archives;
 mod builds;
+mod files;
 mod registries;
 mod registry;

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use isolab_tests::{Done, Sandbox, busybox_layout};
+use isolab_tests::{Done, Sandbox, busybox_layout, text, tool};
 use serde_json::Value;
 
-use crate::registry::{Registry, text, tool};
+use crate::registry::Registry;
 
 fn digest(sandbox: &Sandbox, name: &str) -> String {
     let inspected = sandbox.isolab(&["image", "inspect", "--format", "json", name]).finish();

@@ -170,17 +170,3 @@ fn answer(mut server: &TcpStream, mut client: &TcpStream, broken: &AtomicUsize, 
         }
     }
 }
-
-/// Runs a tool that must succeed; gives what it printed.
-pub fn tool(name: &str, arguments: &[&str]) -> String {
-    let output = Command::new(name).args(arguments).output();
-    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; scripts/test installs it"));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A path as text.
-pub fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary folders have plain names")
-}
