@@ -56,6 +56,7 @@ impl Isolation for ProcessLevel {
 
 impl Isolation for ContainerLevel {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+        check_user(&spec)?;
         let scratch = Scratch::new(&spec)?;
         let container = Container::create(ContainerConfig {
             id: spec.id.clone(),
@@ -69,6 +70,19 @@ impl Isolation for ContainerLevel {
         })?;
         Ok(NativeInstance::boxed(container.into_instance(), scratch))
     }
+}
+
+/// Without root, the container's user namespace has one user and one group: root, who is us.
+fn check_user(spec: &InstanceSpec) -> Result<(), IsolationError> {
+    let user = spec.spec.process().as_ref().map(|process| process.user());
+    if nix::unistd::geteuid().is_root() || user.is_none_or(|u| (u.uid(), u.gid()) == (0, 0)) {
+        return Ok(());
+    }
+    Err(IsolationError::Setting {
+        field: "user",
+        why: "without root a container has no user but 0:0, who is the caller; run as root"
+            .to_owned(),
+    })
 }
 
 fn has_limits(resources: &LinuxResources) -> bool {

@@ -53,7 +53,7 @@ pub fn tool(name: &str, arguments: &[&str]) -> String {
     let output = output.unwrap_or_else(|e| panic!("{name}: {e}; scripts/test installs it"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("tools print UTF-8")
 }
 
 /// A path as text.
@@ -75,6 +75,12 @@ impl Sandbox {
     /// An empty store.
     pub fn empty() -> Self {
         Self { data: tempfile::tempdir().expect("a temporary folder can be made") }
+    }
+
+    /// An empty store on a disk: tmpfs, which /tmp may be, has no `user.*` attributes before
+    /// Linux 6.6.
+    pub fn on_disk() -> Self {
+        Self { data: tempfile::tempdir_in("/var/tmp").expect("/var/tmp is everybody's") }
     }
 
     /// A store with the busybox image.
@@ -208,6 +214,13 @@ impl Running {
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, signal).expect("the process has not been waited for");
+    }
+
+    /// Closes the pipe from its standard output.
+    pub fn stop_reading(mut self) -> Self {
+        // The thread that reads ends with the channel.
+        self.stdout = mpsc::channel().1;
+        self
     }
 
     /// The process id.

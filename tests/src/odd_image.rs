@@ -55,7 +55,7 @@ impl Tree {
         let tree = Self { root: root.to_owned(), times, pending: Default::default() };
         step(&tree);
         for (path, seconds) in tree.pending.take() {
-            let fraction = if times == Times::Nanoseconds { 987_654_321 } else { 0 };
+            let fraction = if tree.times == Times::Nanoseconds { 987_654_321 } else { 0 };
             let time = TimeSpec::new(seconds, fraction);
             let flags = UtimensatFlags::NoFollowSymlink;
             utimensat(nix::fcntl::AT_FDCWD, &path, &time, &time, flags).unwrap();
@@ -121,6 +121,7 @@ impl Tree {
 const ROOT: (u32, u32) = (0, 0);
 
 fn first(tree: &Tree) {
+    tree.give("", 0o1751, (21, 22));
     for name in ["bin", "dev", "etc", "proc", "sys"] {
         tree.folder(name, 0o755, ROOT);
     }
@@ -186,7 +187,8 @@ fn first(tree: &Tree) {
     sparse.write_all_at(b"beginning", 0).unwrap();
     sparse.write_all_at(b"middle", 1 << 20).unwrap();
     sparse.set_len(2 << 20).unwrap();
-    tree.at("sparse", -1_000_000);
+    // Before 1970, for which podman's storage has no time.
+    tree.at("sparse", if tree.times == Times::Nanoseconds { -1_000_000 } else { 1_000_000 });
 }
 
 fn second(tree: &Tree) {
@@ -235,8 +237,11 @@ pub struct Made {
     pub listing: String,
 }
 
+/// Makes the image in an empty folder.
+pub type Maker = fn(&Path) -> Made;
+
 /// Who makes the image.
-pub const MAKERS: [(&str, fn(&Path) -> Made); 3] =
+pub const MAKERS: [(&str, Maker); 3] =
     [("skopeo", by_skopeo), ("podman", by_podman), ("umoci", by_umoci)];
 
 /// Layers packed by GNU tar, whiteouts and opaque folders as the specification has them, made an
@@ -259,13 +264,13 @@ pub fn by_skopeo(work: &Path) -> Made {
         let below = if lower.is_empty() { text(&empty).to_owned() } else { lower.join(":") };
         let options =
             format!("lowerdir={below},upperdir={},workdir={}", text(&upper), text(&overlay));
+        if let Some(top) = lower.first() {
+            // overlayfs shows the upper folder's own as the root's.
+            tool("chown", &["--reference", top, text(&upper)]);
+            tool("chmod", &["--reference", top, text(&upper)]);
+        }
         tool("mount", &["-t", "overlay", "overlay", "-o", &options, text(&merged)]);
         Tree::change(&merged, Times::Nanoseconds, step);
-        if number == 2 {
-            // A root that is no ordinary one.
-            chown(&merged, Some(21), Some(22)).unwrap();
-            fs::set_permissions(&merged, fs::Permissions::from_mode(0o1751)).unwrap();
-        }
         listing = list(&merged);
         tool("umount", &[text(&merged)]);
         let layer = work.join(format!("layer{number}"));
@@ -332,6 +337,9 @@ pub fn by_podman(work: &Path) -> Made {
     podman(&["save", "--format", "oci-archive", "--output", text(&archive), name]);
     // Its overlay mounts go with it.
     podman(&["rmi", "--all", "--force"]);
+    // It packs nothing of the root folder; where an image says nothing of it, podman shows 0555,
+    // and Docker and we 0755.
+    let listing = listing.replacen("/ d0555 0:0\n", "/ d0755 0:0\n", 1);
     Made { archive, listing }
 }
 
@@ -371,7 +379,7 @@ impl Made {
 
     /// A store with the image in it, by the name `odd`.
     pub fn load(&self) -> Sandbox {
-        let sandbox = Sandbox::empty();
+        let sandbox = Sandbox::on_disk();
         let load = sandbox.isolab(&["image", "load", "--tag", "odd"]).arg(&self.archive);
         load.finish().success();
         sandbox
@@ -390,7 +398,7 @@ impl Made {
             missing.is_empty() && extra.is_empty(),
             "{maker}'s image with {options:?}: missing {missing:#?}, instead {extra:#?}"
         );
-        assert!(seen.len() > 40, "{seen:?}");
+        assert!(seen.len() > 30, "{seen:?}");
     }
 }
 

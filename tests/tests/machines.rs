@@ -31,6 +31,11 @@ fn standard_input() {
 }
 
 #[test]
+fn output_that_nobody_reads() {
+    LEVELS.into_iter().for_each(workloads::output_that_nobody_reads);
+}
+
+#[test]
 fn signals() {
     LEVELS.into_iter().for_each(workloads::signals);
 }

@@ -31,6 +31,9 @@ pub struct Removed {
     pub deleted: Vec<String>,
     /// Bytes of disk that were given back, with what was derived from the layers.
     pub freed: u64,
+    /// Why nothing more was taken away: nobody knows what a damaged image needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hindered: Option<String>,
 }
 
 /// How far a collection goes; each includes the one before.
@@ -103,7 +106,9 @@ impl Store {
     fn reachable(&self) -> Result<Reachable, ImageError> {
         let mut reachable = Reachable::default();
         for descriptor in self.index()?.manifests() {
-            self.mark(&BlobId::parse(descriptor.digest().as_ref())?, &mut reachable)?;
+            let id = BlobId::parse(descriptor.digest().as_ref());
+            id.and_then(|id| self.mark(&id, &mut reachable))
+                .map_err(|error| error.of_image(descriptor))?;
         }
         for name in names_in(&self.root().join("locks"))? {
             let Some(digits) = name.strip_prefix("image-") else { continue };

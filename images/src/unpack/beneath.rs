@@ -62,12 +62,32 @@ impl Beneath {
         Ok(Place { parent, name: c_string(name)? })
     }
 
+    /// Whether `path` is a folder, or may become one: nothing on the way there is anything else,
+    /// nor a link.
+    pub(crate) fn may_be_folder(&self, path: &Path) -> io::Result<bool> {
+        let mut so_far = PathBuf::new();
+        for part in path.components() {
+            so_far.push(part);
+            match self.open(&so_far, ResolveFlag::RESOLVE_NO_SYMLINKS) {
+                Ok(_) => {}
+                Err(Errno::ENOENT) => return Ok(true),
+                Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
     fn open_dir(&self, path: &Path) -> nix::Result<OwnedFd> {
+        self.open(path, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    }
+
+    fn open(&self, path: &Path, more: ResolveFlag) -> nix::Result<OwnedFd> {
         // openat2 takes no empty path.
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | more);
         openat2(&self.root, path, how)
     }
 

@@ -58,7 +58,13 @@ impl Folders {
 
     fn load(store: &Store, diff_id: &BlobId) -> Result<Self, ImageError> {
         let path = Self::path(store, diff_id);
-        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+        let bytes = match fs::read(&path) {
+            // A tree that was unpacked before there were such notes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { has_root: true, implied: BTreeSet::new() });
+            }
+            other => other.map_err(io_error("read", &path))?,
+        };
         let mut records = bytes.split(|byte| *byte == 0);
         let has_root = records.next() == Some(b"1");
         let implied = records.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect();

@@ -102,6 +102,11 @@ impl Unpacker<'_> {
             };
         };
         let parent = path.parent().unwrap_or(Path::new(""));
+        // umoci notes what is gone of a folder also where the layer puts something else in the
+        // folder's place, which hides it all.
+        if file_name.starts_with(WHITEOUT) && !self.root.may_be_folder(parent).map_err(refused)? {
+            return Ok(());
+        }
         if file_name == OPAQUE_WHITEOUT {
             return self.make_opaque(parent).map_err(refused);
         }
@@ -197,6 +202,13 @@ impl Unpacker<'_> {
             match xattr::set(place.proc_path(), OsStr::from_bytes(attribute), value) {
                 // trusted.* and security.* are root's.
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) && !self.is_root => {}
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    let name = String::from_utf8_lossy(attribute);
+                    return Err(io::Error::other(format!(
+                        "the store's file system keeps no attribute `{name}`, as tmpfs before \
+                         Linux 6.6; put the store on another by $XDG_DATA_HOME"
+                    )));
+                }
                 other => other?,
             }
         }

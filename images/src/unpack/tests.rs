@@ -133,6 +133,18 @@ fn whiteouts_become_those_of_overlayfs() {
 }
 
 #[test]
+fn whiteouts_in_what_is_no_folder_any_more_are_moot() {
+    let outer = outer_with_secret();
+    let tar = Layer::default().file("file", "now").file("file/.wh.gone", "");
+    let tar = tar.folder("other").symlink("link", "other").file("link/.wh.gone", "");
+    tar.file("link/.wh..wh..opq", "").unpack(&outer).unwrap();
+    assert_eq!(read(&outer, "file"), "now");
+    // Not through the link either.
+    assert_eq!(fs::read_dir(outer.path().join("tree/other")).unwrap().count(), 0);
+    assert!(!crate::build::merged::is_opaque(&outer.path().join("tree/other")));
+}
+
+#[test]
 fn names_that_lead_out_are_refused_by_name() {
     for name in ["../secret", "a/../../secret", "/../secret"] {
         let outer = outer_with_secret();
