@@ -1,6 +1,7 @@
 //! Measurements at every level, and the report.
 
 mod host;
+pub mod images;
 pub mod machines;
 mod report;
 pub mod startup;

@@ -1,5 +1,7 @@
 //! `isolab bench`
 
+mod image;
+
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -26,6 +28,7 @@ pub struct Bench {
 #[derive(Debug, Subcommand)]
 enum Command {
     Startup(Startup),
+    Image(image::Images),
 }
 
 /// From spawning `isolab run` to the workload's first output line and to its end.
@@ -74,6 +77,7 @@ struct Startup {
 pub fn run(bench: Bench) -> Result<ExitCode> {
     match bench.command {
         Command::Startup(args) => startup(args),
+        Command::Image(args) => image::run(args),
     }
 }
 
