@@ -26,12 +26,23 @@ fn our_archives_are_read_by_skopeo_and_podman_and_theirs_by_us() {
         assert_eq!(theirs.isolab(&run).finish().success(), format!("{format}\n"));
     }
 
+    let layout = path("oci-dir");
+    ours.isolab(&["image", "save", "--format", "oci-dir", "-o", &layout, "busybox"])
+        .finish()
+        .success();
+    let image = format!("{layout}:docker.io/library/busybox:latest");
+    tool("umoci", &["unpack", "--image", &image, &path("bundle")]);
+    assert!(dir.path().join("bundle/rootfs/bin/busybox").is_file());
+
     let (root, runroot) = (path("podman"), path("podman-run"));
     let podman = |arguments: &[&str]| {
         let own = ["--root", &root, "--runroot", &runroot, "--storage-driver", "vfs"];
         tool("podman", &[&own, arguments].concat())
     };
-    podman(&["load", "-i", &path("docker-archive")]);
+    for format in ["oci-archive", "docker-archive"] {
+        let loaded = podman(&["load", "-i", &path(format)]);
+        assert!(loaded.contains("docker.io/library/busybox:latest"), "{loaded}");
+    }
     let saved = path("podman.tar");
     podman(&["save", "-o", &saved, "docker.io/library/busybox:latest"]);
     let theirs = Sandbox::empty();
