@@ -25,6 +25,7 @@ use crate::emulated;
 use crate::emulated::assemble::EmulatedDevices;
 use crate::emulated::attach as emulated_attach;
 use crate::emulated::firmware::shadow;
+use crate::footprint;
 pub use crate::handle::MachineHandle;
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, GuestRam, MemoryError};
@@ -256,6 +257,7 @@ impl Machine {
         }
         self.handle.recorder.record(Event::FirstRun);
         let running = start_vcpus(std::mem::take(&mut self.vcpus), &self.handle.control)?;
+        footprint::release_startup_memory();
         let outcome = self.handle.control.wait();
         self.handle.recorder.record(Event::End);
         self.finished.extend(running.into_iter().filter_map(Running::stop));

@@ -206,7 +206,7 @@ fn firecracker(boot: &Boot) -> io::Result<Vec<OsString>> {
         "boot-source": {
             "kernel_image_path": boot.kernel,
             "initrd_path": boot.initrd,
-            "boot_args": format!("{CMDLINE} reboot=k"),
+            "boot_args": format!("{CMDLINE} reboot=k acpi=off"),
         },
         "drives": [],
         "machine-config": { "vcpu_count": boot.cpus, "mem_size_mib": mebibytes(boot) },
