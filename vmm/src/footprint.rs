@@ -6,8 +6,8 @@ use libc::{PF_W, PT_LOAD, c_int, c_void, dl_phdr_info, size_t};
 
 /// Gives up what only the start needed: unmaps this process's resident program text and constants,
 /// and returns freed heap to the host. What is used again comes back from the page cache by a
-/// minor fault, so a machine that runs holds the pages of its exit loop instead of those of the
-/// command line, the kernel loader and the tables' builders.
+/// minor fault, so a machine that has come up holds the pages of its exit loop instead of those of
+/// the command line, the kernel loader and devices' initialisation.
 ///
 /// Breakpoints that a debugger has put into the text by then are lost with it.
 pub fn release_startup_memory() {

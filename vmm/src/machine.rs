@@ -41,6 +41,10 @@ use crate::vcpu::{Fault, VcpuError, setup};
 use crate::virtio::attach::{self as virtio_attach, VirtioDevices};
 use crate::virtio::stats::DeviceCounters;
 
+/// Kernels and their device drivers have come up by then; later is no harm, and earlier would have
+/// the same code paged in twice.
+const START_UP: Duration = Duration::from_millis(500);
+
 /// Why a machine could not be made or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -257,8 +261,11 @@ impl Machine {
         }
         self.handle.recorder.record(Event::FirstRun);
         let running = start_vcpus(std::mem::take(&mut self.vcpus), &self.handle.control)?;
-        footprint::release_startup_memory();
-        let outcome = self.handle.control.wait();
+        let control = &self.handle.control;
+        let outcome = control.wait_for(START_UP).unwrap_or_else(|| {
+            footprint::release_startup_memory();
+            control.wait()
+        });
         self.handle.recorder.record(Event::End);
         self.finished.extend(running.into_iter().filter_map(Running::stop));
         if let Devices::Virtio(devices) = &self.devices {

@@ -26,10 +26,13 @@ use crate::report::Measurement;
 use crate::startup::{TO_EXIT, TO_GUEST_INIT};
 use crate::summary::Summary;
 
-/// What is resident in the VMM beyond guest RAM once the guest's init runs.
+/// What is resident in the VMM beyond guest RAM when the guest has come up and is idle.
 pub const MEMORY_OVERHEAD: &str = "memory_overhead";
 /// How often the guest left for the host's kernel until its init ran, by KVM's own count.
 pub const EXITS: &str = "exits";
+
+/// From the guest's init to the look at the VMM's memory: what it keeps, not what its start took.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// Far longer than any start; a guest that has not come up by then will not.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
@@ -187,6 +190,7 @@ fn observe(subject: &Subject, boot: &Boot) -> Result<Vec<(&'static str, f64)>, M
     let mut run = Run::start(subject, boot)?;
     run.wait_for_init()?;
     let exits = before.exits();
+    thread::sleep(SETTLING);
     let pid = run.child.id();
     let beyond = observe::memory_beyond(pid, boot.memory).map_err(|error| MachinesError::Host {
         action: "read the mappings of",
