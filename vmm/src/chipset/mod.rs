@@ -89,7 +89,8 @@ pub fn build(
         Arc::new(Mutex::new(i8042::CommandPort(i8042))),
     )?;
 
-    ports.insert("rtc", cmos_rtc::PORT.into(), 2, Arc::new(Mutex::new(CmosRtc::default())))?;
+    let rtc = CmosRtc::new(interrupt_line(vm, cmos_rtc::IRQ));
+    ports.insert("rtc", cmos_rtc::PORT.into(), 2, Arc::new(Mutex::new(rtc)))?;
     ports.insert("post", 0x80, 1, Arc::new(Mutex::new(MarkerPort(recorder.clone()))))?;
 
     let pm = AcpiPm::new(interrupt_line(vm, acpi_pm::SCI), control.clone(), devices);
