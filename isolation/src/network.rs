@@ -70,6 +70,9 @@ impl FromStr for Network {
         }) {
             return Err(NetworkError::Gateway { gateway, address, prefix });
         }
+        if rest.is_empty() {
+            return Err(NetOptionsError::NoBackend.into());
+        }
         Ok(Self { tap: rest.join(",").parse()?, interface })
     }
 }

@@ -70,9 +70,9 @@ fn the_stock_kernel_s_own_drivers_run_disk_cd_and_network_and_see_no_hypervisor(
     );
     let run = run.args(&["--cdrom", text(&cd), "--net", "tap=test2,mac=02:00:00:00:00:0a"]);
     let lines = ["com2", "com3", "com4"].map(|port| (port, dir.path().join(port)));
-    let run = lines.iter().fold(run, |run, (port, file)| {
-        run.args(&["--serial", &format!("{port}={}", text(file))])
-    });
+    let run = lines
+        .iter()
+        .fold(run, |run, (port, file)| run.args(&["--serial", &format!("{port}={}", text(file))]));
     let done = exchange_streams(run.start(Stdio::piped()), 2);
     let output = done.stdout;
     for (number, (_, file)) in (1..).zip(&lines) {

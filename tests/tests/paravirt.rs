@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 
 use isolab_tests::cached;
 use isolab_tests::devices::{
-    VIRTIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, tool, value,
+    VIRTIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, value,
 };
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim, enter_programs, programs_disk};
 use nix::sys::signal::Signal;
