@@ -32,7 +32,8 @@ fn log_in_and_power_off(mut running: Running) -> Done {
         b"echo; echo virt=$(systemd-detect-virt); \
           echo hypervisor=$(grep -cw hypervisor /proc/cpuinfo); \
           echo init=$(cat /proc/1/comm); echo root=$(findmnt -no SOURCE,FSTYPE /); \
-          echo ide=$(ls -d /sys/bus/pci/drivers/ata_piix/0000:* 2>/dev/null | wc -l); \
+          echo nic=$(basename $(readlink /sys/class/net/e*/device/driver)); \
+          echo bound=$(dmesg | grep -oE '(ata_piix|e1000) 0000:' | sort -u | wc -l); \
           echo kept >/root/kept; echo looked=around\n",
     );
     running.wait_for("\nlooked=around");
@@ -60,7 +61,7 @@ fn a_disk_with_debian_starts_from_firmware_to_its_login_and_is_clean_after_power
     let disk = debian_disk(dir.path());
     let options = ["vm", "run", "--devices", "emulated", "--memory", "512M"];
     let run = Sandbox::empty().isolab(&options).args(&["--firmware", SEABIOS]);
-    let mut running = run.args(&["--disk", text(&disk)]).start(Stdio::piped());
+    let mut running = run.args(&["--disk", text(&disk), "--net", "tap"]).start(Stdio::piped());
     for milestone in ["SeaBIOS", "Loading Linux", "Loading initial ramdisk", "Linux version"] {
         running.wait_for(milestone);
     }
@@ -68,26 +69,29 @@ fn a_disk_with_debian_starts_from_firmware_to_its_login_and_is_clean_after_power
     assert_eq!(value(&output, "virt"), "none");
     assert_eq!(value(&output, "hypervisor"), "0");
     assert_eq!(value(&output, "root"), "/dev/sda1 ext4");
-    assert_eq!(value(&output, "ide"), "1");
+    assert_eq!(value(&output, "nic"), "e1000");
+    assert_eq!(value(&output, "bound"), "2", "ata_piix and e1000 say so");
     assert_clean(&disk);
 }
 
 #[test]
 fn the_same_disk_starts_with_its_own_kernel_under_both_device_sets() {
-    for (machine, root, virt) in
-        [("emulated", "/dev/sda1 ext4", "none"), ("virtio", "/dev/vda1 ext4", "kvm")]
-    {
+    for (machine, root, nic, virt) in [
+        ("emulated", "/dev/sda1 ext4", "e1000", "none"),
+        ("virtio", "/dev/vda1 ext4", "virtio_net", "kvm"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let disk = debian_disk(dir.path());
         let cmdline = "root=LABEL=debian ro console=ttyS0 quiet";
         let options = ["vm", "run", "--devices", machine, "--memory", "512M", "--cmdline", cmdline];
-        let run = Sandbox::empty().isolab(&options).args(&["--disk", text(&disk)]).arg("--kernel");
+        let run = Sandbox::empty().isolab(&options).args(&["--disk", text(&disk), "--net", "tap"]);
+        let run = run.arg("--kernel");
         let run = run.arg(cached("images/debian-disk/vmlinuz")).arg("--initrd");
         let run = run.arg(cached("images/debian-disk/initrd.img"));
         let output = log_in_and_power_off(run.start(Stdio::piped())).stdout;
         assert_eq!(value(&output, "virt"), virt, "{machine}");
         assert_eq!(value(&output, "hypervisor"), if machine == "virtio" { "1" } else { "0" });
-        assert_eq!(value(&output, "root"), root);
+        assert_eq!((value(&output, "root"), value(&output, "nic")), (root, nic));
         assert_clean(&disk);
     }
 }
