@@ -72,7 +72,8 @@ impl Uart {
         self.registers.room()
     }
 
-    /// Puts bytes into the receive FIFO and returns how many fit (none in loopback mode).
+    /// Puts bytes into the receive FIFO and returns how many fit: none in loopback mode, or while
+    /// the guest does not raise RTS.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
         let taken = self.registers.receive(bytes);
         self.drive_line();
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn input_fills_the_fifo_interrupts_and_reports_when_it_is_drained() {
         let (mut uart, edges, _, drained) = uart(&Writes::default());
-        for (register, value) in [(MODEM_CONTROL, 8), (FIFO_CONTROL, 1), (INTERRUPT_ENABLE, 1)] {
+        for (register, value) in [(MODEM_CONTROL, 0x0a), (FIFO_CONTROL, 1), (INTERRUPT_ENABLE, 1)] {
             uart.write(register, &[value]);
         }
         let _ = drained.read();

@@ -136,9 +136,15 @@ impl Registers {
         gate == modem_control::OUT2 && self.identify() != identification::NONE
     }
 
-    /// How many bytes [`Registers::receive`] would take now.
+    /// How many bytes [`Registers::receive`] would take now. The other end heeds "request to send":
+    /// a driver raises it once it listens, while all that came before it set up its FIFO would be
+    /// lost.
     pub fn room(&self) -> usize {
-        if self.is_loop() { 0 } else { self.depth().saturating_sub(self.receive.len()) }
+        let listening = self.modem_control & (modem_control::RTS | modem_control::LOOP);
+        if listening != modem_control::RTS {
+            return 0;
+        }
+        self.depth().saturating_sub(self.receive.len())
     }
 
     /// Bytes come in from the line; how many fit.
@@ -296,12 +302,13 @@ mod tests {
     use super::offset::*;
     use super::*;
 
-    const OUT2: u8 = modem_control::OUT2;
+    /// Interrupts are let through, and the other end may send.
+    const OPEN: u8 = modem_control::OUT2 | modem_control::RTS;
 
     /// FIFOs on with trigger level 8, interrupts `enabled`, and let through.
     fn with_fifos(enabled: u8) -> Registers {
         let mut uart = Registers::default();
-        uart.write(MODEM_CONTROL, OUT2);
+        uart.write(MODEM_CONTROL, OPEN);
         uart.write(FIFO_CONTROL, 0x81);
         uart.write(INTERRUPT_ENABLE, enabled);
         uart
@@ -369,7 +376,8 @@ mod tests {
     #[test]
     fn without_fifos_one_byte_fits() {
         let mut uart = Registers::default();
-        uart.write(MODEM_CONTROL, OUT2);
+        assert_eq!(uart.receive(b"a"), 0, "nobody listens");
+        uart.write(MODEM_CONTROL, OPEN);
         uart.write(INTERRUPT_ENABLE, enable::RECEIVED);
         assert_eq!(uart.receive(b"ab"), 1);
         assert_eq!(uart.read(INTERRUPT_ID), 0x04);
@@ -403,7 +411,7 @@ mod tests {
     fn a_loop_brings_back_bytes_and_modem_lines_and_overruns() {
         let mut uart = with_fifos(enable::ALL);
         uart.read(INTERRUPT_ID);
-        uart.write(MODEM_CONTROL, modem_control::LOOP | OUT2);
+        uart.write(MODEM_CONTROL, modem_control::LOOP | modem_control::OUT2);
         assert!(!uart.interrupts(), "OUT2's pin is off in a loop");
         assert_eq!((uart.room(), uart.receive(b"x")), (0, 0));
         for byte in 0..FIFO as u8 + 2 {
@@ -438,7 +446,7 @@ mod tests {
         assert!(uart.interrupts());
         uart.write(MODEM_CONTROL, 0);
         assert!(!uart.interrupts());
-        uart.write(MODEM_CONTROL, OUT2);
+        uart.write(MODEM_CONTROL, OPEN);
         assert!(uart.interrupts());
     }
 
