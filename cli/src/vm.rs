@@ -1,6 +1,7 @@
 //! `isolab vm`: the virtual machine monitor by itself, without images and levels.
 
 mod control;
+mod serial;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,6 +27,7 @@ use isolab_vmm::{teardown, threads};
 use crate::console::{self, Console};
 use crate::format::{Format, parse_size};
 use crate::signals;
+use serial::SerialOption;
 
 /// Run virtual machines directly.
 #[derive(Debug, Args)]
@@ -78,6 +80,10 @@ struct Run {
     /// Streams between programs of host and guest: cid=NUMBER,path=SOCKET.
     #[arg(long, value_name = "VSOCK", value_parser = parse_vsock)]
     vsock: Option<VsockOptions>,
+    /// The host side of COM2, COM3 or COM4: com2=PATH. A terminal works both ways, a pipe or file
+    /// takes what the guest sends. COM1 is this terminal.
+    #[arg(long, value_name = "PORT")]
+    serial: Vec<SerialOption>,
     /// Give the guest the host's random numbers (virtio-rng).
     #[arg(long)]
     rng: bool,
@@ -157,6 +163,10 @@ fn run_machine(options: Run) -> Result<ExitCode> {
 
     let console = Console::open().context("cannot set up the terminal")?;
     let (input, keys) = console.input().context("cannot read standard input")?;
+    let console_port =
+        SerialPort { output: Box::new(console::Output), gather: true, input: Some(input) };
+    let mut serial = [Some(console_port), None, None, None];
+    serial::connect(&mut serial, &options.serial)?;
     let config = MachineConfig {
         firmware: options.firmware.clone(),
         disks: options.disk.clone(),
@@ -178,16 +188,7 @@ fn run_machine(options: Run) -> Result<ExitCode> {
             Devices::Emulated => DeviceSet::Emulated,
         },
         tables: if options.mp_tables { FirmwareTables::Mp } else { FirmwareTables::Acpi },
-        serial: [
-            Some(SerialPort {
-                output: Box::new(console::Output),
-                gather: true,
-                input: Some(input),
-            }),
-            None,
-            None,
-            None,
-        ],
+        serial,
         kernel_cache: options.kernel_cache.clone(),
         ..MachineConfig::new(options.kernel.clone().unwrap_or_default())
     };

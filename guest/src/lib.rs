@@ -6,4 +6,4 @@ pub mod initramfs;
 pub mod kernels;
 pub mod modules;
 
-pub use isolab_protocol::{MARKER_PORT, Marker, RootDisks, User, Workload};
+pub use isolab_protocol::{Interface, MARKER_PORT, Marker, RootDisks, User, Workload};

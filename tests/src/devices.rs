@@ -10,7 +10,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
-use crate::guests::{Initramfs, QUIET, boot_slim};
+use crate::guests::{Initramfs, QUIET, boot_slim, enter_programs, programs_disk};
 use crate::{Done, Run, Running, Sandbox, cached};
 
 const MIB: usize = 1 << 20;
@@ -111,12 +111,8 @@ impl Device {
     pub fn cache_modes_and_engines(self) {
         // O_DIRECT needs a real file system, which /tmp often is not.
         let dir = tempfile::tempdir_in("/var/tmp").expect("a folder");
-        let mut combinations = Vec::new();
-        for mode in ["writeback", "writethrough", "none"] {
-            for engine in ["sync", "io_uring"] {
-                combinations.push(format!("cache={mode},engine={engine}"));
-            }
-        }
+        let options = |(mode, engine): &(&str, &str)| format!("cache={mode},engine={engine}");
+        let combinations: Vec<String> = cache_modes_and_engines().iter().map(options).collect();
         for combinations in combinations.chunks(self.most_disks) {
             self.written_is_read(dir.path(), combinations);
         }
@@ -155,6 +151,39 @@ impl Device {
             assert_eq!(sha256(&content[..4 * MIB]), data, "on the host, {combination}");
             let small = &content[8200 * 512..][..77 * 512];
             assert!(small == &content[..77 * 512], "small writes, {combination}");
+        }
+    }
+
+    /// Every cache mode with every engine, under random reads and writes from two processors:
+    /// fio's checksums tell whether each block reads as it was written.
+    pub fn fio_verifies(self) {
+        // O_DIRECT needs a real file system, which /tmp often is not.
+        let dir = tempfile::tempdir_in("/var/tmp").expect("a folder");
+        let programs = programs_disk(dir.path(), &["/usr/bin/fio"]);
+        // One disk has the programs.
+        for combinations in cache_modes_and_engines().chunks(self.most_disks - 1) {
+            let mut options = vec![format!("{},readonly", text(&programs))];
+            let mut jobs = String::new();
+            for ((mode, engine), letter) in combinations.iter().zip('b'..) {
+                let name = format!("{mode}-{engine}");
+                let path = disk(dir.path(), &name, 4 << 20);
+                options.push(format!("{},cache={mode},engine={engine}", text(&path)));
+                jobs += &format!(" --name={name} --filename={}{letter}", self.disk);
+            }
+            let script = format!(
+                "{}
+                 chroot /mnt /usr/bin/fio --thread --ioengine=libaio --iodepth=16 --direct=1 \
+                     --rw=randrw --bsrange=512-32k --size=4M --fsync=16 \
+                     --verify=crc32c --verify_fatal=1 --verify_state_save=0{jobs} >/tmp/report 2>&1
+                 echo fio=$?; cat /tmp/report; poweroff -f",
+                enter_programs(&format!("{}a", self.disk))
+            );
+            let options: Vec<&str> = options.iter().flat_map(|disk| ["--disk", disk]).collect();
+            let (run, _dir) = self.boot(&script, &options);
+            let output = run.args(&["--cpus", "2"]).finish().success();
+            assert_eq!(value(&output, "fio"), "0", "{output}");
+            let ran = output.matches("err= 0").count();
+            assert_eq!(ran, combinations.len(), "every job ran: {output}");
         }
     }
 
@@ -208,6 +237,12 @@ impl Device {
         assert!(done.stderr.contains(self.nic), "{}", done.stderr);
         done
     }
+}
+
+/// Every cache mode with every engine.
+fn cache_modes_and_engines() -> Vec<(&'static str, &'static str)> {
+    let modes = ["writeback", "writethrough", "none"].into_iter();
+    modes.flat_map(|mode| ["sync", "io_uring"].map(|engine| (mode, engine))).collect()
 }
 
 /// What the guest of [`exchange_streams`] runs; its interface is eth0.

@@ -4,15 +4,15 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::thread;
 
 use isolab_tests::cached;
 use isolab_tests::devices::{
-    VIRTIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, tool, value,
+    VIRTIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, value,
 };
-use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
+use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim, enter_programs, programs_disk};
 use nix::sys::signal::Signal;
 
 const MIB: usize = 1 << 20;
@@ -53,66 +53,18 @@ fn a_read_only_disk_refuses_writes_and_several_guests_may_read_it() {
     assert!(start_of(&path, 7) == b"content");
 }
 
-/// An ext4 disk with these programs of ours and the libraries they need; [`ENTER`] mounts it.
-fn programs(folder: &Path, names: &[&str]) -> PathBuf {
-    let tree = folder.join("programs");
-    for mount_point in ["dev", "proc"] {
-        fs::create_dir_all(tree.join(mount_point)).unwrap();
-    }
-    let put = |path: &str| {
-        let target = tree.join(path.trim_start_matches('/'));
-        fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::copy(path, target).unwrap_or_else(|e| panic!("{path}: {e}"));
-    };
-    for name in names {
-        put(name);
-        let listed = Command::new("ldd").arg(name).output().unwrap();
-        let listed = String::from_utf8(listed.stdout).unwrap();
-        listed.split_whitespace().filter(|word| word.starts_with('/')).for_each(put);
-    }
-    let image = disk(folder, "programs.img", 512 << 20);
-    tool("mke2fs", &["-q", "-F", "-t", "ext4", "-d", text(&tree), text(&image)]);
-    image
-}
-
-const ENTER: &str = "mount -t ext4 -o ro /dev/vda /mnt
-    mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc";
-
 #[test]
 fn fio_verifies_every_cache_mode_and_engine_from_two_processors() {
-    // O_DIRECT needs a real file system, which /tmp often is not.
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    let mut options = vec![format!("{},readonly", text(&programs(dir.path(), &["/usr/bin/fio"])))];
-    let mut jobs = String::new();
-    let modes = ["writeback", "writethrough", "none"];
-    let pairs =
-        modes.into_iter().flat_map(|mode| ["sync", "io_uring"].map(|engine| (mode, engine)));
-    for ((mode, engine), letter) in pairs.zip('b'..) {
-        let name = format!("{mode}-{engine}");
-        let path = disk(dir.path(), &name, 4 << 20);
-        options.push(format!("{},cache={mode},engine={engine}", text(&path)));
-        jobs += &format!(" --name={name} --filename=/dev/vd{letter}");
-    }
-    let script = format!(
-        "{ENTER}
-         chroot /mnt /usr/bin/fio --thread --ioengine=libaio --iodepth=16 --direct=1 \
-             --rw=randrw --bsrange=512-32k --size=4M --fsync=16 \
-             --verify=crc32c --verify_fatal=1 --verify_state_save=0{jobs} >/tmp/report 2>&1
-         echo fio=$?; cat /tmp/report; poweroff -f"
-    );
-    let options: Vec<&str> = options.iter().flat_map(|disk| ["--disk", disk]).collect();
-    let (run, _dir) = boot_slim(&script, &options);
-    let output = run.args(&["--cpus", "2"]).finish().success();
-    assert_eq!(value(&output, "fio"), "0", "{output}");
-    assert_eq!(output.matches("err= 0").count(), 6, "every job ran: {output}");
+    VIRTIO.fio_verifies();
 }
 
 #[test]
 fn discarded_and_zeroed_blocks_read_as_zeroes_and_are_given_back_to_the_host() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    let tools = format!("{},readonly", text(&programs(dir.path(), &["/usr/sbin/blkdiscard"])));
+    let tools = format!("{},readonly", text(&programs_disk(dir.path(), &["/usr/sbin/blkdiscard"])));
+    let enter = enter_programs("/dev/vda");
     let script = format!(
-        "{ENTER}
+        "{enter}
          for disk in vdb vdc; do
              chroot /mnt /usr/sbin/blkdiscard -o 1M -l 2M /dev/$disk && echo discarded
              chroot /mnt /usr/sbin/blkdiscard -z -o 5M -l 1M /dev/$disk && echo zeroed
