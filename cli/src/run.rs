@@ -81,7 +81,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let started = now();
     // Before any thread exists, so that all of them inherit the mask.
-    let signals = signals::block().context("cannot block signals")?;
+    let signals = signals::block(&[]).context("cannot block signals")?;
     let is_virtual_machine = args.isolation.is_virtual_machine();
     let code = match run_instance(args, started, signals) {
         Ok(code) => code,

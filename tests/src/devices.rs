@@ -18,8 +18,8 @@ const MIB: usize = 1 << 20;
 /// One of the two machines.
 #[derive(Clone, Copy)]
 pub struct Device {
-    /// The value of `--devices`.
-    pub machine: &'static str,
+    /// The options of `isolab vm run` that make it.
+    pub options: &'static [&'static str],
     /// How the guest's disks are named, without the last letter.
     pub disk: &'static str,
     /// How many of them there can be in one boot.
@@ -30,10 +30,13 @@ pub struct Device {
 
 /// `--devices virtio`.
 pub const VIRTIO: Device =
-    Device { machine: "virtio", disk: "/dev/vd", most_disks: 8, nic: "virtio-net" };
+    Device { options: &["--devices", "virtio"], disk: "/dev/vd", most_disks: 8, nic: "virtio-net" };
+/// The same without a PCI bus.
+pub const VIRTIO_MMIO: Device =
+    Device { options: &["--devices", "virtio", "--virtio-transport", "mmio"], ..VIRTIO };
 /// `--devices emulated`.
 pub const EMULATED: Device =
-    Device { machine: "emulated", disk: "/dev/sd", most_disks: 4, nic: "e1000" };
+    Device { options: &["--devices", "emulated"], disk: "/dev/sd", most_disks: 4, nic: "e1000" };
 
 /// Runs a program of the host that has to succeed.
 #[track_caller]
@@ -78,7 +81,7 @@ pub fn value<'a>(output: &'a str, name: &str) -> &'a str {
 impl Device {
     fn boot(self, script: &str, options: &[&str]) -> (Run, tempfile::TempDir) {
         let (run, dir) = boot_slim(script, options);
-        (run.args(&["--devices", self.machine]), dir)
+        (run.args(self.options), dir)
     }
 
     /// An ext4 file system as the root, mounted by the kernel, written to, and clean afterwards.
@@ -96,8 +99,8 @@ impl Device {
                       exec /bin/busybox poweroff -f";
         let root_device = format!("root={}a rw init=/bin/busybox", self.disk);
         let cmdline = format!("{QUIET} {root_device} -- sh -c \"{script}\"");
-        let options = ["vm", "run", "--devices", self.machine, "--cmdline", &cmdline];
-        let run = Sandbox::empty().isolab(&options).arg("--kernel");
+        let run = Sandbox::empty().isolab(&["vm", "run", "--cmdline", &cmdline]);
+        let run = run.args(self.options).arg("--kernel");
         let output = run.arg(cached("kernels/slim/vmlinux")).arg("--disk").arg(&root).finish();
         let output = output.success();
         assert!(output.contains("/dev/root / ext4 rw"), "{output}");
