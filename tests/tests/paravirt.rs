@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 
 use isolab_tests::cached;
@@ -59,16 +59,12 @@ fn programs(folder: &Path, names: &[&str]) -> PathBuf {
     for mount_point in ["dev", "proc"] {
         fs::create_dir_all(tree.join(mount_point)).unwrap();
     }
-    let put = |path: &str| {
-        let target = tree.join(path.trim_start_matches('/'));
+    let files =
+        names.iter().flat_map(|name| isolab_guest::programs::files(Path::new(name)).unwrap());
+    for path in files {
+        let target = tree.join(path.strip_prefix("/").unwrap());
         fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::copy(path, target).unwrap_or_else(|e| panic!("{path}: {e}"));
-    };
-    for name in names {
-        put(name);
-        let listed = Command::new("ldd").arg(name).output().unwrap();
-        let listed = String::from_utf8(listed.stdout).unwrap();
-        listed.split_whitespace().filter(|word| word.starts_with('/')).for_each(put);
+        fs::copy(&path, target).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
     let image = disk(folder, "programs.img", 512 << 20);
     tool("mke2fs", &["-q", "-F", "-t", "ext4", "-d", text(&tree), text(&image)]);
