@@ -60,6 +60,7 @@ mod tests {
                 image: "erofs".to_owned(),
                 scratch: "ext4".to_owned(),
             },
+            network: None,
             stdin: false,
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };

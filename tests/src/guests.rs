@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use isolab_guest::archive::Archive;
 use tempfile::TempDir;
 
+use crate::devices::{disk, text, tool};
 use crate::{Run, Sandbox, cached};
 
 /// The kernel command line of every guest here: nothing on the console but what the test says.
@@ -125,4 +126,31 @@ pub fn boot(kernel: &Path, initramfs: Initramfs, options: &[&str]) -> (Run, Temp
 pub fn boot_slim(script: &str, options: &[&str]) -> (Run, TempDir) {
     let (run, dir) = boot(&cached("kernels/slim/vmlinux"), Initramfs::with_script(script), options);
     (run.args(&["--cmdline", QUIET]), dir)
+}
+
+/// An ext4 disk with these programs of the host and the libraries they need, made in `folder`;
+/// [`enter_programs`] mounts it.
+pub fn programs_disk(folder: &Path, names: &[&str]) -> PathBuf {
+    let tree = folder.join("programs");
+    for mount_point in ["dev", "proc"] {
+        fs::create_dir_all(tree.join(mount_point)).expect("the folder can be written");
+    }
+    for name in names {
+        for path in isolab_guest::programs::files(Path::new(name)).expect("it is installed") {
+            let target = tree.join(path.strip_prefix("/").expect("ldd names whole paths"));
+            fs::create_dir_all(target.parent().expect("below the tree")).expect("our own folder");
+            fs::copy(&path, target).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
+    }
+    let image = disk(folder, "programs.img", 512 << 20);
+    tool("mke2fs", &["-q", "-F", "-t", "ext4", "-d", text(&tree), text(&image)]);
+    image
+}
+
+/// The script that mounts a [`programs_disk`] as /mnt, to `chroot` into.
+pub fn enter_programs(device: &str) -> String {
+    format!(
+        "mount -t ext4 -o ro {device} /mnt
+         mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc"
+    )
 }

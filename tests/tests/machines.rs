@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use isolab_tests::devices::tool;
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
 use isolab_tests::{Done, Sandbox, cached, workloads};
 use nix::sys::signal::Signal;
@@ -44,6 +45,28 @@ fn a_guest_starts_from_its_image_each_time() {
 fn a_guest_sees_the_same_files_as_a_container() {
     let container = workloads::file_listing("container");
     LEVELS.into_iter().for_each(|level| assert_eq!(workloads::file_listing(level), container));
+}
+
+#[test]
+fn a_guest_reaches_the_host_by_its_network() {
+    let sandbox = Sandbox::with_busybox();
+    let script = "ping -c 1 -W 5 10.78.0.1 >/dev/null && echo reached; ip route
+                  basename $(readlink /sys/class/net/eth0/device/driver)";
+    tool("ip", &["tuntap", "add", "run0", "mode", "tap"]);
+    tool("ip", &["address", "add", "10.78.0.1/24", "dev", "run0"]);
+    tool("ip", &["link", "set", "run0", "up"]);
+    for (level, driver) in [("paravirt", "virtio_net"), ("fullvirt", "e1000")] {
+        let network = "tap=run0,ip=10.78.0.2/24,gateway=10.78.0.1";
+        let options = ["run", "--isolation", level, "--network", network];
+        let output = sandbox.isolab(&options).args(&["busybox", "sh", "-c", script]).finish();
+        let output = output.success();
+        for line in ["reached", "default via 10.78.0.1 dev eth0", driver] {
+            assert!(output.lines().any(|l| l.trim_end() == line), "{level}: no {line} in {output}");
+        }
+    }
+    tool("ip", &["link", "delete", "run0"]);
+    let options = ["run", "--isolation", "container", "--network", "tap=run0,ip=10.78.0.2/24"];
+    sandbox.isolab(&options).args(&["busybox", "true"]).finish().fails_with(125, &["paravirt"]);
 }
 
 fn release_of(kernel: &str) -> String {

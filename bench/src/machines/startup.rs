@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
 
 use isolab_isolation::timeline;
 
@@ -19,10 +21,13 @@ use crate::report::Measurement;
 use crate::startup::{TO_EXIT, TO_GUEST_INIT};
 use crate::summary::Summary;
 
-/// What is resident in the VMM beyond guest RAM once the guest's init runs.
+/// What is resident in the VMM beyond guest RAM when the guest has come up and is idle.
 pub const MEMORY_OVERHEAD: &str = "memory_overhead";
 /// How often the guest left for the host's kernel until its init ran, by KVM's own count.
 pub const EXITS: &str = "exits";
+
+/// From the guest's init to the look at the VMM's memory: what it keeps, not what its start took.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// What to measure.
 pub struct Plan {
@@ -135,6 +140,7 @@ fn observe(subject: &Subject, boot: &Boot) -> Result<Vec<(&'static str, f64)>, M
     let mut run = Run::start(subject, boot, Stdio::null())?;
     run.wait_for(INIT_LINE)?;
     let exits = before.machine().and_then(|machine| machine.exits());
+    thread::sleep(SETTLING);
     let pid = run.pid();
     let beyond = observe::memory_beyond(pid, boot.memory).map_err(|error| MachinesError::Host {
         action: "read the mappings of",
