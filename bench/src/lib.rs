@@ -1,7 +1,10 @@
 //! Measurements at every level, and the report.
 
+pub mod comparison;
+pub mod disk;
 mod host;
 pub mod machines;
+pub mod net;
 mod report;
 pub mod startup;
 mod summary;

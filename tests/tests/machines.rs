@@ -289,3 +289,44 @@ fn the_bare_machine_is_measured_beside_its_peers() {
     let is_told = |note: &serde_json::Value| note.as_str().unwrap().contains("kvmtool");
     assert!(report["notes"].as_array().unwrap().iter().any(is_told), "{report}");
 }
+
+/// The figures of `report`, each of which must be there and positive.
+fn figure(report: &serde_json::Value, subject: &str, metric: &str) -> f64 {
+    let results = report["results"].as_array().unwrap();
+    let found = results.iter().find(|r| r["subject"] == subject && r["metric"] == metric);
+    found.unwrap_or_else(|| panic!("no {metric} of {subject} in {report}"))["median"]
+        .as_f64()
+        .unwrap()
+}
+
+#[test]
+fn disks_and_networks_are_measured_beside_qemus() {
+    let out = tempfile::tempdir().unwrap();
+    let bench = |words: &[&str], subjects: &[&str], jobs: &[&str]| {
+        let words =
+            [&["bench"], words, &["--peers", "qemu", "--runs", "1", "--time", "0.2"]].concat();
+        let run = Sandbox::empty().isolab(&words).args(&["--only", &subjects.join(",")]);
+        let run = run.args(&["--jobs", &jobs.join(",")]).arg("--out").arg(out.path());
+        let table = run.finish().success();
+        let report = fs::read_to_string(out.path().join(format!("{}.json", words[1]))).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        for (subject, job) in subjects.iter().flat_map(|s| jobs.iter().map(move |job| (s, job))) {
+            assert!(table.contains(subject) && table.contains(job), "{table}");
+            for quantity in ["throughput", "exits", "interrupts"] {
+                let figure = figure(&report, subject, &format!("{job}_{quantity}"));
+                assert!(figure > 0.0, "{subject}, {job}_{quantity}: {figure}");
+            }
+        }
+        assert!(table.contains(&format!("{} |", subjects[1])), "a ratio to it: {table}");
+        report
+    };
+    let subjects = ["vmm-virtio", "qemu-q35", "vmm-emulated", "qemu-microvm", "qemu-pc-ide"];
+    let report = bench(&["disk", "--size", "8M"], &subjects, &["randread_4k"]);
+    // Every request of IDE's is a command of its own, whose end is an interrupt.
+    let interrupts = figure(&report, "vmm-emulated", "randread_4k_interrupts");
+    assert!((0.9..1.2).contains(&interrupts), "{interrupts}");
+    assert!(figure(&report, "vmm-emulated", "randread_4k_exits_port") > 10.0);
+    bench(&["net"], &["vmm-virtio", "qemu-q35", "vmm-e1000"], &["tcp_send", "ping"]);
+    // The tap is gone.
+    assert!(!fs::read_to_string("/proc/net/dev").unwrap().contains("bench"));
+}
