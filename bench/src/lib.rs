@@ -1,8 +1,11 @@
 //! Measurements at every level, and the report.
 
+pub mod comparison;
+pub mod disk;
 mod host;
 pub mod images;
 pub mod machines;
+pub mod net;
 mod report;
 pub mod startup;
 mod summary;

@@ -16,7 +16,7 @@ pub struct Measurement {
     /// What was measured, for example `to_first_output`.
     pub metric: String,
     /// The unit of all figures.
-    pub unit: &'static str,
+    pub unit: String,
     /// The samples and their order statistics.
     #[serde(flatten)]
     pub summary: Summary,
@@ -35,10 +35,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// `metric` at `subject`.
+    pub fn find(&self, subject: &str, metric: &str) -> Option<&Measurement> {
+        self.results.iter().find(|m| m.subject == subject && m.metric == metric)
+    }
+
     /// The summary of `metric` at `subject`.
     pub fn summary(&self, subject: &str, metric: &str) -> Option<&Summary> {
-        let found = self.results.iter().find(|m| m.subject == subject && m.metric == metric)?;
-        Some(&found.summary)
+        self.find(subject, metric).map(|found| &found.summary)
     }
 
     /// One row a subject for `metric`, with the ratio of its median to that of `baseline`.
@@ -75,7 +79,8 @@ impl Report {
     }
 }
 
-fn plain_table(header: &[&str]) -> Table {
+/// A table without rows; all columns but the first are numbers.
+pub fn plain_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN).set_header(header);
     for column in table.column_iter_mut().skip(1) {
@@ -108,7 +113,7 @@ mod tests {
         let measurement = |subject: &str, metric: &str, samples: Vec<f64>| Measurement {
             subject: subject.to_owned(),
             metric: metric.to_owned(),
-            unit: "ms",
+            unit: "ms".to_owned(),
             summary: Summary::of(samples).unwrap(),
         };
         Report {

@@ -90,6 +90,15 @@ fn restore() {
     }
 }
 
+/// Columns and rows of the terminal on standard output.
+pub fn size() -> Option<(u16, u16)> {
+    // SAFETY: `winsize` is plain data, which TIOCGWINSZ fills.
+    let mut size: libc::winsize = unsafe { mem::zeroed() };
+    // SAFETY: the pointer is live and writable.
+    let result = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
+    (result == 0).then_some((size.ws_col, size.ws_row))
+}
+
 /// Unbuffered standard output: the VMM gathers lines itself.
 pub struct Output;
 

@@ -1,6 +1,6 @@
 //! What the commands print, once for all of them.
 //!
-//! `println!`, `eprint!` and `eprintln!` of this crate are the ones below, not std's, which panic
+//! `print!`, `println!`, `eprint!` and `eprintln!` of this crate are the ones below, not std's, which panic
 //! where the other side of a pipe has gone. Here a reader that has seen enough (`isolab image ls |
 //! head -1`) is no failure: the rest is not printed. Any other failure of standard output, such as
 //! a full disk, is told at the end, and by the exit code.
@@ -37,6 +37,11 @@ pub fn failure() -> Option<&'static io::Error> {
 macro_rules! println {
     () => { $crate::output::print(format_args!("\n")) };
     ($($argument:tt)*) => { $crate::output::print(format_args!("{}\n", format_args!($($argument)*))) };
+}
+
+/// As std's, without its panic.
+macro_rules! print {
+    ($($argument:tt)*) => { $crate::output::print(format_args!($($argument)*)) };
 }
 
 /// As std's, without its panic.

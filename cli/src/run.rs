@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use isolab_images::{Image, Store};
 use isolab_isolation::timeline::{Milestone, now};
-use isolab_isolation::{InstanceSpec, IsolationError, Level, Limits, Request, instance_id, level};
+use isolab_isolation::{
+    InstanceSpec, IsolationError, Level, Limits, Network, Request, instance_id, level,
+};
 
 use crate::format::parse_size;
 use crate::image::Obtain;
@@ -54,6 +56,11 @@ pub struct Args {
     /// How many processes and threads there may be; process and container only.
     #[arg(long, value_name = "N")]
     pids_limit: Option<u32>,
+    /// Connect the instance: tap[=NAME],ip=ADDRESS/PREFIX[,gateway=ADDRESS], and what `isolab vm run
+    /// --net` takes besides; paravirt and fullvirt only. The host's end of the tap is yours to set
+    /// up. Without it, process has the host's network and the others none.
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<Network>,
     /// Guest kernel of the VM levels: slim, stock, cloud, or a vmlinux or bzImage.
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<String>,
@@ -79,7 +86,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     // Until the instance is there, signals do what they always do: a pull can be interrupted.
     let image = args.obtain.image(&Store::open_default()?, &args.image)?;
     // Before any thread exists, so that all of them inherit the mask.
-    let signals = signals::block().context("cannot block signals")?;
+    let signals = signals::block(&[]).context("cannot block signals")?;
     let is_virtual_machine = args.isolation.is_virtual_machine();
     let code = match run_instance(args, image, started, signals) {
         Ok(code) => code,
@@ -115,6 +122,7 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
         image,
         stdin: args.interactive,
         kernel: args.kernel,
+        network: args.network,
         scratch: isolab_images::data_dir().join("instances"),
     };
     let mut instance = level(args.isolation).create(spec)?;

@@ -1,4 +1,4 @@
-//! Signals that end a machine, taken by a thread instead of a handler.
+//! Signals to a machine, taken by a thread instead of a handler.
 
 use std::{io, mem, ptr};
 
@@ -9,17 +9,17 @@ const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, lib
 /// Signals that are blocked and wait to be taken.
 pub struct Blocked(libc::sigset_t);
 
-/// Blocks the signals that end a process, for the calling thread and all threads it will start.
+/// Blocks the signals that end a process, and `further` ones, for the calling thread and all threads it will start.
 ///
 /// # Errors
 /// None is expected.
-pub fn block() -> io::Result<Blocked> {
+pub fn block(further: &[libc::c_int]) -> io::Result<Blocked> {
     // SAFETY: `sigset_t` is plain data, and `sigemptyset` gives it its value.
     let mut set: libc::sigset_t = unsafe { mem::zeroed() };
     // SAFETY: `set` is live and writable, and the signal numbers exist.
     let result = unsafe {
         libc::sigemptyset(&mut set);
-        for signal in ENDING {
+        for &signal in ENDING.iter().chain(further) {
             libc::sigaddset(&mut set, signal);
         }
         libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut())

@@ -1,31 +1,16 @@
 //! `isolab vm`: the virtual machine monitor by itself, without images and levels.
 
 mod control;
+mod run;
+mod serial;
 
-use std::fs::File;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use clap::{Args, Subcommand, ValueEnum};
-use isolab_vmm::backend::disk::DiskOptions;
-use isolab_vmm::backend::net::NetOptions;
+use anyhow::Result;
+use clap::{Args, Subcommand};
 use isolab_vmm::boot::kernel::Kernel;
 use isolab_vmm::boot::kernel_cache::KernelCache;
-use isolab_vmm::config::{DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort};
-use isolab_vmm::control::protocol::DEFAULT_GRACE;
-use isolab_vmm::control::server::Server;
-use isolab_vmm::machine::{Exit, Machine, MachineHandle};
-use isolab_vmm::virtio::balloon::BalloonOptions;
-use isolab_vmm::virtio::vsock::VsockOptions;
-use isolab_vmm::{teardown, threads};
-
-use crate::console::{self, Console};
-use crate::format::{Format, parse_size};
-use crate::signals;
 
 /// Run virtual machines directly.
 #[derive(Debug, Args)]
@@ -36,7 +21,7 @@ pub struct Vm {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(Box<Run>),
+    Run(Box<run::Run>),
     ExtractVmlinux(ExtractVmlinux),
     #[command(flatten)]
     Control(control::Command),
@@ -50,223 +35,17 @@ struct ExtractVmlinux {
     kernel: PathBuf,
 }
 
-/// Boot a Linux kernel, with COM1 on this terminal.
-///
-/// Ctrl-a x ends the machine, Ctrl-a h tells more. SIGTERM and SIGHUP press the power button and
-/// end the machine after the grace period; a second one, or SIGINT, ends it at once. The exit
-/// status is 0 when the guest powers off or reboots.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  \
-    isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
-struct Run {
-    /// ELF vmlinux, or bzImage of any usual compression.
-    #[arg(long, value_name = "FILE", required_unless_present = "firmware")]
-    kernel: Option<PathBuf>,
-    /// PC firmware (SeaBIOS) that starts the system on the first disk; needs --devices emulated.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
-    firmware: Option<PathBuf>,
-    /// A disk: PATH[,readonly][,cache=writeback|writethrough|none][,engine=io_uring|sync]...
-    #[arg(long, value_name = "DISK")]
-    disk: Vec<DiskOptions>,
-    /// An ISO image in a CD-ROM drive; needs --devices emulated.
-    #[arg(long, value_name = "FILE")]
-    cdrom: Vec<PathBuf>,
-    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,bps=][,pps=];
-    /// without a name a new tap is made.
-    #[arg(long, value_name = "NET")]
-    net: Vec<NetOptions>,
-    /// Streams between programs of host and guest: cid=NUMBER,path=SOCKET.
-    #[arg(long, value_name = "VSOCK", value_parser = parse_vsock)]
-    vsock: Option<VsockOptions>,
-    /// Give the guest the host's random numbers (virtio-rng).
-    #[arg(long)]
-    rng: bool,
-    /// A balloon that takes this much of the guest's RAM from the start; 0 for none yet.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    balloon: Option<u64>,
-    /// Initial RAM file system; several are concatenated.
-    #[arg(long, value_name = "FILE")]
-    initrd: Vec<PathBuf>,
-    /// Kernel command line.
-    #[arg(long, value_name = "STRING", default_value = "console=ttyS0 reboot=k panic=-1")]
-    cmdline: String,
-    /// Guest RAM, in bytes or with K, M, G or T.
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
-    memory: u64,
-    /// Virtual CPUs.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    cpus: u32,
-    /// Which machine the guest sees.
-    #[arg(long, value_enum, default_value_t = Devices::Virtio)]
-    devices: Devices,
-    /// Describe the machine by MP tables instead of ACPI, for kernels without ACPI.
-    #[arg(long)]
-    mp_tables: bool,
-    /// Where decompressed kernels are kept.
-    #[arg(long, value_name = "DIR")]
-    kernel_cache: Option<PathBuf>,
-    /// Let other processes control the machine through a Unix socket made here: see `isolab vm
-    /// info`, pause, resume, stop, kill, stats and balloon.
-    #[arg(long, value_name = "SOCKET")]
-    api_socket: Option<PathBuf>,
-    /// How long the guest may take to shut down after SIGTERM.
-    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_GRACE.as_secs(),
-          value_parser = control::grace_range())]
-    grace: u64,
-    /// At the end, print how often and why the guest left for user space (to standard error).
-    #[arg(long)]
-    stats: bool,
-    /// Format of the statistics.
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Write the times of events, in nanoseconds of CLOCK_MONOTONIC, to this file as JSON.
-    #[arg(long, value_name = "FILE")]
-    timings: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Devices {
-    /// Paravirtual: KVM's own features.
-    Virtio,
-    /// A physical PC: no hint of a hypervisor.
-    Emulated,
-}
-
 /// Runs `isolab vm`.
 ///
 /// # Errors
 /// What the operator should read.
 pub fn run(vm: Vm) -> Result<ExitCode> {
     match vm.command {
-        Command::Run(options) => run_machine(*options),
+        Command::Run(options) => run::run(*options),
         Command::Control(command) => control::run(command),
         Command::ExtractVmlinux(options) => {
             Kernel::open(&options.kernel, KernelCache::new(None).as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
-    }
-}
-
-fn run_machine(options: Run) -> Result<ExitCode> {
-    // Before any thread exists, so that all of them inherit the mask.
-    let signals = signals::block().context("cannot block signals")?;
-    let timings = options.timings.as_ref().map(|path| {
-        File::create(path).with_context(|| format!("cannot create {}", path.display()))
-    });
-    let timings = timings.transpose()?;
-
-    let console = Console::open().context("cannot set up the terminal")?;
-    let (input, keys) = console.input().context("cannot read standard input")?;
-    let config = MachineConfig {
-        firmware: options.firmware.clone(),
-        disks: options.disk.clone(),
-        cdroms: options.cdrom.iter().map(DiskOptions::new).collect(),
-        nets: options.net.clone(),
-        vsock: options.vsock.clone(),
-        rng: options.rng,
-        balloon: options.balloon.map(|target| BalloonOptions {
-            target,
-            deflate_on_oom: true,
-            free_page_reporting: true,
-        }),
-        initrd: options.initrd.iter().cloned().map(InitrdPart::File).collect(),
-        cmdline: options.cmdline.clone(),
-        memory: options.memory,
-        cpus: options.cpus,
-        devices: match options.devices {
-            Devices::Virtio => DeviceSet::Virtio,
-            Devices::Emulated => DeviceSet::Emulated,
-        },
-        tables: if options.mp_tables { FirmwareTables::Mp } else { FirmwareTables::Acpi },
-        serial: [
-            Some(SerialPort {
-                output: Box::new(console::Output),
-                gather: true,
-                input: Some(input),
-            }),
-            None,
-            None,
-            None,
-        ],
-        kernel_cache: options.kernel_cache.clone(),
-        ..MachineConfig::new(options.kernel.clone().unwrap_or_default())
-    };
-    let mut machine = Machine::new(config)?;
-    let handle = machine.handle();
-    if let Some(keys) = keys {
-        let handle = handle.clone();
-        keys.watch(move || handle.stop()).context("cannot watch the keyboard")?;
-    }
-    let server = options.api_socket.as_deref().map(|path| {
-        let handle = handle.clone();
-        Server::start(path, move |request| handle.execute(request).map_err(|e| e.to_string()))
-    });
-    let server = server.transpose()?;
-    let grace = Duration::from_secs(options.grace);
-    let mut asked = false;
-    let on_signal = {
-        let handle = handle.clone();
-        move |signal| {
-            let patient = matches!(signal, libc::SIGTERM | libc::SIGHUP);
-            end(&handle, (patient && !asked).then_some(grace));
-            asked = true;
-        }
-    };
-    signals.on_arrival(on_signal).context("cannot wait for signals")?;
-
-    let exit = machine.run();
-    // Whoever asked for the end waits for the answer.
-    handle.stop();
-    drop(server);
-    drop(console);
-    let exit = exit?;
-    report(&options, &exit, timings)?;
-    teardown::exit_now(0)
-}
-
-/// Ends the machine: in its own time where there is a grace period, else at once.
-fn end(machine: &MachineHandle, grace: Option<Duration>) {
-    let Some(grace) = grace else { return machine.stop() };
-    let waiting = machine.clone();
-    // On a thread of its own, for the next signal is to be heard.
-    let shut_down = move || drop(waiting.shut_down(grace));
-    if threads::builder("shut-down").spawn(shut_down).is_err() {
-        machine.stop();
-    }
-}
-
-fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
-    if options.stats {
-        let mut out = io::stderr().lock();
-        match options.format {
-            Format::Table => write!(out, "{}", exit.stats)?,
-            Format::Json => writeln!(out, "{}", serde_json::to_string(&exit.stats)?)?,
-        }
-    }
-    if let Some(mut file) = timings {
-        writeln!(file, "{}", serde_json::to_string(&exit.timeline)?)
-            .context("cannot write the timings")?;
-    }
-    Ok(())
-}
-
-/// The number that `option` was given.
-fn number<T: FromStr>(option: &str, text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{option}={text}: not a number, or out of range"))
-}
-
-/// `cid=3,path=/run/vm0.vsock`.
-fn parse_vsock(text: &str) -> Result<VsockOptions, String> {
-    let (mut cid, mut path) = (None, None);
-    for part in text.split(',') {
-        match part.split_once('=') {
-            Some(("cid", value)) => cid = Some(number("cid", value)?),
-            Some(("path", value)) => path = Some(PathBuf::from(value)),
-            _ => return Err(format!("unknown option `{part}`; there are cid= and path=")),
-        }
-    }
-    match (cid, path) {
-        (Some(cid), Some(path)) => Ok(VsockOptions { cid, path }),
-        _ => Err("both are needed: cid=NUMBER,path=SOCKET".into()),
     }
 }

@@ -4,8 +4,9 @@
 
 use std::io;
 
-use cpio::{NewcBuilder, newc::ModeFileType, newc::trailer};
 use isolab_protocol::{GUEST_DIR, WORKLOAD_FILE, Workload};
+
+use crate::archive::Archive;
 
 /// PID 1 of every guest, a static executable.
 static INIT: &[u8] = include_bytes!(env!("ISOLAB_INIT"));
@@ -29,35 +30,14 @@ pub fn pack(workload: &Workload, modules: &[Module]) -> io::Result<Vec<u8>> {
     let module_path = |module: &Module| format!("{GUEST_DIR}/{}", module.name);
     let workload =
         Workload { modules: modules.iter().map(module_path).collect(), ..workload.clone() };
-    let mut archive = Vec::with_capacity(INIT.len() + 64 * 1024);
-    // Directories first: the kernel makes none on its own. /dev is what it mounts devtmpfs on.
-    add(&mut archive, GUEST_DIR, ModeFileType::Directory, 0o700, &[])?;
-    add(&mut archive, INIT_PATH, ModeFileType::Regular, 0o755, INIT)?;
+    let mut archive = Archive::new();
+    archive.folder(GUEST_DIR, 0o700)?;
+    archive.file(INIT_PATH, 0o755, INIT)?;
     for module in modules {
-        let path = module_path(module);
-        add(&mut archive, &path, ModeFileType::Regular, 0o600, &module.content)?;
+        archive.file(&module_path(module), 0o600, &module.content)?;
     }
-    let json = serde_json::to_vec(&workload)?;
-    add(&mut archive, WORKLOAD_FILE, ModeFileType::Regular, 0o600, &json)?;
-    trailer(&mut archive)?;
-    Ok(archive)
-}
-
-fn add(
-    archive: &mut Vec<u8>,
-    path: &str,
-    kind: ModeFileType,
-    mode: u32,
-    content: &[u8],
-) -> io::Result<()> {
-    let length = u32::try_from(content.len()).map_err(io::Error::other)?;
-    let mut writer = NewcBuilder::new(path.trim_start_matches('/'))
-        .mode(mode)
-        .set_mode_file_type(kind)
-        .write(&mut *archive, length);
-    io::Write::write_all(&mut writer, content)?;
-    writer.finish()?;
-    Ok(())
+    archive.file(WORKLOAD_FILE, 0o600, &serde_json::to_vec(&workload)?)?;
+    archive.finish()
 }
 
 #[cfg(test)]
@@ -80,6 +60,7 @@ mod tests {
                 image: "erofs".to_owned(),
                 scratch: "ext4".to_owned(),
             },
+            network: None,
             stdin: false,
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };

@@ -1,9 +1,11 @@
 //! What runs inside a guest: init, the initramfs it comes in, the guest kernels; and the host's
 //! end of the control channel to it.
 
+pub mod archive;
 pub mod control;
 pub mod initramfs;
 pub mod kernels;
 pub mod modules;
+pub mod programs;
 
-pub use isolab_protocol::{MARKER_PORT, Marker, RootDisks, User, Workload};
+pub use isolab_protocol::{Interface, MARKER_PORT, Marker, RootDisks, User, Workload};

@@ -7,6 +7,7 @@ use isolab_images::Image;
 use oci_spec::runtime::Spec;
 
 use crate::error::IsolationError;
+use crate::network::Network;
 use crate::timeline::Timeline;
 
 /// What to run, independent of the level.
@@ -23,6 +24,9 @@ pub struct InstanceSpec {
     /// The guest kernel for the VM levels: a name in the cache or a path. Each level has its own
     /// default.
     pub kernel: Option<String>,
+    /// How the instance is connected; without it, it has its loopback interface, and a plain process
+    /// the host's network.
+    pub network: Option<Network>,
     /// Where the instance may keep what its workload writes. Removed with the instance.
     pub scratch: PathBuf,
 }

@@ -10,6 +10,7 @@ mod instance;
 mod level;
 mod machine;
 mod native;
+mod network;
 mod request;
 mod scratch_disk;
 pub mod timeline;
@@ -25,6 +26,7 @@ pub use isolab_container::Limits;
 pub use isolab_guest::kernels::GuestKernel;
 pub use level::{Level, UnknownLevel};
 pub use machine::guest_kernel;
+pub use network::{Network, NetworkError};
 pub use request::Request;
 
 /// The implementation of a level.

@@ -37,17 +37,21 @@ struct Hardware {
     /// Drivers and file systems, for kernels that have them as modules. The file systems look for
     /// crc32c by its name, which is no dependency that depmod could see.
     modules: &'static [&'static str],
+    /// The network controller's driver, likewise.
+    network_driver: &'static str,
 }
 
 const VIRTIO: Hardware = Hardware {
     devices: DeviceSet::Virtio,
     disks: ["/dev/vda", "/dev/vdb"],
     modules: &["virtio_pci", "virtio_blk", "crc32c_generic", "erofs", "ext4", "overlay"],
+    network_driver: "virtio_net",
 };
 const EMULATED: Hardware = Hardware {
     devices: DeviceSet::Emulated,
     disks: ["/dev/sda", "/dev/sdb"],
     modules: &["ata_piix", "sd_mod", "crc32c_generic", "erofs", "ext4", "overlay"],
+    network_driver: "e1000",
 };
 
 /// One of the two VM levels.
@@ -87,7 +91,9 @@ impl Isolation for MachineLevel {
         let kernel = guest_kernel(self.level, spec.kernel.as_deref())?;
         let hardware = self.hardware();
         let workload = workload(&spec, hardware)?;
-        let modules = modules::with_dependencies(&kernel, hardware.modules)?;
+        let mut drivers = hardware.modules.to_vec();
+        drivers.extend(spec.network.as_ref().map(|_| hardware.network_driver));
+        let modules = modules::with_dependencies(&kernel, &drivers)?;
         let initramfs = initramfs::pack(&workload, &modules)
             .map_err(IsolationError::host("pack the initramfs"))?;
         let image = DiskOptions { read_only: true, ..DiskOptions::new(spec.image.root_disk()?) };
@@ -110,6 +116,7 @@ impl Isolation for MachineLevel {
         let config = MachineConfig {
             initrd: vec![InitrdPart::Bytes(initramfs)],
             disks: vec![image, scratch],
+            nets: spec.network.iter().map(|network| network.tap.clone()).collect(),
             cmdline: format!(
                 "console=ttyS0 quiet reboot=k panic=-1 rdinit={}",
                 initramfs::INIT_PATH
@@ -285,6 +292,7 @@ fn workload(spec: &InstanceSpec, hardware: &Hardware) -> Result<Workload, Isolat
             image: "erofs".to_owned(),
             scratch: "ext4".to_owned(),
         },
+        network: spec.network.as_ref().map(|network| network.interface),
         stdin: spec.stdin,
     })
 }

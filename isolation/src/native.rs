@@ -26,8 +26,21 @@ pub(crate) struct ProcessLevel;
 /// Level `container`.
 pub(crate) struct ContainerLevel;
 
+/// A tap is the back end of a machine's network controller.
+fn refuse_network(spec: &InstanceSpec) -> Result<(), IsolationError> {
+    match spec.network {
+        None => Ok(()),
+        Some(_) => Err(IsolationError::Setting {
+            field: "network",
+            why: "a tap is for the levels paravirt and fullvirt; leave --network out here"
+                .to_owned(),
+        }),
+    }
+}
+
 impl Isolation for ProcessLevel {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+        refuse_network(&spec)?;
         let scratch = Scratch::new(&spec)?;
         let mut process = spec.spec.process().clone().ok_or_else(|| IsolationError::Setting {
             field: "process",
@@ -57,6 +70,7 @@ impl Isolation for ProcessLevel {
 impl Isolation for ContainerLevel {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
         check_user(&spec)?;
+        refuse_network(&spec)?;
         let scratch = Scratch::new(&spec)?;
         let container = Container::create(ContainerConfig {
             id: spec.id.clone(),

@@ -10,7 +10,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
-use crate::guests::{Initramfs, QUIET, boot_slim};
+use crate::guests::{Initramfs, QUIET, boot_slim, enter_programs, programs_disk};
 use crate::{Done, Run, Running, Sandbox, cached};
 
 const MIB: usize = 1 << 20;
@@ -18,8 +18,8 @@ const MIB: usize = 1 << 20;
 /// One of the two machines.
 #[derive(Clone, Copy)]
 pub struct Device {
-    /// The value of `--devices`.
-    pub machine: &'static str,
+    /// The options of `isolab vm run` that make it.
+    pub options: &'static [&'static str],
     /// How the guest's disks are named, without the last letter.
     pub disk: &'static str,
     /// How many of them there can be in one boot.
@@ -30,10 +30,13 @@ pub struct Device {
 
 /// `--devices virtio`.
 pub const VIRTIO: Device =
-    Device { machine: "virtio", disk: "/dev/vd", most_disks: 8, nic: "virtio-net" };
+    Device { options: &["--devices", "virtio"], disk: "/dev/vd", most_disks: 8, nic: "virtio-net" };
+/// The same without a PCI bus.
+pub const VIRTIO_MMIO: Device =
+    Device { options: &["--devices", "virtio", "--virtio-transport", "mmio"], ..VIRTIO };
 /// `--devices emulated`.
 pub const EMULATED: Device =
-    Device { machine: "emulated", disk: "/dev/sd", most_disks: 4, nic: "e1000" };
+    Device { options: &["--devices", "emulated"], disk: "/dev/sd", most_disks: 4, nic: "e1000" };
 
 /// Runs a program of the host that has to succeed.
 #[track_caller]
@@ -78,7 +81,7 @@ pub fn value<'a>(output: &'a str, name: &str) -> &'a str {
 impl Device {
     fn boot(self, script: &str, options: &[&str]) -> (Run, tempfile::TempDir) {
         let (run, dir) = boot_slim(script, options);
-        (run.args(&["--devices", self.machine]), dir)
+        (run.args(self.options), dir)
     }
 
     /// An ext4 file system as the root, mounted by the kernel, written to, and clean afterwards.
@@ -96,8 +99,8 @@ impl Device {
                       exec /bin/busybox poweroff -f";
         let root_device = format!("root={}a rw init=/bin/busybox", self.disk);
         let cmdline = format!("{QUIET} {root_device} -- sh -c \"{script}\"");
-        let options = ["vm", "run", "--devices", self.machine, "--cmdline", &cmdline];
-        let run = Sandbox::empty().isolab(&options).arg("--kernel");
+        let run = Sandbox::empty().isolab(&["vm", "run", "--cmdline", &cmdline]);
+        let run = run.args(self.options).arg("--kernel");
         let output = run.arg(cached("kernels/slim/vmlinux")).arg("--disk").arg(&root).finish();
         let output = output.success();
         assert!(output.contains("/dev/root / ext4 rw"), "{output}");
@@ -111,12 +114,8 @@ impl Device {
     pub fn cache_modes_and_engines(self) {
         // O_DIRECT needs a real file system, which /tmp often is not.
         let dir = tempfile::tempdir_in("/var/tmp").expect("a folder");
-        let mut combinations = Vec::new();
-        for mode in ["writeback", "writethrough", "none"] {
-            for engine in ["sync", "io_uring"] {
-                combinations.push(format!("cache={mode},engine={engine}"));
-            }
-        }
+        let options = |(mode, engine): &(&str, &str)| format!("cache={mode},engine={engine}");
+        let combinations: Vec<String> = cache_modes_and_engines().iter().map(options).collect();
         for combinations in combinations.chunks(self.most_disks) {
             self.written_is_read(dir.path(), combinations);
         }
@@ -155,6 +154,39 @@ impl Device {
             assert_eq!(sha256(&content[..4 * MIB]), data, "on the host, {combination}");
             let small = &content[8200 * 512..][..77 * 512];
             assert!(small == &content[..77 * 512], "small writes, {combination}");
+        }
+    }
+
+    /// Every cache mode with every engine, under random reads and writes from two processors:
+    /// fio's checksums tell whether each block reads as it was written.
+    pub fn fio_verifies(self) {
+        // O_DIRECT needs a real file system, which /tmp often is not.
+        let dir = tempfile::tempdir_in("/var/tmp").expect("a folder");
+        let programs = programs_disk(dir.path(), &["/usr/bin/fio"]);
+        // One disk has the programs.
+        for combinations in cache_modes_and_engines().chunks(self.most_disks - 1) {
+            let mut options = vec![format!("{},readonly", text(&programs))];
+            let mut jobs = String::new();
+            for ((mode, engine), letter) in combinations.iter().zip('b'..) {
+                let name = format!("{mode}-{engine}");
+                let path = disk(dir.path(), &name, 4 << 20);
+                options.push(format!("{},cache={mode},engine={engine}", text(&path)));
+                jobs += &format!(" --name={name} --filename={}{letter}", self.disk);
+            }
+            let script = format!(
+                "{}
+                 chroot /mnt /usr/bin/fio --thread --ioengine=libaio --iodepth=16 --direct=1 \
+                     --rw=randrw --bsrange=512-32k --size=4M --fsync=16 \
+                     --verify=crc32c --verify_fatal=1 --verify_state_save=0{jobs} >/tmp/report 2>&1
+                 echo fio=$?; cat /tmp/report; poweroff -f",
+                enter_programs(&format!("{}a", self.disk))
+            );
+            let options: Vec<&str> = options.iter().flat_map(|disk| ["--disk", disk]).collect();
+            let (run, _dir) = self.boot(&script, &options);
+            let output = run.args(&["--cpus", "2"]).finish().success();
+            assert_eq!(value(&output, "fio"), "0", "{output}");
+            let ran = output.matches("err= 0").count();
+            assert_eq!(ran, combinations.len(), "every job ran: {output}");
         }
     }
 
@@ -208,6 +240,12 @@ impl Device {
         assert!(done.stderr.contains(self.nic), "{}", done.stderr);
         done
     }
+}
+
+/// Every cache mode with every engine.
+fn cache_modes_and_engines() -> Vec<(&'static str, &'static str)> {
+    let modes = ["writeback", "writethrough", "none"].into_iter();
+    modes.flat_map(|mode| ["sync", "io_uring"].map(|engine| (mode, engine))).collect()
 }
 
 /// What the guest of [`exchange_streams`] runs; its interface is eth0.

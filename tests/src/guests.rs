@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use cpio::NewcBuilder;
-use cpio::newc::{ModeFileType, trailer};
+use isolab_guest::archive::Archive;
 use tempfile::TempDir;
 
+use crate::devices::{disk, text, tool};
 use crate::{Run, Sandbox, cached};
 
 /// The kernel command line of every guest here: nothing on the console but what the test says.
@@ -16,9 +15,7 @@ pub const QUIET: &str = "console=ttyS0 quiet reboot=k panic=-1";
 
 /// An initramfs in the making.
 #[derive(Default)]
-pub struct Initramfs {
-    archive: Vec<u8>,
-}
+pub struct Initramfs(Archive);
 
 impl Initramfs {
     /// Busybox with its usual names in /bin, empty mount points, and an `/init` that mounts /proc,
@@ -40,13 +37,15 @@ impl Initramfs {
     }
 
     /// Adds a folder.
-    pub fn folder(self, name: &str) -> Self {
-        self.entry(name, ModeFileType::Directory, &[])
+    pub fn folder(mut self, name: &str) -> Self {
+        self.0.folder(name, 0o755).expect("a path inside");
+        self
     }
 
     /// Adds an executable file.
-    pub fn file(self, name: &str, content: &[u8]) -> Self {
-        self.entry(name, ModeFileType::Regular, content)
+    pub fn file(mut self, name: &str, content: &[u8]) -> Self {
+        self.0.file(name, 0o755, content).expect("a path inside");
+        self
     }
 
     /// Adds these modules of the cached kernel `kernel` and what they need, into /modules, named
@@ -63,19 +62,11 @@ impl Initramfs {
         })
     }
 
-    fn entry(mut self, name: &str, kind: ModeFileType, content: &[u8]) -> Self {
-        let builder = NewcBuilder::new(name).mode(0o755).set_mode_file_type(kind);
-        let mut writer = builder.write(&mut self.archive, content.len() as u32);
-        writer.write_all(content).expect("memory can be written");
-        writer.finish().expect("memory can be written");
-        self
-    }
-
     /// Writes the archive into `folder`.
-    pub fn write(mut self, folder: &Path) -> PathBuf {
-        trailer(&mut self.archive).expect("memory can be written");
+    pub fn write(self, folder: &Path) -> PathBuf {
         let path = folder.join("initramfs.cpio");
-        fs::write(&path, self.archive).expect("the folder can be written");
+        fs::write(&path, self.0.finish().expect("memory can be written"))
+            .expect("the folder can be written");
         path
     }
 }
@@ -135,4 +126,31 @@ pub fn boot(kernel: &Path, initramfs: Initramfs, options: &[&str]) -> (Run, Temp
 pub fn boot_slim(script: &str, options: &[&str]) -> (Run, TempDir) {
     let (run, dir) = boot(&cached("kernels/slim/vmlinux"), Initramfs::with_script(script), options);
     (run.args(&["--cmdline", QUIET]), dir)
+}
+
+/// An ext4 disk with these programs of the host and the libraries they need, made in `folder`;
+/// [`enter_programs`] mounts it.
+pub fn programs_disk(folder: &Path, names: &[&str]) -> PathBuf {
+    let tree = folder.join("programs");
+    for mount_point in ["dev", "proc"] {
+        fs::create_dir_all(tree.join(mount_point)).expect("the folder can be written");
+    }
+    for name in names {
+        for path in isolab_guest::programs::files(Path::new(name)).expect("it is installed") {
+            let target = tree.join(path.strip_prefix("/").expect("ldd names whole paths"));
+            fs::create_dir_all(target.parent().expect("below the tree")).expect("our own folder");
+            fs::copy(&path, target).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
+    }
+    let image = disk(folder, "programs.img", 512 << 20);
+    tool("mke2fs", &["-q", "-F", "-t", "ext4", "-d", text(&tree), text(&image)]);
+    image
+}
+
+/// The script that mounts a [`programs_disk`] as /mnt, to `chroot` into.
+pub fn enter_programs(device: &str) -> String {
+    format!(
+        "mount -t ext4 -o ro {device} /mnt
+         mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc"
+    )
 }

@@ -25,6 +25,11 @@ fn what_a_guest_writes_is_on_the_disk_in_every_cache_mode_and_engine() {
 }
 
 #[test]
+fn fio_verifies_every_cache_mode_and_engine_from_two_processors() {
+    EMULATED.fio_verifies();
+}
+
+#[test]
 fn a_killed_machine_loses_nothing_that_was_synced() {
     EMULATED.synced_data_survives_a_kill();
 }
@@ -48,6 +53,11 @@ fn the_stock_kernel_s_own_drivers_run_disk_cd_and_network_and_see_no_hypervisor(
          echo clocks=$(cat /sys/devices/system/clocksource/clocksource0/available_clocksource)
          echo virtio=$(ls /sys/bus/virtio/devices 2>/dev/null | wc -l)
          dmesg | grep -E 'ata_piix 0000|e1000 0000.*eth0|Hypervisor detected'
+         for port in 1 2 3; do echo hello from ttyS$port >/dev/ttyS$port; done
+         echo uarts=$(dmesg | grep -c 'ttyS[0-3] at I/O .* is a 16550A')
+         rtc=/sys/class/rtc/rtc0; before=$(grep rtc0 /proc/interrupts | awk '{{print $2}}')
+         echo $(($(cat $rtc/since_epoch) + 2)) >$rtc/wakealarm; sleep 4
+         echo alarms=$(($(grep rtc0 /proc/interrupts | awk '{{print $2}}') - before))
          dmesg | grep -E 'ACPI (BIOS )?(Error|Warning)|BIOS Error|Firmware Bug|nobody cared|ata.*exception'
          {}",
         network_script(2)
@@ -59,8 +69,17 @@ fn the_stock_kernel_s_own_drivers_run_disk_cd_and_network_and_see_no_hypervisor(
         &options,
     );
     let run = run.args(&["--cdrom", text(&cd), "--net", "tap=test2,mac=02:00:00:00:00:0a"]);
+    let lines = ["com2", "com3", "com4"].map(|port| (port, dir.path().join(port)));
+    let run = lines
+        .iter()
+        .fold(run, |run, (port, file)| run.args(&["--serial", &format!("{port}={}", text(file))]));
     let done = exchange_streams(run.start(Stdio::piped()), 2);
     let output = done.stdout;
+    for (number, (_, file)) in (1..).zip(&lines) {
+        assert_eq!(fs::read_to_string(file).unwrap(), format!("hello from ttyS{number}\r\n"));
+    }
+    assert_eq!(value(&output, "uarts"), "4", "{output}");
+    assert_eq!(value(&output, "alarms"), "1", "{output}");
     assert_eq!(value(&output, "disk"), "same");
     assert_eq!(value(&output, "cd"), "hello from the CD");
     assert_eq!(value(&output, "hypervisor"), "0");

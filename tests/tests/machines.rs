@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use isolab_tests::devices::tool;
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
 use isolab_tests::{Done, Sandbox, cached, workloads};
 use nix::sys::signal::Signal;
@@ -49,6 +50,28 @@ fn a_guest_starts_from_its_image_each_time() {
 fn a_guest_sees_the_same_files_as_a_container() {
     let container = workloads::file_listing("container");
     LEVELS.into_iter().for_each(|level| assert_eq!(workloads::file_listing(level), container));
+}
+
+#[test]
+fn a_guest_reaches_the_host_by_its_network() {
+    let sandbox = Sandbox::with_busybox();
+    let script = "ping -c 1 -W 5 10.78.0.1 >/dev/null && echo reached; ip route
+                  basename $(readlink /sys/class/net/eth0/device/driver)";
+    tool("ip", &["tuntap", "add", "run0", "mode", "tap"]);
+    tool("ip", &["address", "add", "10.78.0.1/24", "dev", "run0"]);
+    tool("ip", &["link", "set", "run0", "up"]);
+    for (level, driver) in [("paravirt", "virtio_net"), ("fullvirt", "e1000")] {
+        let network = "tap=run0,ip=10.78.0.2/24,gateway=10.78.0.1";
+        let options = ["run", "--isolation", level, "--network", network];
+        let output = sandbox.isolab(&options).args(&["busybox", "sh", "-c", script]).finish();
+        let output = output.success();
+        for line in ["reached", "default via 10.78.0.1 dev eth0", driver] {
+            assert!(output.lines().any(|l| l.trim_end() == line), "{level}: no {line} in {output}");
+        }
+    }
+    tool("ip", &["link", "delete", "run0"]);
+    let options = ["run", "--isolation", "container", "--network", "tap=run0,ip=10.78.0.2/24"];
+    sandbox.isolab(&options).args(&["busybox", "true"]).finish().fails_with(125, &["paravirt"]);
 }
 
 fn release_of(kernel: &str) -> String {
@@ -270,4 +293,45 @@ fn the_bare_machine_is_measured_beside_its_peers() {
     // What is not installed is said, not silently skipped.
     let is_told = |note: &serde_json::Value| note.as_str().unwrap().contains("kvmtool");
     assert!(report["notes"].as_array().unwrap().iter().any(is_told), "{report}");
+}
+
+/// The figures of `report`, each of which must be there and positive.
+fn figure(report: &serde_json::Value, subject: &str, metric: &str) -> f64 {
+    let results = report["results"].as_array().unwrap();
+    let found = results.iter().find(|r| r["subject"] == subject && r["metric"] == metric);
+    found.unwrap_or_else(|| panic!("no {metric} of {subject} in {report}"))["median"]
+        .as_f64()
+        .unwrap()
+}
+
+#[test]
+fn disks_and_networks_are_measured_beside_qemus() {
+    let out = tempfile::tempdir().unwrap();
+    let bench = |words: &[&str], subjects: &[&str], jobs: &[&str]| {
+        let words =
+            [&["bench"], words, &["--peers", "qemu", "--runs", "1", "--time", "0.2"]].concat();
+        let run = Sandbox::empty().isolab(&words).args(&["--only", &subjects.join(",")]);
+        let run = run.args(&["--jobs", &jobs.join(",")]).arg("--out").arg(out.path());
+        let table = run.finish().success();
+        let report = fs::read_to_string(out.path().join(format!("{}.json", words[1]))).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        for (subject, job) in subjects.iter().flat_map(|s| jobs.iter().map(move |job| (s, job))) {
+            assert!(table.contains(subject) && table.contains(job), "{table}");
+            for quantity in ["throughput", "exits", "interrupts"] {
+                let figure = figure(&report, subject, &format!("{job}_{quantity}"));
+                assert!(figure > 0.0, "{subject}, {job}_{quantity}: {figure}");
+            }
+        }
+        assert!(table.contains(&format!("{} |", subjects[1])), "a ratio to it: {table}");
+        report
+    };
+    let subjects = ["vmm-virtio", "qemu-q35", "vmm-emulated", "qemu-microvm", "qemu-pc-ide"];
+    let report = bench(&["disk", "--size", "8M"], &subjects, &["randread_4k"]);
+    // Every request of IDE's is a command of its own, whose end is an interrupt.
+    let interrupts = figure(&report, "vmm-emulated", "randread_4k_interrupts");
+    assert!((0.9..1.2).contains(&interrupts), "{interrupts}");
+    assert!(figure(&report, "vmm-emulated", "randread_4k_exits_port") > 10.0);
+    bench(&["net"], &["vmm-virtio", "qemu-q35", "vmm-e1000"], &["tcp_send", "ping"]);
+    // The tap is gone.
+    assert!(!fs::read_to_string("/proc/net/dev").unwrap().contains("bench"));
 }

@@ -4,15 +4,15 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::thread;
 
 use isolab_tests::cached;
 use isolab_tests::devices::{
-    VIRTIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, tool, value,
+    VIRTIO, VIRTIO_MMIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, value,
 };
-use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
+use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim, enter_programs, programs_disk};
 use nix::sys::signal::Signal;
 
 const MIB: usize = 1 << 20;
@@ -53,66 +53,18 @@ fn a_read_only_disk_refuses_writes_and_several_guests_may_read_it() {
     assert!(start_of(&path, 7) == b"content");
 }
 
-/// An ext4 disk with these programs of ours and the libraries they need; [`ENTER`] mounts it.
-fn programs(folder: &Path, names: &[&str]) -> PathBuf {
-    let tree = folder.join("programs");
-    for mount_point in ["dev", "proc"] {
-        fs::create_dir_all(tree.join(mount_point)).unwrap();
-    }
-    let put = |path: &str| {
-        let target = tree.join(path.trim_start_matches('/'));
-        fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::copy(path, target).unwrap_or_else(|e| panic!("{path}: {e}"));
-    };
-    for name in names {
-        put(name);
-        let listed = Command::new("ldd").arg(name).output().unwrap();
-        let listed = String::from_utf8(listed.stdout).unwrap();
-        listed.split_whitespace().filter(|word| word.starts_with('/')).for_each(put);
-    }
-    let image = disk(folder, "programs.img", 512 << 20);
-    tool("mke2fs", &["-q", "-F", "-t", "ext4", "-d", text(&tree), text(&image)]);
-    image
-}
-
-const ENTER: &str = "mount -t ext4 -o ro /dev/vda /mnt
-    mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc";
-
 #[test]
 fn fio_verifies_every_cache_mode_and_engine_from_two_processors() {
-    // O_DIRECT needs a real file system, which /tmp often is not.
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    let mut options = vec![format!("{},readonly", text(&programs(dir.path(), &["/usr/bin/fio"])))];
-    let mut jobs = String::new();
-    let modes = ["writeback", "writethrough", "none"];
-    let pairs =
-        modes.into_iter().flat_map(|mode| ["sync", "io_uring"].map(|engine| (mode, engine)));
-    for ((mode, engine), letter) in pairs.zip('b'..) {
-        let name = format!("{mode}-{engine}");
-        let path = disk(dir.path(), &name, 4 << 20);
-        options.push(format!("{},cache={mode},engine={engine}", text(&path)));
-        jobs += &format!(" --name={name} --filename=/dev/vd{letter}");
-    }
-    let script = format!(
-        "{ENTER}
-         chroot /mnt /usr/bin/fio --thread --ioengine=libaio --iodepth=16 --direct=1 \
-             --rw=randrw --bsrange=512-32k --size=4M --fsync=16 \
-             --verify=crc32c --verify_fatal=1 --verify_state_save=0{jobs} >/tmp/report 2>&1
-         echo fio=$?; cat /tmp/report; poweroff -f"
-    );
-    let options: Vec<&str> = options.iter().flat_map(|disk| ["--disk", disk]).collect();
-    let (run, _dir) = boot_slim(&script, &options);
-    let output = run.args(&["--cpus", "2"]).finish().success();
-    assert_eq!(value(&output, "fio"), "0", "{output}");
-    assert_eq!(output.matches("err= 0").count(), 6, "every job ran: {output}");
+    VIRTIO.fio_verifies();
 }
 
 #[test]
 fn discarded_and_zeroed_blocks_read_as_zeroes_and_are_given_back_to_the_host() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    let tools = format!("{},readonly", text(&programs(dir.path(), &["/usr/sbin/blkdiscard"])));
+    let tools = format!("{},readonly", text(&programs_disk(dir.path(), &["/usr/sbin/blkdiscard"])));
+    let enter = enter_programs("/dev/vda");
     let script = format!(
-        "{ENTER}
+        "{enter}
          for disk in vdb vdc; do
              chroot /mnt /usr/sbin/blkdiscard -o 1M -l 2M /dev/$disk && echo discarded
              chroot /mnt /usr/sbin/blkdiscard -z -o 5M -l 1M /dev/$disk && echo zeroed
@@ -164,13 +116,13 @@ fn four_processors_and_memory_around_the_hole() {
         echo data=$(sha256sum </mnt/f | cut -d ' ' -f 1)
         dd if=/mnt/f of=/dev/vda bs=1M oflag=direct 2>/dev/null
         poweroff -f";
-    let options = ["--cpus", "4", "--memory", "3584M", "--disk", text(&path)];
+    let options = ["--cpus", "4", "--memory", "4G", "--disk", text(&path)];
     let output = boot_slim(script, &options).0.finish().success();
     assert_eq!(value(&output, "cpus"), "4");
     assert_eq!(value(&output, "ids"), "0,1,2,3,");
     assert_eq!(value(&output, "packages"), "1");
     let kib: u64 = value(&output, "memory").parse().unwrap();
-    assert!((3400 << 10..3584 << 10).contains(&kib), "{output}");
+    assert!((3900 << 10..4 << 20).contains(&kib), "{output}");
     let ranges: u32 = value(&output, "ranges").parse().unwrap();
     assert!(ranges >= 3, "below 640 KiB, below the hole, above 4 GiB: {output}");
     let pages: i64 = value(&output, "taken").parse().unwrap();
@@ -189,6 +141,70 @@ fn a_network_carries_streams_both_ways_also_with_several_queues() {
 fn the_host_kernel_can_carry_the_network_with_vhost() {
     VIRTIO.network(2, ",vhost=on");
     VIRTIO.network(3, ",vhost=on,queues=2");
+}
+
+#[test]
+fn disks_and_networks_work_over_mmio_without_a_pci_bus() {
+    VIRTIO_MMIO.root_file_system();
+    VIRTIO_MMIO.cache_modes_and_engines();
+    VIRTIO_MMIO.network(5, "");
+    let script = "
+        echo drivers=$(ls /sys/bus/platform/drivers/virtio-mmio | grep -c LNRO0005)
+        echo pci=$(ls /sys/bus/pci/devices | wc -l)
+        echo random=$(head -c 8 /dev/hwrng | wc -c)
+        poweroff -f";
+    let options = ["--virtio-transport", "mmio", "--rng", "--balloon", "0"];
+    let output = boot_slim(script, &options).0.finish().success();
+    assert_eq!(["drivers", "pci", "random"].map(|name| value(&output, name)), ["2", "0", "8"]);
+}
+
+#[test]
+fn a_network_has_the_mtu_it_was_given_and_a_disk_is_no_faster_than_its_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let limited = format!("{},bps=1048576", text(&disk(dir.path(), "limited.img", 8 << 20)));
+    let script = "
+        echo mtu=$(cat /sys/class/net/eth0/mtu)
+        now() { awk '{ print int($1 * 100) }' /proc/uptime; }
+        before=$(now); dd if=/dev/vda of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null
+        echo centiseconds=$(($(now) - before))
+        poweroff -f";
+    let options = ["--net", "tap=test6,mtu=1400", "--disk", &limited];
+    let output = boot_slim(script, &options).0.finish().success();
+    assert_eq!(value(&output, "mtu"), "1400");
+    // 4 MiB, of which the bucket may hold one at the start.
+    let centiseconds: u32 = value(&output, "centiseconds").parse().unwrap();
+    assert!(centiseconds >= 290, "{output}");
+}
+
+#[test]
+fn a_reboot_can_start_the_machine_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = disk(dir.path(), "disk.img", 1 << 20);
+    let script = "
+        seen=$(head -c 5 /dev/vda | tr -d '\\0'); echo boot after: $seen
+        [ \"$seen\" = first ] && poweroff -f
+        echo first >/first; dd if=/first of=/dev/vda conv=fsync 2>/dev/null; reboot -f";
+    let options = ["--disk", text(&path), "--on-reboot", "reset"];
+    let output = boot_slim(script, &options).0.finish().success();
+    let boots: Vec<_> = output.lines().filter_map(|line| line.split_once("boot after:")).collect();
+    let seen: Vec<_> = boots.iter().map(|(_, seen)| seen.trim()).collect();
+    assert_eq!(seen, ["", "first"], "{output}");
+}
+
+#[test]
+fn the_terminal_can_be_a_virtio_console() {
+    let script = "
+        echo active=$(cat /sys/class/tty/console/active); echo ready
+        read line; echo got=$line; poweroff -f";
+    let kernel = cached("kernels/slim/vmlinux");
+    let options = ["--console", "virtio"];
+    let (run, _dir) = boot(&kernel, Initramfs::with_script(script), &options);
+    let mut running = run.start(Stdio::piped());
+    running.wait_for("ready");
+    running.feed(b"from the host\n");
+    let output = running.finish().success();
+    assert_eq!(value(&output, "active"), "hvc0");
+    assert_eq!(value(&output, "got"), "from the host");
 }
 
 #[test]

@@ -28,6 +28,18 @@ pub enum DeviceSet {
     Emulated,
 }
 
+/// How virtio devices are found and spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VirtioTransport {
+    /// PCI, with an interrupt for each queue (virtio 1.2, 4.1).
+    #[default]
+    Pci,
+    /// A page of registers and a shared interrupt (4.2), described by ACPI: less for the guest to
+    /// search at its start.
+    Mmio,
+}
+
 /// How the kernel learns of processors, interrupts and power control.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,6 +111,8 @@ pub struct MachineConfig {
     pub cpus: u32,
     /// See [`DeviceSet`].
     pub devices: DeviceSet,
+    /// See [`VirtioTransport`].
+    pub transport: VirtioTransport,
     /// See [`FirmwareTables`].
     pub tables: FirmwareTables,
     /// COM1 to COM4; a port without a host side does not exist.
@@ -126,6 +140,7 @@ impl MachineConfig {
             memory: 128 << 20,
             cpus: 1,
             devices: DeviceSet::default(),
+            transport: VirtioTransport::default(),
             tables: FirmwareTables::default(),
             serial: [None, None, None, None],
             kernel_cache: None,
@@ -162,11 +177,15 @@ impl MachineConfig {
             ("console", self.console.is_some()),
             ("balloon", self.balloon.is_some()),
             ("rng", self.rng),
+            ("virtio-transport", self.transport != VirtioTransport::default()),
         ];
         if self.devices == DeviceSet::Emulated
             && let Some((field, _)) = only_virtio.into_iter().find(|(_, asked)| *asked)
         {
             return Err(ConfigError::OnlyVirtio { field });
+        }
+        if self.transport == VirtioTransport::Mmio && self.tables == FirmwareTables::Mp {
+            return Err(ConfigError::MmioNeedsAcpi);
         }
         if self.cmdline.contains('\0') {
             return Err(ConfigError::CmdlineNul);
@@ -254,6 +273,9 @@ pub enum ConfigError {
         /// KVM_CAP_MAX_VCPUS.
         max: usize,
     },
+    /// Nothing else tells a kernel where the devices are.
+    #[error("virtio-transport: mmio needs ACPI tables; leave out --mp-tables")]
+    MmioNeedsAcpi,
     /// The command line is NUL-terminated in guest memory.
     #[error("cmdline: contains a NUL byte")]
     CmdlineNul,
@@ -280,6 +302,14 @@ mod tests {
         assert!(broken(|c| c.memory = 0).starts_with("memory: 0 bytes is too small"));
         assert!(broken(|c| c.memory = (64 << 20) + 1).contains("multiple of the page size"));
         assert!(broken(|c| c.memory = 1 << 60).contains("more than this host's RAM"));
+        let mmio_without_acpi = |c: &mut MachineConfig| {
+            (c.transport, c.tables) = (VirtioTransport::Mmio, FirmwareTables::Mp);
+        };
+        assert!(broken(mmio_without_acpi).contains("--mp-tables"));
+        let mmio_in_a_pc = |c: &mut MachineConfig| {
+            (c.transport, c.devices) = (VirtioTransport::Mmio, DeviceSet::Emulated);
+        };
+        assert!(broken(mmio_in_a_pc).starts_with("virtio-transport: "));
         assert!(broken(|c| c.cmdline = "a\0b".into()).starts_with("cmdline: "));
     }
 }

@@ -17,6 +17,7 @@ use crate::stats::{SharedCounters, Stats};
 use crate::timeline::{Event, Recorder, Timeline, monotonic_nanoseconds};
 use crate::vcpu::kick::Kicker;
 use crate::virtio::balloon::BalloonHandle;
+use crate::virtio::console::ConsoleHandle;
 use crate::virtio::stats::DeviceCounters;
 
 /// How long a vCPU may take to leave the guest. It is a matter of microseconds, unless it is held
@@ -68,6 +69,7 @@ pub struct MachineHandle {
     pub(crate) vcpus: Arc<[(Kicker, SharedCounters)]>,
     pub(crate) device_counters: DeviceCounters,
     pub(crate) balloon: Option<BalloonHandle>,
+    pub(crate) console: Option<ConsoleHandle>,
     pub(crate) memory: u64,
     pub(crate) devices: DeviceSet,
 }
@@ -76,6 +78,13 @@ impl MachineHandle {
     /// Ends the machine as if its plug were pulled.
     pub fn stop(&self) {
         self.control.end(Ok(EndReason::Stopped));
+    }
+
+    /// Tells the guest that its virtio console has this size now; nothing where it has none.
+    pub fn resize_console(&self, columns: u16, rows: u16) {
+        if let Some(console) = &self.console {
+            console.resize(columns, rows);
+        }
     }
 
     /// Presses the ACPI power button. The guest may shut down, or ignore it.

@@ -11,6 +11,7 @@ pub mod chipset;
 pub mod config;
 pub mod control;
 pub mod emulated;
+mod footprint;
 pub mod handle;
 pub mod irq;
 pub mod kvm;

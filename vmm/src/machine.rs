@@ -19,12 +19,13 @@ use crate::boot::{layout, mptable};
 use crate::bus::Bus;
 use crate::chipset::serial_io::SerialIo;
 use crate::chipset::{self, ChipsetError};
-use crate::config::{ConfigError, DeviceSet, FirmwareTables, MachineConfig};
+use crate::config::{ConfigError, DeviceSet, FirmwareTables, MachineConfig, VirtioTransport};
 use crate::control::{Control, EndReason};
 use crate::emulated;
 use crate::emulated::assemble::EmulatedDevices;
 use crate::emulated::attach as emulated_attach;
 use crate::emulated::firmware::shadow;
+use crate::footprint;
 pub use crate::handle::MachineHandle;
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, GuestRam, MemoryError};
@@ -39,6 +40,11 @@ use crate::vcpu::run::{Buses, Vcpu};
 use crate::vcpu::{Fault, VcpuError, setup};
 use crate::virtio::attach::{self as virtio_attach, VirtioDevices};
 use crate::virtio::stats::DeviceCounters;
+use crate::virtio::transport::acpi as transport_acpi;
+
+/// Kernels and their device drivers have come up by then; later is no harm, and earlier would have
+/// the same code paged in twice.
+const START_UP: Duration = Duration::from_millis(500);
 
 /// Why a machine could not be made or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +194,7 @@ impl Machine {
         let chipset =
             chipset::build(&buses.ports, &vm, config.devices, serial, &control, &recorder)?;
         let devices = match config.devices {
-            DeviceSet::Virtio if virtio_attach::wanted(&config) => {
+            DeviceSet::Virtio if virtio_attach::count(&config) > 0 => {
                 Devices::Virtio(virtio_attach::attach(&mut config, &vm, &ram, &buses)?)
             }
             DeviceSet::Virtio => Devices::None,
@@ -212,9 +218,11 @@ impl Machine {
             Ok(Vcpu { id, fd, buses, control, kicker, counters })
         });
         let vcpus = vcpus.collect::<Result<Vec<_>, KvmError>>()?;
-        let (device_counters, balloon) = match &devices {
-            Devices::Virtio(devices) => (devices.counters.clone(), devices.balloon.clone()),
-            _ => (DeviceCounters::default(), None),
+        let (device_counters, balloon, console) = match &devices {
+            Devices::Virtio(devices) => {
+                (devices.counters.clone(), devices.balloon.clone(), devices.console.clone())
+            }
+            _ => (DeviceCounters::default(), None, None),
         };
         let handle = MachineHandle {
             control,
@@ -223,6 +231,7 @@ impl Machine {
             vcpus: vcpus.iter().map(|v| (v.kicker.clone(), v.counters.clone())).collect(),
             device_counters,
             balloon,
+            console,
             memory: config.memory,
             devices: config.devices,
         };
@@ -256,7 +265,11 @@ impl Machine {
         }
         self.handle.recorder.record(Event::FirstRun);
         let running = start_vcpus(std::mem::take(&mut self.vcpus), &self.handle.control)?;
-        let outcome = self.handle.control.wait();
+        let control = &self.handle.control;
+        let outcome = control.wait_for(START_UP).unwrap_or_else(|| {
+            footprint::release_startup_memory();
+            control.wait()
+        });
         self.handle.recorder.record(Event::End);
         self.finished.extend(running.into_iter().filter_map(Running::stop));
         if let Devices::Virtio(devices) = &self.devices {
@@ -405,7 +418,11 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
     let cache = KernelCache::new(config.kernel_cache.clone());
     let kernel = Kernel::open(&config.kernel, cache.as_ref())?;
     kernel.load(ram)?;
-    let has_pci = config.devices == DeviceSet::Virtio && virtio_attach::wanted(config);
+    let virtio_devices = match config.devices {
+        DeviceSet::Virtio => virtio_attach::count(config),
+        DeviceSet::Emulated => 0,
+    };
+    let has_pci = virtio_devices > 0 && config.transport == VirtioTransport::Pci;
     // Linux trusts the MCFG table only where the memory map says the same.
     let ecam = [(pci::ECAM_BASE, pci::ECAM_LENGTH)];
     let reserved = if has_pci { &ecam[..] } else { &[] };
@@ -417,6 +434,9 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
                 DeviceSet::Virtio if has_pci => {
                     tables.push(pci::acpi::mcfg());
                     (&[][..], pci::acpi::host_bridge(pci::intx::gsi, None))
+                }
+                DeviceSet::Virtio if virtio_devices > 0 => {
+                    (&[][..], transport_acpi::mmio_devices(virtio_devices))
                 }
                 DeviceSet::Virtio => (&[][..], Vec::new()),
                 DeviceSet::Emulated => {

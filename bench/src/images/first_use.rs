@@ -65,7 +65,7 @@ pub fn measure(
         Some(Measurement {
             subject: plan.subjects[position].name.clone(),
             metric: metric.to_owned(),
-            unit: "ms",
+            unit: "ms".to_owned(),
             summary: Summary::of(samples)?,
         })
     };

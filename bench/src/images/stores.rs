@@ -107,7 +107,7 @@ pub fn measure(plan: &Plan, mut progress: impl FnMut(u32)) -> Result<Outcome, Im
         Some(Measurement {
             subject: subjects[position].name().to_owned(),
             metric: metric.to_owned(),
-            unit,
+            unit: unit.to_owned(),
             summary: Summary::of(samples)?,
         })
     };

@@ -45,6 +45,12 @@ global_asm!(
     "    lea rsi, [rip + 4f]",
     "    mov edx, {length}",
     "    syscall",
+    // A UART that sends by interrupts has the line in its driver's buffer still.
+    "    mov eax, 16", // ioctl(1, TCSBRK, 1), as tcdrain(3) does
+    "    mov edi, 1",
+    "    mov esi, 0x5409",
+    "    mov edx, 1",
+    "    syscall",
     "    test ebx, ebx",
     "    jz 3f",
     "    mov eax, 169", // reboot(LINUX_REBOOT_MAGIC1, MAGIC2, CMD_RESTART)

@@ -32,14 +32,57 @@ impl Before {
         Self { folder: folder.to_owned(), vms: vms(folder) }
     }
 
-    /// Exits of the VM that has come since, to the host's kernel or to user space
-    /// (Documentation/virt/kvm/api.rst has them in the binary statistics, too). `None` when KVM
-    /// does not tell, or when it is not the only one that has come.
-    pub fn exits(&self) -> Option<u64> {
+    /// The VM that has come since. `None` when KVM does not tell, or when it is not the only one
+    /// that has come.
+    pub fn machine(&self) -> Option<KvmStatistics> {
         let now = vms(&self.folder);
         let mut new = now.difference(&self.vms);
         let (vm, None) = (new.next()?, new.next()) else { return None };
-        fs::read_to_string(self.folder.join(vm).join("exits")).ok()?.trim().parse().ok()
+        Some(KvmStatistics(self.folder.join(vm)))
+    }
+}
+
+/// What KVM counts of a VM: the folder.
+pub struct KvmStatistics(PathBuf);
+
+/// How often a guest left for the host's kernel, or through it for the VMM
+/// (Documentation/virt/kvm/api.rst has these counters in the binary statistics, too).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exits {
+    /// All.
+    pub all: u64,
+    /// Of these, for an access to an I/O port.
+    pub port: u64,
+    /// For an access to a device's memory that the VMM emulates.
+    pub mmio: u64,
+    /// To wait for an interrupt.
+    pub halt: u64,
+}
+
+impl KvmStatistics {
+    /// Until now; `None` when KVM does not tell, or the VM has gone.
+    pub fn exits(&self) -> Option<Exits> {
+        let counter = |name| -> Option<u64> {
+            fs::read_to_string(self.0.join(name)).ok()?.trim().parse().ok()
+        };
+        Some(Exits {
+            all: counter("exits")?,
+            port: counter("io_exits")?,
+            mmio: counter("mmio_exits")?,
+            halt: counter("halt_exits")?,
+        })
+    }
+}
+
+impl Exits {
+    /// What came since `before`.
+    pub fn since(self, before: Exits) -> Exits {
+        Exits {
+            all: self.all.saturating_sub(before.all),
+            port: self.port.saturating_sub(before.port),
+            mmio: self.mmio.saturating_sub(before.mmio),
+            halt: self.halt.saturating_sub(before.halt),
+        }
     }
 }
 
@@ -99,15 +142,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let add = |vm: &str, exits: &str| {
             fs::create_dir(dir.path().join(vm)).unwrap();
-            fs::write(dir.path().join(vm).join("exits"), exits).unwrap();
+            for name in ["exits", "io_exits", "mmio_exits", "halt_exits"] {
+                fs::write(dir.path().join(vm).join(name), exits).unwrap();
+            }
         };
         add("47-9", "1\n");
         let before = Before::in_folder(dir.path());
-        assert_eq!(before.exits(), None);
+        assert!(before.machine().is_none());
         add("4711-12", "1525\n");
-        assert_eq!(before.exits(), Some(1525));
+        let exits = before.machine().and_then(|machine| machine.exits()).unwrap();
+        assert_eq!((exits.all, exits.halt), (1525, 1525));
+        assert_eq!(exits.since(Exits { all: 25, ..Exits::default() }).all, 1500);
         add("4712-12", "1526\n");
-        assert_eq!(before.exits(), None);
-        assert_eq!(Before::in_folder(&dir.path().join("missing")).exits(), None);
+        assert!(before.machine().is_none());
+        assert!(Before::in_folder(&dir.path().join("missing")).machine().is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! `isolab bench image`
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -11,7 +12,7 @@ use isolab_bench::{Host, Measurement, Report};
 use isolab_images::{ArchiveFormat, Store};
 use isolab_isolation::Level;
 
-use super::{duplicate, own_program, subjects, with_progress};
+use super::{duplicate, own_program, subjects, with_progress, write_report};
 use crate::format::{Format, parse_size};
 
 /// From an archive to the workload's first output line, with nothing kept and with all.
@@ -50,6 +51,9 @@ pub struct Images {
     /// Layers of that image.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
     layers: u32,
+    /// Write the results into this folder as well, as JSON and as tables.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// How to print the results.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -90,10 +94,8 @@ pub fn run(mut args: Images) -> Result<ExitCode> {
         notes.extend(outcome.notes);
     }
     let report = Report { host: Host::detect(image, kernel), results, notes };
-    match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Table => print_tables(&report, baseline.as_deref()),
-    }
+    let text = tables(&report, baseline.as_deref());
+    write_report("image", &report, &text, args.format, args.out.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -114,12 +116,12 @@ fn measure_levels(args: &Images, store: &Store) -> Result<(Vec<Measurement>, Opt
     Ok((measured, kernel))
 }
 
-fn print_tables(report: &Report, first_level: Option<&str>) {
-    println!("{}\n", report.host);
-    let tables = |metrics: &[(&str, &str)], baseline: &str| {
+fn tables(report: &Report, first_level: Option<&str>) -> String {
+    let mut text = format!("{}\n\n", report.host);
+    let mut add = |metrics: &[(&str, &str)], baseline: &str| {
         for (metric, title) in metrics {
-            println!("{title} (ratio: of medians, to {baseline})");
-            println!("{}\n", report.table(metric, baseline));
+            let table = report.table(metric, baseline);
+            text += &format!("{title} (ratio: of medians, to {baseline})\n{table}\n\n");
         }
     };
     if let Some(level) = first_level {
@@ -128,7 +130,7 @@ fn print_tables(report: &Report, first_level: Option<&str>) {
             (first_use::FIRST_USE, "From the load to the first output line, ms"),
             (first_use::CACHED, "Again, from spawn to the first output line, ms"),
         ];
-        tables(&metrics, level);
+        add(&metrics, level);
     }
     if report.summary(stores::OWN, stores::DISK).is_some() {
         let metrics = [
@@ -136,7 +138,11 @@ fn print_tables(report: &Report, first_level: Option<&str>) {
             (stores::DISK, "On the disk, MiB"),
             (stores::DISK_TO_PUSH, "Of these, kept to push or save the image again, MiB"),
         ];
-        tables(&metrics, stores::OWN);
+        add(&metrics, stores::OWN);
     }
-    report.notes.iter().for_each(|note| println!("{note}"));
+    for note in &report.notes {
+        text += note;
+        text.push('\n');
+    }
+    text
 }

@@ -3,8 +3,6 @@
 use std::arch::asm;
 use std::fs::{self, File};
 use std::io;
-use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -110,29 +108,4 @@ pub fn load_module(path: &Path) -> Result<(), Failure> {
 /// Names the machine.
 pub fn set_hostname(name: &str) -> Result<(), Failure> {
     nix::unistd::sethostname(name).map_err(|e| format!("set the host name to {name}: {e}"))
-}
-
-/// Brings `lo` up, as every container has it. A kernel without networking has none.
-pub fn bring_up_loopback() -> Result<(), Failure> {
-    let failed = |what: &str| format!("bring up lo: {what}: {}", io::Error::last_os_error());
-    // SAFETY: socket takes numbers only; the result is checked before it is used.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EAFNOSUPPORT) => Ok(()),
-            _ => Err(failed("socket")),
-        };
-    }
-    // SAFETY: `fd` is a descriptor that was just opened and that nothing else owns.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: ifreq is plain old data, for which zeroes are valid.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads an ifreq, which `request` is, and the socket is open.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) } != 0 {
-        return Err(failed("SIOCSIFFLAGS"));
-    }
-    Ok(())
 }

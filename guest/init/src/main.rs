@@ -2,6 +2,7 @@
 
 mod control;
 mod machine;
+mod network;
 mod root;
 mod serve;
 mod workload;
@@ -45,7 +46,10 @@ fn run(control: &mut Option<Control>) -> Result<(), Failure> {
     machine::mount_api_filesystems()?;
     let control = control.insert(Control::open()?);
     machine::set_hostname(&workload.hostname)?;
-    machine::bring_up_loopback()?;
+    network::bring_up_loopback()?;
+    if let Some(interface) = &workload.network {
+        network::configure(interface)?;
+    }
     serve::run_workload(&workload, control)
 }
 

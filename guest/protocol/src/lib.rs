@@ -7,7 +7,7 @@ mod frame;
 mod workload;
 
 pub use frame::{Decoder, Frame, FrameError, MAX_PAYLOAD, STDIN_WINDOW};
-pub use workload::{RootDisks, User, Workload};
+pub use workload::{Interface, RootDisks, User, Workload};
 
 /// The folder in the initramfs that holds init and what it needs. Removed before the workload
 /// starts, so that the workload sees its image only.
@@ -18,6 +18,9 @@ pub const WORKLOAD_FILE: &str = "/.isolab/workload.json";
 
 /// The guest's device for the control channel: COM2.
 pub const CONTROL_TTY: &str = "/dev/ttyS1";
+
+/// The guest's network controller. There is no udev to rename it.
+pub const NETWORK_INTERFACE: &str = "eth0";
 
 /// I/O port that init writes [`Marker`]s to. Reads as the POST diagnostic port of a PC, which
 /// Linux itself writes for delays only (`io_delay`), with whatever is in AL.

@@ -1,5 +1,7 @@
 //! The OCI process that init starts.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 /// The part of the OCI runtime specification's `process` object that holds inside a machine of
@@ -21,6 +23,9 @@ pub struct Workload {
     pub modules: Vec<String>,
     /// The root file system.
     pub root: RootDisks,
+    /// How the network controller is set up, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Interface>,
     /// Whether the host sends standard input; otherwise it is at its end from the start.
     pub stdin: bool,
 }
@@ -36,6 +41,25 @@ pub struct RootDisks {
     pub image: String,
     /// The file system of the disk that takes the workload's writes.
     pub scratch: String,
+}
+
+/// The guest's end of its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The guest's address.
+    pub address: Ipv4Addr,
+    /// How many of its bits are the network's, 0 to 32.
+    pub prefix: u8,
+    /// Where what is not for this network goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl Interface {
+    /// The prefix as a mask.
+    pub fn netmask(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0))
+    }
 }
 
 /// `process.user` of the OCI runtime specification.

@@ -184,7 +184,7 @@ fn dsdt(description: &Description<'_>) -> Vec<u8> {
     }
     if description.devices == DeviceSet::Emulated {
         let io = IO::new(cmos_rtc::PORT, cmos_rtc::PORT, 1, 2);
-        device(&mut devices, "RTC_", "PNP0B00", 0, &[&io], Some(8));
+        device(&mut devices, "RTC_", "PNP0B00", 0, &[&io], Some(cmos_rtc::IRQ));
         let data = IO::new(i8042::DATA_PORT, i8042::DATA_PORT, 1, 1);
         let command = IO::new(i8042::COMMAND_PORT, i8042::COMMAND_PORT, 1, 1);
         device(&mut devices, "KBD_", "PNP0303", 0, &[&data, &command], Some(i8042::IRQ));

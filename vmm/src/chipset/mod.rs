@@ -18,6 +18,7 @@ pub mod reset;
 pub mod serial_io;
 pub mod uart;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::VmFd;
@@ -25,6 +26,7 @@ use kvm_ioctls::VmFd;
 use crate::bus::{Bus, BusError};
 use crate::config::{DeviceSet, SerialPort};
 use crate::control::Control;
+use crate::irq::SharedWire;
 use crate::kvm::interrupt_line;
 use crate::timeline::{MarkerPort, Recorder};
 
@@ -66,9 +68,13 @@ pub fn build(
     recorder: &Recorder,
 ) -> Result<Chipset, ChipsetError> {
     let mut serial_io = SerialIo::new()?;
+    let mut wires = BTreeMap::new();
     for (port, place) in serial.into_iter().zip(uart::COM) {
         let Some(port) = port else { continue };
-        let line = interrupt_line(vm, place.irq);
+        let wire = wires
+            .entry(place.irq)
+            .or_insert_with(|| SharedWire::new(interrupt_line(vm, place.irq)));
+        let line = wire.driver();
         let uart = serial_io.add(port, line, control)?;
         ports.insert(place.name, place.port.into(), uart::PORTS, uart)?;
     }
@@ -83,7 +89,8 @@ pub fn build(
         Arc::new(Mutex::new(i8042::CommandPort(i8042))),
     )?;
 
-    ports.insert("rtc", cmos_rtc::PORT.into(), 2, Arc::new(Mutex::new(CmosRtc::default())))?;
+    let rtc = CmosRtc::new(interrupt_line(vm, cmos_rtc::IRQ));
+    ports.insert("rtc", cmos_rtc::PORT.into(), 2, Arc::new(Mutex::new(rtc)))?;
     ports.insert("post", 0x80, 1, Arc::new(Mutex::new(MarkerPort(recorder.clone()))))?;
 
     let pm = AcpiPm::new(interrupt_line(vm, acpi_pm::SCI), control.clone(), devices);

@@ -185,6 +185,7 @@ mod tests {
         let port =
             SerialPort { output: Box::new(io::sink()), gather: true, input: Some(read.into()) };
         let uart = serial.add(port, Arc::new(Unconnected), &control).unwrap();
+        uart.lock().unwrap().write(4, &[2]); // RTS
         let stop = serial.output_waits.try_clone().unwrap();
         let server = std::thread::spawn({
             let control = control.clone();

@@ -9,4 +9,4 @@ pub mod ide;
 pub mod piix;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

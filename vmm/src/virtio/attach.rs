@@ -1,32 +1,24 @@
 //! From the operator's words to the virtio devices of a machine.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
 
-use super::VirtioDevice;
 use super::balloon::{Balloon, BalloonHandle};
 use super::block::Block;
 use super::console::{Console, ConsoleHandle};
 use super::net::{NetError, VirtioNet};
 use super::rng::Rng;
-use super::stats::{DeviceCounters, QueueCounters};
-use super::transport::pci::Resources;
-use super::transport::{KvmNotifyRegistrar, NotifyRegistrar, TransportError, VirtioPci};
+use super::slots::{MmioSlots, PciSlots, Plugged, Slots};
+use super::stats::DeviceCounters;
+use super::transport::TransportError;
 use super::vsock::{VirtioVsock, VsockError};
 use crate::backend::disk::{DiskError, DiskImage};
 use crate::bus::BusError;
-use crate::config::MachineConfig;
-use crate::irq::IrqLine;
-use crate::kvm::interrupt_line;
+use crate::config::{MachineConfig, VirtioTransport};
 use crate::memory::GuestRam;
-use crate::pci::bus::Address;
-use crate::pci::host_bridge::HostBridge;
-use crate::pci::intx::{self, SharedLine};
-use crate::pci::kvm_msi::KvmMsiRouter;
-use crate::pci::{InterruptPin, PciBus, PciBusError, config_access};
+use crate::pci::PciBusError;
 use crate::rate_limit::RateLimit;
 use crate::vcpu::run::Buses;
 
@@ -67,7 +59,7 @@ pub enum AttachError {
 
 /// The devices of a machine.
 pub struct VirtioDevices {
-    pci: Arc<Mutex<PciBus>>,
+    plugged: Plugged,
     /// What each queue of each device did.
     pub counters: DeviceCounters,
     /// Asks the guest for memory.
@@ -80,7 +72,7 @@ impl VirtioDevices {
     /// Stops all devices and lets go of what they hold on the host; requests under way are
     /// completed first. For a guest that no longer runs.
     pub fn shut_down(&self) {
-        self.pci.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+        self.plugged.clear();
     }
 }
 
@@ -90,14 +82,11 @@ impl Drop for VirtioDevices {
     }
 }
 
-/// Whether `config` asks for any; without, the machine has no PCI bus for its kernel to search.
-pub fn wanted(config: &MachineConfig) -> bool {
-    !config.disks.is_empty()
-        || !config.nets.is_empty()
-        || config.vsock.is_some()
-        || config.console.is_some()
-        || config.balloon.is_some()
-        || config.rng
+/// How many devices `config` asks for; without any, the machine has no bus for its kernel to search.
+pub fn count(config: &MachineConfig) -> usize {
+    let single =
+        [config.vsock.is_some(), config.console.is_some(), config.balloon.is_some(), config.rng];
+    config.disks.len() + config.nets.len() + single.into_iter().filter(|wanted| *wanted).count()
 }
 
 /// Attaches what `config` asks for to the buses of the machine.
@@ -110,16 +99,9 @@ pub fn attach(
     ram: &GuestRam,
     buses: &Buses,
 ) -> Result<VirtioDevices, AttachError> {
-    let mut pci = PciBus::new(Arc::clone(&buses.ports), Arc::clone(&buses.mmio));
-    pci.add(Address { device: 0, function: 0 }, Arc::new(Mutex::new(HostBridge::default())))?;
-    let mut slots = Slots {
-        pci,
-        ram: ram.clone(),
-        vm: Arc::clone(vm),
-        msi: KvmMsiRouter::new(Arc::clone(vm)),
-        notify: Arc::new(KvmNotifyRegistrar(Arc::clone(vm))),
-        wires: BTreeMap::new(),
-        counters: Vec::new(),
+    let mut slots: Box<dyn Slots> = match config.transport {
+        VirtioTransport::Pci => Box::new(PciSlots::new(vm, ram, buses)?),
+        VirtioTransport::Mmio => Box::new(MmioSlots::new(vm, ram, buses)),
     };
     let host = |device| move |source| AttachError::Host { device, source };
 
@@ -128,82 +110,38 @@ pub fn attach(
         let queues = config.cpus.min(MAX_DISK_QUEUES) as u16;
         let device = Block::new(image, queues, options.rate).map_err(host("virtio-blk"))?;
         let counters = device.counters();
-        slots.plug(device, counters)?;
+        slots.plug(Box::new(device), counters)?;
     }
     for options in &config.nets {
         let device = VirtioNet::open(options)?;
         let counters = device.counters();
-        slots.plug(device, counters)?;
+        slots.plug(Box::new(device), counters)?;
     }
     if let Some(options) = &config.vsock {
         let device = VirtioVsock::open(options)?;
         let counters = device.counters();
-        slots.plug(device, counters)?;
+        slots.plug(Box::new(device), counters)?;
     }
     if config.rng {
         let device = Rng::new(RateLimit::default()).map_err(host("virtio-rng"))?;
         let counters = device.counters();
-        slots.plug(device, counters)?;
+        slots.plug(Box::new(device), counters)?;
     }
     let mut console = None;
     if let Some(port) = config.console.take() {
         let device = Console::new(port.output, port.input);
         console = Some(device.handle());
         let counters = device.counters();
-        slots.plug(device, counters)?;
+        slots.plug(Box::new(device), counters)?;
     }
     let mut balloon = None;
     if let Some(options) = config.balloon {
         let device = Balloon::new(options).map_err(host("virtio-balloon"))?;
         balloon = Some(device.handle());
         let counters = device.counters();
-        slots.plug(device, counters)?;
+        slots.plug(Box::new(device), counters)?;
     }
 
-    let Slots { mut pci, counters, .. } = slots;
-    pci.assign_addresses()?;
-    let pci = Arc::new(Mutex::new(pci));
-    config_access::insert_ports(&buses.ports, &pci)?;
-    config_access::insert_ecam(&buses.mmio, &pci)?;
-    Ok(VirtioDevices { pci, counters: counters.into(), balloon, console })
-}
-
-/// The bus while it fills.
-struct Slots {
-    pci: PciBus,
-    ram: GuestRam,
-    vm: Arc<VmFd>,
-    msi: KvmMsiRouter,
-    notify: Arc<dyn NotifyRegistrar>,
-    wires: BTreeMap<u32, SharedLine>,
-    counters: Vec<(String, Vec<Arc<QueueCounters>>)>,
-}
-
-impl Slots {
-    /// Puts a device into the next free slot.
-    fn plug(
-        &mut self,
-        device: impl VirtioDevice + 'static,
-        counters: Vec<Arc<QueueCounters>>,
-    ) -> Result<(), AttachError> {
-        let name = device.name();
-        let slot = self.pci.free_device().ok_or(PciBusError::Full { name })?;
-        let gsi = intx::gsi(slot, InterruptPin::A);
-        let resources = Resources {
-            memory: self.ram.clone(),
-            msi: &self.msi,
-            notify: Arc::clone(&self.notify),
-            intx: wire(&mut self.wires, &self.vm, gsi),
-            gsi,
-        };
-        let function = VirtioPci::new(Box::new(device), resources)?;
-        let address = Address { device: slot, function: 0 };
-        self.pci.add(address, Arc::new(Mutex::new(function)))?;
-        self.counters.push((format!("00:{slot:02x}.0 {name}"), counters));
-        Ok(())
-    }
-}
-
-fn wire(wires: &mut BTreeMap<u32, SharedLine>, vm: &Arc<VmFd>, gsi: u32) -> IrqLine {
-    wires.entry(gsi).or_insert_with(|| SharedLine::new(interrupt_line(vm, gsi))).input()
+    let (plugged, counters) = slots.finish()?;
+    Ok(VirtioDevices { plugged, counters: counters.into(), balloon, console })
 }

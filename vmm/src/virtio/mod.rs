@@ -9,6 +9,7 @@ pub mod console;
 pub mod net;
 pub mod queue;
 pub mod rng;
+mod slots;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use io_uring::{IoUring, opcode, squeue, types};
 use vm_memory::GuestMemoryBackend;
@@ -50,6 +51,8 @@ pub struct IoUringEngine {
     done: Vec<DiskCompletion>,
     /// Empty between calls; kept for its allocation.
     completed: Vec<(usize, i32)>,
+    /// The event may be readable: someone was to be told of completions by it.
+    armed: bool,
     /// `io_uring_enter` failed for good; the ring must not be entered again.
     broken: bool,
 }
@@ -69,6 +72,8 @@ impl IoUringEngine {
         };
         let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
         ring.submitter().register_eventfd(event.as_raw_fd())?;
+        let mut ring = ring;
+        ring.completion().disable_eventfd();
         let depth = depth as usize;
         Ok(Self {
             ring,
@@ -81,6 +86,7 @@ impl IoUringEngine {
             backlog: VecDeque::new(),
             done: Vec::new(),
             completed: Vec::with_capacity(depth),
+            armed: false,
             broken: false,
         })
     }
@@ -214,8 +220,9 @@ impl IoUringEngine {
     }
 
     /// Makes the front end call again, and lets others run meanwhile.
-    fn come_back(&self) {
+    fn come_back(&mut self) {
         std::thread::yield_now();
+        self.armed = true;
         // Fails only if the counter is full, and then it is readable.
         let _ = self.event.write(1);
     }
@@ -227,6 +234,7 @@ impl IoUringEngine {
             let tag = self.release(index);
             self.finish(tag, Err(io::Error::from_raw_os_error(libc::EIO)));
         }
+        self.armed = true;
         let _ = self.event.write(1);
     }
 
@@ -310,16 +318,10 @@ impl DiskEngine for IoUringEngine {
         }
     }
 
-    fn finished_early(&mut self, done: &mut Vec<DiskCompletion>) {
-        done.append(&mut self.done);
-    }
-
     fn kick(&mut self) {
+        // What completes on the way needs no event: `completions` is asked next.
+        self.ring.completion().disable_eventfd();
         self.enter();
-        if !self.done.is_empty() {
-            // Finished without the kernel's help, so it will not signal them.
-            let _ = self.event.write(1);
-        }
     }
 
     fn completion_event(&self) -> RawFd {
@@ -329,14 +331,32 @@ impl DiskEngine for IoUringEngine {
     fn completions(&mut self, done: &mut Vec<DiskCompletion>) {
         // Before looking, so that what completes afterwards makes it readable again. WouldBlock
         // where nothing has.
-        let _ = self.event.read();
+        if std::mem::take(&mut self.armed) {
+            let _ = self.event.read();
+        }
         loop {
             let reaped = self.reap();
             self.refill();
             self.enter();
             done.append(&mut self.done);
-            if !reaped {
-                break;
+            if reaped {
+                continue;
+            }
+            if self.in_flight() == 0 {
+                return;
+            }
+            // Armed first and looked again afterwards, or a completion in between would be told
+            // by nobody.
+            let mut completion = self.ring.completion();
+            if !completion.eventfd_disabled() {
+                return self.armed = true;
+            }
+            completion.enable_eventfd();
+            self.armed = true;
+            fence(Ordering::SeqCst);
+            completion.sync();
+            if completion.is_empty() {
+                return;
             }
         }
     }

@@ -109,17 +109,13 @@ pub trait DiskEngine: Send {
     /// read-only disk come back as failed completions, never as panics.
     fn submit(&mut self, memory: &GuestRam, request: DiskRequest);
 
-    /// Moves to `done` what [`DiskEngine::submit`] finished on the spot, with no system call.
-    /// Optional: [`DiskEngine::completions`] gives it too.
-    fn finished_early(&mut self, done: &mut Vec<DiskCompletion>) {
-        let _ = done;
-    }
-
     /// Hands what was submitted since the last call to the host kernel, in one go where possible.
+    /// [`DiskEngine::completions`] must be asked afterwards: much is done already, and what is
+    /// done by then is not told by an event, which would cost two system calls.
     fn kick(&mut self);
 
-    /// Readable (eventfd) when [`DiskEngine::completions`] has something to give that it has not
-    /// been asked for since; `completions` makes it unreadable again.
+    /// Readable (eventfd) when [`DiskEngine::completions`] has something to give that came after
+    /// it was asked; `completions` makes it unreadable again.
     fn completion_event(&self) -> RawFd;
 
     /// Moves finished requests to `done`, in any order.

@@ -84,6 +84,7 @@ impl Bench {
     fn wait(&mut self, count: usize) -> Vec<DiskCompletion> {
         let mut done = Vec::new();
         self.engine.kick();
+        self.engine.completions(&mut done);
         while done.len() < count {
             let mut events = [EpollEvent::default()];
             match self.epoll.wait(20_000, &mut events) {

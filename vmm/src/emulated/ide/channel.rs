@@ -120,6 +120,11 @@ impl Channel {
         self.assignment.is_some()
     }
 
+    /// Whether the thread has, or is about to take, something to do.
+    pub fn thread_works(&self) -> bool {
+        self.in_flight || self.has_assignment()
+    }
+
     /// Reads the command block register at `offset` 1 to 7.
     pub fn read_register(&mut self, offset: u64) -> u8 {
         if offset == 7 {

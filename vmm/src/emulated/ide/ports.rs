@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::atapi::CdRom;
 use super::channel::Channel;
@@ -48,14 +49,21 @@ impl DriveImage {
     }
 }
 
+/// How long a vCPU that polls for the end of BSY is held, while its interrupts wait.
+const POLL_PATIENCE: Duration = Duration::from_millis(1);
+
 /// A channel with its thread's door bell.
 struct Shared {
     channel: Mutex<Guarded>,
     work: Condvar,
+    /// The thread has finished something.
+    finished: Condvar,
 }
 
 struct Guarded {
     channel: Channel,
+    /// The guest has looked at the status since the thread got its work.
+    looked: bool,
     stop: bool,
 }
 
@@ -69,9 +77,26 @@ impl Shared {
         let mut guarded = self.lock();
         let result = access(&mut guarded.channel);
         if guarded.channel.has_assignment() {
+            guarded.looked = false;
             self.work.notify_one();
         }
         result
+    }
+
+    /// Reads a status register by `read`, once the thread is done if that is soon.
+    ///
+    /// Who polls has nothing else to do until BSY ends. Answering at once would cost an exit for
+    /// each look and, where the host has one processor, keep the very thread from it that the guest
+    /// waits for: firmware then gives up after some seconds. The first look is no poll: drivers that
+    /// wait for the interrupt take one after every command, to be sure that it has arrived.
+    fn poll_status(&self, read: impl FnOnce(&mut Channel) -> u8) -> u8 {
+        let mut guarded = self.lock();
+        if guarded.channel.thread_works() && std::mem::replace(&mut guarded.looked, true) {
+            let waiting = |guarded: &mut Guarded| guarded.channel.thread_works();
+            let waited = self.finished.wait_timeout_while(guarded, POLL_PATIENCE, waiting);
+            guarded = waited.unwrap_or_else(|e| e.into_inner()).0;
+        }
+        read(&mut guarded.channel)
     }
 }
 
@@ -90,6 +115,7 @@ fn serve(shared: &Shared, mut executor: Executor) {
         let outcome = executor.run(assignment);
         guarded = shared.lock();
         guarded.channel.finish(outcome);
+        shared.finished.notify_all();
     }
 }
 
@@ -116,8 +142,12 @@ impl IdeController {
             let attached = images.each_ref().map(|i| i.as_ref().map(DriveImage::drive));
             let channel = Channel::new(attached, line);
             let has_drives = channel.has_drives();
-            let guarded = Guarded { channel, stop: false };
-            let shared = Arc::new(Shared { channel: Mutex::new(guarded), work: Condvar::new() });
+            let guarded = Guarded { channel, looked: false, stop: false };
+            let shared = Arc::new(Shared {
+                channel: Mutex::new(guarded),
+                work: Condvar::new(),
+                finished: Condvar::new(),
+            });
             if has_drives {
                 let engines = images.map(|i| i.map(|i| i.engine));
                 let executor = Executor::new(memory.clone(), engines)?;
@@ -175,11 +205,18 @@ impl Drop for IdeController {
     }
 }
 
+/// Offset of the status register in the command block.
+const STATUS: u64 = 7;
+
 /// The command block of a channel.
 pub struct CommandPorts(Arc<Shared>);
 
 impl BusDevice for CommandPorts {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
+        if let (STATUS, [status]) = (offset, &mut *data) {
+            *status = self.0.poll_status(|channel| channel.read_register(STATUS));
+            return;
+        }
         self.0.access(|channel| {
             if offset == 0 {
                 return channel.read_data_once(data);
@@ -227,7 +264,7 @@ pub struct ControlPort(Arc<Shared>);
 impl BusDevice for ControlPort {
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
         if let Some(byte) = data.first_mut() {
-            *byte = self.0.access(|channel| channel.read_alternate_status());
+            *byte = self.0.poll_status(|channel| channel.read_alternate_status());
         }
     }
 

@@ -521,3 +521,38 @@ fn the_thread_serves_the_ports() {
     assert_eq!(status, [READY | ERR], "the disk is read-only");
     controller.reset();
 }
+
+#[test]
+fn polls_of_a_busy_drive_come_back_before_the_disk_does() {
+    use super::{DriveImage, IdeController, Media};
+    use crate::bus::BusDevice;
+
+    let disk = MemoryDisk::new(pattern(64 * 512));
+    let medium = Arc::clone(&disk.medium);
+    let image = DriveImage {
+        media: Media::HardDisk { read_only: true },
+        bytes: 64 * 512,
+        serial: "S".into(),
+        engine: Box::new(disk),
+    };
+    let lines: [crate::irq::IrqLine; 2] = [Wire::new(), Wire::new()];
+    let controller =
+        IdeController::new(&ram(RAM), [[Some(image), None], [None, None]], lines).unwrap();
+    let (mut command, mut control) = (controller.command_ports(0), controller.control_port(0));
+    let mut status = [0];
+    let stuck = medium.lock().unwrap();
+    for (offset, value) in [(2, 1), (3, 1), (4, 0), (5, 0), (6, 0xe0), (7, 0x20)] {
+        command.write(offset, &[value]);
+    }
+    for _ in 0..3 {
+        command.read(7, &mut status);
+        assert_eq!(status, [BSY]);
+        control.read(0, &mut status);
+        assert_eq!(status, [BSY]);
+    }
+    drop(stuck);
+    while status == [BSY] {
+        command.read(7, &mut status);
+    }
+    assert_eq!(status, [READY | DRQ]);
+}

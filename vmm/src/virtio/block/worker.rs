@@ -101,7 +101,6 @@ impl BlockQueue {
             self.queue.disable_notifications()?;
             let throttled = self.take_requests()?;
             let mut done = std::mem::take(&mut self.done);
-            self.engine.finished_early(&mut done);
             self.engine.kick();
             self.engine.completions(&mut done);
             for completion in done.drain(..) {

@@ -9,10 +9,31 @@ use super::notify::{NotifyAddress, NotifyRegistrar};
 use crate::bus::BusDevice;
 use crate::irq::{IrqLine, VirtioInterrupt};
 use crate::memory::GuestRam;
+use crate::pci::{MEMORY_WINDOW, intx};
 use crate::virtio::VirtioDevice;
 
 /// Bytes a device takes on the bus.
 pub const LENGTH: u64 = 0x1000;
+
+/// Where the guest finds a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Guest-physical address of its registers.
+    pub address: u64,
+    /// Its IOAPIC input, which it may share.
+    pub gsi: u32,
+}
+
+/// The place of the device with number `index`. What the machine's ACPI tables say of it comes
+/// from here, too ([`super::acpi`]).
+pub const fn place(index: usize) -> Place {
+    let index = index as u64;
+    Place {
+        // A machine without a PCI bus has its window free.
+        address: MEMORY_WINDOW.start + index * LENGTH,
+        gsi: intx::FIRST_GSI + (index % intx::GSIS as u64) as u32,
+    }
+}
 
 /// Register offsets (4.2.2).
 mod register {

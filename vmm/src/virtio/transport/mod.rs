@@ -1,6 +1,7 @@
 //! How a driver finds, configures and starts a virtio device: the state machine that all
 //! transports share ([`handshake`]), virtio over PCI ([`pci`]) and over MMIO ([`mmio`]).
 
+pub mod acpi;
 pub mod handshake;
 pub mod mmio;
 pub mod notify;

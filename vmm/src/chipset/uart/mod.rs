@@ -1,18 +1,19 @@
-//! 16550A serial port: vm-superio's model on our bus, with output gathered into lines.
-//!
-//! A write(2) per byte would double the cost of every byte the guest prints, so output is passed
-//! on at line ends, when [`GATHER`] bytes have come together, and by [`super::serial_io`] shortly
-//! after the first byte otherwise (a prompt).
+//! Serial ports: PC16550D UARTs ([`registers`]) on the port bus, with output gathered into lines
+//! ([`gather`]).
 
-use std::io::{self, Write};
+mod gather;
+mod registers;
 
-use vm_superio::Trigger;
-use vm_superio::serial::{Serial, SerialEvents};
+use std::io::Write;
+
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::BusDevice;
 use crate::control::Control;
 use crate::irq::IrqLine;
+
+use gather::Gatherer;
+use registers::Registers;
 
 /// Where a serial port is.
 pub struct ComPort {
@@ -35,87 +36,14 @@ pub const COM: [ComPort; 4] = [
 /// Ports of each.
 pub const PORTS: u64 = 8;
 
-const GATHER: usize = 256;
-
-/// The interrupt, as vm-superio wants it.
-struct Interrupt(IrqLine);
-
-impl Trigger for Interrupt {
-    type E = std::convert::Infallible;
-
-    fn trigger(&self) -> Result<(), Self::E> {
-        self.0.pulse();
-        Ok(())
-    }
-}
-
-/// Wakes the thread that waits for room in the receive FIFO.
-struct Drained(EventFd);
-
-impl SerialEvents for Drained {
-    fn buffer_read(&self) {}
-    fn out_byte(&self) {}
-    fn tx_lost_byte(&self) {}
-    fn in_buffer_empty(&self) {
-        let _ = self.0.write(1); // Fails only when the counter is full: it is readable then.
-    }
-}
-
-/// Gathers bytes; see the module.
-struct Gatherer {
-    output: Box<dyn Write + Send>,
-    /// Whether to gather at all.
-    gather: bool,
-    pending: Vec<u8>,
-    /// Told when the first byte of what is gathered waits.
-    waiting: EventFd,
-    control: Control,
-}
-
-impl Gatherer {
-    /// Hands everything gathered to the host. Bytes that the host refuses are lost, as on a real
-    /// line with nothing at the other end.
-    fn pass_on(&mut self) {
-        let mut rest = self.pending.as_slice();
-        while !rest.is_empty() {
-            match self.output.write(rest) {
-                Ok(0) => break,
-                Ok(written) => rest = &rest[written..],
-                // The kick that ends the machine: the reader may never come back.
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {
-                    if self.control.has_ended() {
-                        break;
-                    }
-                }
-                Err(_) => break,
-            }
-        }
-        self.pending.clear();
-        let _ = self.output.flush();
-    }
-}
-
-impl Write for Gatherer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let was_empty = self.pending.is_empty();
-        self.pending.extend_from_slice(bytes);
-        if !self.gather || self.pending.len() >= GATHER || bytes.contains(&b'\n') {
-            self.pass_on();
-        } else if was_empty {
-            let _ = self.waiting.write(1); // As above.
-        }
-        Ok(bytes.len())
-    }
-
-    // vm-superio flushes after every byte, which is what the gathering is there to avoid.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// One serial port.
 pub struct Uart {
-    serial: Serial<Interrupt, Drained, Gatherer>,
+    registers: Registers,
+    output: Gatherer,
+    line: IrqLine,
+    asserted: bool,
+    /// Wakes the thread that waits for room in the receive FIFO.
+    input_drained: EventFd,
 }
 
 impl Uart {
@@ -130,50 +58,73 @@ impl Uart {
         output_waits: EventFd,
         input_drained: EventFd,
     ) -> Self {
-        let output =
-            Gatherer { output, gather, pending: Vec::new(), waiting: output_waits, control };
-        Self { serial: Serial::with_events(Interrupt(line), Drained(input_drained), output) }
+        let output = Gatherer::new(output, gather, output_waits, control);
+        Self { registers: Registers::default(), output, line, asserted: false, input_drained }
     }
 
     /// Passes on what has been gathered.
     pub fn flush(&mut self) {
-        self.serial.writer_mut().pass_on();
+        self.output.pass_on();
     }
 
     /// How many bytes [`Uart::receive`] would take now.
     pub fn room(&self) -> usize {
-        self.serial.fifo_capacity()
+        self.registers.room()
     }
 
-    /// Puts bytes into the receive FIFO and returns how many fit (none in loopback mode).
+    /// Puts bytes into the receive FIFO and returns how many fit: none in loopback mode, or while
+    /// the guest does not raise RTS.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        self.serial.enqueue_raw_bytes(bytes).unwrap_or(0)
+        let taken = self.registers.receive(bytes);
+        self.drive_line();
+        taken
+    }
+
+    fn drive_line(&mut self) {
+        let interrupts = self.registers.interrupts();
+        if interrupts != self.asserted {
+            self.asserted = interrupts;
+            self.line.set(interrupts);
+        }
+    }
+
+    /// Lets `access` at the registers, and tells whoever has to know what changed.
+    fn access<T>(&mut self, access: impl FnOnce(&mut Registers) -> T) -> T {
+        let had_room = self.registers.room() > 0 && self.registers.is_drained();
+        let result = access(&mut self.registers);
+        if !had_room && self.registers.room() > 0 && self.registers.is_drained() {
+            let _ = self.input_drained.write(1); // Fails only when it is readable anyway.
+        }
+        self.drive_line();
+        result
     }
 }
 
 impl BusDevice for Uart {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let [value] = data {
-            *value = self.serial.read(offset as u8);
+            *value = self.access(|registers| registers.read(offset));
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let &[value] = data {
-            let _ = self.serial.write(offset as u8, value); // Our output and interrupt never fail.
+        if let &[value] = data
+            && let Some(byte) = self.access(|registers| registers.write(offset, value))
+        {
+            self.output.push(byte);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::gather::GATHER;
+    use super::registers::FIFO;
+    use super::registers::offset::*;
     use super::*;
     use crate::irq::InterruptLine;
+    use std::io;
     use std::sync::{Arc, Mutex};
-
-    const DATA: u64 = 0;
-    const INTERRUPT_ENABLE: u64 = 1;
-    const LINE_STATUS: u64 = 5;
 
     #[derive(Default)]
     struct Edges(Mutex<u32>);
@@ -245,8 +196,12 @@ mod tests {
     #[test]
     fn input_fills_the_fifo_interrupts_and_reports_when_it_is_drained() {
         let (mut uart, edges, _, drained) = uart(&Writes::default());
-        uart.write(INTERRUPT_ENABLE, &[1]);
+        for (register, value) in [(MODEM_CONTROL, 0x0a), (FIFO_CONTROL, 1), (INTERRUPT_ENABLE, 1)] {
+            uart.write(register, &[value]);
+        }
+        let _ = drained.read();
         let room = uart.room();
+        assert_eq!(room, FIFO);
         assert_eq!(uart.receive(&vec![b'a'; room + 5]), room);
         assert_eq!(uart.receive(b"b"), 0);
         assert_eq!(*edges.0.lock().unwrap(), 1);

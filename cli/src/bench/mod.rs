@@ -1,11 +1,13 @@
 //! `isolab bench`
 
+mod devices;
 mod image;
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +31,8 @@ pub struct Bench {
 enum Command {
     Startup(Startup),
     Image(image::Images),
+    Disk(devices::DiskBench),
+    Net(devices::NetBench),
 }
 
 /// From spawning `isolab run` to the workload's first output line and to its end.
@@ -68,6 +72,9 @@ struct Startup {
     /// How to print the results.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Write the results into this folder as well, as JSON and as tables.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// The workload, which prints at least one line.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["echo", "ready"])]
     command: Vec<OsString>,
@@ -78,6 +85,8 @@ pub fn run(bench: Bench) -> Result<ExitCode> {
     match bench.command {
         Command::Startup(args) => startup(args),
         Command::Image(args) => image::run(args),
+        Command::Disk(args) => devices::disk(args),
+        Command::Net(args) => devices::net(args),
     }
 }
 
@@ -107,10 +116,8 @@ fn startup(mut args: Startup) -> Result<ExitCode> {
         notes.extend(outcome.notes);
     }
     let report = Report { host: Host::detect(image, kernel_name), results, notes };
-    match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Table => print_tables(&report, baseline.as_deref()),
-    }
+    let text = tables(&report, baseline.as_deref());
+    write_report("startup", &report, &text, args.format, args.out.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -155,7 +162,7 @@ fn measure_levels(args: &Startup, subjects: Vec<Subject>) -> Result<Vec<Measurem
 
 fn measure_machines(args: &Startup, kernel: GuestKernel) -> Result<machines::Outcome> {
     let bzimage = kernel.image.with_file_name("bzImage");
-    let plan = machines::Plan {
+    let plan = machines::startup::Plan {
         program: own_program()?,
         peers: args.peers.clone(),
         runs: args.runs,
@@ -164,7 +171,7 @@ fn measure_machines(args: &Startup, kernel: GuestKernel) -> Result<machines::Out
         memory: args.memory,
         cpus: 1,
     };
-    Ok(with_progress(args.runs, |progress| machines::measure(&plan, progress))?)
+    Ok(with_progress(args.runs, |progress| machines::startup::measure(&plan, progress))?)
 }
 
 fn own_program() -> Result<PathBuf> {
@@ -185,12 +192,34 @@ fn with_progress<T>(runs: u32, measure: impl FnOnce(&dyn Fn(u32)) -> T) -> T {
     outcome
 }
 
-fn print_tables(report: &Report, first_level: Option<&str>) {
-    println!("{}\n", report.host);
-    let tables = |metrics: &[(&str, &str)], baseline: &str| {
+/// Prints a report, and writes it into `folder` as NAME.json and NAME.txt.
+fn write_report(
+    name: &str,
+    report: &Report,
+    text: &str,
+    format: Format,
+    folder: Option<&Path>,
+) -> Result<()> {
+    let json = serde_json::to_string_pretty(report)?;
+    match format {
+        Format::Json => println!("{json}"),
+        Format::Table => print!("{text}"),
+    }
+    if let Some(folder) = folder {
+        let failed = || format!("cannot write the results into {}", folder.display());
+        fs::create_dir_all(folder).with_context(failed)?;
+        fs::write(folder.join(format!("{name}.json")), json + "\n").with_context(failed)?;
+        fs::write(folder.join(format!("{name}.txt")), text).with_context(failed)?;
+    }
+    Ok(())
+}
+
+fn tables(report: &Report, first_level: Option<&str>) -> String {
+    let mut text = format!("{}\n\n", report.host);
+    let mut add = |metrics: &[(&str, &str)], baseline: &str| {
         for (metric, title) in metrics {
-            println!("{title} (ratio: of medians, to {baseline})");
-            println!("{}\n", report.table(metric, baseline));
+            let table = report.table(metric, baseline);
+            text += &format!("{title} (ratio: of medians, to {baseline})\n{table}\n\n");
         }
     };
     if let Some(level) = first_level {
@@ -198,20 +227,26 @@ fn print_tables(report: &Report, first_level: Option<&str>) {
             (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
             (startup::TO_EXIT, "From spawn to exit, ms"),
         ];
-        tables(&metrics, level);
-        println!("Where the time to the first output line goes, medians, ms");
-        println!("{}", report.medians(&startup::PHASES));
+        add(&metrics, level);
     }
     if report.summary(machines::OWN, startup::TO_GUEST_INIT).is_some() {
         let metrics = [
             (startup::TO_GUEST_INIT, "From spawn of the VMM to the guest's init, ms"),
             (startup::TO_EXIT, "From spawn of the VMM to its end, ms"),
-            (machines::MEMORY_OVERHEAD, "Resident beyond guest RAM, KiB"),
-            (machines::EXITS, "Exits until the guest's init"),
+            (machines::startup::MEMORY_OVERHEAD, "Resident beyond guest RAM, KiB"),
+            (machines::startup::EXITS, "Exits until the guest's init"),
         ];
-        tables(&metrics, machines::OWN);
+        add(&metrics, machines::OWN);
     }
-    report.notes.iter().for_each(|note| println!("{note}"));
+    if first_level.is_some() {
+        let phases = report.medians(&startup::PHASES);
+        text += &format!("Where the time to the first output line goes, medians, ms\n{phases}\n");
+    }
+    for note in &report.notes {
+        text += note;
+        text.push('\n');
+    }
+    text
 }
 
 fn duplicate<T: PartialEq + Copy>(items: &[T]) -> Option<T> {

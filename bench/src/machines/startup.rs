@@ -1,0 +1,153 @@
+//! `isolab bench startup --peers`: the start of the bare machine beside that of other VMMs.
+//!
+//! No VMM's own marks are used, so that all are measured alike: time runs from the spawn of the
+//! VMM to the line that the guest's init writes to the serial console, and to the end of the VMM.
+//! Memory and exits come from a second guest, whose init stays after that line.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use isolab_isolation::timeline;
+
+use super::guest::{self, Afterwards, INIT_LINE};
+use super::observe::{self, Before};
+use super::run::Run;
+use super::vmm::{Boot, Machine, Peer, Subject};
+use super::{MachinesError, OWN, Outcome};
+use crate::report::Measurement;
+use crate::startup::{TO_EXIT, TO_GUEST_INIT};
+use crate::summary::Summary;
+
+/// What is resident in the VMM beyond guest RAM when the guest has come up and is idle.
+pub const MEMORY_OVERHEAD: &str = "memory_overhead";
+/// How often the guest left for the host's kernel until its init ran, by KVM's own count.
+pub const EXITS: &str = "exits";
+
+/// From the guest's init to the look at the VMM's memory: what it keeps, not what its start took.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// What to measure.
+pub struct Plan {
+    /// The `isolab` whose `vm run` is the subject `vmm`.
+    pub program: PathBuf,
+    /// Others; those that are not installed are left out.
+    pub peers: Vec<Peer>,
+    /// Counted rounds.
+    pub runs: u32,
+    /// An uncompressed vmlinux.
+    pub kernel: PathBuf,
+    /// The same kernel as a bzImage, for VMMs that take no vmlinux.
+    pub bzimage: Option<PathBuf>,
+    /// Guest RAM in bytes, a multiple of 1 MiB.
+    pub memory: u64,
+    /// Virtual CPUs.
+    pub cpus: u32,
+}
+
+/// Runs the plan: one uncounted round, then the counted ones, subjects interleaved. `progress`
+/// hears of every round.
+///
+/// # Errors
+/// [`MachinesError`] at the first run that fails.
+pub fn measure(plan: &Plan, mut progress: impl FnMut(u32)) -> Result<Outcome, MachinesError> {
+    let own = "the guest's files of";
+    let host = |source| MachinesError::Host { action: "write", subject: own, source };
+    let folder = tempfile::tempdir().map_err(host)?;
+    let [ending, staying] = [Afterwards::End, Afterwards::Stay].map(|afterwards| {
+        let path = folder.path().join(afterwards.file_name());
+        std::fs::write(&path, guest::initramfs(afterwards)?).map(|()| path)
+    });
+    let (ending, staying) = (ending.map_err(host)?, staying.map_err(host)?);
+
+    let mut notes = Vec::new();
+    let mut subjects = vec![Subject::own(OWN, Machine::OwnVirtio, &plan.program)];
+    for &peer in &plan.peers {
+        match Subject::peer(name(peer), peer.lightest(), plan.bzimage.as_deref()) {
+            Ok(subject) => subjects.push(subject),
+            Err(why) => notes.push(format!("{peer} is left out: {why}")),
+        }
+    }
+    let boot = |initrd: &Path| Boot {
+        kernel: plan.kernel.clone(),
+        bzimage: plan.bzimage.clone(),
+        initrd: initrd.to_owned(),
+        memory: plan.memory,
+        cpus: plan.cpus,
+        scratch: folder.path().to_owned(),
+        device: None,
+    };
+    let (ending, staying) = (boot(&ending), boot(&staying));
+
+    let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
+    for round in 0..=plan.runs {
+        progress(round);
+        for (position, subject) in subjects.iter().enumerate() {
+            let times = time(subject, &ending)?;
+            if round == 0 {
+                continue;
+            }
+            let seen = observe(subject, &staying)?;
+            for (metric, value) in times.into_iter().chain(seen) {
+                samples.entry((position, metric)).or_default().push(value);
+            }
+        }
+    }
+    if !samples.keys().any(|(_, metric)| *metric == EXITS) {
+        notes.push(format!("exits are left out: {}", observe::EXITS_NEED));
+    }
+    let measurement = |((position, metric), samples): ((usize, &str), _)| {
+        Some(Measurement {
+            subject: subjects[position].name.to_owned(),
+            metric: metric.to_owned(),
+            unit: unit_of(metric).to_owned(),
+            summary: Summary::of(samples)?,
+        })
+    };
+    Ok(Outcome { results: samples.into_iter().filter_map(measurement).collect(), notes })
+}
+
+/// A peer in reports: with the machine where it has several.
+fn name(peer: Peer) -> &'static str {
+    match peer {
+        Peer::Qemu => "qemu-microvm",
+        other => other.name(),
+    }
+}
+
+fn unit_of(metric: &str) -> &'static str {
+    match metric {
+        MEMORY_OVERHEAD => "KiB",
+        EXITS => "count",
+        _ => "ms",
+    }
+}
+
+fn time(subject: &Subject, boot: &Boot) -> Result<Vec<(&'static str, f64)>, MachinesError> {
+    let spawned = timeline::now();
+    let mut run = Run::start(subject, boot, Stdio::null())?;
+    let init = run.wait_for(INIT_LINE)?;
+    run.wait_for_end()?;
+    let exited = timeline::now();
+    let milliseconds = |until: u64| (until as f64 - spawned as f64) / 1e6;
+    Ok(vec![(TO_GUEST_INIT, milliseconds(init)), (TO_EXIT, milliseconds(exited))])
+}
+
+fn observe(subject: &Subject, boot: &Boot) -> Result<Vec<(&'static str, f64)>, MachinesError> {
+    let before = Before::now();
+    let mut run = Run::start(subject, boot, Stdio::null())?;
+    run.wait_for(INIT_LINE)?;
+    let exits = before.machine().and_then(|machine| machine.exits());
+    thread::sleep(SETTLING);
+    let pid = run.pid();
+    let beyond = observe::memory_beyond(pid, boot.memory).map_err(|error| MachinesError::Host {
+        action: "read the mappings of",
+        subject: subject.name,
+        source: error,
+    })?;
+    let beyond = beyond.ok_or(MachinesError::NoRam { subject: subject.name })?;
+    let memory = (MEMORY_OVERHEAD, beyond as f64 / 1024.0);
+    Ok([memory].into_iter().chain(exits.map(|count| (EXITS, count.all as f64))).collect())
+}

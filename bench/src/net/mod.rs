@@ -1,0 +1,123 @@
+//! `isolab bench net`: iperf3 both ways and ping between the host and the guests of our two
+//! machines and of QEMU's, over one tap, one kernel and one initramfs.
+
+mod iperf;
+mod ping;
+mod tap;
+
+use std::time::Duration;
+
+use isolab_guest::programs;
+
+use self::tap::{GUEST, HOST, Tap};
+use crate::comparison::{self, Contender, Job, Setup, Units};
+use crate::machines::vmm::{Device, Machine, Net};
+use crate::machines::{MachinesError, Outcome};
+
+/// Our machines.
+pub const VIRTIO: &str = "vmm-virtio";
+/// See [`VIRTIO`].
+pub const EMULATED: &str = "vmm-e1000";
+
+/// What takes part: its name, machine, whether the host's kernel moves the frames, and whom its
+/// ratio is to.
+const SUBJECTS: [(&str, Machine, bool, Option<&str>); 7] = [
+    (VIRTIO, Machine::OwnVirtio, false, Some("qemu-q35")),
+    ("vmm-virtio-vhost", Machine::OwnVirtio, true, Some("qemu-q35-vhost")),
+    (EMULATED, Machine::OwnEmulated, false, Some("qemu-pc-e1000")),
+    ("qemu-microvm", Machine::QemuMicrovm, false, None),
+    ("qemu-q35", Machine::QemuQ35, false, None),
+    ("qemu-q35-vhost", Machine::QemuQ35, true, None),
+    ("qemu-pc-e1000", Machine::QemuPc, false, None),
+];
+
+const STREAM: Units = Units { throughput: "Mbit/s", work: "MiB" };
+const ROUND_TRIPS: Units = Units { throughput: "per s", work: "round trip" };
+
+/// The names of the jobs: guest to host, host to guest, and back and forth.
+const JOBS: [&str; 3] = ["tcp_send", "tcp_receive", "ping"];
+
+/// Beyond a job's own time: the host may be emulated.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The names of the jobs, in their order.
+pub fn jobs() -> Vec<&'static str> {
+    JOBS.to_vec()
+}
+
+/// The names of the subjects, in their order.
+pub fn subjects() -> Vec<&'static str> {
+    SUBJECTS.map(|(name, ..)| name).to_vec()
+}
+
+/// Whom a subject's ratio is to.
+pub fn rival(subject: &str) -> Option<&'static str> {
+    SUBJECTS.iter().find(|(name, ..)| *name == subject)?.3
+}
+
+/// Measures, subjects interleaved. `progress` hears of every round.
+///
+/// # Errors
+/// [`MachinesError`] at the first failure.
+pub fn measure(setup: &Setup, progress: impl FnMut(u32)) -> Result<Outcome, MachinesError> {
+    let iperf3 = programs::find("iperf3", "iperf3")?;
+    let ping = programs::find("ping", "iputils-ping")?;
+    let workspace = setup.workspace(&[iperf3.clone(), ping.clone()])?;
+    let tap = Tap::make()?;
+    let _server = iperf::Server::start(&iperf3)?;
+
+    let has_vhost = std::path::Path::new("/dev/vhost-net").exists();
+    let candidates = SUBJECTS.map(|(name, machine, ..)| (name, machine));
+    let (found, mut notes) = setup.subjects(&candidates);
+    let mut contenders = Vec::new();
+    for subject in found {
+        let named = SUBJECTS.iter().find(|(name, ..)| *name == subject.name);
+        let Some(&(name, _, vhost, _)) = named else { continue };
+        if vhost && !has_vhost {
+            notes.push(format!("{name} is left out: no /dev/vhost-net (modprobe vhost_net)"));
+            continue;
+        }
+        let device = Device::Net(Net { tap: tap.name().to_owned(), vhost });
+        contenders.push(Contender { subject, boot: workspace.boot(device), disk: "" });
+    }
+
+    let (seconds, limit) = (setup.time.as_secs_f64(), setup.time + PATIENCE);
+    // iperf3 takes whole seconds only.
+    let time = setup.time.as_secs().max(1);
+    let stream = format!("iperf3 --client {HOST} --time {time} --interval 0 --json");
+    // By its path, for busybox has one, too.
+    let echo = format!("{} -q -f -w {} {HOST}", ping.display(), seconds.ceil());
+    let [send, receive, ping] = JOBS;
+    let jobs = [
+        (Job { name: send, command: stream.clone(), limit, parse: iperf::stream }, STREAM),
+        (
+            Job { name: receive, command: stream + " --reverse", limit, parse: iperf::stream },
+            STREAM,
+        ),
+        (Job { name: ping, command: echo, limit, parse: ping::round_trips }, ROUND_TRIPS),
+    ];
+    // Up, until the host answers; then a little of everything, so that the programs are in place.
+    let warm_up = format!(
+        "ip addr add {GUEST}/{} dev eth0 && ip link set eth0 up && \
+         until ping -q -c 1 -W 1 {HOST}; do :; done && \
+         iperf3 --client {HOST} --bytes 1M --json && iperf3 --client {HOST} --bytes 1M --reverse",
+        tap::PREFIX
+    );
+    let mut outcome = comparison::measure(&contenders, &warm_up, jobs.into(), setup, progress)?;
+    notes.append(&mut outcome.notes);
+    Ok(Outcome { notes, ..outcome })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rivals_take_part() {
+        for (name, _, _, rival_name) in SUBJECTS {
+            assert_eq!(rival(name), rival_name);
+            assert!(rival_name.is_none_or(|rival| subjects().contains(&rival)));
+        }
+        assert_eq!(rival("no-such-subject"), None);
+    }
+}

@@ -1,0 +1,469 @@
+//! The registers and the receive FIFO of a PC16550D (National Semiconductor, June 1995; section
+//! numbers are its own), without the world around them.
+//!
+//! The line is infinitely fast: what is written has been sent at once, so the transmit FIFO is
+//! always empty, and what is received below the trigger level times out at once (8.4).
+
+use std::collections::VecDeque;
+
+/// Depth of the receive FIFO.
+pub const FIFO: usize = 16;
+
+/// Register offsets (8.0, table II).
+pub mod offset {
+    /// Receiver buffer and transmitter holding register, or the divisor latch's low byte.
+    pub const DATA: u64 = 0;
+    /// Interrupt enable, or the divisor latch's high byte.
+    pub const INTERRUPT_ENABLE: u64 = 1;
+    /// Interrupt identification (read) and FIFO control (write).
+    pub const INTERRUPT_ID: u64 = 2;
+    /// FIFO control.
+    pub const FIFO_CONTROL: u64 = 2;
+    /// Line control.
+    pub const LINE_CONTROL: u64 = 3;
+    /// Modem control.
+    pub const MODEM_CONTROL: u64 = 4;
+    /// Line status.
+    pub const LINE_STATUS: u64 = 5;
+    /// Modem status.
+    pub const MODEM_STATUS: u64 = 6;
+    /// Scratch.
+    pub const SCRATCH: u64 = 7;
+}
+
+/// Interrupt enable bits (8.7).
+mod enable {
+    pub const RECEIVED: u8 = 0x01;
+    pub const TRANSMITTER_EMPTY: u8 = 0x02;
+    pub const LINE_STATUS: u8 = 0x04;
+    pub const MODEM_STATUS: u8 = 0x08;
+    pub const ALL: u8 = 0x0f;
+}
+
+/// Interrupt identification (8.6, table V), from the highest priority to the lowest.
+mod identification {
+    pub const LINE_STATUS: u8 = 0x06;
+    pub const RECEIVED: u8 = 0x04;
+    pub const TIMEOUT: u8 = 0x0c;
+    pub const TRANSMITTER_EMPTY: u8 = 0x02;
+    pub const MODEM_STATUS: u8 = 0x00;
+    pub const NONE: u8 = 0x01;
+    pub const FIFOS_ENABLED: u8 = 0xc0;
+}
+
+/// FIFO control bits (8.5).
+mod fifo_control {
+    pub const ENABLE: u8 = 0x01;
+    pub const CLEAR_RECEIVER: u8 = 0x02;
+    pub const TRIGGER_SHIFT: u8 = 6;
+}
+
+/// Line control: offsets 0 and 1 are the divisor latch (8.2).
+const DIVISOR_LATCH: u8 = 0x80;
+
+/// Modem control bits (8.8).
+mod modem_control {
+    pub const DTR: u8 = 0x01;
+    pub const RTS: u8 = 0x02;
+    pub const OUT1: u8 = 0x04;
+    /// PCs let the interrupt through only while this is on.
+    pub const OUT2: u8 = 0x08;
+    pub const LOOP: u8 = 0x10;
+    pub const ALL: u8 = 0x1f;
+}
+
+/// Line status bits (8.3).
+mod line_status {
+    pub const DATA_READY: u8 = 0x01;
+    pub const OVERRUN: u8 = 0x02;
+    pub const TRANSMITTER_EMPTY: u8 = 0x60;
+}
+
+/// Modem status bits (8.9).
+mod modem_status {
+    pub const CTS: u8 = 0x10;
+    pub const DSR: u8 = 0x20;
+    pub const RI: u8 = 0x40;
+    pub const DCD: u8 = 0x80;
+    pub const LEVELS: u8 = 0xf0;
+}
+
+/// What is at the other end is always ready.
+const CONNECTED: u8 = modem_status::CTS | modem_status::DSR | modem_status::DCD;
+
+/// One UART.
+#[derive(Debug)]
+pub struct Registers {
+    receive: VecDeque<u8>,
+    fifos: bool,
+    /// Bytes in the FIFO from which on there is an interrupt without waiting for more.
+    trigger: usize,
+    enabled: u8,
+    line_control: u8,
+    modem_control: u8,
+    overrun: bool,
+    /// Changes of the modem lines that were not read, bits 3:0 of the modem status.
+    modem_changes: u8,
+    /// The transmitter ran empty and the interrupt for it has not been taken.
+    transmitter_emptied: bool,
+    divisor: [u8; 2],
+    scratch: u8,
+}
+
+impl Default for Registers {
+    /// As a reset leaves them (8.1, table III); 9600 baud.
+    fn default() -> Self {
+        Self {
+            receive: VecDeque::with_capacity(FIFO),
+            fifos: false,
+            trigger: 1,
+            enabled: 0,
+            line_control: 0,
+            modem_control: 0,
+            overrun: false,
+            modem_changes: 0,
+            transmitter_emptied: false,
+            divisor: [12, 0],
+            scratch: 0,
+        }
+    }
+}
+
+impl Registers {
+    /// Whether the interrupt line is up.
+    pub fn interrupts(&self) -> bool {
+        let gate = self.modem_control & (modem_control::OUT2 | modem_control::LOOP);
+        gate == modem_control::OUT2 && self.identify() != identification::NONE
+    }
+
+    /// How many bytes [`Registers::receive`] would take now. The other end heeds "request to send":
+    /// a driver raises it once it listens, while all that came before it set up its FIFO would be
+    /// lost.
+    pub fn room(&self) -> usize {
+        let listening = self.modem_control & (modem_control::RTS | modem_control::LOOP);
+        if listening != modem_control::RTS {
+            return 0;
+        }
+        self.depth().saturating_sub(self.receive.len())
+    }
+
+    /// Bytes come in from the line; how many fit.
+    pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.room().min(bytes.len());
+        self.receive.extend(&bytes[..taken]);
+        taken
+    }
+
+    /// Whether no byte waits to be read.
+    pub fn is_drained(&self) -> bool {
+        self.receive.is_empty()
+    }
+
+    fn depth(&self) -> usize {
+        if self.fifos { FIFO } else { 1 }
+    }
+
+    fn is_loop(&self) -> bool {
+        self.modem_control & modem_control::LOOP != 0
+    }
+
+    fn is_latch(&self) -> bool {
+        self.line_control & DIVISOR_LATCH != 0
+    }
+
+    /// The pending interrupt of the highest priority.
+    fn identify(&self) -> u8 {
+        let is = |source: u8| self.enabled & source != 0;
+        if is(enable::LINE_STATUS) && self.overrun {
+            identification::LINE_STATUS
+        } else if is(enable::RECEIVED) && !self.receive.is_empty() {
+            let below = self.fifos && self.receive.len() < self.trigger;
+            if below { identification::TIMEOUT } else { identification::RECEIVED }
+        } else if is(enable::TRANSMITTER_EMPTY) && self.transmitter_emptied {
+            identification::TRANSMITTER_EMPTY
+        } else if is(enable::MODEM_STATUS) && self.modem_changes != 0 {
+            identification::MODEM_STATUS
+        } else {
+            identification::NONE
+        }
+    }
+
+    /// The guest reads the register at `offset` 0 to 7.
+    pub fn read(&mut self, offset: u64) -> u8 {
+        match offset {
+            offset::DATA if self.is_latch() => self.divisor[0],
+            offset::INTERRUPT_ENABLE if self.is_latch() => self.divisor[1],
+            offset::DATA => self.receive.pop_front().unwrap_or(0),
+            offset::INTERRUPT_ENABLE => self.enabled,
+            offset::INTERRUPT_ID => self.read_identification(),
+            offset::LINE_CONTROL => self.line_control,
+            offset::MODEM_CONTROL => self.modem_control,
+            offset::LINE_STATUS => self.read_line_status(),
+            offset::MODEM_STATUS => self.modem_levels() | std::mem::take(&mut self.modem_changes),
+            _ => self.scratch,
+        }
+    }
+
+    fn read_identification(&mut self) -> u8 {
+        let pending = self.identify();
+        if pending == identification::TRANSMITTER_EMPTY {
+            self.transmitter_emptied = false;
+        }
+        pending | if self.fifos { identification::FIFOS_ENABLED } else { 0 }
+    }
+
+    fn read_line_status(&mut self) -> u8 {
+        let ready = if self.receive.is_empty() { 0 } else { line_status::DATA_READY };
+        let overrun = std::mem::take(&mut self.overrun);
+        let overrun = if overrun { line_status::OVERRUN } else { 0 };
+        line_status::TRANSMITTER_EMPTY | ready | overrun
+    }
+
+    /// The guest writes the register at `offset` 0 to 7. Returns what goes out on the line.
+    pub fn write(&mut self, offset: u64, value: u8) -> Option<u8> {
+        match offset {
+            offset::DATA if self.is_latch() => self.divisor[0] = value,
+            offset::INTERRUPT_ENABLE if self.is_latch() => self.divisor[1] = value,
+            offset::DATA => return self.transmit(value),
+            offset::INTERRUPT_ENABLE => self.write_enable(value),
+            offset::FIFO_CONTROL => self.write_fifo_control(value),
+            offset::LINE_CONTROL => self.line_control = value,
+            offset::MODEM_CONTROL => self.write_modem_control(value),
+            offset::SCRATCH => self.scratch = value,
+            _ => {} // Status registers; writing them is for factory tests (8.3).
+        }
+        None
+    }
+
+    fn transmit(&mut self, value: u8) -> Option<u8> {
+        self.transmitter_emptied = true;
+        if !self.is_loop() {
+            return Some(value);
+        }
+        if self.receive.len() < self.depth() {
+            self.receive.push_back(value);
+        } else {
+            self.overrun = true;
+            if !self.fifos {
+                // Without FIFOs the new byte takes the place of the unread one (8.3).
+                self.receive[0] = value;
+            }
+        }
+        None
+    }
+
+    fn write_enable(&mut self, value: u8) {
+        let value = value & enable::ALL;
+        // The transmitter is empty already: enabling its interrupt raises it (8.6).
+        self.transmitter_emptied |= value & !self.enabled & enable::TRANSMITTER_EMPTY != 0;
+        self.enabled = value;
+    }
+
+    fn write_fifo_control(&mut self, value: u8) {
+        let fifos = value & fifo_control::ENABLE != 0;
+        // A change of mode clears the FIFOs, and bits 7:1 count only with bit 0 (8.5).
+        if fifos != self.fifos || fifos && value & fifo_control::CLEAR_RECEIVER != 0 {
+            self.receive.clear();
+        }
+        self.fifos = fifos;
+        if fifos {
+            self.trigger = [1, 4, 8, 14][usize::from(value >> fifo_control::TRIGGER_SHIFT)];
+        }
+    }
+
+    fn write_modem_control(&mut self, value: u8) {
+        let before = self.modem_levels();
+        self.modem_control = value & modem_control::ALL;
+        let after = self.modem_levels();
+        let changed = (before ^ after) & !modem_status::RI;
+        // The ring indicator counts when it ends (8.9).
+        let rang = before & !after & modem_status::RI;
+        self.modem_changes |= (changed | rang) >> 4;
+    }
+
+    /// The modem's lines; in a loop, our own (8.8).
+    fn modem_levels(&self) -> u8 {
+        if !self.is_loop() {
+            return CONNECTED;
+        }
+        let pairs = [
+            (modem_control::RTS, modem_status::CTS),
+            (modem_control::DTR, modem_status::DSR),
+            (modem_control::OUT1, modem_status::RI),
+            (modem_control::OUT2, modem_status::DCD),
+        ];
+        let on = pairs.iter().filter(|(output, _)| self.modem_control & output != 0);
+        on.fold(0, |levels, (_, input)| levels | input) & modem_status::LEVELS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::offset::*;
+    use super::*;
+
+    /// Interrupts are let through, and the other end may send.
+    const OPEN: u8 = modem_control::OUT2 | modem_control::RTS;
+
+    /// FIFOs on with trigger level 8, interrupts `enabled`, and let through.
+    fn with_fifos(enabled: u8) -> Registers {
+        let mut uart = Registers::default();
+        uart.write(MODEM_CONTROL, OPEN);
+        uart.write(FIFO_CONTROL, 0x81);
+        uart.write(INTERRUPT_ENABLE, enabled);
+        uart
+    }
+
+    #[test]
+    fn drivers_know_it_as_a_16550a() {
+        let mut uart = Registers::default();
+        // As Linux's autoconfig does: no other part's registers answer, the FIFO bits do.
+        uart.write(INTERRUPT_ENABLE, 0xff);
+        assert_eq!(uart.read(INTERRUPT_ENABLE), 0x0f);
+        uart.write(INTERRUPT_ENABLE, 0);
+        uart.write(SCRATCH, 0xa5);
+        assert_eq!(uart.read(SCRATCH), 0xa5);
+        uart.write(MODEM_CONTROL, 0x1a);
+        assert_eq!(uart.read(MODEM_STATUS) & 0xf0, 0x90);
+        uart.write(MODEM_CONTROL, 0);
+        assert_eq!(uart.read(INTERRUPT_ID), 0x01);
+        uart.write(FIFO_CONTROL, 0x01);
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc1);
+        // Bit 5 would make it a 16750.
+        uart.write(LINE_CONTROL, 0x80);
+        uart.write(FIFO_CONTROL, 0x21);
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc1);
+        uart.write(FIFO_CONTROL, 0);
+        assert_eq!(uart.read(INTERRUPT_ID), 0x01);
+    }
+
+    #[test]
+    fn the_divisor_latch_hides_data_and_enable() {
+        let mut uart = Registers::default();
+        uart.write(LINE_CONTROL, 0x83);
+        assert_eq!(uart.write(DATA, 1).or(uart.write(INTERRUPT_ENABLE, 2)), None);
+        assert_eq!((uart.read(DATA), uart.read(INTERRUPT_ENABLE)), (1, 2));
+        uart.write(LINE_CONTROL, 0x03);
+        assert_eq!(uart.read(INTERRUPT_ENABLE), 0);
+        assert_eq!(uart.write(DATA, b'x'), Some(b'x'));
+    }
+
+    #[test]
+    fn the_receive_fifo_is_16_deep_and_interrupts_by_its_trigger_or_by_timeout() {
+        let mut uart = with_fifos(enable::RECEIVED);
+        assert_eq!(uart.receive(&[7; 20]), FIFO);
+        assert_eq!((uart.room(), uart.receive(&[7])), (0, 0));
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc4);
+        for _ in 0..9 {
+            assert_eq!((uart.read(LINE_STATUS) & 1, uart.read(DATA)), (1, 7));
+        }
+        assert_eq!(uart.read(INTERRUPT_ID), 0xcc, "7 left, below the trigger");
+        assert!(uart.interrupts());
+        uart.write(FIFO_CONTROL, 0x83);
+        assert!(uart.is_drained() && !uart.interrupts());
+        assert_eq!((uart.read(LINE_STATUS), uart.read(DATA)), (0x60, 0));
+
+        for (control, trigger) in [(0x01, 1), (0x41, 4), (0x81, 8), (0xc1, 14)] {
+            let mut uart = with_fifos(enable::RECEIVED);
+            uart.write(FIFO_CONTROL, control);
+            uart.receive(&vec![0; trigger - 1]);
+            assert_ne!(uart.read(INTERRUPT_ID), 0xc4, "{trigger}");
+            uart.receive(&[0]);
+            assert_eq!(uart.read(INTERRUPT_ID), 0xc4, "{trigger}");
+        }
+    }
+
+    #[test]
+    fn without_fifos_one_byte_fits() {
+        let mut uart = Registers::default();
+        assert_eq!(uart.receive(b"a"), 0, "nobody listens");
+        uart.write(MODEM_CONTROL, OPEN);
+        uart.write(INTERRUPT_ENABLE, enable::RECEIVED);
+        assert_eq!(uart.receive(b"ab"), 1);
+        assert_eq!(uart.read(INTERRUPT_ID), 0x04);
+        uart.write(FIFO_CONTROL, 0x01);
+        assert!(uart.is_drained(), "a change of mode clears");
+    }
+
+    #[test]
+    fn the_transmitter_interrupts_when_it_is_enabled_and_after_each_byte() {
+        let mut uart = with_fifos(0);
+        assert_eq!(uart.write(DATA, 1), Some(1));
+        assert!(!uart.interrupts());
+        uart.write(INTERRUPT_ENABLE, enable::TRANSMITTER_EMPTY);
+        assert!(uart.interrupts());
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc2);
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc1, "reading it took it");
+        uart.write(DATA, 2);
+        assert!(uart.interrupts());
+        // A more urgent one hides it, and reading that does not take it.
+        uart.write(INTERRUPT_ENABLE, enable::TRANSMITTER_EMPTY | enable::RECEIVED);
+        uart.receive(&[3]);
+        assert_eq!(uart.read(INTERRUPT_ID), 0xcc);
+        uart.read(DATA);
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc2);
+        uart.write(INTERRUPT_ENABLE, 0);
+        uart.write(INTERRUPT_ENABLE, enable::TRANSMITTER_EMPTY);
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc2, "enabled again while empty");
+    }
+
+    #[test]
+    fn a_loop_brings_back_bytes_and_modem_lines_and_overruns() {
+        let mut uart = with_fifos(enable::ALL);
+        uart.read(INTERRUPT_ID);
+        uart.write(MODEM_CONTROL, modem_control::LOOP | modem_control::OUT2);
+        assert!(!uart.interrupts(), "OUT2's pin is off in a loop");
+        assert_eq!((uart.room(), uart.receive(b"x")), (0, 0));
+        for byte in 0..FIFO as u8 + 2 {
+            assert_eq!(uart.write(DATA, byte), None);
+        }
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc6, "line status comes first");
+        assert_eq!(uart.read(LINE_STATUS), 0x63);
+        assert_eq!(uart.read(LINE_STATUS), 0x61, "reading it took the overrun");
+        for byte in 0..FIFO as u8 {
+            assert_eq!(uart.read(DATA), byte);
+        }
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc2);
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc0, "CTS and DSR went away");
+        assert_eq!(uart.read(MODEM_STATUS), 0x80 | 0x03);
+        assert_eq!(uart.read(INTERRUPT_ID), 0xc1);
+        uart.write(MODEM_CONTROL, modem_control::LOOP | modem_control::OUT1);
+        uart.read(MODEM_STATUS);
+        uart.write(MODEM_CONTROL, modem_control::LOOP);
+        assert_eq!(uart.read(MODEM_STATUS), 0x04, "the ring indicator ended");
+
+        let mut uart = Registers::default();
+        uart.write(MODEM_CONTROL, modem_control::LOOP);
+        uart.write(DATA, 1);
+        uart.write(DATA, 2);
+        assert_eq!((uart.read(LINE_STATUS) & 2, uart.read(DATA)), (2, 2));
+    }
+
+    #[test]
+    fn interrupts_need_out2() {
+        let mut uart = with_fifos(enable::RECEIVED);
+        uart.receive(&[1]);
+        assert!(uart.interrupts());
+        uart.write(MODEM_CONTROL, 0);
+        assert!(!uart.interrupts());
+        uart.write(MODEM_CONTROL, OPEN);
+        assert!(uart.interrupts());
+    }
+
+    #[test]
+    fn no_sequence_of_accesses_does_harm() {
+        let mut uart = Registers::default();
+        let mut state: u32 = 1;
+        for _ in 0..200_000 {
+            // Numerical Recipes' generator: any sequence that visits everything will do.
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (at, value) = (u64::from(state >> 8 & 7), (state >> 16) as u8);
+            match state >> 24 & 3 {
+                0 => drop(uart.read(at)),
+                1 => drop(uart.receive(&[value; 5])),
+                _ => drop(uart.write(at, value)),
+            }
+            assert!(uart.receive.len() <= FIFO);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Where a machine's virtio devices go: slots of a PCI bus, or pages of registers (MMIO).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use kvm_ioctls::VmFd;
+
+use super::VirtioDevice;
+use super::attach::AttachError;
+use super::stats::QueueCounters;
+use super::transport::{KvmNotifyRegistrar, NotifyRegistrar, VirtioMmio, VirtioPci, mmio, pci};
+use crate::bus::Bus;
+use crate::irq::IrqLine;
+use crate::kvm::interrupt_line;
+use crate::memory::GuestRam;
+use crate::pci::bus::Address;
+use crate::pci::host_bridge::HostBridge;
+use crate::pci::intx::{self, SharedLine};
+use crate::pci::kvm_msi::KvmMsiRouter;
+use crate::pci::{InterruptPin, PciBus, PciBusError, config_access};
+use crate::vcpu::run::Buses;
+
+/// The queues' counters of every device, by its name in statistics.
+pub type Counters = Vec<(String, Vec<Arc<QueueCounters>>)>;
+
+/// Takes devices in.
+pub trait Slots {
+    /// Puts a device into the next free slot.
+    ///
+    /// # Errors
+    /// There is none, or the device does not fit the transport.
+    fn plug(
+        &mut self,
+        device: Box<dyn VirtioDevice>,
+        counters: Vec<Arc<QueueCounters>>,
+    ) -> Result<(), AttachError>;
+
+    /// All devices are in: the guest may find them.
+    ///
+    /// # Errors
+    /// An address is taken.
+    fn finish(self: Box<Self>) -> Result<(Plugged, Counters), AttachError>;
+}
+
+/// Devices in their slots.
+pub enum Plugged {
+    /// On a PCI bus.
+    Pci(Arc<Mutex<PciBus>>),
+    /// At addresses of their own on the bus of memory.
+    Mmio { memory: Arc<Bus>, addresses: Vec<u64> },
+}
+
+impl Plugged {
+    /// Drops all devices, which completes requests under way and lets go of the host's things.
+    pub fn clear(&self) {
+        match self {
+            Plugged::Pci(bus) => {
+                bus.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear()
+            }
+            Plugged::Mmio { memory, addresses } => {
+                for address in addresses {
+                    memory.remove(*address);
+                }
+            }
+        }
+    }
+}
+
+/// Slots of PCI bus 0; INTx wires are shared, MSI-X messages are each queue's own.
+pub struct PciSlots {
+    bus: PciBus,
+    buses: Buses,
+    ram: GuestRam,
+    vm: Arc<VmFd>,
+    msi: KvmMsiRouter,
+    notify: Arc<dyn NotifyRegistrar>,
+    wires: Wires,
+    counters: Counters,
+}
+
+impl PciSlots {
+    /// An empty bus with a host bridge.
+    ///
+    /// # Errors
+    /// [`AttachError::Pci`].
+    pub fn new(vm: &Arc<VmFd>, ram: &GuestRam, buses: &Buses) -> Result<Self, AttachError> {
+        let mut bus = PciBus::new(Arc::clone(&buses.ports), Arc::clone(&buses.mmio));
+        bus.add(Address { device: 0, function: 0 }, Arc::new(Mutex::new(HostBridge::default())))?;
+        Ok(Self {
+            bus,
+            buses: buses.clone(),
+            ram: ram.clone(),
+            vm: Arc::clone(vm),
+            msi: KvmMsiRouter::new(Arc::clone(vm)),
+            notify: Arc::new(KvmNotifyRegistrar(Arc::clone(vm))),
+            wires: Wires::default(),
+            counters: Vec::new(),
+        })
+    }
+}
+
+impl Slots for PciSlots {
+    fn plug(
+        &mut self,
+        device: Box<dyn VirtioDevice>,
+        counters: Vec<Arc<QueueCounters>>,
+    ) -> Result<(), AttachError> {
+        let name = device.name();
+        let slot = self.bus.free_device().ok_or(PciBusError::Full { name })?;
+        let gsi = intx::gsi(slot, InterruptPin::A);
+        let resources = pci::Resources {
+            memory: self.ram.clone(),
+            msi: &self.msi,
+            notify: Arc::clone(&self.notify),
+            intx: self.wires.input(&self.vm, gsi),
+            gsi,
+        };
+        let function = VirtioPci::new(device, resources)?;
+        let address = Address { device: slot, function: 0 };
+        self.bus.add(address, Arc::new(Mutex::new(function)))?;
+        self.counters.push((format!("00:{slot:02x}.0 {name}"), counters));
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(Plugged, Counters), AttachError> {
+        let Self { mut bus, buses, counters, .. } = *self;
+        bus.assign_addresses()?;
+        let bus = Arc::new(Mutex::new(bus));
+        config_access::insert_ports(&buses.ports, &bus)?;
+        config_access::insert_ecam(&buses.mmio, &bus)?;
+        Ok((Plugged::Pci(bus), counters))
+    }
+}
+
+/// Pages of registers in the order of [`mmio::place`].
+pub struct MmioSlots {
+    memory: Arc<Bus>,
+    ram: GuestRam,
+    vm: Arc<VmFd>,
+    notify: Arc<dyn NotifyRegistrar>,
+    wires: Wires,
+    addresses: Vec<u64>,
+    counters: Counters,
+}
+
+impl MmioSlots {
+    /// No devices yet.
+    pub fn new(vm: &Arc<VmFd>, ram: &GuestRam, buses: &Buses) -> Self {
+        Self {
+            memory: Arc::clone(&buses.mmio),
+            ram: ram.clone(),
+            vm: Arc::clone(vm),
+            notify: Arc::new(KvmNotifyRegistrar(Arc::clone(vm))),
+            wires: Wires::default(),
+            addresses: Vec::new(),
+            counters: Vec::new(),
+        }
+    }
+}
+
+impl Slots for MmioSlots {
+    fn plug(
+        &mut self,
+        device: Box<dyn VirtioDevice>,
+        counters: Vec<Arc<QueueCounters>>,
+    ) -> Result<(), AttachError> {
+        let name = device.name();
+        let place = mmio::place(self.addresses.len());
+        let resources = mmio::Resources {
+            memory: self.ram.clone(),
+            address: place.address,
+            notify: Arc::clone(&self.notify),
+            line: self.wires.input(&self.vm, place.gsi),
+            trigger: mmio::Trigger::Level,
+        };
+        let device = VirtioMmio::new(device, resources)?;
+        self.memory.insert(name, place.address, mmio::LENGTH, Arc::new(Mutex::new(device)))?;
+        self.addresses.push(place.address);
+        self.counters.push((format!("{:#x} {name}", place.address), counters));
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(Plugged, Counters), AttachError> {
+        let Self { memory, addresses, counters, .. } = *self;
+        Ok((Plugged::Mmio { memory, addresses }, counters))
+    }
+}
+
+/// Inputs of the IOAPIC that devices share, level-triggered.
+#[derive(Default)]
+struct Wires(BTreeMap<u32, SharedLine>);
+
+impl Wires {
+    fn input(&mut self, vm: &Arc<VmFd>, gsi: u32) -> IrqLine {
+        self.0.entry(gsi).or_insert_with(|| SharedLine::new(interrupt_line(vm, gsi))).input()
+    }
+}
