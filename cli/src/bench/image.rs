@@ -68,6 +68,10 @@ pub fn run(mut args: Images) -> Result<ExitCode> {
     if let Some(twice) = twice.or(duplicate(&args.peers).map(Peer::name)) {
         bail!("{twice} is named twice");
     }
+    // A layer is made in memory.
+    if args.size / u64::from(args.layers) > 1 << 30 {
+        bail!("--size {}: that is more than 1 GiB a layer; give more --layers", args.size);
+    }
     if args.isolation.is_empty() && args.peers.is_empty() {
         args.isolation = Level::ALL.to_vec();
     }

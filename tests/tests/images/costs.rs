@@ -46,5 +46,6 @@ fn what_cannot_be_measured_is_refused() {
     let run = |words: &[&str]| sandbox.isolab(&[&["bench", "image"], words].concat()).finish();
     run(&["--peers", "docker"]).fails_with(2, &["docker", "podman"]);
     run(&["--isolation", "process", "--image", "none"]).fails_with(125, &["none"]);
+    run(&["--peers", "podman", "--size", "99T"]).fails_with(125, &["--size", "--layers"]);
     run(&["--isolation", "process,process"]).fails_with(125, &["twice"]);
 }
