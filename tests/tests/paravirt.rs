@@ -225,7 +225,7 @@ fn random_numbers_and_a_balloon() {
 
 /// The libraries of this program, which runs in guests as well.
 fn libraries() -> Vec<String> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let maps = fs::read_to_string("/proc/self/maps").expect("/proc is mounted");
     let mut files: Vec<String> = maps
         .lines()
         .filter_map(|line| line.split_whitespace().nth(5))
