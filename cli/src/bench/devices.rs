@@ -12,7 +12,7 @@ use isolab_bench::machines::{Outcome, Peer};
 use isolab_bench::{Host, Report, net};
 use isolab_isolation::{Level, guest_kernel};
 
-use super::{duplicate, own_program, with_progress, write_report};
+use super::{duplicate, notes_of, own_program, with_progress, write_report};
 use crate::format::{Format, parse_size};
 
 /// What both take.
@@ -202,10 +202,7 @@ impl Shown {
              ratios of throughput\n{table}\n",
             report.host
         );
-        for note in &report.notes {
-            text += note;
-            text.push('\n');
-        }
+        text += &notes_of(&report);
         write_report(self.name, &report, &text, common.format, common.out.as_deref())?;
         Ok(ExitCode::SUCCESS)
     }

@@ -12,7 +12,7 @@ use isolab_bench::{Host, Measurement, Report};
 use isolab_images::{ArchiveFormat, Store};
 use isolab_isolation::Level;
 
-use super::{duplicate, own_program, subjects, with_progress, write_report};
+use super::{duplicate, notes_of, own_program, subjects, tables_of, with_progress, write_report};
 use crate::format::{Format, parse_size};
 
 /// From an archive to the workload's first output line, with nothing kept and with all.
@@ -122,19 +122,13 @@ fn measure_levels(args: &Images, store: &Store) -> Result<(Vec<Measurement>, Opt
 
 fn tables(report: &Report, first_level: Option<&str>) -> String {
     let mut text = format!("{}\n\n", report.host);
-    let mut add = |metrics: &[(&str, &str)], baseline: &str| {
-        for (metric, title) in metrics {
-            let table = report.table(metric, baseline);
-            text += &format!("{title} (ratio: of medians, to {baseline})\n{table}\n\n");
-        }
-    };
     if let Some(level) = first_level {
         let metrics = [
             (first_use::LOAD, "Loading into an empty store, ms"),
             (first_use::FIRST_USE, "From the load to the first output line, ms"),
             (first_use::CACHED, "Again, from spawn to the first output line, ms"),
         ];
-        add(&metrics, level);
+        text += &tables_of(report, &metrics, level);
     }
     if report.summary(stores::OWN, stores::DISK).is_some() {
         let metrics = [
@@ -142,11 +136,7 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             (stores::DISK, "On the disk, MiB"),
             (stores::DISK_TO_PUSH, "Of these, kept to push or save the image again, MiB"),
         ];
-        add(&metrics, stores::OWN);
+        text += &tables_of(report, &metrics, stores::OWN);
     }
-    for note in &report.notes {
-        text += note;
-        text.push('\n');
-    }
-    text
+    text + &notes_of(report)
 }

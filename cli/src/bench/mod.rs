@@ -214,20 +214,28 @@ fn write_report(
     Ok(())
 }
 
+/// A table for each metric, under its title; ratios are to `baseline`.
+fn tables_of(report: &Report, metrics: &[(&str, &str)], baseline: &str) -> String {
+    let tables = metrics.iter().map(|(metric, title)| {
+        let table = report.table(metric, baseline);
+        format!("{title} (ratio: of medians, to {baseline})\n{table}\n\n")
+    });
+    tables.collect()
+}
+
+/// What was left out, and why, a line each.
+fn notes_of(report: &Report) -> String {
+    report.notes.iter().flat_map(|note| [note, "\n"]).collect()
+}
+
 fn tables(report: &Report, first_level: Option<&str>) -> String {
     let mut text = format!("{}\n\n", report.host);
-    let mut add = |metrics: &[(&str, &str)], baseline: &str| {
-        for (metric, title) in metrics {
-            let table = report.table(metric, baseline);
-            text += &format!("{title} (ratio: of medians, to {baseline})\n{table}\n\n");
-        }
-    };
     if let Some(level) = first_level {
         let metrics = [
             (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
             (startup::TO_EXIT, "From spawn to exit, ms"),
         ];
-        add(&metrics, level);
+        text += &tables_of(report, &metrics, level);
     }
     if report.summary(machines::OWN, startup::TO_GUEST_INIT).is_some() {
         let metrics = [
@@ -236,17 +244,13 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             (machines::startup::MEMORY_OVERHEAD, "Resident beyond guest RAM, KiB"),
             (machines::startup::EXITS, "Exits until the guest's init"),
         ];
-        add(&metrics, machines::OWN);
+        text += &tables_of(report, &metrics, machines::OWN);
     }
     if first_level.is_some() {
         let phases = report.medians(&startup::PHASES);
         text += &format!("Where the time to the first output line goes, medians, ms\n{phases}\n");
     }
-    for note in &report.notes {
-        text += note;
-        text.push('\n');
-    }
-    text
+    text + &notes_of(report)
 }
 
 fn duplicate<T: PartialEq + Copy>(items: &[T]) -> Option<T> {

@@ -10,12 +10,12 @@ use super::attach::AttachError;
 use super::stats::QueueCounters;
 use super::transport::{KvmNotifyRegistrar, NotifyRegistrar, VirtioMmio, VirtioPci, mmio, pci};
 use crate::bus::Bus;
-use crate::irq::IrqLine;
+use crate::irq::{IrqLine, SharedWire};
 use crate::kvm::interrupt_line;
 use crate::memory::GuestRam;
 use crate::pci::bus::Address;
 use crate::pci::host_bridge::HostBridge;
-use crate::pci::intx::{self, SharedLine};
+use crate::pci::intx;
 use crate::pci::kvm_msi::KvmMsiRouter;
 use crate::pci::{InterruptPin, PciBus, PciBusError, config_access};
 use crate::vcpu::run::Buses;
@@ -188,10 +188,10 @@ impl Slots for MmioSlots {
 
 /// Inputs of the IOAPIC that devices share, level-triggered.
 #[derive(Default)]
-struct Wires(BTreeMap<u32, SharedLine>);
+struct Wires(BTreeMap<u32, SharedWire>);
 
 impl Wires {
     fn input(&mut self, vm: &Arc<VmFd>, gsi: u32) -> IrqLine {
-        self.0.entry(gsi).or_insert_with(|| SharedLine::new(interrupt_line(vm, gsi))).input()
+        self.0.entry(gsi).or_insert_with(|| SharedWire::new(interrupt_line(vm, gsi))).driver()
     }
 }

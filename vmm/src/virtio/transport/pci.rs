@@ -50,7 +50,7 @@ pub struct Resources<'a> {
     /// Makes the ioeventfds.
     pub notify: Arc<dyn NotifyRegistrar>,
     /// For guests that do not use MSI-X; not driven by anything else
-    /// ([`SharedLine`](crate::pci::intx::SharedLine)).
+    /// ([`SharedWire`](crate::irq::SharedWire)).
     pub intx: IrqLine,
     /// The IOAPIC input behind `intx`, for the interrupt line register.
     pub gsi: u32,
