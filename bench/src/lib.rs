@@ -3,6 +3,7 @@
 pub mod comparison;
 pub mod disk;
 mod host;
+pub mod images;
 pub mod machines;
 pub mod net;
 mod report;

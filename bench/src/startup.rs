@@ -112,10 +112,9 @@ pub fn measure(
 }
 
 fn run_once(plan: &Plan, subject: &Subject) -> Result<Vec<(&'static str, f64)>, StartupError> {
-    let name = || subject.name.clone();
-    let host = |action| move |source| StartupError::Host { action, subject: name(), source };
+    let host =
+        |action| move |source| StartupError::Host { action, subject: subject.name.clone(), source };
     let timings = tempfile::NamedTempFile::new().map_err(host("keep the timings of"))?;
-    let stderr = tempfile::NamedTempFile::new().map_err(host("keep the messages of"))?;
     let mut command = Command::new(&plan.program);
     command
         .args(["run", "--isolation", subject.level.name(), "--timings"])
@@ -123,7 +122,25 @@ fn run_once(plan: &Plan, subject: &Subject) -> Result<Vec<(&'static str, f64)>, 
         .args(&plan.options)
         .args(&subject.options)
         .arg(&plan.image)
-        .args(&plan.command)
+        .args(&plan.command);
+    let Observed { spawned, first_output, exited } = observe(&mut command, &subject.name)?;
+    let timeline = Timeline::load(timings.path()).map_err(host("read the timings of"))?;
+    Ok(figures(spawned, first_output, exited, &timeline))
+}
+
+/// When a run did what, in nanoseconds of CLOCK_MONOTONIC.
+pub(crate) struct Observed {
+    pub(crate) spawned: u64,
+    pub(crate) first_output: u64,
+    pub(crate) exited: u64,
+}
+
+/// Runs `command`, an `isolab run`, to its end, which has to be a good one.
+pub(crate) fn observe(command: &mut Command, subject: &str) -> Result<Observed, StartupError> {
+    let name = || subject.to_owned();
+    let host = |action| move |source| StartupError::Host { action, subject: name(), source };
+    let stderr = tempfile::NamedTempFile::new().map_err(host("keep the messages of"))?;
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(stderr.reopen().map_err(host("keep the messages of"))?);
@@ -145,8 +162,7 @@ fn run_once(plan: &Plan, subject: &Subject) -> Result<Vec<(&'static str, f64)>, 
         return Err(StartupError::Workload { subject: name(), status, stderr });
     }
     let first_output = first_output.ok_or_else(|| StartupError::Silent(name()))?;
-    let timeline = Timeline::load(timings.path()).map_err(host("read the timings of"))?;
-    Ok(figures(spawned, first_output, exited, &timeline))
+    Ok(Observed { spawned, first_output, exited })
 }
 
 /// Takes one run apart. A milestone that a level does not have leaves its metrics out.

@@ -1,5 +1,8 @@
 //! The `isolab` command: parse, call a library, print.
 
+#[macro_use]
+mod output;
+
 mod bench;
 mod check;
 mod console;
@@ -38,8 +41,15 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(*args),
         Command::Vm(vm) => vm::run(vm),
     };
-    result.unwrap_or_else(|error| {
+    let code = result.unwrap_or_else(|error| {
         eprintln!("isolab: {error:#}");
         ExitCode::from(format::EXIT_OWN_FAILURE)
-    })
+    });
+    match output::failure() {
+        Some(error) => {
+            eprintln!("isolab: cannot write to standard output: {error}");
+            ExitCode::from(format::EXIT_OWN_FAILURE)
+        }
+        None => code,
+    }
 }

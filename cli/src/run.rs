@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use isolab_images::Store;
+use isolab_images::{Image, Store};
 use isolab_isolation::timeline::{Milestone, now};
 use isolab_isolation::{
     InstanceSpec, IsolationError, Level, Limits, Network, Request, instance_id, level,
 };
 
 use crate::format::parse_size;
+use crate::image::Obtain;
 use crate::signals;
 
 /// Run a command in an image, at one of the four levels of isolation.
@@ -70,6 +71,8 @@ pub struct Args {
     /// file as JSON.
     #[arg(long, value_name = "FILE")]
     timings: Option<PathBuf>,
+    #[command(flatten)]
+    obtain: Obtain,
     /// The image: a name, or a digest.
     image: String,
     /// The command and its arguments; by default the image's own.
@@ -80,10 +83,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<ExitCode> {
     let started = now();
+    // Until the instance is there, signals do what they always do: a pull can be interrupted.
+    let image = args.obtain.image(&Store::open_default()?, &args.image)?;
     // Before any thread exists, so that all of them inherit the mask.
     let signals = signals::block(&[]).context("cannot block signals")?;
     let is_virtual_machine = args.isolation.is_virtual_machine();
-    let code = match run_instance(args, started, signals) {
+    let code = match run_instance(args, image, started, signals) {
         Ok(code) => code,
         Err(error) => {
             let code = error.downcast_ref().map_or(125, IsolationError::exit_code);
@@ -98,9 +103,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-fn run_instance(args: Args, started: u64, signals: signals::Blocked) -> Result<u8> {
-    let store = Store::open_default()?;
-    let image = store.resolve(&args.image)?;
+fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocked) -> Result<u8> {
     let id = match args.name {
         Some(name) => name,
         None => instance_id()?,

@@ -25,38 +25,45 @@ pub enum End {
 /// Takes the bytes of the guest's line: output goes where it belongs at once, the end is told.
 pub struct Receiver<O, E, F> {
     decoder: Decoder,
-    stdout: O,
-    stderr: E,
-    credit: Arc<Credit>,
+    /// Until writing to it fails.
+    stdout: Option<O>,
+    stderr: Option<E>,
+    sender: Sender,
     on_end: Option<F>,
 }
 
 impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
-    /// `on_end` is called once, when the workload's end is known.
-    pub fn new(stdout: O, stderr: E, credit: Arc<Credit>, on_end: F) -> Self {
-        Self { decoder: Decoder::default(), stdout, stderr, credit, on_end: Some(on_end) }
+    /// `on_end` is called once, when the workload's end is known. Through `sender` the guest hears
+    /// that nobody reads its output any more.
+    pub fn new(stdout: O, stderr: E, sender: Sender, on_end: F) -> Self {
+        let (stdout, stderr, on_end) = (Some(stdout), Some(stderr), Some(on_end));
+        Self { decoder: Decoder::default(), stdout, stderr, sender, on_end }
     }
 
     fn take(&mut self, frame: Frame) {
         match frame {
-            // When the reader of our output is gone, the guest still runs to its end.
-            Frame::Stdout(data) => drop(self.stdout.write_all(&data)),
-            Frame::Stderr(data) => drop(self.stderr.write_all(&data)),
-            Frame::StdinCredit(count) => self.credit.give(count as usize),
+            Frame::Stdout(data) => {
+                pass_on(&mut self.stdout, &data, &self.sender, &Frame::StdoutClosed)
+            }
+            Frame::Stderr(data) => {
+                pass_on(&mut self.stderr, &data, &self.sender, &Frame::StderrClosed)
+            }
+            Frame::StdinCredit(count) => self.sender.credit.give(count as usize),
             Frame::NotStarted(code, why) => self.end(End::NotStarted(code, why)),
             Frame::Exited(code) => self.end(End::Exited(code)),
             Frame::Killed(signal) => self.end(End::Killed(signal)),
             Frame::Failed(why) => self.end(End::Failed(why)),
-            other @ (Frame::Stdin(_) | Frame::Signal(_)) => {
+            other @ (Frame::Stdin(_)
+            | Frame::Signal(_)
+            | Frame::StdoutClosed
+            | Frame::StderrClosed) => {
                 self.end(End::Failed(format!("the guest sent {other:?}")));
             }
         }
     }
 
     fn end(&mut self, end: End) {
-        let _ = self.stdout.flush();
-        let _ = self.stderr.flush();
-        self.credit.close();
+        self.sender.credit.close();
         if let Some(on_end) = self.on_end.take() {
             on_end(end);
         }
@@ -64,6 +71,18 @@ impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
 
     fn broken(&mut self, error: &FrameError) {
         self.end(End::Failed(error.to_string()));
+    }
+}
+
+/// Writes output where it belongs, at once: it may be half a line that asks for an answer. Where
+/// nobody takes it, the guest is told so, once, and its workload finds the pipe closed as it would
+/// without a machine between.
+fn pass_on<W: Write>(output: &mut Option<W>, data: &[u8], sender: &Sender, closed: &Frame) {
+    let Some(stream) = output else { return };
+    if stream.write_all(data).and_then(|()| stream.flush()).is_err() {
+        *output = None;
+        // A machine that is gone does not have to know.
+        let _ = sender.send(closed);
     }
 }
 
@@ -208,10 +227,12 @@ mod tests {
 
     type TestReceiver = Receiver<Vec<u8>, Vec<u8>, Box<dyn FnOnce(End)>>;
 
+    /// Into memory; what it sends to the guest goes nowhere.
     fn receiver(credit: Arc<Credit>) -> (TestReceiver, mpsc::Receiver<End>) {
         let (sender, ends) = mpsc::channel();
         let on_end = Box::new(move |end| sender.send(end).unwrap());
-        (Receiver::new(Vec::new(), Vec::new(), credit, on_end), ends)
+        let nowhere = File::options().write(true).open("/dev/null").unwrap();
+        (Receiver::new(Vec::new(), Vec::new(), Sender::new(nowhere, credit), on_end), ends)
     }
 
     #[test]
@@ -226,8 +247,31 @@ mod tests {
         ] {
             receiver.write_all(&frame.encode()).unwrap();
         }
-        assert_eq!((&receiver.stdout[..], &receiver.stderr[..]), (&b"out"[..], &b"err"[..]));
+        assert_eq!(receiver.stdout.unwrap(), b"out");
+        assert_eq!(receiver.stderr.unwrap(), b"err");
         assert_eq!(ends.try_iter().collect::<Vec<_>>(), [End::Exited(3)]);
+    }
+
+    #[test]
+    fn a_guest_hears_once_that_nobody_reads_its_output() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let writer: std::os::fd::OwnedFd = writer.into();
+        let sender = Sender::new(File::from(writer), Arc::default());
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut receiver = Receiver::new(full, Vec::new(), sender, |_| ());
+        for frame in [
+            Frame::StdinCredit(1),
+            Frame::Stdout(b"lost".to_vec()),
+            Frame::Stdout(b"too".to_vec()),
+            Frame::Stderr(b"kept".to_vec()),
+        ] {
+            receiver.write_all(&frame.encode()).unwrap();
+        }
+        assert_eq!(receiver.stderr.as_deref(), Some(&b"kept"[..]));
+        drop(receiver);
+        let mut sent = Vec::new();
+        reader.read_to_end(&mut sent).unwrap();
+        assert_eq!(sent, Frame::StdoutClosed.encode());
     }
 
     #[test]

@@ -3,6 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use oci_spec::image::Descriptor;
+
+use crate::store::names::name_of;
+
 /// Every variant names the thing it is about and, where it is the operator's, the mend.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -147,6 +151,25 @@ pub enum ImageError {
         /// Its host.
         registry: String,
     },
+    /// A file that should hold the certificate of a registry's CA.
+    #[error("{} is no use as the certificate of a registry's CA: {why}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An image whose documents are missing or not what their digests say.
+    #[error(
+        "image `{name}` is damaged: {source}; remove it (`isolab image rm {name}`), then pull or \
+         load it again"
+    )]
+    Damaged {
+        /// Its name, or its digest where it has none.
+        name: String,
+        /// What is damaged.
+        source: Box<ImageError>,
+    },
     /// The credentials for a registry cannot be had or kept.
     #[error("credentials for {registry}: {why}")]
     Credentials {
@@ -174,6 +197,23 @@ pub enum ImageError {
         /// The parser's word.
         why: String,
     },
+}
+
+impl ImageError {
+    /// Says whose fault it is, where a document of the image `descriptor` names is damaged.
+    pub(crate) fn of_image(self, descriptor: &Descriptor) -> Self {
+        match self {
+            Self::DigestMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::MissingBlob(_)
+            | Self::BadDigest(_)
+            | Self::BadDocument { .. } => {
+                let name = name_of(descriptor).unwrap_or_else(|| descriptor.digest().to_string());
+                Self::Damaged { name, source: Box::new(self) }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Names the action and the path of a failed system call.

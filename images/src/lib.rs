@@ -20,4 +20,6 @@ pub use build::{BuildRequest, BuildRunner, BuildStep};
 pub use error::ImageError;
 pub use image::Image;
 pub use registry::{Progress, RegistryOptions, Silent, login};
-pub use store::{HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Removed, Store, data_dir};
+pub use store::{
+    HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing, Removed, Store, data_dir,
+};

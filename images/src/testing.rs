@@ -35,6 +35,26 @@ pub(crate) fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
+/// A layer's archive with these names, modes and times; one that ends with a slash is a folder's.
+pub(crate) fn layer_of(members: &[(&str, u32, u64)]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, mode, time) in members {
+        let mut header = tar::Header::new_ustar();
+        let is_folder = name.ends_with('/');
+        let kind = if is_folder { tar::EntryType::Directory } else { tar::EntryType::Regular };
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_mode(*mode);
+        header.set_mtime(*time);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_path(name).unwrap();
+        header.set_cksum();
+        archive.append(&header, std::io::empty()).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();

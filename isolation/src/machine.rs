@@ -109,8 +109,9 @@ impl Isolation for MachineLevel {
             // A failed send means that nobody waits any more.
             move |end| drop(events.send(Ending::Workload(end)))
         };
-        let receiver =
-            control::Receiver::new(io::stdout(), io::stderr(), Arc::clone(&credit), on_end);
+        let line: OwnedFd = writer.into();
+        let sender = control::Sender::new(File::from(line), Arc::clone(&credit));
+        let receiver = control::Receiver::new(io::stdout(), io::stderr(), sender.clone(), on_end);
         let console = ConsoleTail::default();
         let config = MachineConfig {
             initrd: vec![InitrdPart::Bytes(initramfs)],
@@ -136,11 +137,10 @@ impl Isolation for MachineLevel {
             ..MachineConfig::new(&kernel.image)
         };
         let machine = Machine::new(config).map_err(|error| machine_error(error, &console))?;
-        let line: OwnedFd = writer.into();
         Ok(Box::new(MachineInstance {
             handle: machine.handle(),
             machine: Some(machine),
-            sender: control::Sender::new(File::from(line), credit),
+            sender,
             stdin: spec.stdin,
             events,
             received,

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
 
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, ExitStatus, HostProcess, HostProcessConfig,
@@ -67,6 +69,7 @@ impl Isolation for ProcessLevel {
 
 impl Isolation for ContainerLevel {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+        check_user(&spec)?;
         refuse_network(&spec)?;
         let scratch = Scratch::new(&spec)?;
         let container = Container::create(ContainerConfig {
@@ -81,6 +84,19 @@ impl Isolation for ContainerLevel {
         })?;
         Ok(NativeInstance::boxed(container.into_instance(), scratch))
     }
+}
+
+/// Without root, the container's user namespace has one user and one group: root, who is us.
+fn check_user(spec: &InstanceSpec) -> Result<(), IsolationError> {
+    let user = spec.spec.process().as_ref().map(|process| process.user());
+    if nix::unistd::geteuid().is_root() || user.is_none_or(|u| (u.uid(), u.gid()) == (0, 0)) {
+        return Ok(());
+    }
+    Err(IsolationError::Setting {
+        field: "user",
+        why: "without root a container has no user but 0:0, who is the caller; run as root"
+            .to_owned(),
+    })
 }
 
 fn has_limits(resources: &LinuxResources) -> bool {
@@ -116,16 +132,30 @@ impl Scratch {
     }
 
     fn rootfs(&self, spec: &InstanceSpec) -> Result<RootFilesystem, IsolationError> {
-        Ok(RootFilesystem::Overlay {
-            lower: spec.image.layers_unpacked()?,
-            upper: self.dir.path().join("upper"),
-            work: self.dir.path().join("work"),
-        })
+        let (upper, work) = (self.dir.path().join("upper"), self.dir.path().join("work"));
+        let lower = spec.image.layers_unpacked()?;
+        if let Some(top) = lower.first() {
+            give_root(top, &upper).map_err(|source| IsolationError::Io {
+                action: "prepare",
+                path: upper.clone(),
+                source,
+            })?;
+        }
+        Ok(RootFilesystem::Overlay { lower, upper, work })
     }
 
     fn state_dir(&self) -> std::path::PathBuf {
         self.dir.path().join("state")
     }
+}
+
+/// overlayfs shows the upper folder's owner and mode as the root's, which are to be the image's.
+fn give_root(image: &Path, upper: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(image)?;
+    if nix::unistd::geteuid().is_root() {
+        chown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
+    }
+    fs::set_permissions(upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))
 }
 
 struct NativeInstance {

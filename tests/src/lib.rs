@@ -3,10 +3,13 @@
 //! A [`Sandbox`] is a store of its own with the busybox image in it. [`workloads`] has what must
 //! be the same at every level; `tests/levels.rs` runs it on any host, `tests/machines.rs` at the
 //! VM levels. [`guests`] are machines whose init is a script;
-//! [`devices`] has what disks and networks must do on both machines.
+//! [`devices`] has what disks and networks must do on both machines; [`odd_image`] an image whose
+//! files are the same at every level.
 
 pub mod devices;
 pub mod guests;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod odd_image;
 pub mod workloads;
 
 use std::env;
@@ -43,6 +46,21 @@ pub fn cached(path: &str) -> PathBuf {
     file
 }
 
+/// Runs a tool that must succeed; gives what it printed.
+#[track_caller]
+pub fn tool(name: &str, arguments: &[&str]) -> String {
+    let output = Command::new(name).args(arguments).output();
+    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; scripts/test installs it"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).expect("tools print UTF-8")
+}
+
+/// A path as text.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
+}
+
 /// The OCI image layout that `scripts/make-busybox-image` makes.
 pub fn busybox_layout() -> PathBuf {
     cached("images/busybox")
@@ -57,6 +75,12 @@ impl Sandbox {
     /// An empty store.
     pub fn empty() -> Self {
         Self { data: tempfile::tempdir().expect("a temporary folder can be made") }
+    }
+
+    /// An empty store on a disk: tmpfs, which /tmp may be, has no `user.*` attributes before
+    /// Linux 6.6.
+    pub fn on_disk() -> Self {
+        Self { data: tempfile::tempdir_in("/var/tmp").expect("/var/tmp is everybody's") }
     }
 
     /// A store with the busybox image.
@@ -190,6 +214,13 @@ impl Running {
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, signal).expect("the process has not been waited for");
+    }
+
+    /// Closes the pipe from its standard output.
+    pub fn stop_reading(mut self) -> Self {
+        // The thread that reads ends with the channel.
+        self.stdout = mpsc::channel().1;
+        self
     }
 
     /// The process id.

@@ -70,6 +70,21 @@ pub fn standard_input(level: &str) {
     assert_eq!(done.success(), "");
 }
 
+/// Who writes to standard output when nobody reads it any more is told so, by SIGPIPE as ever; and
+/// half a line comes before the workload waits for an answer to it.
+pub fn output_that_nobody_reads(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    // Not as PID 1 of a container, which a signal does not kill unless it asks for that.
+    let script = "printf question; read answer; (yes $answer); exit $?";
+    let run = sandbox.isolab(&["run", "-i", "--isolation", level, "busybox", "sh", "-c", script]);
+    let mut running = run.start(Stdio::piped());
+    running.wait_for("question");
+    running.feed(b"answer\n");
+    running.wait_for("answer\nanswer\n");
+    let done = running.stop_reading().finish();
+    assert_eq!(done.code(), Some(128 + Signal::SIGPIPE as i32), "{done:?}");
+}
+
 /// A signal to `isolab run` reaches the workload; one that kills it gives 128 and its number.
 pub fn signals(level: &str) {
     let sandbox = Sandbox::with_busybox();

@@ -30,7 +30,7 @@ struct Machine {
 
 impl Machine {
     fn start(init: &str, options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("api");
         let (run, initrd) = boot_slim(init, &["--memory", "128M"]);
         let run = run.arg("--api-socket").arg(&socket).args(options);
@@ -43,7 +43,7 @@ impl Machine {
 
     #[track_caller]
     fn answer(&self, words: &[&str]) -> Value {
-        serde_json::from_str(&self.ask(words).success()).unwrap()
+        serde_json::from_str(&self.ask(words).success()).expect("answers are JSON")
     }
 
     /// The end: status 0, and no socket left behind.

@@ -47,12 +47,12 @@ fn log_in_and_power_off(mut running: Running) -> Done {
 /// The journal is replayed, nothing is amiss, and what was written is there.
 fn assert_clean(disk: &Path) {
     let partition = format!("{}{PARTITION}", text(disk));
-    let state = Command::new("dumpe2fs").args(["-h", &partition]).output().unwrap();
+    let state = Command::new("dumpe2fs").args(["-h", &partition]).output().expect("it runs");
     let state = String::from_utf8_lossy(&state.stdout).into_owned();
     assert!(state.contains("clean") && !state.contains("needs_recovery"), "{state}");
     tool("e2fsck", &["-fn", &partition]);
     let kept = Command::new("debugfs").args(["-R", "cat /root/kept", &partition]).output();
-    assert_eq!(kept.unwrap().stdout, b"kept\n");
+    assert_eq!(kept.expect("debugfs runs").stdout, b"kept\n");
 }
 
 #[test]

@@ -122,14 +122,14 @@ const SEABIOS: &str = "/usr/share/seabios/bios-256k.bin";
 fn grub_disk(folder: &Path, boot_files: &[(&str, PathBuf)], entry: &str) -> PathBuf {
     const PARTITION: u64 = 1 << 20;
     let tree = folder.join("tree");
-    fs::create_dir_all(tree.join("boot/grub")).unwrap();
+    fs::create_dir_all(tree.join("boot/grub")).expect("files of our own and GRUB's");
     for (name, file) in boot_files {
-        fs::copy(file, tree.join("boot").join(name)).unwrap();
+        fs::copy(file, tree.join("boot").join(name)).expect("files of our own and GRUB's");
     }
     let config = format!(
         "serial --unit=0 --speed=115200\nterminal_output serial\necho GRUB is here\n{entry}\nboot\n"
     );
-    fs::write(tree.join("boot/grub/grub.cfg"), config).unwrap();
+    fs::write(tree.join("boot/grub/grub.cfg"), config).expect("files of our own and GRUB's");
 
     let path = disk(folder, "grub.img", 64 << 20);
     let table = format!("echo 2048,,83,* | sfdisk -q {}", text(&path));
@@ -143,14 +143,15 @@ fn grub_disk(folder: &Path, boot_files: &[(&str, PathBuf)], entry: &str) -> Path
     let options = ["-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-o", text(&core)];
     tool("grub-mkimage", &[&options[..], &modules].concat());
 
-    let first = fs::read("/usr/lib/grub/i386-pc/boot.img").unwrap();
-    let core = fs::read(core).unwrap();
+    let first = fs::read("/usr/lib/grub/i386-pc/boot.img").expect("files of our own and GRUB's");
+    let core = fs::read(core).expect("files of our own and GRUB's");
     assert!((core.len() as u64) < PARTITION - 512);
-    let mut image = OpenOptions::new().write(true).open(&path).unwrap();
+    let mut image =
+        OpenOptions::new().write(true).open(&path).expect("files of our own and GRUB's");
     // The rest of the sector is the partition table.
-    image.write_all(&first[..440]).unwrap();
-    image.seek(SeekFrom::Start(512)).unwrap();
-    image.write_all(&core).unwrap();
+    image.write_all(&first[..440]).expect("files of our own and GRUB's");
+    image.seek(SeekFrom::Start(512)).expect("files of our own and GRUB's");
+    image.write_all(&core).expect("files of our own and GRUB's");
     path
 }
 

@@ -28,6 +28,11 @@ fn standard_input() {
 }
 
 #[test]
+fn output_that_nobody_reads() {
+    LEVELS.into_iter().for_each(workloads::output_that_nobody_reads);
+}
+
+#[test]
 fn signals() {
     LEVELS.into_iter().for_each(workloads::signals);
 }
@@ -104,7 +109,8 @@ fn walk(folder: &Path) -> Vec<String> {
 fn wrong_settings_are_refused_by_name() {
     let sandbox = Sandbox::with_busybox();
     let run = |words: &[&str]| sandbox.isolab(&[&["run"], words].concat()).finish();
-    run(&["no-such-image", "true"]).fails_with(125, &["no-such-image", "isolab image load"]);
+    let never = ["--pull", "never", "no-such-image", "true"];
+    run(&never).fails_with(125, &["no-such-image", "isolab image load"]);
     run(&["-u", "nosuchuser", "busybox", "true"]).fails_with(125, &["nosuchuser", "/etc/passwd"]);
     run(&["-w", "relative", "busybox", "true"]).fails_with(125, &["workdir", "relative"]);
     run(&["--memory", "12X", "busybox", "true"]).fails_with(2, &["12X"]);

@@ -32,6 +32,11 @@ fn standard_input() {
 }
 
 #[test]
+fn output_that_nobody_reads() {
+    LEVELS.into_iter().for_each(workloads::output_that_nobody_reads);
+}
+
+#[test]
 fn signals() {
     LEVELS.into_iter().for_each(workloads::signals);
 }
@@ -70,7 +75,8 @@ fn a_guest_reaches_the_host_by_its_network() {
 }
 
 fn release_of(kernel: &str) -> String {
-    fs::read_to_string(cached(&format!("kernels/{kernel}/version"))).unwrap()
+    fs::read_to_string(cached(&format!("kernels/{kernel}/version")))
+        .expect("scripts/fetch-kernel and build-kernel write it")
 }
 
 #[test]
@@ -221,7 +227,7 @@ fn tiny_kernel(folder: &Path, code: &[u8]) -> PathBuf {
     file.resize(4096, 0);
     file.extend_from_slice(code);
     let path = folder.join("tiny");
-    fs::write(&path, file).unwrap();
+    fs::write(&path, file).expect("a folder of our own");
     path
 }
 
@@ -292,11 +298,11 @@ fn the_bare_machine_is_measured_beside_its_peers() {
 
 /// The figures of `report`, each of which must be there and positive.
 fn figure(report: &serde_json::Value, subject: &str, metric: &str) -> f64 {
-    let results = report["results"].as_array().unwrap();
+    let results = report["results"].as_array().expect("a list");
     let found = results.iter().find(|r| r["subject"] == subject && r["metric"] == metric);
     found.unwrap_or_else(|| panic!("no {metric} of {subject} in {report}"))["median"]
         .as_f64()
-        .unwrap()
+        .expect("a number")
 }
 
 #[test]

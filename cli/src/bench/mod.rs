@@ -1,6 +1,7 @@
 //! `isolab bench`
 
 mod devices;
+mod image;
 
 use std::env;
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ pub struct Bench {
 #[derive(Debug, Subcommand)]
 enum Command {
     Startup(Startup),
+    Image(image::Images),
     Disk(devices::DiskBench),
     Net(devices::NetBench),
 }
@@ -82,6 +84,7 @@ struct Startup {
 pub fn run(bench: Bench) -> Result<ExitCode> {
     match bench.command {
         Command::Startup(args) => startup(args),
+        Command::Image(args) => image::run(args),
         Command::Disk(args) => devices::disk(args),
         Command::Net(args) => devices::net(args),
     }

@@ -17,6 +17,9 @@ pub struct Load {
     /// Name the image so; needed where there is no name in it.
     #[arg(long, short, value_name = "NAME")]
     tag: Option<String>,
+    /// Unpack the layers at once, which otherwise the first run does.
+    #[arg(long)]
+    unpack: bool,
 }
 
 /// Write images to a file.
@@ -48,7 +51,11 @@ enum Form {
 }
 
 pub fn load(store: &Store, args: &Load) -> Result<()> {
-    for image in store.load(&args.path, args.tag.as_deref())? {
+    let images = store.load(&args.path, args.tag.as_deref())?;
+    for image in images.iter().filter(|_| args.unpack) {
+        image.layers_unpacked()?;
+    }
+    for image in images {
         println!("{}", image.reference().unwrap_or(image.digest()));
     }
     Ok(())

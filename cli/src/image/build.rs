@@ -9,6 +9,8 @@ use clap::{Args, ValueEnum};
 use isolab_images::{BuildRequest, Store};
 use isolab_isolation::ContainerSteps;
 
+use super::registry::Access;
+
 /// Build an image from a Dockerfile and print its digest.
 ///
 /// Each RUN is a container of isolab's own. Steps whose inputs did not change are taken from the
@@ -37,9 +39,8 @@ pub struct Build {
     /// The network of RUN: none but loopback, or the host's.
     #[arg(long, value_enum, default_value_t)]
     network: Network,
-    /// Plain HTTP for base images, from a registry on this machine.
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    access: Access,
     /// Do not tell the steps.
     #[arg(long, short)]
     quiet: bool,
@@ -75,7 +76,8 @@ pub fn build(store: &Store, args: Build) -> Result<()> {
         no_cache: args.no_cache,
         epoch,
         host_network: args.network == Network::Host,
-        insecure: args.insecure,
+        insecure: args.access.insecure,
+        cert_dir: args.access.cert_dir,
     };
     let quiet = args.quiet;
     let mut log = |line: &str| {

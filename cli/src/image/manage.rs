@@ -6,7 +6,6 @@ use anyhow::Result;
 use clap::Args;
 use isolab_images::{Removed, Store};
 
-use super::print;
 use super::show::megabytes;
 use crate::format::Format;
 
@@ -18,6 +17,9 @@ pub struct Tag {
     image: String,
     /// Its new name.
     name: String,
+    /// How to print the full name.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Take names away; an image without a name is removed, unless an instance runs from it.
@@ -48,7 +50,11 @@ pub struct Prune {
 }
 
 pub fn tag(store: &Store, args: &Tag) -> Result<()> {
-    println!("{}", store.tag(&args.image, &args.name)?);
+    let name = store.tag(&args.image, &args.name)?;
+    match args.format {
+        Format::Table => println!("{name}"),
+        Format::Json => println!("{}", serde_json::json!({"name": name})),
+    }
     Ok(())
 }
 
@@ -59,6 +65,7 @@ pub fn remove(store: &Store, args: &Rm) -> Result<()> {
         all.untagged.extend(removed.untagged);
         all.deleted.extend(removed.deleted);
         all.freed += removed.freed;
+        all.hindered = removed.hindered;
     }
     tell(&all, args.format)
 }
@@ -69,7 +76,11 @@ pub fn prune(store: &Store, args: &Prune) -> Result<()> {
 
 fn tell(removed: &Removed, format: Format) -> Result<()> {
     if format == Format::Json {
-        return print(&(serde_json::to_string_pretty(removed)? + "\n"));
+        println!("{}", serde_json::to_string_pretty(removed)?);
+        return Ok(());
+    }
+    if let Some(why) = &removed.hindered {
+        eprintln!("isolab: nothing but names was removed: {why}");
     }
     let mut text = String::new();
     for name in &removed.untagged {
@@ -79,5 +90,6 @@ fn tell(removed: &Removed, format: Format) -> Result<()> {
         writeln!(text, "deleted {digest}")?;
     }
     writeln!(text, "freed {}", megabytes(removed.freed))?;
-    print(&text)
+    println!("{}", text.trim_end());
+    Ok(())
 }

@@ -3,15 +3,17 @@
 mod archive;
 mod build;
 mod manage;
+mod obtain;
 mod registry;
 mod show;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use isolab_images::Store;
+
+pub use obtain::Obtain;
 
 /// Manage the images in the local store.
 #[derive(Debug, Args)]
@@ -58,12 +60,4 @@ pub fn run(image: Image) -> Result<ExitCode> {
         Command::Prune(args) => manage::prune(&store, &args)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Prints facts. A reader that has seen enough, such as `head`, is no failure.
-fn print(text: &str) -> Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use isolab_images::{Progress, RegistryOptions, Silent, Store};
+use isolab_images::{ImageError, Progress, RegistryOptions, Silent, Store};
 
 /// Fetch images from registries and print their digests.
 #[derive(Debug, Args)]
@@ -18,6 +19,9 @@ pub struct Pull {
     /// The images; `busybox` is docker.io/library/busybox:latest.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// Unpack the layers at once, which otherwise the first run does.
+    #[arg(long)]
+    unpack: bool,
     #[command(flatten)]
     how: How,
 }
@@ -51,40 +55,58 @@ pub struct Login {
     /// Take the password from standard input, not from the terminal.
     #[arg(long)]
     password_stdin: bool,
-    /// Plain HTTP instead of HTTPS, for a registry on this machine.
-    #[arg(long)]
-    insecure: bool,
+    #[command(flatten)]
+    access: Access,
 }
 
+/// How registries are reached.
 #[derive(Debug, Args)]
-struct How {
+pub struct Access {
     /// Plain HTTP instead of HTTPS, for a registry on this machine.
     #[arg(long)]
-    insecure: bool,
-    /// Show no progress bars, on a terminal either.
-    #[arg(long, short)]
-    quiet: bool,
+    pub insecure: bool,
+    /// The folder with the certificates (*.crt) of the registry's CAs, beside the system's; by
+    /// default /etc/containers/certs.d/HOST:PORT or /etc/docker/certs.d/HOST:PORT.
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
 }
 
-impl How {
-    fn run<T>(
+impl Access {
+    fn options<'a>(&'a self, progress: &'a dyn Progress) -> RegistryOptions<'a> {
+        RegistryOptions { insecure: self.insecure, cert_dir: self.cert_dir.as_deref(), progress }
+    }
+
+    /// Does `work`, with progress bars on standard error where that is a terminal.
+    pub fn run<T>(
         &self,
-        work: impl FnOnce(RegistryOptions<'_>) -> Result<T, isolab_images::ImageError>,
+        quiet: bool,
+        work: impl FnOnce(RegistryOptions<'_>) -> Result<T, ImageError>,
     ) -> Result<T> {
-        let insecure = self.insecure;
-        if self.quiet || !io::stderr().is_terminal() {
-            return Ok(work(RegistryOptions { insecure, progress: &Silent })?);
+        if quiet || !io::stderr().is_terminal() {
+            return Ok(work(self.options(&Silent))?);
         }
         let bars = Bars::default();
-        let result = work(RegistryOptions { insecure, progress: &bars });
+        let result = work(self.options(&bars));
         bars.all.clear().context("cannot clear the progress bars")?;
         Ok(result?)
     }
 }
 
+#[derive(Debug, Args)]
+struct How {
+    #[command(flatten)]
+    access: Access,
+    /// Show no progress bars, on a terminal either.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
 pub fn pull(store: &Store, args: &Pull) -> Result<()> {
     for name in &args.images {
-        let image = args.how.run(|options| store.pull(name, options))?;
+        let image = args.how.access.run(args.how.quiet, |options| store.pull(name, options))?;
+        if args.unpack {
+            image.layers_unpacked()?;
+        }
         println!("{}", image.digest());
     }
     Ok(())
@@ -92,7 +114,8 @@ pub fn pull(store: &Store, args: &Pull) -> Result<()> {
 
 pub fn push(store: &Store, args: &Push) -> Result<()> {
     let destination = args.destination.as_deref();
-    println!("{}", args.how.run(|options| store.push(&args.image, destination, options))?);
+    let How { access, quiet } = &args.how;
+    println!("{}", access.run(*quiet, |options| store.push(&args.image, destination, options))?);
     Ok(())
 }
 
@@ -114,7 +137,8 @@ pub fn login(args: &Login) -> Result<()> {
         true => line(&mut stdin.lock())?,
         false => rpassword::prompt_password("Password: ").context("cannot read the password")?,
     };
-    let kept = isolab_images::login(&args.registry, &user, &password, args.insecure)?;
+    let kept =
+        isolab_images::login(&args.registry, &user, &password, args.access.options(&Silent))?;
     eprintln!("logged in to {}; credentials kept in {}", args.registry, kept.display());
     Ok(())
 }

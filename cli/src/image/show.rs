@@ -5,9 +5,8 @@ use std::fmt::Write;
 use anyhow::Result;
 
 use clap::Args;
-use isolab_images::{ImageDetails, ImageRecord, Store};
+use isolab_images::{ImageDetails, Listing, Store};
 
-use super::print;
 use crate::format::Format;
 
 /// List the images.
@@ -42,9 +41,15 @@ pub struct History {
     format: Format,
 }
 
-pub fn list(records: &[ImageRecord], format: Format) -> Result<()> {
+/// As podman does it, a damaged image is named on standard error and does not make the list fail.
+pub fn list(listing: &Listing, format: Format) -> Result<()> {
+    for error in &listing.damaged {
+        eprintln!("isolab: {error}");
+    }
+    let records = &listing.images;
     if format == Format::Json {
-        return print(&(serde_json::to_string_pretty(records)? + "\n"));
+        println!("{}", serde_json::to_string_pretty(records)?);
+        return Ok(());
     }
     let mut text = format!("{:<48} {:<12} {:>10}  CREATED\n", "NAME", "DIGEST", "SIZE");
     for record in records {
@@ -53,14 +58,16 @@ pub fn list(records: &[ImageRecord], format: Format) -> Result<()> {
         let created = record.created.as_deref().unwrap_or("-");
         writeln!(text, "{name:<48} {digest:<12} {size:>10}  {created}")?;
     }
-    print(&text)
+    println!("{}", text.trim_end());
+    Ok(())
 }
 
 pub fn inspect(store: &Store, args: &Inspect) -> Result<()> {
     let images: Vec<ImageDetails> =
         args.images.iter().map(|name| store.inspect(name)).collect::<Result<_, _>>()?;
     if args.format == Format::Json {
-        return print(&(serde_json::to_string_pretty(&images)? + "\n"));
+        println!("{}", serde_json::to_string_pretty(&images)?);
+        return Ok(());
     }
     let mut text = String::new();
     for image in &images {
@@ -93,13 +100,15 @@ pub fn inspect(store: &Store, args: &Inspect) -> Result<()> {
             line("Layer", &format!("{} {size:>10}  {}", layer.digest, layer.media_type));
         }
     }
-    print(&text)
+    println!("{}", text.trim_end());
+    Ok(())
 }
 
 pub fn history(store: &Store, args: &History) -> Result<()> {
     let steps = store.history(&args.image)?;
     if args.format == Format::Json {
-        return print(&(serde_json::to_string_pretty(&steps)? + "\n"));
+        println!("{}", serde_json::to_string_pretty(&steps)?);
+        return Ok(());
     }
     let mut text = format!("{:<25} {:>10}  CREATED BY\n", "CREATED", "SIZE");
     for step in steps {
@@ -108,7 +117,8 @@ pub fn history(store: &Store, args: &History) -> Result<()> {
         let by = step.created_by.as_deref().unwrap_or("-").replace('\n', " ");
         writeln!(text, "{created:<25} {size:>10}  {by}")?;
     }
-    print(&text)
+    println!("{}", text.trim_end());
+    Ok(())
 }
 
 /// The first twelve digits, as everybody shows them.

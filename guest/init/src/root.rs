@@ -1,6 +1,8 @@
 //! The root file system: the image's disk, with a scratch disk over it for what is written.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,10 +31,19 @@ pub fn enter(disks: &RootDisks) -> Result<(), Failure> {
     for folder in ["/scratch/upper", "/scratch/work"] {
         fs::create_dir_all(folder).map_err(|e| format!("create {folder}: {e}"))?;
     }
+    give_root("/image", "/scratch/upper")
+        .map_err(|e| format!("give the root folder its owner and mode: {e}"))?;
     let layers = "lowerdir=/image,upperdir=/scratch/upper,workdir=/scratch/work";
     mount(Some("overlay"), MOUNT_POINT, Some("overlay"), MsFlags::empty(), Some(layers))
         .map_err(|e| format!("mount overlay: {e}"))?;
     switch_to(MOUNT_POINT).map_err(|e| format!("switch to the root file system: {e}"))
+}
+
+/// overlayfs shows the upper folder's owner and mode as the root's, which are to be the image's.
+fn give_root(image: &str, upper: &str) -> io::Result<()> {
+    let metadata = fs::metadata(image)?;
+    chown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
+    fs::set_permissions(upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))
 }
 
 /// Mounts the first of `devices` that has this file system, and says which it was.

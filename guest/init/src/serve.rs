@@ -50,6 +50,8 @@ pub fn run_workload(workload: &Workload, control: &mut Control) -> Result<(), Fa
                     Frame::Stdin(data) => input.push(&data),
                     // The workload may have ended meanwhile; then there is nobody to signal.
                     Frame::Signal(number) => drop(send_signal(pid, number)),
+                    Frame::StdoutClosed => output.close(0),
+                    Frame::StderrClosed => output.close(1),
                     other => return Err(format!("the host sent {other:?}")),
                 }
             }
@@ -147,6 +149,11 @@ impl Output {
         let stdout = child.stdout.take().map(|s| pipe(s.into(), Frame::Stdout));
         let stderr = child.stderr.take().map(|s| pipe(s.into(), Frame::Stderr));
         Self { pipes: [stdout, stderr] }
+    }
+
+    /// Closes our end, so that who writes to the other gets SIGPIPE.
+    fn close(&mut self, stream: usize) {
+        self.pipes[stream] = None;
     }
 
     fn is_open(&self) -> bool {

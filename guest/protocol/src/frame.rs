@@ -31,6 +31,10 @@ pub enum Frame {
     Stdin(Vec<u8>),
     /// Host: send this signal to the workload.
     Signal(u8),
+    /// Host: nobody reads standard output any more; who writes to it has to know.
+    StdoutClosed,
+    /// Host: the same of standard error.
+    StderrClosed,
 }
 
 /// Bytes that are no frame; the other side is broken or hostile.
@@ -58,6 +62,8 @@ const KILLED: u8 = 6;
 const FAILED: u8 = 7;
 const STDIN: u8 = 0x81;
 const SIGNAL: u8 = 0x82;
+const STDOUT_CLOSED: u8 = 0x83;
+const STDERR_CLOSED: u8 = 0x84;
 
 impl Frame {
     /// The frame as it goes over the line. Payloads beyond [`MAX_PAYLOAD`] are cut; senders of
@@ -82,6 +88,8 @@ impl Frame {
             Frame::Failed(why) => (FAILED, why.as_bytes()),
             Frame::Stdin(data) => (STDIN, data),
             Frame::Signal(signal) => (SIGNAL, std::slice::from_ref(signal)),
+            Frame::StdoutClosed => (STDOUT_CLOSED, &[]),
+            Frame::StderrClosed => (STDERR_CLOSED, &[]),
         };
         let payload = &payload[..payload.len().min(MAX_PAYLOAD)];
         let length = (payload.len() as u16).to_le_bytes();
@@ -103,7 +111,11 @@ impl Frame {
             (FAILED, why) => Frame::Failed(text(why)),
             (STDIN, data) => Frame::Stdin(data.to_vec()),
             (SIGNAL, [signal]) => Frame::Signal(*signal),
-            (NOT_STARTED | EXITED | KILLED | SIGNAL, _) => return Err(malformed),
+            (STDOUT_CLOSED, []) => Frame::StdoutClosed,
+            (STDERR_CLOSED, []) => Frame::StderrClosed,
+            (NOT_STARTED | EXITED | KILLED | SIGNAL | STDOUT_CLOSED | STDERR_CLOSED, _) => {
+                return Err(malformed);
+            }
             (other, _) => return Err(FrameError::UnknownType(other)),
         })
     }
@@ -155,6 +167,8 @@ mod tests {
             Frame::Failed("mount /proc: EPERM".to_owned()),
             Frame::Stdin(Vec::new()),
             Frame::Signal(15),
+            Frame::StdoutClosed,
+            Frame::StderrClosed,
         ]
     }
 

@@ -54,6 +54,8 @@ pub struct BuildRequest {
     pub host_network: bool,
     /// Registries of base images may be reached by plain HTTP.
     pub insecure: bool,
+    /// Where the CAs of those registries are, if not where [`RegistryOptions`] says.
+    pub cert_dir: Option<PathBuf>,
 }
 
 /// One command that a build runs, over the layers so far.
@@ -194,8 +196,9 @@ impl Build<'_, '_> {
         let image = match self.store.resolve(name) {
             Err(ImageError::NotFound(_)) => {
                 (self.log)(&format!("pulling {name}"));
-                let insecure = self.request.insecure;
-                let options = RegistryOptions { insecure, ..RegistryOptions::default() };
+                let BuildRequest { insecure, cert_dir, .. } = self.request;
+                let (insecure, cert_dir) = (*insecure, cert_dir.as_deref());
+                let options = RegistryOptions { insecure, cert_dir, ..RegistryOptions::default() };
                 self.store.pull(name, options)?
             }
             other => other?,

@@ -74,6 +74,7 @@ impl Bench {
             epoch: 0,
             host_network: false,
             insecure: false,
+            cert_dir: None,
         }
     }
 
@@ -322,6 +323,16 @@ fn here_documents_are_files() {
 }
 
 #[test]
+fn a_here_document_is_a_script() {
+    let mut bench = Bench::new();
+    bench.build("FROM base\nRUN <<END\none '<<x'\ntwo\nEND\nRUN [\"a\", \"<<b\"]\nRUN cat <<<c\n");
+    let steps = bench.runner.steps.borrow();
+    assert_eq!(steps[0].args, ["/bin/sh", "-c", "one '<<x'\ntwo\n"]);
+    assert_eq!(steps[1].args, ["a", "<<b"]);
+    assert_eq!(steps[2].args, ["/bin/sh", "-c", "cat <<<c"]);
+}
+
+#[test]
 fn nothing_outside_the_context_is_reached() {
     let mut bench = Bench::new();
     let outside = tempfile::tempdir().unwrap();
@@ -350,7 +361,14 @@ fn what_fails_is_told_with_its_place() {
         ("FROM base\nRUN --mount=type=cache,target=/x true\n", ["--mount", "not supported"]),
         ("FROM base\nADD https://example.com/x /\n", ["ADD of a URL", "before the build"]),
         ("FROM base\nEXPOSE 99999\n", ["EXPOSE", "no port"]),
+        ("FROM base\nADD git@example.com:a/b.git /\n", ["ADD of a repository", "before the"]),
+        ("FROM base\nADD --checksum=sha256:0 a /\n", ["Dockerfile:2", "--checksum"]),
         ("FROM base\nONBUILD RUN true\n", ["ONBUILD", "not supported"]),
+        ("FROM base\nRUN <<A cat >/a\na\nA\n", ["Dockerfile:2", "here-document beside"]),
+        ("FROM base\nRUN cat <<A >/a\nUSER 1\n#A\n", ["Dockerfile:2", "here-document beside"]),
+        ("FROM base\nRUN <<A\n#!/bin/cat\nA\n", ["Dockerfile:2", "interpreter"]),
+        ("FROM base\nRUN cat <<A\nnone\nA\n", ["Dockerfile", "line 3"]),
+        ("FROM base\nCOPY <<A /x\nno end\n", ["here-document", "line 4"]),
         ("FROM --platform=linux/arm64 base\n", ["linux/arm64", "cannot be built"]),
         ("FROM base\nENV A=${B\n", ["Dockerfile:2", "ENV"]),
         ("FROM base\nHEALTHCHECK --interval=soon CMD x\n", ["soon", "duration"]),

@@ -13,6 +13,7 @@ use oci_client::Reference;
 use oci_client::secrets::RegistryAuth;
 use serde_json::{Map, Value, json};
 
+use super::RegistryOptions;
 use super::connection::{Connection, runtime};
 use crate::blob::BlobId;
 use crate::error::{ImageError, io_error};
@@ -61,7 +62,7 @@ pub fn login(
     registry: &str,
     user: &str,
     password: &str,
-    insecure: bool,
+    options: RegistryOptions<'_>,
 ) -> Result<PathBuf, ImageError> {
     let probe = crate::store::names::parse(&format!("{registry}/isolab/login"))?;
     if probe.registry() != registry {
@@ -69,7 +70,7 @@ pub fn login(
         return Err(ImageError::BadReference { name: registry.to_owned(), why });
     }
     let auth = RegistryAuth::Basic(user.to_owned(), password.to_owned());
-    runtime()?.block_on(try_out(probe.clone(), auth, insecure))?;
+    runtime()?.block_on(try_out(probe.clone(), auth, options))?;
     let path = config_path().ok_or_else(|| ImageError::Credentials {
         registry: registry.to_owned(),
         why: "there is neither $DOCKER_CONFIG nor a home folder to keep them in".to_owned(),
@@ -84,8 +85,12 @@ pub fn login(
 
 /// Where the registry hands out tokens, opening the connection got one. Where it takes passwords
 /// it has not looked at ours yet: asking for something that it does not have makes it.
-async fn try_out(probe: Reference, auth: RegistryAuth, insecure: bool) -> Result<(), ImageError> {
-    let connection = Connection::open_as(probe, auth, "log in to", insecure).await?;
+async fn try_out(
+    probe: Reference,
+    auth: RegistryAuth,
+    options: RegistryOptions<'_>,
+) -> Result<(), ImageError> {
+    let connection = Connection::open_as(probe, auth, "log in to", options).await?;
     let nothing = BlobId::of(b"").full();
     match connection.client.blob_exists(&connection.reference, &nothing).await {
         Ok(_) => Ok(()),

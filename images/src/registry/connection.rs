@@ -1,6 +1,7 @@
 //! One registry, logged in to as the operator's Docker configuration says.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
@@ -10,7 +11,7 @@ use oci_client::{Client, Reference, RegistryOperation};
 use tokio::runtime::{Builder, Runtime};
 
 use super::RegistryOptions;
-use super::auth;
+use super::{auth, trust};
 use crate::error::{ImageError, io_error};
 
 /// A registry that says nothing for so long has gone.
@@ -32,20 +33,27 @@ impl Connection {
         options: RegistryOptions<'_>,
     ) -> Result<Self, ImageError> {
         let auth = auth::stored(reference.resolve_registry())?;
-        Self::open_as(reference, auth, action, options.insecure).await
+        Self::open_as(reference, auth, action, options).await
     }
 
     pub(super) async fn open_as(
         reference: Reference,
         auth: RegistryAuth,
         action: &'static str,
-        insecure: bool,
+        options: RegistryOptions<'_>,
     ) -> Result<Self, ImageError> {
+        let insecure = options.insecure;
+        // Without TLS nobody shows a certificate.
+        let roots = match insecure {
+            true => Vec::new(),
+            false => trust::roots(reference.registry(), options.cert_dir)?,
+        };
         // Fails where a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = ClientConfig {
             protocol: if insecure { ClientProtocol::Http } else { ClientProtocol::Https },
             use_monolithic_push: true,
+            extra_root_certificates: roots,
             read_timeout: Some(READ_TIMEOUT),
             connect_timeout: Some(CONNECT_TIMEOUT),
             user_agent: concat!("isolab/", env!("CARGO_PKG_VERSION")),
@@ -81,11 +89,38 @@ impl Connection {
             return ImageError::Denied { action: self.action, name, registry: registry.to_owned() };
         }
         let mut why = chain(&error);
-        if matches!(&error, OciDistributionError::RequestError(e) if e.is_connect()) {
+        if is_about_certificate(&error) {
+            why += &format!(
+                "; put the certificate of the CA that signed the registry's into \
+                 /etc/containers/certs.d/{registry}/ca.crt, or name its folder by --cert-dir"
+            );
+        } else if is_loopback(registry)
+            && matches!(&error, OciDistributionError::RequestError(e) if e.is_connect())
+        {
             why += "; a registry without TLS on this machine needs --insecure";
         }
         ImageError::Registry { action: self.action, name, why }
     }
+}
+
+fn is_loopback(registry: &str) -> bool {
+    let host = registry.rsplit_once(':').map_or(registry, |(host, _port)| host);
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether the registry's certificate is why we do not talk to it.
+fn is_about_certificate(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return matches!(tls, rustls::Error::InvalidCertificate(_));
+        }
+        // An I/O error's source is that of the error inside, not that error.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = inner.map_or_else(|| error.source(), |inner| Some(inner));
+    }
+    false
 }
 
 /// An error with its causes: that of an HTTP client says little without them.
@@ -109,4 +144,19 @@ pub(super) fn runtime() -> Result<Runtime, ImageError> {
         .enable_all()
         .build()
         .map_err(io_error("start a runtime for", "the registry"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_on_this_machine_are_known() {
+        for here in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.9.9.9", "[::1]:5000"] {
+            assert!(is_loopback(here), "{here}");
+        }
+        for elsewhere in ["docker.io", "localhost.example", "10.0.0.1:5000", "registry:5000"] {
+            assert!(!is_loopback(elsewhere), "{elsewhere}");
+        }
+    }
 }

@@ -8,6 +8,9 @@ mod connection;
 mod progress;
 mod pull;
 mod push;
+mod trust;
+
+use std::path::Path;
 
 pub use progress::{Progress, Silent};
 
@@ -16,13 +19,16 @@ pub use progress::{Progress, Silent};
 pub struct RegistryOptions<'a> {
     /// Plain HTTP instead of HTTPS, for registries on this machine.
     pub insecure: bool,
+    /// A folder with the certificates of CAs (`*.crt`), instead of the registry's own in
+    /// `/etc/containers/certs.d` and the like.
+    pub cert_dir: Option<&'a Path>,
     /// Is told what moves.
     pub progress: &'a dyn Progress,
 }
 
 impl Default for RegistryOptions<'_> {
     fn default() -> Self {
-        Self { insecure: false, progress: &Silent }
+        Self { insecure: false, cert_dir: None, progress: &Silent }
     }
 }
 

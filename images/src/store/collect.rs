@@ -20,6 +20,7 @@ use crate::blob::BlobId;
 use crate::build;
 use crate::error::{ImageError, io_error};
 use crate::image::{self, Document};
+use crate::unpack;
 
 /// What a removal took away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -30,6 +31,9 @@ pub struct Removed {
     pub deleted: Vec<String>,
     /// Bytes of disk that were given back, with what was derived from the layers.
     pub freed: u64,
+    /// Why nothing more was taken away: nobody knows what a damaged image needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hindered: Option<String>,
 }
 
 /// How far a collection goes; each includes the one before.
@@ -49,6 +53,7 @@ struct Reachable {
     blobs: HashSet<String>,
     manifests: HashSet<String>,
     layers: HashSet<String>,
+    chains: HashSet<String>,
 }
 
 impl Store {
@@ -85,6 +90,8 @@ impl Store {
         let keep = |set: &HashSet<String>, digits: &str| set.contains(digits).then_some(());
         self.sweep("blobs/sha256", &mut removed, |name| keep(&reachable.blobs, name))?;
         self.sweep("layers", &mut removed, |name| keep(&reachable.layers, name))?;
+        self.sweep("folders", &mut removed, |name| keep(&reachable.layers, name))?;
+        self.sweep("covers", &mut removed, |name| keep(&reachable.chains, name))?;
         self.sweep("disks", &mut removed, |name| {
             let digits = Path::new(name).file_stem().and_then(OsStr::to_str).unwrap_or("");
             keep(&reachable.manifests, digits)
@@ -99,7 +106,9 @@ impl Store {
     fn reachable(&self) -> Result<Reachable, ImageError> {
         let mut reachable = Reachable::default();
         for descriptor in self.index()?.manifests() {
-            self.mark(&BlobId::parse(descriptor.digest().as_ref())?, &mut reachable)?;
+            let id = BlobId::parse(descriptor.digest().as_ref());
+            id.and_then(|id| self.mark(&id, &mut reachable))
+                .map_err(|error| error.of_image(descriptor))?;
         }
         for name in names_in(&self.root().join("locks"))? {
             let Some(digits) = name.strip_prefix("image-") else { continue };
@@ -131,9 +140,11 @@ impl Store {
                 }
                 let config = BlobId::parse(manifest.config().digest().as_ref())?;
                 if let Ok(config) = image::read_config(&self.blobs(), &config) {
-                    for diff_id in config.rootfs().diff_ids() {
-                        reachable.layers.insert(BlobId::parse(diff_id)?.hex().to_owned());
-                    }
+                    let diff_ids = config.rootfs().diff_ids().iter().map(|id| BlobId::parse(id));
+                    let diff_ids = diff_ids.collect::<Result<Vec<_>, _>>()?;
+                    let chain = unpack::chain_id(&diff_ids);
+                    reachable.chains.extend(chain.map(|id| id.hex().to_owned()));
+                    reachable.layers.extend(diff_ids.iter().map(|id| id.hex().to_owned()));
                 }
                 Vec::new()
             }

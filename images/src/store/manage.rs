@@ -60,8 +60,13 @@ impl Store {
             self.write_index(kept, &lock)?;
         }
         // What others bring in right now, a later collection looks at.
-        let collected = self.collect_now(Thoroughness::Unreachable)?;
-        Ok(Removed { untagged, ..collected.unwrap_or_default() })
+        let collected = match self.collect_now(Thoroughness::Unreachable) {
+            Err(error @ ImageError::Damaged { .. }) => {
+                Removed { hindered: Some(error.to_string()), ..Removed::default() }
+            }
+            other => other?.unwrap_or_default(),
+        };
+        Ok(Removed { untagged, ..collected })
     }
 
     /// Removes nameless images that no instance uses, what no image needs and what was never

@@ -3,6 +3,7 @@
 //! ```text
 //! oci-layout, index.json, blobs/sha256/DIGEST    the OCI image layout
 //! layers/DIFF_ID/                                unpacked layers, in overlayfs's form
+//! folders/DIFF_ID, covers/CHAIN_ID/              see `unpack::implied`
 //! disks/DIGEST.erofs                             root file systems as disks, by manifest
 //! build-cache/KEY.json                           what a build step made of which inputs
 //! partial/                                       whatever is not finished yet
@@ -43,6 +44,15 @@ pub use inspect::{HistoryRecord, ImageDetails, LayerDetails};
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+}
+
+/// What is in the store.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// By name.
+    pub images: Vec<ImageRecord>,
+    /// What is wrong with each of the others.
+    pub damaged: Vec<ImageError>,
 }
 
 /// One name in the store.
@@ -90,24 +100,35 @@ impl Store {
         Self::open(&data_dir().join("images"))
     }
 
-    /// Everything in the store that has a manifest, by name.
+    /// Everything in the store, by name. A damaged image does not keep the others from being told.
     ///
     /// # Errors
-    /// The index or a manifest is damaged.
-    pub fn list(&self) -> Result<Vec<ImageRecord>, ImageError> {
+    /// The index is damaged.
+    pub fn list(&self) -> Result<Listing, ImageError> {
         let _reading = FileLock::shared(&self.lock_path("index"))?;
-        let mut records = Vec::new();
+        let mut listing = Listing::default();
         for descriptor in self.index()?.manifests() {
-            let image = Image::read(self.clone(), descriptor, name_of(descriptor))?;
-            records.push(ImageRecord {
+            let image = match self.read_image(descriptor) {
+                Ok(image) => image,
+                Err(error) => {
+                    listing.damaged.push(error);
+                    continue;
+                }
+            };
+            listing.images.push(ImageRecord {
                 reference: name_of(descriptor),
                 digest: image.digest().to_owned(),
                 size: image.compressed_size(),
                 created: image.config().created().as_ref().map(ToString::to_string),
             });
         }
-        records.sort_by(|a, b| a.reference.cmp(&b.reference));
-        Ok(records)
+        listing.images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(listing)
+    }
+
+    fn read_image(&self, descriptor: &Descriptor) -> Result<Image, ImageError> {
+        Image::read(self.clone(), descriptor, name_of(descriptor))
+            .map_err(|error| error.of_image(descriptor))
     }
 
     /// Finds an image by its name (`busybox` stands for `docker.io/library/busybox:latest`, or
@@ -120,7 +141,7 @@ impl Store {
         // Until the lease is taken, the collector must wait.
         let _reading = FileLock::shared(&self.lock_path("index"))?;
         let descriptor = self.find(&self.index()?, name)?;
-        let image = Image::read(self.clone(), &descriptor, name_of(&descriptor))?;
+        let image = self.read_image(&descriptor)?;
         let lease = FileLock::shared(&self.lock_path(&lease_name(image.id())))?;
         Ok(image.leased(Arc::new(lease)))
     }

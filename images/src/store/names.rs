@@ -10,10 +10,48 @@ pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Parses a reference: `busybox` is `docker.io/library/busybox:latest`.
 pub(crate) fn parse(name: &str) -> Result<Reference, ImageError> {
+    if let Some(reference) = parse_plain(name) {
+        return Ok(reference);
+    }
     name.parse().map_err(|e: ParseError| ImageError::BadReference {
         name: name.to_owned(),
         why: e.to_string(),
     })
+}
+
+/// What the parser makes of a name of the plainest form, `[HOST[:PORT]/]FOLDER/NAME[:TAG]`, without
+/// the parser, which takes 40 ms: it compiles its whole grammar first. None where it is to say.
+fn parse_plain(name: &str) -> Option<Reference> {
+    let (path, tag) = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, tag),
+        _ => (name, "latest"),
+    };
+    let (host, repository) = match path.split_once('/') {
+        Some((host, rest)) if names_a_host(path) => (host, rest.to_owned()),
+        Some(_) => ("docker.io", path.to_owned()),
+        None => ("docker.io", format!("library/{path}")),
+    };
+    let is_docker_s =
+        host == "index.docker.io" || (host == "docker.io" && !repository.contains('/'));
+    if is_docker_s || repository.len() > 200 {
+        return None;
+    }
+    let (domain, port) = host.split_once(':').map_or((host, None), |(d, port)| (d, Some(port)));
+    let is_lower = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_plain = repository.split('/').all(|part| is_words(part, b"._-", is_lower))
+        && is_words(domain, b".-", |c| c.is_ascii_alphanumeric())
+        && port.is_none_or(|port| is_words(port, b"", |c| c.is_ascii_digit()))
+        && tag.len() <= 128
+        && is_words(tag, b"._-", |c| c.is_ascii_alphanumeric());
+    is_plain.then(|| Reference::with_tag(host.to_owned(), repository, tag.to_owned()))
+}
+
+/// Words of such letters, with one of `separators` between each.
+fn is_words(text: &str, separators: &[u8], is_letter: impl Fn(u8) -> bool) -> bool {
+    let is_separator = |byte: &u8| separators.contains(byte);
+    text.as_bytes()
+        .split(is_separator)
+        .all(|word| !word.is_empty() && word.iter().all(|byte| is_letter(*byte)))
 }
 
 /// The full form of a name.
@@ -89,6 +127,51 @@ mod tests {
         }
         for bad in ["", "UPPER", "a b", "../etc", "name:tag:tag", "name@sha256:12"] {
             assert!(matches!(full_name(bad), Err(ImageError::BadReference { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn plain_names_are_what_the_parser_makes_of_them() {
+        for name in [
+            "busybox",
+            "busybox:1.36",
+            "team/app",
+            "quay.io/team/app:v1",
+            "localhost:5000/app",
+            "127.0.0.1:5000/a/b/c:v1.2-3",
+            "localhost/app",
+            "docker.io/library/busybox:latest",
+            "team/a.b-c_d",
+            "my-registry.example/x_y",
+        ] {
+            let parsed: Reference = name.parse().unwrap();
+            assert_eq!(parse_plain(name), Some(parsed), "{name}");
+        }
+        // These only the parser may judge, or complete.
+        for name in [
+            "",
+            "UPPER",
+            "a b",
+            "../etc",
+            "a:b:c",
+            "a//b",
+            "a/",
+            "/a",
+            "a:",
+            ":a",
+            "-a",
+            "a__b",
+            "docker.io/busybox",
+            "index.docker.io/a/b",
+            "a@sha256:00",
+            "[::1]:5000/a",
+            "a:-b",
+            "host.example:port/a",
+            ".example/a",
+            "a.example:/b",
+            "\u{e9}t\u{e9}",
+        ] {
+            assert_eq!(parse_plain(name), None, "{name}");
         }
     }
 

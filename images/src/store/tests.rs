@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::{add_image, layer, new_store};
 
 fn names(store: &Store) -> Vec<Option<String>> {
-    store.list().unwrap().into_iter().map(|record| record.reference).collect()
+    store.list().unwrap().images.into_iter().map(|record| record.reference).collect()
 }
 
 fn blobs(store: &Store) -> usize {
@@ -174,7 +174,25 @@ fn a_damaged_document_stops_the_collector_and_its_image_can_be_removed() {
     let image = add_image(&store, Some("app"), &[layer(&[("a", "1")])]);
     fs::write(store.blobs().path(image.id()), "damaged").unwrap();
     drop(image);
-    assert!(matches!(store.prune(false), Err(ImageError::DigestMismatch { .. })));
+    add_image(&store, Some("sound"), &[layer(&[("b", "2")])]);
+    let second = add_image(&store, Some("second"), &[layer(&[("c", "3")])]);
+    fs::remove_file(store.blobs().path(second.id())).unwrap();
+    drop(second);
+    // The sound one is told and runs; of the others the mend is told.
+    let listing = store.list().unwrap();
+    assert_eq!(listing.images.len(), 1);
+    let told: Vec<String> = listing.damaged.iter().map(ToString::to_string).collect();
+    assert!(told.iter().any(|why| why.contains("image rm docker.io/library/app:latest")));
+    assert!(
+        told.iter().any(|why| why.contains("library/second:latest") && why.contains("missing"))
+    );
+    assert!(store.resolve("sound").unwrap().layers_unpacked().is_ok());
+    assert!(matches!(store.resolve("app"), Err(ImageError::Damaged { .. })));
+
+    assert!(matches!(store.prune(false), Err(ImageError::Damaged { .. })));
+    let removed = store.remove("sound", false).unwrap();
+    assert!(removed.hindered.is_some_and(|why| why.contains("library/app:latest")));
+    store.remove("second", false).unwrap();
     store.remove("app", false).unwrap();
     assert_eq!(blobs(&store), 0);
 }

@@ -4,6 +4,8 @@
 //! too, end inside the folder, as they would for a process that is chrooted there. What is then
 //! done to the last component never follows it.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,6 +20,8 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 /// A folder that nothing done through this leaves.
 pub(crate) struct Beneath {
     root: OwnedFd,
+    /// Folders that were made because something is in them.
+    made: RefCell<BTreeSet<PathBuf>>,
 }
 
 /// A name in a folder that is known to be inside.
@@ -29,7 +33,18 @@ pub(crate) struct Place {
 impl Beneath {
     pub(crate) fn new(root: &Path) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Self { root: open(root, flags, Mode::empty())? })
+        Ok(Self { root: open(root, flags, Mode::empty())?, made: RefCell::default() })
+    }
+
+    /// The folders that had to be made for what is in them, without those that were asked for by
+    /// [`Beneath::was_named`].
+    pub(crate) fn implied(&self) -> BTreeSet<PathBuf> {
+        self.made.borrow().clone()
+    }
+
+    /// The archive has an entry of this folder's own.
+    pub(crate) fn was_named(&self, folder: &Path) {
+        self.made.borrow_mut().remove(folder);
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -47,12 +62,32 @@ impl Beneath {
         Ok(Place { parent, name: c_string(name)? })
     }
 
+    /// Whether `path` is a folder, or may become one: nothing on the way there is anything else,
+    /// nor a link.
+    pub(crate) fn may_be_folder(&self, path: &Path) -> io::Result<bool> {
+        let mut so_far = PathBuf::new();
+        for part in path.components() {
+            so_far.push(part);
+            match self.open(&so_far, ResolveFlag::RESOLVE_NO_SYMLINKS) {
+                Ok(_) => {}
+                Err(Errno::ENOENT) => return Ok(true),
+                Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
     fn open_dir(&self, path: &Path) -> nix::Result<OwnedFd> {
+        self.open(path, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    }
+
+    fn open(&self, path: &Path, more: ResolveFlag) -> nix::Result<OwnedFd> {
         // openat2 takes no empty path.
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | more);
         openat2(&self.root, path, how)
     }
 
@@ -62,7 +97,8 @@ impl Beneath {
             let place_parent = self.open_dir(&so_far)?;
             so_far.push(part);
             match mkdirat(&place_parent, part.as_os_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
+                Ok(()) => drop(self.made.borrow_mut().insert(so_far.clone())),
+                Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
             }
         }

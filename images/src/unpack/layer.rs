@@ -19,11 +19,16 @@ use tar_core::EntryType;
 use super::Limits;
 use super::archive::{Archive, Member};
 use super::beneath::{Beneath, Place, is_dir};
+use super::implied::Folders;
 use super::sparse;
 use crate::error::{ImageError, io_error};
 
 const WHITEOUT: &str = ".wh.";
 const OPAQUE_WHITEOUT: &str = ".wh..wh..opq";
+
+/// Of a folder that the archive has no entry for: the same wherever it is unpacked.
+const IMPLIED_MODE: Mode = Mode::from_bits_truncate(0o755);
+const IMPLIED_TIME: TimeSpec = TimeSpec::new(0, 0);
 
 /// Unpacks `stream` into the empty folder `tree`. Whiteouts become those of overlayfs.
 pub(super) fn unpack(
@@ -31,12 +36,13 @@ pub(super) fn unpack(
     stream: &mut impl Read,
     tree: &Path,
     limits: Limits,
-) -> Result<(), ImageError> {
+) -> Result<Folders, ImageError> {
     let mut unpacker = Unpacker {
         layer,
         root: Beneath::new(tree).map_err(io_error("open", tree))?,
         is_root: geteuid().is_root(),
         folder_times: Vec::new(),
+        has_root: false,
         bytes_left: limits.bytes,
     };
     let mut archive = Archive::new(stream, limits.bytes);
@@ -46,7 +52,7 @@ pub(super) fn unpack(
         return Err(ImageError::TooLarge { layer: layer.to_owned(), limit });
     }
     result?;
-    unpacker.set_folder_times()
+    unpacker.finish_folders()
 }
 
 struct Unpacker<'a> {
@@ -55,6 +61,8 @@ struct Unpacker<'a> {
     is_root: bool,
     /// Set last, as every file that is put into a folder changes the folder's.
     folder_times: Vec<(PathBuf, TimeSpec)>,
+    /// The archive has an entry for the root folder.
+    has_root: bool,
     /// Of all files with their holes: a small archive can hold a huge sparse file.
     bytes_left: u64,
 }
@@ -94,6 +102,11 @@ impl Unpacker<'_> {
             };
         };
         let parent = path.parent().unwrap_or(Path::new(""));
+        // umoci notes what is gone of a folder also where the layer puts something else in the
+        // folder's place, which hides it all.
+        if file_name.starts_with(WHITEOUT) && !self.root.may_be_folder(parent).map_err(refused)? {
+            return Ok(());
+        }
         if file_name == OPAQUE_WHITEOUT {
             return self.make_opaque(parent).map_err(refused);
         }
@@ -189,10 +202,18 @@ impl Unpacker<'_> {
             match xattr::set(place.proc_path(), OsStr::from_bytes(attribute), value) {
                 // trusted.* and security.* are root's.
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) && !self.is_root => {}
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    let name = String::from_utf8_lossy(attribute);
+                    return Err(io::Error::other(format!(
+                        "the store's file system keeps no attribute `{name}`, as tmpfs before \
+                         Linux 6.6; put the store on another by $XDG_DATA_HOME"
+                    )));
+                }
                 other => other?,
             }
         }
         if member.kind == EntryType::Directory {
+            self.root.was_named(path);
             self.folder_times.push((path.to_owned(), member.modified));
             return Ok(());
         }
@@ -202,6 +223,7 @@ impl Unpacker<'_> {
 
     /// `./`: the root folder's own entry.
     fn set_root_metadata(&mut self, member: &Member) -> io::Result<()> {
+        self.has_root = true;
         let root = self.root.root();
         if self.is_root {
             let (uid, gid) = owner(member)?;
@@ -226,7 +248,11 @@ impl Unpacker<'_> {
         Ok(mknodat(place.parent(), place.name(), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?)
     }
 
-    fn set_folder_times(&self) -> Result<(), ImageError> {
+    fn finish_folders(&self) -> Result<Folders, ImageError> {
+        let implied = self.root.implied();
+        for path in &implied {
+            self.set_implied(path).map_err(io_error("set the mode of", path))?;
+        }
         for (path, time) in self.folder_times.iter().rev() {
             let set = || -> io::Result<()> {
                 let place = self.root.place(path)?;
@@ -238,6 +264,17 @@ impl Unpacker<'_> {
                 Ok(())
             };
             set().map_err(io_error("set the time of", path))?;
+        }
+        Ok(Folders { has_root: self.has_root, implied })
+    }
+
+    fn set_implied(&self, path: &Path) -> io::Result<()> {
+        let place = self.root.place(path)?;
+        if place.stat()?.is_some_and(|stat| is_dir(&stat)) {
+            let (parent, name) = (place.parent(), place.name());
+            fchmodat(parent, name, IMPLIED_MODE, FchmodatFlags::FollowSymlink)?;
+            let flags = UtimensatFlags::NoFollowSymlink;
+            utimensat(parent, name, &IMPLIED_TIME, &IMPLIED_TIME, flags)?;
         }
         Ok(())
     }

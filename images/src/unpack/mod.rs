@@ -4,6 +4,7 @@ pub(crate) mod archive;
 mod beneath;
 #[cfg(test)]
 mod fidelity;
+mod implied;
 mod layer;
 mod sparse;
 #[cfg(test)]
@@ -23,6 +24,9 @@ use sha2::{Digest as _, Sha256};
 use crate::blob::{BlobId, HashingReader, hex};
 use crate::error::{ImageError, io_error};
 use crate::store::Store;
+use implied::Folders;
+
+pub(crate) use implied::chain_id;
 
 /// What a layer may grow to; more than any honest image has, less than a disk.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +40,11 @@ pub(crate) struct Limits {
 pub(crate) const LIMITS: Limits = Limits { bytes: 64 << 30, entries: 4_000_000 };
 
 /// The folder of the layer with this `diff_id`, unpacking it if need be.
-pub(crate) fn ensure_unpacked(
+fn ensure_unpacked(
     store: &Store,
     layer: &Descriptor,
     diff_id: &str,
-) -> Result<PathBuf, ImageError> {
+) -> Result<implied::Tree, ImageError> {
     let diff_id = BlobId::parse(diff_id)?;
     let target = folder_of(store, &diff_id);
     store.make_once("layer", &diff_id, &target, |tree| {
@@ -49,9 +53,10 @@ pub(crate) fn ensure_unpacked(
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(tree, mode).map_err(io_error("create", tree))?;
         let blob = store.blobs().open(&BlobId::parse(layer.digest().as_ref())?)?;
-        unpack_verified(layer.digest().as_ref(), blob, &diff_id, tree, LIMITS)
+        let folders = unpack_verified(layer.digest().as_ref(), blob, &diff_id, tree, LIMITS)?;
+        folders.keep(store, &diff_id)
     })?;
-    Ok(target)
+    Ok((target, diff_id))
 }
 
 fn is_unpacked(store: &Store, diff_id: &str) -> bool {
@@ -62,7 +67,8 @@ fn folder_of(store: &Store, diff_id: &BlobId) -> PathBuf {
     store.root().join("layers").join(diff_id.hex())
 }
 
-/// The folders of layers with their diff_ids, in their order. Several are unpacked at once.
+/// Layers with their diff_ids, topmost first, as folders for overlayfs in the same order, and
+/// before them what covers implied folders. Several are unpacked at once.
 pub(crate) fn ensure_all(
     store: &Store,
     layers: &[(&Descriptor, &String)],
@@ -87,7 +93,10 @@ pub(crate) fn ensure_all(
         }
         work();
     });
-    folders.into_iter().filter_map(OnceLock::into_inner).collect()
+    let unpacked = folders.into_iter().filter_map(OnceLock::into_inner);
+    let trees: Vec<implied::Tree> = unpacked.collect::<Result<_, _>>()?;
+    let cover = implied::cover(store, &trees)?;
+    Ok(cover.into_iter().chain(trees.into_iter().map(|(tree, _)| tree)).collect())
 }
 
 /// Unpacks a compressed layer into the empty folder `tree` and verifies its diff_id.
@@ -97,19 +106,19 @@ fn unpack_verified(
     diff_id: &BlobId,
     tree: &Path,
     limits: Limits,
-) -> Result<(), ImageError> {
+) -> Result<Folders, ImageError> {
     let bad_layer = |source| ImageError::BadLayer { layer: digest.to_owned(), source };
     let stream = decompress(blob).map_err(bad_layer)?;
     let mut hasher = Sha256::new();
     let mut stream = HashingReader { source: stream, hasher: &mut hasher };
-    layer::unpack(digest, &mut stream, tree, limits)?;
+    let folders = layer::unpack(digest, &mut stream, tree, limits)?;
     // The archive may end before the stream does; the diff_id is of all of it.
     io::copy(&mut (&mut stream).take(limits.bytes), &mut io::sink()).map_err(bad_layer)?;
     let found = hex(&hasher.finalize());
     if found != diff_id.hex() {
         return Err(ImageError::DigestMismatch { expected: diff_id.full(), found });
     }
-    Ok(())
+    Ok(folders)
 }
 
 /// Whether a file is a tar archive, plain or compressed.
@@ -124,7 +133,7 @@ pub(crate) fn is_archive(file: &Path) -> io::Result<bool> {
 pub(crate) fn unpack_archive(name: &str, file: &Path, tree: &Path) -> Result<(), ImageError> {
     let bad = |source| ImageError::BadLayer { layer: name.to_owned(), source };
     let file = File::open(file).map_err(io_error("open", file))?;
-    layer::unpack(name, &mut decompress(file).map_err(bad)?, tree, LIMITS)
+    layer::unpack(name, &mut decompress(file).map_err(bad)?, tree, LIMITS).map(drop)
 }
 
 /// How a stream is packed.

@@ -68,7 +68,7 @@ impl Layer {
         let diff_id = BlobId::of(&archive);
         let tree = outer.path().join("tree");
         fs::create_dir_all(&tree).unwrap();
-        unpack_verified("sha256:test", io::Cursor::new(archive), &diff_id, &tree, limits)
+        unpack_verified("sha256:test", io::Cursor::new(archive), &diff_id, &tree, limits).map(drop)
     }
 }
 
@@ -130,6 +130,18 @@ fn whiteouts_become_those_of_overlayfs() {
     let opaque = xattr::get(tree.join("var"), "trusted.overlay.opaque").unwrap();
     assert_eq!(opaque.as_deref(), Some(&b"y"[..]), "run the tests as root");
     assert!(!tree.join("var/.wh..wh..opq").exists());
+}
+
+#[test]
+fn whiteouts_in_what_is_no_folder_any_more_are_moot() {
+    let outer = outer_with_secret();
+    let tar = Layer::default().file("file", "now").file("file/.wh.gone", "");
+    let tar = tar.folder("other").symlink("link", "other").file("link/.wh.gone", "");
+    tar.file("link/.wh..wh..opq", "").unpack(&outer).unwrap();
+    assert_eq!(read(&outer, "file"), "now");
+    // Not through the link either.
+    assert_eq!(fs::read_dir(outer.path().join("tree/other")).unwrap().count(), 0);
+    assert!(!crate::build::merged::is_opaque(&outer.path().join("tree/other")));
 }
 
 #[test]

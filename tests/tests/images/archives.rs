@@ -3,10 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use isolab_tests::{Sandbox, busybox_layout, isolab_path};
+use isolab_tests::{Done, Sandbox, busybox_layout, isolab_path, text, tool};
 use serde_json::Value;
-
-use crate::registry::{text, tool};
 
 #[test]
 fn our_archives_are_read_by_skopeo_and_podman_and_theirs_by_us() {
@@ -28,12 +26,23 @@ fn our_archives_are_read_by_skopeo_and_podman_and_theirs_by_us() {
         assert_eq!(theirs.isolab(&run).finish().success(), format!("{format}\n"));
     }
 
+    let layout = path("oci-dir");
+    ours.isolab(&["image", "save", "--format", "oci-dir", "-o", &layout, "busybox"])
+        .finish()
+        .success();
+    let image = format!("{layout}:docker.io/library/busybox:latest");
+    tool("umoci", &["unpack", "--image", &image, &path("bundle")]);
+    assert!(dir.path().join("bundle/rootfs/bin/busybox").is_file());
+
     let (root, runroot) = (path("podman"), path("podman-run"));
     let podman = |arguments: &[&str]| {
         let own = ["--root", &root, "--runroot", &runroot, "--storage-driver", "vfs"];
         tool("podman", &[&own, arguments].concat())
     };
-    podman(&["load", "-i", &path("docker-archive")]);
+    for format in ["oci-archive", "docker-archive"] {
+        let loaded = podman(&["load", "-i", &path(format)]);
+        assert!(loaded.contains("docker.io/library/busybox:latest"), "{loaded}");
+    }
     let saved = path("podman.tar");
     podman(&["save", "-o", &saved, "docker.io/library/busybox:latest"]);
     let theirs = Sandbox::empty();
@@ -66,7 +75,8 @@ fn an_image_that_runs_is_kept_and_one_that_does_not_is_removed() {
         let left = fs::read_dir(store.join(folder)).unwrap().count();
         assert_eq!(left, 0, "something is left in {folder}");
     }
-    sandbox.isolab(&["run", "busybox", "true"]).finish().fails_with(125, &["no image"]);
+    let run = ["run", "--pull", "never", "busybox", "true"];
+    sandbox.isolab(&run).finish().fails_with(125, &["no image"]);
 }
 
 #[test]
@@ -74,6 +84,9 @@ fn tags_and_history_are_told() {
     let sandbox = Sandbox::with_busybox();
     let tagged = sandbox.isolab(&["image", "tag", "busybox", "localhost:5000/box:v1"]).finish();
     assert_eq!(tagged.success(), "localhost:5000/box:v1\n");
+    let tag = ["image", "tag", "--format", "json", "busybox", "box"];
+    let tagged = sandbox.isolab(&tag).finish().success();
+    assert_eq!(tagged, "{\"name\":\"docker.io/library/box:latest\"}\n");
     let table = sandbox.isolab(&["image", "ls"]).finish().success();
     assert!(table.contains("localhost:5000/box:v1"), "{table}");
     let history = ["image", "history", "--format", "json", "localhost:5000/box:v1"];
@@ -84,17 +97,63 @@ fn tags_and_history_are_told() {
     assert!(inspected.contains("Command       [\"sh\"]"), "{inspected}");
 }
 
+/// Every kind of command: listings, names, facts of the host; and also where nobody reads errors.
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
     let sandbox = Sandbox::with_busybox();
-    for what in ["ls", "history", "inspect"] {
-        let (reader, writer) = std::io::pipe().unwrap();
-        drop(reader);
+    let isolab = |words: &[&str]| {
         let mut command = Command::new(isolab_path());
-        command.args(["image", what]).args((what != "ls").then_some("busybox"));
-        let output = command.env("XDG_DATA_HOME", sandbox.data()).stdout(writer).output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        command.args(words).env("XDG_DATA_HOME", sandbox.data());
+        command
+    };
+    let closed = || std::io::pipe().unwrap().1;
+    for words in [
+        &["image", "ls"][..],
+        &["image", "history", "busybox"],
+        &["image", "inspect", "busybox"],
+        &["image", "tag", "busybox", "other"],
+        &["image", "rm", "other"],
+    ] {
+        let output = isolab(words).stdout(closed()).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{words:?}: {output:?}");
     }
+    // Ready or not is its exit code, and nothing else.
+    let check = isolab(&["check"]).stdout(closed()).output().unwrap();
+    assert!(check.status.code() <= Some(1) && check.stderr.is_empty(), "{check:?}");
+    let run = isolab(&["run", "--pull", "never", "nothing"]).stderr(closed()).status().unwrap();
+    assert_eq!(run.code(), Some(125));
+}
+
+#[test]
+fn what_cannot_be_printed_is_a_failure() {
+    let sandbox = Sandbox::with_busybox();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut list = Command::new(isolab_path());
+    list.args(["image", "ls"]).env("XDG_DATA_HOME", sandbox.data()).stdout(full);
+    Done::from(list.output().unwrap()).fails_with(125, &["standard output", "No space left"]);
+}
+
+#[test]
+fn a_damaged_image_does_not_hide_the_others() {
+    let sandbox = Sandbox::with_busybox();
+    let isolab = |words: &[&str]| sandbox.isolab(words).finish();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("Dockerfile"), "FROM busybox\nLABEL a=b\n").unwrap();
+    let digest = isolab(&["image", "build", "-t", "damaged", text(dir.path())]).success();
+    let digits = digest.trim().trim_start_matches("sha256:");
+    let manifest = sandbox.data().join("isolab/images/blobs/sha256").join(digits);
+    fs::write(manifest, "{}").unwrap();
+    for format in ["table", "json"] {
+        let listed = isolab(&["image", "ls", "--format", format]);
+        let words = ["library/damaged:latest", "image rm"];
+        assert!(words.iter().all(|word| listed.stderr.contains(word)), "{listed:?}");
+        let listed = listed.success();
+        assert!(listed.contains("busybox") && !listed.contains("damaged"), "{listed}");
+    }
+    isolab(&["run", "damaged"]).fails_with(125, &["damaged", "image rm"]);
+    isolab(&["image", "rm", "damaged"]).success();
+    assert_eq!(isolab(&["image", "ls"]).stderr, "");
+    assert_eq!(isolab(&["run", "busybox", "echo", "fine"]).success(), "fine\n");
 }
 
 /// A kill at any moment leaves a store that opens, verifies and loads the image after all.

@@ -4,10 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use isolab_tests::{Run, Sandbox, busybox_layout, isolab_path};
+use isolab_tests::{Run, Sandbox, busybox_layout, isolab_path, text, tool};
 use nix::sys::signal::Signal;
-
-use crate::registry::{text, tool};
 
 const DOCKERFILE: &str = r#"
 ARG BASE=busybox

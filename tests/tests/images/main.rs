@@ -5,5 +5,7 @@
 
 mod archives;
 mod builds;
+mod costs;
+mod files;
 mod registries;
 mod registry;

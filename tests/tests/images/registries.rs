@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use isolab_tests::{Done, Sandbox, busybox_layout};
+use isolab_tests::{Done, Sandbox, busybox_layout, text, tool};
 use serde_json::Value;
 
-use crate::registry::{Registry, text, tool};
+use crate::registry::Registry;
 
 fn digest(sandbox: &Sandbox, name: &str) -> String {
     let inspected = sandbox.isolab(&["image", "inspect", "--format", "json", name]).finish();
@@ -198,6 +198,82 @@ fn a_registry_with_a_password_takes_the_one_that_login_kept() {
     tool("skopeo", &["inspect", "--authfile", text(&authfile), "--tls-verify=false", &remote]);
     // Without the credentials the same is refused.
     pull(&Sandbox::empty(), &name).fails_with(125, &["denies"]);
+}
+
+/// Who signed a registry's certificate is told by a folder, by those that podman and Docker look
+/// into, or by the system's store.
+#[test]
+fn a_registry_with_tls_is_trusted_by_its_authority() {
+    let registry = Registry::start_with_tls();
+    let authority = registry.authority();
+    let other = Registry::start_with_tls().authority();
+    let (right, wrong) = (text(authority.path()), text(other.path()));
+    let name = registry.name("team/busybox:v1");
+    let ours = Sandbox::with_busybox();
+    let push = |options: &[&str]| {
+        let words = [&["image", "push"], options, &["busybox", &name]].concat();
+        ours.isolab(&words).env("HOME", "/nonexistent")
+    };
+    // One clear error for nobody's certificate, and for another authority's.
+    for options in [&[][..], &["--cert-dir", wrong]] {
+        let done = push(options).finish();
+        assert_eq!(done.stderr.lines().count(), 1, "{done:?}");
+        let host = registry.host();
+        done.fails_with(125, &["UnknownIssuer", &format!("certs.d/{host}/ca.crt"), "--cert-dir"]);
+    }
+    push(&["--insecure"]).finish().fails_with(125, &["cannot push", &name]);
+    push(&["--cert-dir", "/no/such"]).finish().fails_with(125, &["/no/such"]);
+    let pushed = push(&["--cert-dir", right]).finish().success();
+
+    // podman's folder of this user, and the system's store as OpenSSL's variable names it.
+    let home = tempfile::tempdir().unwrap();
+    let own = home.path().join(".config/containers/certs.d").join(registry.host());
+    fs::create_dir_all(&own).unwrap();
+    fs::copy(authority.path().join("ca.crt"), own.join("ca.crt")).unwrap();
+    let store = format!("{right}/ca.crt");
+    for (variable, value) in [("HOME", text(home.path())), ("SSL_CERT_FILE", &store)] {
+        let theirs = Sandbox::empty();
+        let pull = theirs.isolab(&["image", "pull", &name]).env(variable, value).finish();
+        assert_eq!(pull.success(), pushed);
+    }
+    // skopeo sees the same.
+    let remote = format!("docker://{name}");
+    let seen = tool("skopeo", &["inspect", "--cert-dir", right, &remote]);
+    assert!(seen.contains(pushed.trim()), "{seen}");
+}
+
+/// As podman does it: what is not here is fetched, unless that is not wanted.
+#[test]
+fn run_fetches_an_image_that_is_not_here() {
+    let registry = Registry::start();
+    let ours = Sandbox::with_busybox();
+    let name = registry.name("team/app");
+    let push = ["image", "push", "--insecure", "busybox", &name];
+    ours.isolab(&push).finish().success();
+
+    let sandbox = Sandbox::empty();
+    let run = |options: &[&str], name: &str| {
+        let words = [&["run", "--insecure"], options, &[name, "echo", "here"]].concat();
+        sandbox.isolab(&words).finish()
+    };
+    run(&["--pull", "never"], &name).fails_with(125, &["no image", &name]);
+    let first = run(&[], &name);
+    // Standard output is the workload's.
+    assert_eq!((first.stdout.as_str(), first.stderr.as_str()), ("here\n", ""));
+    let missing = registry.name("none");
+    run(&[], &missing).fails_with(125, &["there is no image", &missing, "cannot pull"]);
+
+    // Another image takes the name: only `always` looks.
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("Dockerfile"), "FROM busybox\nENTRYPOINT [\"echo\", \"new\"]\n")
+        .unwrap();
+    ours.isolab(&["image", "build", "-t", &name, text(dir.path())]).finish().success();
+    ours.isolab(&["image", "push", "--insecure", &name]).finish().success();
+    assert_eq!(run(&["--pull", "missing"], &name).success(), "here\n");
+    assert_eq!(run(&["--pull", "always"], &name).success(), "new echo here\n");
+    drop(registry);
+    assert_eq!(run(&[], &name).success(), "new echo here\n");
+    run(&["--pull", "always"], &name).fails_with(125, &["cannot pull", &name]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,6 +22,17 @@ pub struct Registry {
     port: u16,
 }
 
+/// An authority, and what it signed for a registry on loopback.
+const CERTIFICATES: &str = r#"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$CA" \
+    -keyout ca.key -out ca.crt
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=registry \
+    -keyout registry.key -out registry.csr
+printf 'subjectAltName=IP:127.0.0.1' >extensions
+openssl x509 -req -in registry.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+    -extfile extensions -out registry.crt
+"#;
+
 impl Registry {
     pub fn start() -> Self {
         Self::start_with("")
@@ -32,8 +43,27 @@ impl Registry {
         Self::start_with("auth:\n  htpasswd:\n    realm: tests\n    path: DIR/htpasswd\n")
     }
 
+    /// One with TLS, whose certificate is signed by an authority of its own.
+    pub fn start_with_tls() -> Self {
+        Self::start_with("  tls:\n    certificate: DIR/registry.crt\n    key: DIR/registry.key\n")
+    }
+
+    /// The folder with `ca.crt`, that of the authority of a registry with TLS.
+    pub fn authority(&self) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy(self.dir.path().join("ca.crt"), folder.path().join("ca.crt")).unwrap();
+        folder
+    }
+
     fn start_with(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        if more.contains("tls") {
+            let name = format!("tests {}", dir.path().file_name().unwrap().display());
+            let mut openssl = Command::new("sh");
+            openssl.args(["-ec", CERTIFICATES]).env("CA", name).current_dir(dir.path());
+            let made = openssl.output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
         fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
         // Another process may take the port first; then the registry ends, and we choose again.
         for _ in 0..20 {
@@ -169,18 +199,4 @@ fn answer(mut server: &TcpStream, mut client: &TcpStream, broken: &AtomicUsize, 
             return;
         }
     }
-}
-
-/// Runs a tool that must succeed; gives what it printed.
-pub fn tool(name: &str, arguments: &[&str]) -> String {
-    let output = Command::new(name).args(arguments).output();
-    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; scripts/test installs it"));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A path as text.
-pub fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary folders have plain names")
 }

@@ -85,6 +85,10 @@ impl StageBuilder<'_, '_, '_> {
                 let mend = "fetch it before the build and ADD or COPY the file";
                 return Err(format!("ADD of a URL is not supported; {mend}").into());
             }
+            if is_add && is_repository(&pattern) {
+                let mend = "clone it before the build and COPY the folder";
+                return Err(format!("ADD of a repository is not supported; {mend}").into());
+            }
             let matching = source.matching(&pattern)?;
             if matching.is_empty() {
                 let what = format!("there is no `{pattern}` in what is copied from");
@@ -147,6 +151,12 @@ impl StageBuilder<'_, '_, '_> {
         text = format!("\"{text}\"");
         words::expand(&text, '\\', &|name| self.lookup(name)).map_err(Fault::Why)
     }
+}
+
+/// As git writes a repository on another host without a scheme: `USER@HOST:PATH`.
+fn is_repository(name: &str) -> bool {
+    let host = name.split_once(':').map(|(host, _)| host);
+    host.is_some_and(|host| host.contains('@') && !host.contains('/'))
 }
 
 fn mode(text: &str) -> Outcome<u32> {

@@ -351,11 +351,8 @@ impl<'a, 'b, 'd> StageBuilder<'a, 'b, 'd> {
 
 /// Layers as folders, topmost first.
 fn folders(store: &crate::store::Store, layers: &[Layer]) -> Outcome<Vec<PathBuf>> {
-    let unpacked = layers
-        .iter()
-        .rev()
-        .map(|layer| unpack::ensure_unpacked(store, &layer.descriptor, &layer.diff_id));
-    Ok(unpacked.collect::<Result<_, _>>()?)
+    let layers = layers.iter().rev().map(|layer| (&layer.descriptor, &layer.diff_id));
+    Ok(unpack::ensure_all(store, &layers.collect::<Vec<_>>())?)
 }
 
 /// Where an instruction begins in the Dockerfile.

@@ -70,14 +70,36 @@ impl StageBuilder<'_, '_, '_> {
     fn run_command(&self, run: &RunInstruction<'_>) -> Outcome<Vec<String>> {
         let Command::Shell(text) = &run.arguments else { return Ok(self.command(&run.arguments)) };
         let line = words::join_lines(text.value, self.escape);
+        let words = words::split(&line, self.escape);
         let script = match &run.here_docs[..] {
-            [] => line,
-            // The document is the script. The parser knows no other place for one.
-            [only] => only.value.to_string(),
-            _ => return Err("several here-documents are not supported".into()),
+            [] if !words.iter().any(|word| begins_here_document(word)) => line,
+            [only] if only.value.starts_with("#!") => {
+                let mend = "COPY it and RUN the file";
+                return Err(format!(
+                    "a here-document with an interpreter of its own is not \
+                                    supported; {mend}"
+                )
+                .into());
+            }
+            // The document is the script.
+            [only] if words.is_empty() => only.value.to_string(),
+            // The parser knows documents at the beginning only, and of several the first.
+            _ => {
+                let mend = "COPY <<END FILE makes a file of one, for the command to read";
+                return Err(
+                    format!("a here-document beside a command is not supported; {mend}").into()
+                );
+            }
         };
         let mut command = self.shell();
         command.push(script);
         Ok(command)
     }
+}
+
+/// As BuildKit tells them from what else a shell knows: `<<END`, `2<<-END`, but not `<<<word`.
+fn begins_here_document(word: &str) -> bool {
+    let operator = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let end = operator.strip_prefix("<<").map(|end| end.strip_prefix('-').unwrap_or(end));
+    end.is_some_and(|end| !end.is_empty() && !end.contains('<'))
 }

@@ -62,6 +62,8 @@ struct Shared {
 
 struct Guarded {
     channel: Channel,
+    /// The guest has looked at the status since the thread got its work.
+    looked: bool,
     stop: bool,
 }
 
@@ -75,6 +77,7 @@ impl Shared {
         let mut guarded = self.lock();
         let result = access(&mut guarded.channel);
         if guarded.channel.has_assignment() {
+            guarded.looked = false;
             self.work.notify_one();
         }
         result
@@ -84,10 +87,11 @@ impl Shared {
     ///
     /// Who polls has nothing else to do until BSY ends. Answering at once would cost an exit for
     /// each look and, where the host has one processor, keep the very thread from it that the guest
-    /// waits for: firmware then gives up after some seconds.
+    /// waits for: firmware then gives up after some seconds. The first look is no poll: drivers that
+    /// wait for the interrupt take one after every command, to be sure that it has arrived.
     fn poll_status(&self, read: impl FnOnce(&mut Channel) -> u8) -> u8 {
         let mut guarded = self.lock();
-        if guarded.channel.thread_works() {
+        if guarded.channel.thread_works() && std::mem::replace(&mut guarded.looked, true) {
             let waiting = |guarded: &mut Guarded| guarded.channel.thread_works();
             let waited = self.finished.wait_timeout_while(guarded, POLL_PATIENCE, waiting);
             guarded = waited.unwrap_or_else(|e| e.into_inner()).0;
@@ -138,7 +142,7 @@ impl IdeController {
             let attached = images.each_ref().map(|i| i.as_ref().map(DriveImage::drive));
             let channel = Channel::new(attached, line);
             let has_drives = channel.has_drives();
-            let guarded = Guarded { channel, stop: false };
+            let guarded = Guarded { channel, looked: false, stop: false };
             let shared = Arc::new(Shared {
                 channel: Mutex::new(guarded),
                 work: Condvar::new(),
