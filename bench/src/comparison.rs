@@ -9,7 +9,7 @@ use comfy_table::CellAlignment;
 
 use crate::machines::conversation::{self, Answer, Conversation};
 use crate::machines::vmm::{Boot, Device, Machine, Peer, Subject};
-use crate::machines::{MachinesError, Outcome};
+use crate::machines::{Exits, MachinesError, Outcome};
 use crate::report::{Measurement, Report, plain_table};
 use crate::summary::Summary;
 
@@ -19,6 +19,9 @@ pub struct Job {
     pub name: &'static str,
     /// A command of the guest's shell.
     pub command: String,
+    /// The same program with next to nothing to do. A program's start has hundreds of exits (the
+    /// loader asks CPUID about every cache), which are not the work's and are taken off.
+    pub idle: String,
     /// Far longer than it takes.
     pub limit: Duration,
     /// Finds the figures in its output.
@@ -173,7 +176,15 @@ pub fn measure(
             let mut guest = Conversation::start(&contender.subject, &contender.boot)?;
             let longest = jobs.iter().map(|(job, _)| job.limit).max().unwrap_or_default();
             guest.command(&command(warm_up, contender), longest)?;
+            let mut idle: BTreeMap<&str, Cost> = BTreeMap::new();
             for (number, (job, _)) in jobs.iter().enumerate() {
+                let start = match idle.get(job.idle.as_str()) {
+                    Some(start) => *start,
+                    None => {
+                        let answer = guest.command(&command(&job.idle, contender), job.limit)?;
+                        *idle.entry(&job.idle).or_insert(Cost::of(&answer))
+                    }
+                };
                 let command = command(&job.command, contender);
                 let answer = guest.command(&command, job.limit)?;
                 let figures = (job.parse)(&answer.output).map_err(|fault| MachinesError::Job {
@@ -181,7 +192,8 @@ pub fn measure(
                     command,
                     fault,
                 })?;
-                for (quantity, value) in quantities(figures, &answer) {
+                let cost = Cost::of(&answer).without(start);
+                for (quantity, value) in quantities(figures, cost) {
                     samples.entry((place, number, quantity)).or_default().push(value);
                 }
             }
@@ -212,15 +224,35 @@ fn command(command: &str, contender: &Contender) -> String {
     command.replace("$DISK", contender.disk)
 }
 
-fn quantities(figures: Figures, answer: &Answer) -> Vec<(&'static str, f64)> {
+/// What a program cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cost {
+    exits: Option<Exits>,
+    interrupts: u64,
+}
+
+impl Cost {
+    fn of(answer: &Answer) -> Self {
+        Self { exits: answer.exits, interrupts: answer.interrupts }
+    }
+
+    fn without(self, idle: Cost) -> Self {
+        Self {
+            exits: self.exits.zip(idle.exits).map(|(all, idle)| all.since(idle)),
+            interrupts: self.interrupts.saturating_sub(idle.interrupts),
+        }
+    }
+}
+
+fn quantities(figures: Figures, cost: Cost) -> Vec<(&'static str, f64)> {
     let per_work = |count: u64| count as f64 / figures.work;
     let mut found = vec![(THROUGHPUT, figures.throughput)];
     found.extend(figures.latency.map(|latency| (LATENCY, latency)));
-    if let Some(exits) = answer.exits {
+    if let Some(exits) = cost.exits {
         let counts = [exits.all, exits.port, exits.mmio, exits.halt];
         found.extend(EXITS.into_iter().zip(counts.map(per_work)));
     }
-    found.push((INTERRUPTS, per_work(answer.interrupts)));
+    found.push((INTERRUPTS, per_work(cost.interrupts)));
     found
 }
 
@@ -313,7 +345,6 @@ pub fn causes(report: &Report, jobs: &[&str], slow: &str, fast: &str) -> Vec<Str
 mod tests {
     use super::*;
     use crate::host::Host;
-    use crate::machines::Exits;
 
     fn report() -> Report {
         let measurement = |subject: &str, quantity: &str, unit: &str, value: f64| Measurement {
@@ -360,8 +391,10 @@ mod tests {
     #[test]
     fn exits_are_for_each_piece_of_work() {
         let figures = Figures { throughput: 10.0, latency: None, work: 4.0 };
-        let exits = Exits { all: 8, port: 2, mmio: 0, halt: 4 };
-        let answer = Answer { output: String::new(), exits: Some(exits), interrupts: 1 };
+        let exits = Exits { all: 508, port: 2, mmio: 0, halt: 5 };
+        let start = Exits { all: 500, port: 0, mmio: 0, halt: 1 };
+        let cost = Cost { exits: Some(exits), interrupts: 1 };
+        let cost = cost.without(Cost { exits: Some(start), interrupts: 0 });
         let expected = [
             (THROUGHPUT, 10.0),
             (EXITS[0], 2.0),
@@ -370,6 +403,6 @@ mod tests {
             (EXITS[3], 1.0),
             (INTERRUPTS, 0.25),
         ];
-        assert_eq!(quantities(figures, &answer), expected);
+        assert_eq!(quantities(figures, cost), expected);
     }
 }

@@ -332,7 +332,7 @@ fn disks_and_networks_are_measured_beside_qemus() {
     let interrupts = figure(&report, "vmm-emulated", "randread_4k_interrupts");
     assert!((0.9..1.2).contains(&interrupts), "{interrupts}");
     assert!(figure(&report, "vmm-emulated", "randread_4k_exits_port") > 10.0);
-    bench(&["net"], &["vmm-virtio", "qemu-q35", "vmm-e1000"], &["tcp_send", "ping"]);
+    bench(&["net"], &["vmm-virtio", "qemu-q35"], &["tcp_send", "ping"]);
     // The tap is gone.
     assert!(!fs::read_to_string("/proc/net/dev").unwrap().contains("bench"));
 }

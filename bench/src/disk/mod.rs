@@ -109,8 +109,8 @@ pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, Machin
         })
         .collect();
     let jobs = JOBS.map(|(name, units, parse, options)| {
-        let command = command(options, plan.setup.time);
-        (Job { name, command, limit: plan.setup.time + PATIENCE, parse }, units)
+        let (command, idle) = (command(options, plan.setup.time), IDLE.to_owned());
+        (Job { name, command, idle, limit: plan.setup.time + PATIENCE, parse }, units)
     });
     // What fio needs of the initramfs is then in place, and the guest's memory in the host's.
     let warm_up = command("--rw=randrw --bs=4k --ioengine=libaio --iodepth=16", WARM_UP);
@@ -119,6 +119,10 @@ pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, Machin
     notes.append(&mut outcome.notes);
     Ok(Outcome { notes, ..outcome })
 }
+
+/// One request.
+const IDLE: &str = "fio --name=job --filename=$DISK --direct=1 --thread --output-format=json \
+                    --rw=read --bs=4k --io_size=4k --ioengine=libaio";
 
 const WARM_UP: Duration = Duration::from_millis(100);
 

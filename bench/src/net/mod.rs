@@ -87,14 +87,20 @@ pub fn measure(setup: &Setup, progress: impl FnMut(u32)) -> Result<Outcome, Mach
     let stream = format!("iperf3 --client {HOST} --time {time} --interval 0 --json");
     // By its path, for busybox has one, too.
     let echo = format!("{} -q -f -w {} {HOST}", ping.display(), seconds.ceil());
+    let little = format!("iperf3 --client {HOST} --bytes 1K --interval 0 --json");
+    let one = format!("{} -q -c 1 {HOST}", ping.display());
+    let job = |name, command, idle: &str, parse| Job {
+        name,
+        command,
+        idle: idle.to_owned(),
+        limit,
+        parse,
+    };
     let [send, receive, ping] = JOBS;
     let jobs = [
-        (Job { name: send, command: stream.clone(), limit, parse: iperf::stream }, STREAM),
-        (
-            Job { name: receive, command: stream + " --reverse", limit, parse: iperf::stream },
-            STREAM,
-        ),
-        (Job { name: ping, command: echo, limit, parse: ping::round_trips }, ROUND_TRIPS),
+        (job(send, stream.clone(), &little, iperf::stream as fn(&str) -> _), STREAM),
+        (job(receive, stream + " --reverse", &little, iperf::stream), STREAM),
+        (job(ping, echo, &one, ping::round_trips), ROUND_TRIPS),
     ];
     // Up, until the host answers; then a little of everything, so that the programs are in place.
     let warm_up = format!(

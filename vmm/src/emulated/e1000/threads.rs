@@ -215,7 +215,11 @@ impl E1000 {
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(crate::threads::builder(name).spawn(run)?);
+        let batched = || {
+            crate::threads::prefer_batches();
+            run();
+        };
+        self.threads.push(crate::threads::builder(name).spawn(batched)?);
         Ok(())
     }
 

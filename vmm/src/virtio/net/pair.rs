@@ -221,6 +221,7 @@ impl EventHandler for UserPair {
     }
 
     fn start(&mut self, sources: &EventSources) -> Flow {
+        crate::threads::prefer_batches();
         self.follow_control();
         let result = self.transmit().and_then(|()| self.receive());
         self.conclude(result, sources)
