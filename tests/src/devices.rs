@@ -166,20 +166,18 @@ impl Device {
         // One disk has the programs.
         for combinations in cache_modes_and_engines().chunks(self.most_disks - 1) {
             let mut options = vec![format!("{},readonly", text(&programs))];
-            let mut jobs = String::new();
-            for ((mode, engine), letter) in combinations.iter().zip('b'..) {
-                let name = format!("{mode}-{engine}");
-                let path = disk(dir.path(), &name, 4 << 20);
+            for (mode, engine) in combinations {
+                let path = disk(dir.path(), &format!("{mode}-{engine}"), 4 << 20);
                 options.push(format!("{},cache={mode},engine={engine}", text(&path)));
-                jobs += &format!(" --name={name} --filename={}{letter}", self.disk);
             }
             let script = format!(
                 "{}
+                 jobs=; for disk in $others; do jobs=\"$jobs --name=$disk --filename=$disk\"; done
                  chroot /mnt /usr/bin/fio --thread --ioengine=libaio --iodepth=16 --direct=1 \
                      --rw=randrw --bsrange=512-32k --size=4M --fsync=16 \
-                     --verify=crc32c --verify_fatal=1 --verify_state_save=0{jobs} >/tmp/report 2>&1
+                     --verify=crc32c --verify_fatal=1 --verify_state_save=0 $jobs >/tmp/report 2>&1
                  echo fio=$?; cat /tmp/report; poweroff -f",
-                enter_programs(&format!("{}a", self.disk))
+                enter_programs(self.disk)
             );
             let options: Vec<&str> = options.iter().flat_map(|disk| ["--disk", disk]).collect();
             let (run, _dir) = self.boot(&script, &options);

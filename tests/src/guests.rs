@@ -147,10 +147,15 @@ pub fn programs_disk(folder: &Path, names: &[&str]) -> PathBuf {
     image
 }
 
-/// The script that mounts a [`programs_disk`] as /mnt, to `chroot` into.
-pub fn enter_programs(device: &str) -> String {
+/// The script that mounts a [`programs_disk`] as /mnt, to `chroot` into. It is looked for among the
+/// disks whose names are `disks` and a letter, because IDE channels are probed in parallel and names
+/// follow whoever is first; `$others` are the rest of them.
+pub fn enter_programs(disks: &str) -> String {
     format!(
-        "mount -t ext4 -o ro {device} /mnt
+        "others=
+         for disk in {disks}[a-z]; do
+             mount -t ext4 -o ro $disk /mnt 2>/dev/null || others=\"$others $disk\"
+         done
          mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc"
     )
 }

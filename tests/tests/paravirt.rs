@@ -62,7 +62,7 @@ fn fio_verifies_every_cache_mode_and_engine_from_two_processors() {
 fn discarded_and_zeroed_blocks_read_as_zeroes_and_are_given_back_to_the_host() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let tools = format!("{},readonly", text(&programs_disk(dir.path(), &["/usr/sbin/blkdiscard"])));
-    let enter = enter_programs("/dev/vda");
+    let enter = enter_programs("/dev/vd");
     let script = format!(
         "{enter}
          for disk in vdb vdc; do
