@@ -4,6 +4,7 @@ pub mod comparison;
 pub mod disk;
 mod host;
 pub mod images;
+mod leftovers;
 pub mod machines;
 pub mod net;
 mod report;

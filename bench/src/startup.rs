@@ -10,6 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use isolab_isolation::Level;
 use isolab_isolation::timeline::{self, Milestone, Timeline};
 
+use crate::leftovers;
 use crate::report::Measurement;
 use crate::summary::Summary;
 
@@ -87,11 +88,13 @@ pub fn measure(
     plan: &Plan,
     mut progress: impl FnMut(u32),
 ) -> Result<Vec<Measurement>, StartupError> {
+    leftovers::adopt();
     let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     for round in 0..=plan.runs {
         progress(round);
         for (position, subject) in plan.subjects.iter().enumerate() {
             let figures = run_once(plan, subject)?;
+            leftovers::wait();
             if round == 0 {
                 continue;
             }

@@ -17,6 +17,7 @@ use super::observe::{self, Before};
 use super::run::Run;
 use super::vmm::{Boot, Machine, Peer, Subject};
 use super::{MachinesError, OWN, Outcome};
+use crate::leftovers;
 use crate::report::Measurement;
 use crate::startup::{TO_EXIT, TO_GUEST_INIT};
 use crate::summary::Summary;
@@ -81,15 +82,18 @@ pub fn measure(plan: &Plan, mut progress: impl FnMut(u32)) -> Result<Outcome, Ma
     };
     let (ending, staying) = (boot(&ending), boot(&staying));
 
+    leftovers::adopt();
     let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     for round in 0..=plan.runs {
         progress(round);
         for (position, subject) in subjects.iter().enumerate() {
             let times = time(subject, &ending)?;
+            leftovers::wait();
             if round == 0 {
                 continue;
             }
             let seen = observe(subject, &staying)?;
+            leftovers::wait();
             for (metric, value) in times.into_iter().chain(seen) {
                 samples.entry((position, metric)).or_default().push(value);
             }
