@@ -241,7 +241,7 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
         let metrics = [
             (startup::TO_GUEST_INIT, "From spawn of the VMM to the guest's init, ms"),
             (startup::TO_EXIT, "From spawn of the VMM to its end, ms"),
-            (machines::startup::MEMORY_OVERHEAD, "Resident beyond guest RAM a second after the guest's init, KiB"),
+            (machines::startup::MEMORY_OVERHEAD, "Resident beyond guest RAM 1 s after init, KiB"),
             (machines::startup::EXITS, "Exits until the guest's init"),
         ];
         text += &tables_of(report, &metrics, machines::OWN);
