@@ -105,6 +105,19 @@ fn stop_and_sigterm_press_the_power_button() {
     assert!(machine.ends_well().contains("button pressed"));
 }
 
+/// Whoever asked for the end does not want another start.
+#[test]
+fn a_guest_that_answers_its_power_button_by_a_reboot_ends_all_the_same() {
+    const REBOOTING: &str = "exec 3</dev/input/event0; echo listening; head -c 24 <&3 >/dev/null; \
+                             echo button pressed; reboot -f";
+    let mut machine = Machine::start(REBOOTING, &["--on-reboot", "reset", "--grace", "100"]);
+    machine.running.wait_for("listening");
+    machine.running.signal(Signal::SIGTERM);
+    let output = machine.ends_well();
+    assert_eq!(output.matches("listening").count(), 1, "{output}");
+    assert!(output.contains("button pressed"), "{output}");
+}
+
 #[test]
 fn a_guest_that_ignores_its_power_button_is_stopped_after_the_grace_period() {
     let mut machine = Machine::start(TICKING, &[]);

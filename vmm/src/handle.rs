@@ -2,6 +2,7 @@
 
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -66,6 +67,8 @@ pub struct MachineHandle {
     pub(crate) control: Control,
     pub(crate) recorder: Recorder,
     pub(crate) power_button: PowerButton,
+    /// See [`MachineHandle::end_was_asked`].
+    pub(crate) end_asked: Arc<AtomicBool>,
     pub(crate) vcpus: Arc<[(Kicker, SharedCounters)]>,
     pub(crate) device_counters: DeviceCounters,
     pub(crate) balloon: Option<BalloonHandle>,
@@ -95,12 +98,18 @@ impl MachineHandle {
     /// Presses the power button, and pulls the plug after `grace`. Waits for the end. A machine
     /// that is paused is resumed, as it could not hear otherwise.
     pub fn shut_down(&self, grace: Duration) -> Outcome {
+        self.end_asked.store(true, Ordering::Relaxed);
         self.press_power_button();
         self.resume();
         self.control.wait_for(grace).unwrap_or_else(|| {
             self.stop();
             self.control.wait()
         })
+    }
+
+    /// Whether somebody wants the machine to end, be it that the guest answers with a reset.
+    pub fn end_was_asked(&self) -> bool {
+        self.end_asked.load(Ordering::Relaxed)
     }
 
     /// Makes all vCPUs stand still, and waits until they do. Devices go on serving what they were

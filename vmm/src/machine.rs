@@ -228,6 +228,7 @@ impl Machine {
             control,
             recorder,
             power_button: chipset.power_button,
+            end_asked: Arc::default(),
             vcpus: vcpus.iter().map(|v| (v.kicker.clone(), v.counters.clone())).collect(),
             device_counters,
             balloon,

@@ -9,6 +9,7 @@ use std::process::Command;
 use isolab_isolation::timeline;
 
 use super::{ImagesError, run};
+use crate::leftovers;
 use crate::report::Measurement;
 use crate::startup::{self, Subject};
 use crate::summary::Summary;
@@ -48,6 +49,7 @@ pub fn measure(
     plan: &Plan,
     mut progress: impl FnMut(u32),
 ) -> Result<Vec<Measurement>, ImagesError> {
+    leftovers::adopt();
     let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
     for round in 0..=plan.runs {
         progress(round);
@@ -96,7 +98,9 @@ fn measure_once(plan: &Plan, subject: &Subject) -> Result<[(&'static str, u64); 
             .args(&subject.options)
             .arg(NAME)
             .args(&plan.command);
-        startup::observe(&mut command, &subject.name)
+        let observed = startup::observe(&mut command, &subject.name);
+        leftovers::wait();
+        observed
     };
     let first = run()?;
     let cached = run()?;

@@ -207,7 +207,8 @@ pub fn run(options: Run) -> Result<ExitCode> {
     drop(console);
     let exit = exit?;
     report(&options, &exit, timings)?;
-    if exit.reason == EndReason::Reset && options.on_reboot == OnReboot::Reset {
+    let rebooted = exit.reason == EndReason::Reset && !handle.end_was_asked();
+    if rebooted && options.on_reboot == OnReboot::Reset {
         return Err(start_again()).context("cannot start the machine again");
     }
     teardown::exit_now(0)
