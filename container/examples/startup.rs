@@ -77,6 +77,7 @@ fn run_ours(id: &str, bundle: &Path) -> Outcome<()> {
         state_dir: bundle.join("state"),
         create_cwd: false,
         kill_with_parent: false,
+        owner_lock: None,
     })?;
     container.start()?;
     let status = container.wait()?;

@@ -23,9 +23,13 @@ pub struct ContainerConfig {
     /// Create `process.cwd` when it is missing. The OCI specification makes a missing one an error; image builders
     /// rely on it being made (`WORKDIR`).
     pub create_cwd: bool,
-    /// Kill the container when the *thread* that called `create` ends (`PR_SET_PDEATHSIG`). For foreground runs, and
-    /// only from a thread that lives as long as the container should.
+    /// Kill the container and remove its cgroups and state when this *process* ends, however it ends: a guardian
+    /// outside the container sees to it, which nothing inside can undo. The kernel is asked to kill it as well when
+    /// the *thread* that called `create` ends (`PR_SET_PDEATHSIG`). For foreground runs, and only from a thread that
+    /// lives as long as the container should.
     pub kill_with_parent: bool,
+    /// Held by the guardian as long as it lives, for example a locked file that says that the container has an owner.
+    pub owner_lock: Option<OwnedFd>,
 }
 
 /// Everything that [`HostProcess::create`](crate::HostProcess::create) needs.
@@ -52,6 +56,8 @@ pub struct HostProcessConfig {
     pub create_cwd: bool,
     /// As in [`ContainerConfig::kill_with_parent`].
     pub kill_with_parent: bool,
+    /// As in [`ContainerConfig::owner_lock`].
+    pub owner_lock: Option<OwnedFd>,
 }
 
 /// Where the root filesystem comes from.

@@ -42,6 +42,7 @@ impl Container {
             state_dir,
             create_cwd,
             kill_with_parent,
+            owner_lock,
         } = config;
         refuse_unsupported(&spec)?;
         let default_linux = Linux::default();
@@ -89,7 +90,8 @@ impl Container {
             process,
             join_namespaces: namespaces.joined,
         };
-        let parts = Parts { id, namespaces: namespaces.new, id_maps, plan, cgroup, state };
+        let parts =
+            Parts { id, namespaces: namespaces.new, id_maps, plan, cgroup, state, owner_lock };
         Instance::create(parts).map(Container)
     }
 

@@ -43,6 +43,7 @@ impl HostProcess {
             state_dir,
             create_cwd,
             kill_with_parent,
+            owner_lock,
         } = config;
         if !geteuid().is_root() {
             let problem = "chroot needs root (CAP_SYS_CHROOT); run as root, or use a container, which needs none";
@@ -84,7 +85,7 @@ impl HostProcess {
         };
         let namespaces =
             if mount_namespace { CloneFlags::CLONE_NEWNS } else { CloneFlags::empty() };
-        let parts = Parts { id, namespaces, id_maps: None, plan, cgroup, state };
+        let parts = Parts { id, namespaces, id_maps: None, plan, cgroup, state, owner_lock };
         Instance::create(parts).map(HostProcess)
     }
 

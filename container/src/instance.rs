@@ -65,6 +65,7 @@ pub struct Instance {
     plan: Plan,
     status: Option<ExitStatus>,
     cgroup: Option<Cgroup>,
+    _owner_lock: Option<OwnedFd>,
     // Last: the state directory goes when everything else is gone.
     _state: StateDir,
 }
@@ -77,12 +78,13 @@ pub(crate) struct Parts {
     pub plan: Plan,
     pub cgroup: Option<Cgroup>,
     pub state: StateDir,
+    pub owner_lock: Option<OwnedFd>,
 }
 
 impl Instance {
     /// Clones the child, serves it until it waits before execve.
     pub(crate) fn create(parts: Parts) -> Result<Instance> {
-        let Parts { id, namespaces, id_maps, plan, cgroup, state } = parts;
+        let Parts { id, namespaces, id_maps, plan, cgroup, state, owner_lock } = parts;
         let (runtime_end, child_end) = channel::pair()
             .map_err(|errno| Error::host("make a socket pair for the container", errno))?;
         let target = match &cgroup {
@@ -108,6 +110,7 @@ impl Instance {
             plan,
             status: None,
             cgroup,
+            _owner_lock: owner_lock,
             _state: state,
         };
         // The child has copies; ours would keep the other ends from seeing end-of-file.

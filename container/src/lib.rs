@@ -28,7 +28,7 @@ mod spec;
 mod state;
 mod step;
 
-pub use cgroup::{CgroupError, Stats};
+pub use cgroup::{CgroupError, Stats, remove_cgroups};
 pub use config::{
     CgroupPlacement, ContainerConfig, HostProcessConfig, RootFilesystem, Stdio, Stream,
 };

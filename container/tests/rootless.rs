@@ -64,6 +64,7 @@ fn config(args: &[&str], limits: Limits) -> ContainerConfig {
         state_dir: directory.join("state"),
         create_cwd: false,
         kill_with_parent: false,
+        owner_lock: None,
     }
 }
 

@@ -54,6 +54,7 @@ fn run(step: &BuildStep) -> Result<i32, IsolationError> {
         state_dir: state.path().to_owned(),
         create_cwd: true,
         kill_with_parent: true,
+        owner_lock: None,
     })?;
     container.start()?;
     let code = match container.wait()? {

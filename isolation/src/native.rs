@@ -62,6 +62,7 @@ impl Isolation for ProcessLevel {
             state_dir: scratch.state_dir(),
             create_cwd: true,
             kill_with_parent: true,
+            owner_lock: None,
         })?;
         Ok(NativeInstance::boxed(process.into_instance(), scratch))
     }
@@ -81,6 +82,7 @@ impl Isolation for ContainerLevel {
             state_dir: scratch.state_dir(),
             create_cwd: true,
             kill_with_parent: true,
+            owner_lock: None,
         })?;
         Ok(NativeInstance::boxed(container.into_instance(), scratch))
     }

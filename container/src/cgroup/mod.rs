@@ -11,7 +11,9 @@ mod v2;
 
 pub(crate) use detect::Hierarchies;
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use std::fs::File;
@@ -75,6 +77,12 @@ pub enum CgroupError {
         field: &'static str,
         /// Where.
         on: &'static str,
+    },
+    /// A directory to be removed that is on another filesystem.
+    #[error("{} is not a cgroup", path.display())]
+    NotACgroup {
+        /// The directory.
+        path: PathBuf,
     },
     /// A path that leads out of the tree.
     #[error("linux.cgroupsPath {} must not contain `..`", path.display())]
@@ -307,6 +315,39 @@ fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
     }
 }
 
+/// Kills everything in these cgroups and below them, and removes them: what [`Instance::cgroup_directories`] named of
+/// an instance whose runtime was killed. One that is gone already is no error.
+///
+/// [`Instance::cgroup_directories`]: crate::Instance::cgroup_directories
+///
+/// # Errors
+/// A path that is no cgroup, or one that cannot be removed; the others are removed all the same.
+pub fn remove_cgroups(directories: &[PathBuf]) -> Result<(), CgroupError> {
+    let mut first_error = Ok(());
+    let mut found = Vec::new();
+    for directory in directories {
+        match statfs(directory).map(|fs| fs.filesystem_type()) {
+            Ok(CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC) => found.push(directory),
+            Ok(_) => {
+                let error = CgroupError::NotACgroup { path: directory.clone() };
+                first_error = first_error.and(Err(error));
+            }
+            Err(Errno::ENOENT) => {}
+            Err(errno) => {
+                let error = CgroupError::io("look at cgroup", directory, errno.into());
+                first_error = first_error.and(Err(error));
+            }
+        }
+    }
+    // All of them first, so that no process of one of them lives on to make more in another.
+    found.iter().for_each(|directory| v2::kill_all(directory));
+    for directory in found {
+        // Only a parent that is named as ours is removed with its last child, wherever the mount point is.
+        first_error = first_error.and(files::remove(Path::new("/"), directory));
+    }
+    first_error
+}
+
 /// Sends a signal to every process of a `cgroup.procs` file.
 fn signal_all(directory: &Path, signal: Signal) {
     for pid in files::read_pids(directory) {
@@ -334,6 +375,14 @@ mod tests {
         let error = refuse_unsupported(&resources).unwrap_err();
         assert!(matches!(error, CgroupError::Unsupported { field: "devices", .. }));
         assert!(refuse_unsupported(&LinuxResourcesBuilder::default().build().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn only_cgroups_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = remove_cgroups(&[dir.path().join("gone"), dir.path().into()]).unwrap_err();
+        assert!(matches!(error, CgroupError::NotACgroup { path } if path == dir.path()));
+        assert!(dir.path().exists());
     }
 
     #[test]

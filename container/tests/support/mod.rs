@@ -80,6 +80,7 @@ impl Fixture {
             state_dir: self.path("state"),
             create_cwd: false,
             kill_with_parent: false,
+            owner_lock: None,
         }
     }
 
@@ -96,6 +97,7 @@ impl Fixture {
             state_dir: self.path("state"),
             create_cwd: false,
             kill_with_parent: false,
+            owner_lock: None,
         }
     }
 
