@@ -1,6 +1,6 @@
 //! A container: from an OCI configuration to a process that waits before execve.
 
-use crate::cgroup::{Cgroup, InnerMount};
+use crate::cgroup::{Cgroup, DeviceRules, InnerMount};
 use crate::config::{CgroupPlacement, ContainerConfig};
 use crate::error::{Error, Result};
 use crate::idmap::IdMaps;
@@ -20,6 +20,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
 use oci_spec::runtime::{Linux, LinuxResources, Spec};
 use std::ffi::CString;
+use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
@@ -69,7 +70,15 @@ impl Container {
 
         let default_resources = no_limits();
         let resources = linux.resources().as_ref().unwrap_or(&default_resources);
-        let cgroup = own_cgroup(cgroup, &id, linux.cgroups_path().as_deref(), resources)?;
+        let nodes = devices::plan(extra_devices)?;
+        let device_rules = device_rules(&nodes, resources)?;
+        let cgroup = own_cgroup(
+            cgroup,
+            &id,
+            linux.cgroups_path().as_deref(),
+            resources,
+            device_rules.is_some(),
+        )?;
         let cgroup_mount = cgroup_mount(&mounts, cgroup.as_ref(), &namespaces)?;
         let plan = Plan {
             stdio: StdioPlan::new(stdio)?,
@@ -80,7 +89,7 @@ impl Container {
             root,
             mounts,
             cgroup_mount,
-            devices: if binds_dev { Vec::new() } else { devices::plan(extra_devices)? },
+            devices: if binds_dev { Vec::new() } else { nodes },
             device_links: !binds_dev,
             masked,
             readonly,
@@ -90,8 +99,16 @@ impl Container {
             process,
             join_namespaces: namespaces.joined,
         };
-        let parts =
-            Parts { id, namespaces: namespaces.new, id_maps, plan, cgroup, state, owner_lock };
+        let parts = Parts {
+            id,
+            namespaces: namespaces.new,
+            id_maps,
+            plan,
+            cgroup,
+            device_rules,
+            state,
+            owner_lock,
+        };
         Instance::create(parts).map(Container)
     }
 
@@ -129,9 +146,10 @@ pub(crate) fn own_cgroup(
     id: &str,
     path: Option<&Path>,
     resources: &LinuxResources,
+    devices: bool,
 ) -> Result<Option<Cgroup>> {
     match placement {
-        CgroupPlacement::Own => Ok(Cgroup::create(id, path, resources)?),
+        CgroupPlacement::Own => Ok(Cgroup::create(id, path, resources, devices)?),
         CgroupPlacement::Inherit if Cgroup::is_limited(resources) => {
             let problem =
                 "limits need a cgroup of the container's own, and the caller's was asked for";
@@ -146,6 +164,26 @@ pub(crate) fn no_limits() -> LinuxResources {
     let mut resources = LinuxResources::default();
     resources.set_devices(None);
     resources
+}
+
+/// None where only root of the whole host can set any, and we are not: as runc does, a container without root goes
+/// without, whose user may open no device of the host that the caller may not.
+fn device_rules(
+    nodes: &[devices::DevicePlan],
+    resources: &LinuxResources,
+) -> Result<Option<DeviceRules>> {
+    if !geteuid().is_root() || !in_initial_user_namespace() {
+        return Ok(None);
+    }
+    let configured = resources.devices().as_deref().unwrap_or_default();
+    let identities = nodes.iter().map(devices::DevicePlan::identity);
+    DeviceRules::new(identities, configured).map(Some)
+}
+
+/// The initial user namespace maps every id to itself (user_namespaces(7)).
+fn in_initial_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 fn refuse_unsupported(spec: &Spec) -> Result<()> {

@@ -1,10 +1,11 @@
 //! The baseline without isolation: a plain process of the host, whose root directory is the image's.
 //!
-//! It shares pids, network, users and everything else with the host. A mount namespace of its own is made only where
-//! something has to be mounted (an overlay, the host's /proc, /dev and /sys), so that nothing of it leaks.
+//! It shares pids, network, users and everything else with the host. A mount namespace of its own has its root, of
+//! which no device node can be opened, and the host's /proc, /dev and /sys, so that nothing of it leaks. There is no
+//! device cgroup: a root of the host that has the host's /dev is not held by one.
 
 use crate::cgroup::Cgroup;
-use crate::config::{HostProcessConfig, RootFilesystem};
+use crate::config::HostProcessConfig;
 use crate::container::{no_limits, own_cgroup};
 use crate::error::{Error, Result};
 use crate::instance::{Instance, Parts};
@@ -50,9 +51,7 @@ impl HostProcess {
             return Err(Error::invalid("process isolation", problem));
         }
         let state = StateDir::create(&state_dir, &id)?;
-        let mount_namespace = host_filesystems || matches!(rootfs, RootFilesystem::Overlay { .. });
         let mut root = RootPlan::new(&rootfs, &state.mount_point(), false)?;
-        root.own_mount_namespace = mount_namespace;
         root.pivot = false;
         let mut process = ProcessPlan::new(&process, false)?;
         process.create_cwd = create_cwd;
@@ -63,7 +62,12 @@ impl HostProcess {
             .map(|path| MountPlan::host_tree(Path::new(path)))
             .collect::<Result<_>>()?;
         let resources = resources.unwrap_or_else(no_limits);
-        let cgroup = own_cgroup(cgroup, &id, None, &resources)?;
+        if resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
+            let problem =
+                "rules about devices are for containers; a host process has the host's /dev";
+            return Err(Error::unsupported("linux.resources.devices", problem));
+        }
+        let cgroup = own_cgroup(cgroup, &id, None, &resources, false)?;
         let plan = Plan {
             stdio: StdioPlan::new(stdio)?,
             user_namespace: false,
@@ -83,9 +87,10 @@ impl HostProcess {
             cgroup_namespace: false,
             process,
         };
-        let namespaces =
-            if mount_namespace { CloneFlags::CLONE_NEWNS } else { CloneFlags::empty() };
-        let parts = Parts { id, namespaces, id_maps: None, plan, cgroup, state, owner_lock };
+        let namespaces = CloneFlags::CLONE_NEWNS;
+        let device_rules = None;
+        let parts =
+            Parts { id, namespaces, id_maps: None, plan, cgroup, device_rules, state, owner_lock };
         Instance::create(parts).map(HostProcess)
     }
 

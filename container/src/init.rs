@@ -123,7 +123,9 @@ fn fill_root(plan: &Plan, root: BorrowedFd, cgroup: &mut CgroupEntry) -> Result<
         }
     }
     for (index, device) in plan.devices.iter().enumerate() {
-        device.create(root, plan.user_namespace).at_index(Step::Device, index)?;
+        device
+            .create(root, plan.user_namespace, &plan.root.mount_point)
+            .at_index(Step::Device, index)?;
     }
     if plan.device_links {
         devices::create_links(root)?;

@@ -1,6 +1,6 @@
 //! A created process and its life from there on; containers and host processes alike.
 
-use crate::cgroup::{Cgroup, Stats};
+use crate::cgroup::{Cgroup, DeviceRules, Stats};
 use crate::channel::{self, Command, Report};
 use crate::clone::{self, Cloned};
 use crate::error::{Error, Result};
@@ -77,6 +77,7 @@ pub(crate) struct Parts {
     pub id_maps: Option<IdMaps>,
     pub plan: Plan,
     pub cgroup: Option<Cgroup>,
+    pub device_rules: Option<DeviceRules>,
     pub state: StateDir,
     pub owner_lock: Option<OwnedFd>,
 }
@@ -84,7 +85,8 @@ pub(crate) struct Parts {
 impl Instance {
     /// Clones the child, serves it until it waits before execve.
     pub(crate) fn create(parts: Parts) -> Result<Instance> {
-        let Parts { id, namespaces, id_maps, plan, cgroup, state, owner_lock } = parts;
+        let Parts { id, namespaces, id_maps, plan, cgroup, device_rules, state, owner_lock } =
+            parts;
         let (runtime_end, child_end) = channel::pair()
             .map_err(|errno| Error::host("make a socket pair for the container", errno))?;
         let target = match &cgroup {
@@ -132,10 +134,15 @@ impl Instance {
             }
         }
         match instance.hear()? {
-            Report::Ready => Ok(instance),
-            Report::Failed(failure) => Err(instance.explain(failure)),
-            Report::Closed => Err(instance.died("setting up the container")),
+            Report::Ready => {}
+            Report::Failed(failure) => return Err(instance.explain(failure)),
+            Report::Closed => return Err(instance.died("setting up the container")),
         }
+        // Only now: the set-up may mount what is on a device, the program may not.
+        if let (Some(cgroup), Some(rules)) = (&instance.cgroup, &device_rules) {
+            cgroup.restrict_devices(rules)?;
+        }
+        Ok(instance)
     }
 
     /// Runs the program.

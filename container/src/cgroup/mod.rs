@@ -5,11 +5,14 @@
 //! avoids the wait: the process is cloned into its cgroup.
 
 mod detect;
+mod device_program;
+mod devices;
 mod files;
 mod v1;
 mod v2;
 
 pub(crate) use detect::Hierarchies;
+pub(crate) use devices::DeviceRules;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -77,6 +80,18 @@ pub enum CgroupError {
         field: &'static str,
         /// Where.
         on: &'static str,
+    },
+    /// The rules about devices could not be put into force on version 2.
+    #[error(
+        "cannot attach the device rules to {}: {source}; they are an eBPF program, which needs CAP_BPF, CAP_NET_ADMIN \
+         and a kernel with CONFIG_CGROUP_BPF",
+        path.display()
+    )]
+    DeviceProgram {
+        /// The cgroup.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
     },
     /// A directory to be removed that is on another filesystem.
     #[error("{} is not a cgroup", path.display())]
@@ -152,13 +167,15 @@ pub(crate) enum InnerMount {
 }
 
 impl Cgroup {
-    /// Makes the cgroup and sets the limits. `path`: `linux.cgroupsPath`.
+    /// Makes the cgroup and sets the limits. `path`: `linux.cgroupsPath`; `devices`: there will be
+    /// [`Cgroup::restrict_devices`].
     ///
     /// Ok(None): no limit was asked for, and the tree is out of reach.
     pub(crate) fn create(
         id: &str,
         path: Option<&Path>,
         resources: &LinuxResources,
+        devices: bool,
     ) -> Result<Option<Cgroup>, CgroupError> {
         let default = Path::new("isolab").join(id);
         let path = path.unwrap_or(&default);
@@ -170,7 +187,7 @@ impl Cgroup {
                 v2::Cgroup::create(&mount_point, &own, path, resources).map(Cgroup::V2)
             }
             Hierarchies::V1(hierarchies) => {
-                v1::Cgroup::create(&hierarchies, path, resources).map(Cgroup::V1)
+                v1::Cgroup::create(&hierarchies, path, resources, devices).map(Cgroup::V1)
             }
             Hierarchies::None => Err(CgroupError::NoController {
                 controller: first_limit(resources).unwrap_or("anything").to_owned(),
@@ -201,6 +218,16 @@ impl Cgroup {
         match self {
             Cgroup::V1(cgroup) => cgroup.join(pid),
             Cgroup::V2(_) => Ok(()),
+        }
+    }
+
+    /// Puts the rules about devices into force. A version 1 host without the controller has nothing to do it by.
+    ///
+    /// To be called when everything is mounted, which may need more devices, and before the program runs.
+    pub(crate) fn restrict_devices(&self, rules: &DeviceRules) -> Result<(), CgroupError> {
+        match self {
+            Cgroup::V1(cgroup) => cgroup.restrict_devices(rules),
+            Cgroup::V2(cgroup) => device_program::attach(cgroup.directory(), rules),
         }
     }
 
@@ -289,7 +316,6 @@ fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
     let memory = resources.memory().as_ref();
     let cpu = resources.cpu().as_ref();
     let asked = [
-        ("devices", resources.devices().as_ref().is_some_and(|rules| !rules.is_empty())),
         ("blockIO", resources.block_io().is_some()),
         (
             "hugepageLimits",
@@ -359,22 +385,14 @@ fn signal_all(directory: &Path, signal: Signal) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::{LinuxCpuBuilder, LinuxDeviceCgroupBuilder, LinuxResourcesBuilder};
+    use oci_spec::runtime::{LinuxCpuBuilder, LinuxResourcesBuilder};
 
     #[test]
     fn a_path_out_of_the_tree_is_refused() {
         let resources = LinuxResources::default();
-        let error = Cgroup::create("x", Some(Path::new("/a/../../b")), &resources).unwrap_err();
+        let error =
+            Cgroup::create("x", Some(Path::new("/a/../../b")), &resources, true).unwrap_err();
         assert!(matches!(error, CgroupError::BadPath { .. }));
-    }
-
-    #[test]
-    fn device_rules_are_refused_and_not_ignored() {
-        let deny_all = LinuxDeviceCgroupBuilder::default().allow(false).build().unwrap();
-        let resources = LinuxResourcesBuilder::default().devices([deny_all]).build().unwrap();
-        let error = refuse_unsupported(&resources).unwrap_err();
-        assert!(matches!(error, CgroupError::Unsupported { field: "devices", .. }));
-        assert!(refuse_unsupported(&LinuxResourcesBuilder::default().build().unwrap()).is_ok());
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //! `cgroup.kill` and for knowing all processes of the container.
 
 use super::detect::Hierarchy;
-use super::{CgroupError, Stats, files, limits, refuse_unsupported, signal_all, v2};
+use super::{
+    CgroupError, DeviceRules, Stats, device_program, files, limits, refuse_unsupported, signal_all,
+    v2,
+};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
@@ -29,9 +32,10 @@ impl Cgroup {
         hierarchies: &[Hierarchy],
         path: &Path,
         resources: &LinuxResources,
+        devices: bool,
     ) -> Result<Self, CgroupError> {
         refuse_unsupported(resources)?;
-        let wanted = limits(resources);
+        let mut wanted = limits(resources);
         if wanted.contains(&"unified") {
             return Err(CgroupError::Unsupported { field: "unified", on: "on cgroup v1" });
         }
@@ -40,6 +44,9 @@ impl Cgroup {
         };
         if let Some(missing) = wanted.iter().find(|name| !has(name)) {
             return Err(CgroupError::NoController { controller: (*missing).to_owned() });
+        }
+        if devices {
+            wanted.push("devices");
         }
         // From here on `cgroup` removes, when dropped, what has been made so far.
         let mut cgroup = Cleanup(Cgroup { members: Vec::new() });
@@ -71,6 +78,16 @@ impl Cgroup {
         // The process was cloned into the version 2 part already.
         for member in self.members.iter().filter(|member| !member.controllers.is_empty()) {
             files::write(&member.directory, "cgroup.procs", &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn restrict_devices(&self, rules: &DeviceRules) -> Result<(), CgroupError> {
+        let Some(directory) = self.directory_of("devices") else {
+            return self.unified().map_or(Ok(()), |unified| device_program::attach(unified, rules));
+        };
+        for (file, rule) in rules.version_1()? {
+            files::write(directory, file, &rule)?;
         }
         Ok(())
     }

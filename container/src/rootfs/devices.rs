@@ -5,8 +5,10 @@ use super::root::none;
 use crate::error::{Error, Result};
 use crate::step::{At, Failure, Step};
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use std::ffi::CStr;
@@ -78,47 +80,68 @@ fn from_oci(device: &LinuxDevice) -> Result<DevicePlan> {
 }
 
 impl DevicePlan {
+    /// Type and number, for the rules of the cgroup.
+    pub(crate) fn identity(&self) -> (SFlag, libc::dev_t) {
+        (self.kind, self.number)
+    }
+
     /// Child: makes the node. `bind`: in a user namespace, where mknod is not allowed, bind the host's node instead.
-    pub(crate) fn create(&self, root: BorrowedFd, bind: bool) -> Result<(), Errno> {
+    /// `mount_point`: where nodes are made that the root filesystem cannot have itself.
+    pub(crate) fn create(
+        &self,
+        root: BorrowedFd,
+        bind: bool,
+        mount_point: &CStr,
+    ) -> Result<(), Errno> {
         if bind {
-            return self.bind(root);
+            return self.bind(self.path.as_c_str(), root);
         }
         let Some((parent, name)) = self.path.split() else { return Err(Errno::EINVAL) };
-        let parent = match open_in_root(root, parent) {
-            // Only where a configuration puts a device outside /dev.
-            Err(Errno::ENOENT) => return self.create_with_parents(root),
-            other => other?,
-        };
-        self.create_in(parent.as_fd(), name, root)
-    }
-
-    fn create_with_parents(&self, root: BorrowedFd) -> Result<(), Errno> {
-        // Makes the parents, and a file at the path itself, which makes way for the node.
-        drop(self.path.open_or_create(root, Target::File)?);
-        let Some((parent, name)) = self.path.split() else { return Err(Errno::EINVAL) };
-        let parent = open_in_root(root, parent)?;
-        nix::unistd::unlinkat(&parent, name, nix::unistd::UnlinkatFlags::NoRemoveDir)?;
-        self.create_in(parent.as_fd(), name, root)
-    }
-
-    fn create_in(&self, parent: BorrowedFd, name: &CStr, root: BorrowedFd) -> Result<(), Errno> {
-        match mknodat(parent, name, self.kind, self.mode, self.number) {
-            Ok(()) => {}
-            // A runtime that runs in a container may lack CAP_MKNOD.
-            Err(Errno::EPERM) => return self.bind(root),
-            Err(errno) => return Err(errno),
+        match open_in_root(root, parent) {
+            Ok(parent) if !fstatvfs(&parent)?.flags().contains(FsFlags::ST_NODEV) => {
+                match self.make(parent.as_fd(), name) {
+                    // A runtime that runs in a container may lack CAP_MKNOD.
+                    Err(Errno::EPERM) => self.bind(self.path.as_c_str(), root),
+                    other => other,
+                }
+            }
+            // Only where a configuration mounts no /dev, or puts a device elsewhere.
+            Ok(_) | Err(Errno::ENOENT) => self.bind_from_tmpfs(root, mount_point),
+            Err(errno) => Err(errno),
         }
+    }
+
+    fn make(&self, parent: BorrowedFd, name: &CStr) -> Result<(), Errno> {
+        mknodat(parent, name, self.kind, self.mode, self.number)?;
         if self.owner == (0, 0) {
             return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
-        fchownat(parent, name, Some(uid), Some(gid), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
+        fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
-    fn bind(&self, root: BorrowedFd) -> Result<(), Errno> {
+    /// The root is mounted without devices. So the node is made on a tmpfs that lives as long as the bind of the node,
+    /// out of everybody's sight.
+    fn bind_from_tmpfs(&self, root: BorrowedFd, mount_point: &CStr) -> Result<(), Errno> {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        mount(Some(c"tmpfs"), mount_point, Some(c"tmpfs"), flags, Some(c"size=4096,mode=700"))?;
+        let bound = self.make_and_bind(root, mount_point);
+        let unmounted = umount2(mount_point, MntFlags::MNT_DETACH);
+        bound.and(unmounted)
+    }
+
+    fn make_and_bind(&self, root: BorrowedFd, mount_point: &CStr) -> Result<(), Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let tmpfs = open(mount_point, flags, Mode::empty())?;
+        self.make(tmpfs.as_fd(), c"node")?;
+        let node = openat(&tmpfs, c"node", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        self.bind(DescriptorPath::new(&node).as_c_str(), root)
+    }
+
+    fn bind(&self, source: &CStr, root: BorrowedFd) -> Result<(), Errno> {
         let target = self.path.open_or_create(root, Target::File)?;
         let target = DescriptorPath::new(&target);
-        mount(Some(self.path.as_c_str()), target.as_c_str(), none(), MsFlags::MS_BIND, none())
+        mount(Some(source), target.as_c_str(), none(), MsFlags::MS_BIND, none())
     }
 }
 

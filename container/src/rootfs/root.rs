@@ -25,8 +25,8 @@ const MOUNT_DATA_LEN: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct RootPlan {
     source: Source,
-    /// Whether there is a mount namespace of the child's own.
-    pub own_mount_namespace: bool,
+    /// An empty directory of the runtime's: the root is mounted there if it is an overlay.
+    pub mount_point: CString,
     /// pivot_root in a container; chroot for a host process.
     pub pivot: bool,
     pub readonly: bool,
@@ -38,7 +38,7 @@ pub(crate) struct RootPlan {
 #[derive(Debug)]
 enum Source {
     Directory(CString),
-    Overlay { lower: Vec<CString>, upper: CString, work: CString, mount_point: CString, user: bool },
+    Overlay { lower: Vec<CString>, upper: CString, work: CString, user: bool },
 }
 
 impl RootPlan {
@@ -58,38 +58,37 @@ impl RootPlan {
                 }
                 let layers = lower.iter().map(|path| directory(path)).collect::<Result<_>>()?;
                 let (upper_path, work) = (directory(upper)?, directory(work)?);
-                let mount_point = directory(mount_point)?;
-                let source =
-                    Source::Overlay { lower: layers, upper: upper_path, work, mount_point, user };
+                let source = Source::Overlay { lower: layers, upper: upper_path, work, user };
                 (source, format!("overlay with upper directory {}", upper.display()))
             }
         };
-        let (own_mount_namespace, pivot, readonly, propagation) = (true, true, false, None);
-        Ok(RootPlan { source, own_mount_namespace, pivot, readonly, propagation, description })
+        let mount_point = directory(mount_point)?;
+        let (pivot, readonly, propagation) = (true, false, None);
+        Ok(RootPlan { source, mount_point, pivot, readonly, propagation, description })
     }
 
-    /// Child: makes the root a mount of its own and opens it.
+    /// Child: makes the root a mount of its own, of which no device node can be opened, and opens it.
+    ///
+    /// Whoever makes an image writes its nodes, and what they name is the host's: devices come from the
+    /// configuration (`devices`), never from the image.
     pub(crate) fn mount(&self) -> Result<OwnedFd, Failure> {
-        if self.own_mount_namespace {
-            // Slave, not private: what the host unmounts must not live on here and keep its disk busy.
-            let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
-            mount(none(), c"/", none(), flags, none()).at(Step::Propagation)?;
-        }
-        let path = match &self.source {
+        // Slave, not private: what the host unmounts must not live on here and keep its disk busy.
+        let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+        mount(none(), c"/", none(), flags, none()).at(Step::Propagation)?;
+        match &self.source {
             Source::Directory(path) => {
-                if self.own_mount_namespace {
-                    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-                    mount(Some(path.as_c_str()), path.as_c_str(), none(), flags, none())
-                        .at(Step::MountRoot)?;
-                }
-                path
+                let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+                mount(Some(path.as_c_str()), path.as_c_str(), none(), flags, none())
+                    .at(Step::MountRoot)?;
+                let root = open_directory(path).at(Step::OpenRoot)?;
+                super::mounts::remount_bind(&root, MsFlags::MS_NODEV).at(Step::MountRoot)?;
+                Ok(root)
             }
-            Source::Overlay { lower, upper, work, mount_point, user } => {
-                mount_overlay(lower, upper, work, mount_point, *user)?;
-                mount_point
+            Source::Overlay { lower, upper, work, user } => {
+                mount_overlay(lower, upper, work, &self.mount_point, *user)?;
+                open_directory(&self.mount_point).at(Step::OpenRoot)
             }
-        };
-        open_directory(path).at(Step::OpenRoot)
+        }
     }
 
     /// Child: remounts the root read-only, keeping the flags it has.
@@ -174,7 +173,7 @@ fn mount_overlay(
     }
     let data = data.as_c_str().ok_or(Errno::E2BIG).at(Step::MountRoot)?;
     chdir(c"/proc/self/fd").at(Step::MountRoot)?;
-    mount(Some(c"overlay"), mount_point, Some(c"overlay"), MsFlags::empty(), Some(data))
+    mount(Some(c"overlay"), mount_point, Some(c"overlay"), MsFlags::MS_NODEV, Some(data))
         .at(Step::MountRoot)?;
     chdir(c"/").at(Step::MountRoot)
 }

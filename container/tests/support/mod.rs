@@ -47,7 +47,7 @@ impl Fixture {
             .unwrap();
         for applet in [
             "sh", "cat", "true", "false", "id", "ls", "hostname", "sleep", "env", "mount", "head",
-            "dd",
+            "dd", "mknod", "stat",
         ] {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
