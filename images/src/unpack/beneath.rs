@@ -17,6 +17,8 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::removal::remove_tree;
+
 /// A folder that nothing done through this leaves.
 pub(crate) struct Beneath {
     root: OwnedFd,
@@ -135,8 +137,7 @@ impl Place {
     pub(crate) fn clear(&self) -> io::Result<()> {
         let Some(stat) = self.stat()? else { return Ok(()) };
         if is_dir(&stat) {
-            // remove_dir_all follows no links.
-            return std::fs::remove_dir_all(self.proc_path());
+            return remove_tree(&self.proc_path()).map(drop);
         }
         Ok(unlinkat(&self.parent, self.name(), UnlinkatFlags::NoRemoveDir)?)
     }
