@@ -55,7 +55,7 @@ impl Image {
 
 /// Makes the disk `target` of `layers`, topmost first.
 fn make(id: &BlobId, layers: &[PathBuf], target: &Path) -> Result<(), ImageError> {
-    let work = tempfile::tempdir().map_err(io_error("make", "a temporary folder"))?;
+    let work = crate::private::temporary()?;
     let lower = link_layers(work.path(), layers).map_err(io_error("prepare", work.path()))?;
     let is_root = geteuid().is_root();
     let mut command = Command::new(TOOL);

@@ -9,7 +9,9 @@ mod build;
 mod disk;
 mod error;
 mod image;
+mod private;
 mod registry;
+mod removal;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -19,7 +21,7 @@ pub use archive::ArchiveFormat;
 pub use build::{BuildRequest, BuildRunner, BuildStep};
 pub use error::ImageError;
 pub use image::Image;
+pub use private::{data_dir, make_private};
 pub use registry::{Progress, RegistryOptions, Silent, login};
-pub use store::{
-    HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing, Removed, Store, data_dir,
-};
+pub use removal::remove_tree;
+pub use store::{HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing, Removed, Store};

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use isolab_container::{
@@ -29,7 +30,10 @@ impl BuildRunner for ContainerSteps {
 }
 
 fn run(step: &BuildStep) -> Result<i32, IsolationError> {
-    let state = tempfile::tempdir().map_err(IsolationError::host("make a temporary folder"))?;
+    // What a step is run with, secrets too, is nobody else's to read.
+    let mut state = tempfile::Builder::new();
+    let state = state.permissions(fs::Permissions::from_mode(0o700)).tempdir();
+    let state = state.map_err(IsolationError::host("make a temporary folder"))?;
     // Standard output is for what the command line prints itself.
     let output = || -> Result<Stream, IsolationError> {
         let copy = dup(std::io::stderr()).map_err(|errno| errno.into());

@@ -1,8 +1,9 @@
 //! Writing images out.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use oci_spec::image::{Descriptor, ImageIndexBuilder, OciLayoutBuilder};
@@ -12,6 +13,7 @@ use super::docker::Entry;
 use super::parts::Parts;
 use crate::blob::BlobId;
 use crate::error::{ImageError, io_error};
+use crate::private::make_private;
 use crate::store::Store;
 use crate::store::names::with_name;
 
@@ -28,7 +30,8 @@ pub enum ArchiveFormat {
 
 impl Store {
     /// Writes images to `path`, all into one archive or layout. What is there already is not
-    /// overwritten. An archive appears when it is whole, or not at all.
+    /// overwritten. An archive appears when it is whole, or not at all. Only the caller may read
+    /// it, as with Docker: what is in an image is not everybody's.
     ///
     /// # Errors
     /// No such image, `path` is there or cannot be written.
@@ -47,13 +50,15 @@ impl Store {
             _ => Path::new("."),
         };
         let mut work = tempfile::Builder::new();
-        let work = work.prefix(".isolab-save-");
+        work.prefix(".isolab-save-").permissions(Permissions::from_mode(0o700));
         let work = work.tempdir_in(folder).map_err(io_error("write to", folder))?;
         let unfinished = work.path().join("unfinished");
         if format == ArchiveFormat::OciDir {
+            make_private(&unfinished)?;
             self.save_to(names, &mut Folder(&unfinished))?;
         } else {
-            let file = File::create(&unfinished).map_err(io_error("write to", path))?;
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&unfinished);
+            let file = file.map_err(io_error("write to", path))?;
             self.save_stream(names, BufWriter::new(file), format)?;
         }
         fs::rename(&unfinished, path).map_err(io_error("write to", path))

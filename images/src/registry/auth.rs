@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -113,7 +113,11 @@ fn keep(path: &Path, key: &str, auth: &str) -> Result<(), ImageError> {
     };
     auths.insert(key.to_owned(), json!({"auth": auth}));
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(io_error("create", folder))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(io_error("create", folder))?;
     // Mode 0600 from the beginning, as tempfile makes them.
     let mut options = tempfile::Builder::new();
     let file = options.prefix(".config.json-").make_in(folder, |path| {

@@ -8,18 +8,18 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use super::lock::FileLock;
-use super::{Store, lease_name, remove_any};
+use super::{Store, lease_name};
 use crate::blob::BlobId;
 use crate::build;
 use crate::error::{ImageError, io_error};
 use crate::image::{self, Document};
+use crate::removal::remove_tree;
 use crate::unpack;
 
 /// What a removal took away.
@@ -168,14 +168,12 @@ impl Store {
                 continue;
             }
             let path = path.join(&name);
-            let freed = disk_usage(&path).map_err(io_error("inspect", &path))?;
             // First out of sight, at once: a kill while a layer is being removed must not leave
             // half of it under its name.
             let trash = self.partial(&format!("removed-{name}"));
-            remove_any(&trash).map_err(io_error("remove", &trash))?;
+            remove_tree(&trash).map_err(io_error("remove", &trash))?;
             fs::rename(&path, &trash).map_err(io_error("remove", &path))?;
-            remove_any(&trash).map_err(io_error("remove", &path))?;
-            removed.freed += freed;
+            removed.freed += remove_tree(&trash).map_err(io_error("remove", &path))?;
             if folder == "blobs/sha256" {
                 removed.deleted.push(format!("sha256:{name}"));
             }
@@ -188,8 +186,7 @@ impl Store {
         for name in names_in(&self.root().join("partial"))? {
             if FileLock::try_exclusive(&self.lock_path(&name))?.is_some() {
                 let path = self.partial(&name);
-                removed.freed += disk_usage(&path).map_err(io_error("inspect", &path))?;
-                remove_any(&path).map_err(io_error("remove", &path))?;
+                removed.freed += remove_tree(&path).map_err(io_error("remove", &path))?;
             }
         }
         Ok(())
@@ -224,16 +221,4 @@ fn names_in(folder: &Path) -> Result<Vec<String>, ImageError> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Bytes on the disk, of a folder with all that is in it.
-fn disk_usage(path: &Path) -> io::Result<u64> {
-    let metadata = fs::symlink_metadata(path)?;
-    let mut bytes = metadata.blocks() * 512;
-    if metadata.is_dir() {
-        for entry in fs::read_dir(path)? {
-            bytes += disk_usage(&entry?.path())?;
-        }
-    }
-    Ok(bytes)
 }

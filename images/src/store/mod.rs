@@ -22,7 +22,6 @@ pub(crate) mod names;
 #[cfg(test)]
 mod tests;
 
-use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +32,8 @@ use serde::Serialize;
 use crate::blob::{BlobId, Blobs};
 use crate::error::{ImageError, io_error};
 use crate::image::{self, Image};
+use crate::private::{data_dir, make_private};
+use crate::removal::remove_tree;
 use lock::FileLock;
 use names::{candidates, digest_digits, name_of, spellings, with_name};
 
@@ -69,13 +70,14 @@ pub struct ImageRecord {
 }
 
 impl Store {
-    /// Opens the store in `root`, and makes one where there is none.
+    /// Opens the store in `root`, and makes one where there is none. Nobody else can enter it.
     ///
     /// # Errors
     /// The folder cannot be written, or holds a layout of a version that is unknown.
     pub fn open(root: &Path) -> Result<Self, ImageError> {
         let store = Self { root: root.to_owned() };
-        for folder in ["", "blobs/sha256", "partial", "locks"] {
+        make_private(root)?;
+        for folder in ["blobs/sha256", "partial", "locks"] {
             let folder = root.join(folder);
             fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
         }
@@ -97,7 +99,9 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_default() -> Result<Self, ImageError> {
-        Self::open(&data_dir().join("images"))
+        let data = data_dir();
+        make_private(&data)?;
+        Self::open(&data.join("images"))
     }
 
     /// Everything in the store, by name. A damaged image does not keep the others from being told.
@@ -308,11 +312,11 @@ impl Store {
         fs::create_dir_all(folder).map_err(io_error("create", folder))?;
         let partial = self.partial(&name);
         // Of somebody who did not finish.
-        remove_any(&partial).map_err(io_error("remove", &partial))?;
+        remove_tree(&partial).map_err(io_error("remove", &partial))?;
         let made = make(&partial).and_then(|()| publish(&partial, target));
         if made.is_err() {
             // The first error is the one to tell; what stays is collected later.
-            let _ = remove_any(&partial);
+            let _ = remove_tree(&partial);
         }
         made
     }
@@ -338,29 +342,4 @@ pub(crate) fn publish(partial: &Path, target: &Path) -> Result<(), ImageError> {
     fs::rename(partial, target).map_err(io_error("create", target))?;
     let folder = target.parent().unwrap_or(Path::new("."));
     File::open(folder).and_then(|f| f.sync_all()).map_err(io_error("sync", folder))
-}
-
-/// Removes a file or a folder with its content; what is not there is removed already.
-pub(crate) fn remove_any(path: &Path) -> std::io::Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Where isolab keeps its data: `$XDG_DATA_HOME/isolab`; without that variable `/var/lib/isolab`
-/// for root and `~/.local/share/isolab` for others.
-pub fn data_dir() -> PathBuf {
-    if let Some(dir) = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute()) {
-        return dir.join("isolab");
-    }
-    match env::home_dir() {
-        Some(home) if !nix::unistd::geteuid().is_root() => home.join(".local/share/isolab"),
-        _ => PathBuf::from("/var/lib/isolab"),
-    }
 }

@@ -196,3 +196,18 @@ fn a_damaged_document_stops_the_collector_and_its_image_can_be_removed() {
     store.remove("app", false).unwrap();
     assert_eq!(blobs(&store), 0);
 }
+
+/// What a version without bounds has unpacked goes like anything else.
+#[test]
+fn a_layer_of_any_depth_is_collected() {
+    let (_dir, store) = new_store();
+    let layer = store.root().join("layers").join("d".repeat(64));
+    fs::create_dir(store.root().join("layers")).unwrap();
+    crate::removal::tests::make_deep(&layer, 5000);
+    drop(add_image(&store, Some("app"), &[]));
+    store.remove("app", false).unwrap();
+    assert!(!layer.exists());
+    crate::removal::tests::make_deep(&store.partial("layer-00"), 5000);
+    store.prune(false).unwrap();
+    assert_eq!(fs::read_dir(store.root().join("partial")).unwrap().count(), 0);
+}

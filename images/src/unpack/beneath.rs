@@ -1,25 +1,36 @@
-//! File operations that cannot leave a folder, whatever names they are given.
+//! File operations that cannot leave a folder, whatever names they are given, and that make nothing
+//! deeper or longer than the limits allow.
 //!
-//! Every path is resolved by openat2 with RESOLVE_IN_ROOT: `..` and symbolic links, absolute ones
-//! too, end inside the folder, as they would for a process that is chrooted there. What is then
-//! done to the last component never follows it.
+//! Every path is resolved by openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_SYMLINKS. Where there are
+//! links on its way, they are followed by name first: `..` and absolute links end inside the folder,
+//! as they would for a process that is chrooted there, and it shows how deep the place really is,
+//! which the path through the links does not tell. What is then done to the last component never
+//! follows it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr};
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::limits::{Budget, Limits};
+use crate::removal::remove_tree;
+
+/// As the kernel's (path_resolution(7)).
+const MAX_LINKS: usize = 40;
 
 /// A folder that nothing done through this leaves.
 pub(crate) struct Beneath {
     root: OwnedFd,
+    budget: Budget,
     /// Folders that were made because something is in them.
     made: RefCell<BTreeSet<PathBuf>>,
 }
@@ -28,23 +39,26 @@ pub(crate) struct Beneath {
 pub(crate) struct Place {
     parent: OwnedFd,
     name: CString,
+    path: PathBuf,
 }
 
 impl Beneath {
-    pub(crate) fn new(root: &Path) -> io::Result<Self> {
+    pub(crate) fn new(root: &Path, limits: Limits) -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Self { root: open(root, flags, Mode::empty())?, made: RefCell::default() })
+        let root = open(root, flags, Mode::empty())?;
+        Ok(Self { root, budget: Budget::new(limits), made: RefCell::default() })
     }
 
     /// The folders that had to be made for what is in them, without those that were asked for by
-    /// [`Beneath::was_named`].
-    pub(crate) fn implied(&self) -> BTreeSet<PathBuf> {
-        self.made.borrow().clone()
+    /// [`Beneath::was_named`]; told once.
+    pub(crate) fn take_implied(&self) -> BTreeSet<PathBuf> {
+        self.made.take()
     }
 
-    /// The archive has an entry of this folder's own.
-    pub(crate) fn was_named(&self, folder: &Path) {
+    /// The archive has an entry of this folder's own, which the caller keeps the name of.
+    pub(crate) fn was_named(&self, folder: &Path) -> io::Result<()> {
         self.made.borrow_mut().remove(folder);
+        self.budget.keep_name(folder)
     }
 
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
@@ -54,56 +68,138 @@ impl Beneath {
     /// The place that `path` names, relative to the folder; missing parents are made.
     pub(crate) fn place(&self, path: &Path) -> io::Result<Place> {
         let name = path.file_name().ok_or(Errno::EINVAL)?;
-        let parent = path.parent().unwrap_or(Path::new(""));
-        let parent = match self.open_dir(parent) {
-            Err(Errno::ENOENT) => self.make_parents(parent)?,
-            other => other?,
-        };
-        Ok(Place { parent, name: c_string(name)? })
+        self.budget.check(path)?;
+        let (parent, real) = self.folder(path.parent().unwrap_or(Path::new("")))?;
+        let path = real.join(name);
+        self.budget.check(&path)?;
+        Ok(Place { parent, name: c_string(name)?, path })
+    }
+
+    /// The place of `path`, which has no links on its way; none where its folder is no more.
+    pub(crate) fn place_if_there(&self, path: &Path) -> io::Result<Option<Place>> {
+        let name = c_string(path.file_name().ok_or(Errno::EINVAL)?)?;
+        self.budget.look_up(path)?;
+        match self.open_dir(path.parent().unwrap_or(Path::new(""))) {
+            Ok(parent) => Ok(Some(Place { parent, name, path: path.to_owned() })),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether `path` is a folder, or may become one: nothing on the way there is anything else,
     /// nor a link.
     pub(crate) fn may_be_folder(&self, path: &Path) -> io::Result<bool> {
-        let mut so_far = PathBuf::new();
-        for part in path.components() {
-            so_far.push(part);
-            match self.open(&so_far, ResolveFlag::RESOLVE_NO_SYMLINKS) {
-                Ok(_) => {}
-                Err(Errno::ENOENT) => return Ok(true),
-                Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
+        self.budget.look_up(path)?;
+        match self.open_dir(path) {
+            // What comes before the first name that is missing are folders.
+            Ok(_) | Err(Errno::ENOENT) => Ok(true),
+            Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        Ok(true)
+    }
+
+    /// Opens a folder, or makes it. With its path without links.
+    fn folder<'p>(&self, path: &'p Path) -> io::Result<(OwnedFd, Cow<'p, Path>)> {
+        self.budget.look_up(path)?;
+        let real = match self.open_dir(path) {
+            Ok(folder) => return Ok((folder, Cow::Borrowed(path))),
+            Err(Errno::ENOENT) => Cow::Borrowed(path),
+            Err(Errno::ELOOP) => Cow::Owned(self.without_links(path)?),
+            Err(error) => return Err(error.into()),
+        };
+        self.budget.look_up(&real)?;
+        match self.open_dir(&real) {
+            Err(Errno::ENOENT) => Ok((self.make(&real)?, real)),
+            other => Ok((other?, real)),
+        }
     }
 
     fn open_dir(&self, path: &Path) -> nix::Result<OwnedFd> {
-        self.open(path, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+        self.open(path, OFlag::O_DIRECTORY)
     }
 
-    fn open(&self, path: &Path, more: ResolveFlag) -> nix::Result<OwnedFd> {
+    fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
         // openat2 takes no empty path.
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | more);
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
         openat2(&self.root, path, how)
     }
 
-    fn make_parents(&self, path: &Path) -> io::Result<OwnedFd> {
+    /// Follows the links of `path`, all of them. What is missing is as it may be made.
+    fn without_links(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut left = names(path);
+        let mut real = PathBuf::new();
+        let mut links = 0;
+        while let Some(name) = left.pop_front() {
+            if name == ".." {
+                real.pop();
+                continue;
+            }
+            let next = real.join(name);
+            self.budget.check(&next)?;
+            self.budget.step(&next)?;
+            let Some(target) = self.link_at(&next)? else {
+                real = next;
+                continue;
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(Errno::ELOOP.into());
+            }
+            let target = Path::new(&target);
+            if target.is_absolute() {
+                real = PathBuf::new();
+            }
+            for part in names(target).into_iter().rev() {
+                left.push_front(part);
+            }
+        }
+        Ok(real)
+    }
+
+    /// The target of a link; none of anything else, nor where nothing is.
+    fn link_at(&self, path: &Path) -> io::Result<Option<OsString>> {
+        let file = match self.open(path, OFlag::O_NOFOLLOW) {
+            Err(Errno::ENOENT) => return Ok(None),
+            other => other?,
+        };
+        let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT;
+        // An empty name is the file itself (readlink(2)).
+        Ok(if kind == SFlag::S_IFLNK { Some(readlinkat(&file, c"")?) } else { None })
+    }
+
+    /// Makes what is missing of `path`, which has no links.
+    fn make(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.budget.check(path)?;
+        let mut folder = self.root.try_clone()?;
         let mut so_far = PathBuf::new();
         for part in path.components() {
-            let place_parent = self.open_dir(&so_far)?;
             so_far.push(part);
-            match mkdirat(&place_parent, part.as_os_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) => drop(self.made.borrow_mut().insert(so_far.clone())),
+            match mkdirat(&folder, part.as_os_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) => {
+                    self.budget.keep_name(&so_far)?;
+                    self.made.borrow_mut().insert(so_far.clone());
+                }
                 Err(Errno::EEXIST) => {}
                 Err(error) => return Err(error.into()),
             }
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            folder = openat(&folder, part.as_os_str(), flags, Mode::empty())?;
         }
-        Ok(self.open_dir(path)?)
+        Ok(folder)
     }
+}
+
+/// The parts of a path; an absolute one's are those below the root.
+fn names(path: &Path) -> VecDeque<OsString> {
+    let part = |component| match component {
+        Component::Normal(name) => Some(OsString::from(name)),
+        Component::ParentDir => Some(OsString::from("..")),
+        _ => None,
+    };
+    path.components().filter_map(part).collect()
 }
 
 impl Place {
@@ -113,6 +209,11 @@ impl Place {
 
     pub(crate) fn name(&self) -> &std::ffi::CStr {
         &self.name
+    }
+
+    /// Relative to the root, without links on its way.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A path to this very place, for calls that take no folder descriptor. The name itself is a
@@ -135,8 +236,7 @@ impl Place {
     pub(crate) fn clear(&self) -> io::Result<()> {
         let Some(stat) = self.stat()? else { return Ok(()) };
         if is_dir(&stat) {
-            // remove_dir_all follows no links.
-            return std::fs::remove_dir_all(self.proc_path());
+            return remove_tree(&self.proc_path()).map(drop);
         }
         Ok(unlinkat(&self.parent, self.name(), UnlinkatFlags::NoRemoveDir)?)
     }

@@ -16,15 +16,18 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, LinkatFlags, Uid, fchownat, geteuid, linkat, symlinkat};
 use tar_core::EntryType;
 
-use super::Limits;
 use super::archive::{Archive, Member};
 use super::beneath::{Beneath, Place, is_dir};
 use super::implied::Folders;
+use super::limits::Limits;
 use super::sparse;
 use crate::error::{ImageError, io_error};
 
-const WHITEOUT: &str = ".wh.";
-const OPAQUE_WHITEOUT: &str = ".wh..wh..opq";
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE_WHITEOUT: &[u8] = b".wh..wh..opq";
+
+/// How much of an entry's name an error tells.
+const SHOWN: usize = 200;
 
 /// Of a folder that the archive has no entry for: the same wherever it is unpacked.
 const IMPLIED_MODE: Mode = Mode::from_bits_truncate(0o755);
@@ -39,7 +42,7 @@ pub(super) fn unpack(
 ) -> Result<Folders, ImageError> {
     let mut unpacker = Unpacker {
         layer,
-        root: Beneath::new(tree).map_err(io_error("open", tree))?,
+        root: Beneath::new(tree, limits).map_err(io_error("open", tree))?,
         is_root: geteuid().is_root(),
         folder_times: Vec::new(),
         has_root: false,
@@ -84,43 +87,42 @@ impl Unpacker<'_> {
     }
 
     fn add(&mut self, member: &Member, content: &mut impl Read) -> Result<(), ImageError> {
-        let name = member.path.to_string_lossy().into_owned();
         let layer = self.layer;
         let bad = |why: String| ImageError::BadEntry {
             layer: layer.to_owned(),
-            entry: name.clone(),
+            entry: shown(&member.path),
             why,
         };
-        let refused = |error: io::Error| bad(error.to_string());
+        let refused = |error: io::Error| match is_hosts(&error) {
+            true => io_error("unpack", shown(&member.path))(error),
+            false => bad(error.to_string()),
+        };
         let path = inside(&member.path);
         let path = path.ok_or_else(|| bad("it leads out of the root file system".to_owned()))?;
-        let Some(file_name) = path.file_name().and_then(|n| n.to_str()) else {
-            // The root folder itself, or a name that is no UTF-8 and so no whiteout.
-            return match path.as_os_str().is_empty() {
-                true => self.set_root_metadata(member).map_err(refused),
-                false => self.make(member, content, &path).map_err(refused),
-            };
+        let Some(file_name) = path.file_name().map(OsStr::as_bytes) else {
+            return self.set_root_metadata(member).map_err(refused);
         };
         let parent = path.parent().unwrap_or(Path::new(""));
+        // A name need not be UTF-8, nor does that of what a whiteout hides.
+        let Some(hidden) = file_name.strip_prefix(WHITEOUT) else {
+            return self.make(member, content, &path).map_err(refused);
+        };
         // umoci notes what is gone of a folder also where the layer puts something else in the
         // folder's place, which hides it all.
-        if file_name.starts_with(WHITEOUT) && !self.root.may_be_folder(parent).map_err(refused)? {
+        if !self.root.may_be_folder(parent).map_err(refused)? {
             return Ok(());
         }
         if file_name == OPAQUE_WHITEOUT {
             return self.make_opaque(parent).map_err(refused);
         }
-        if let Some(hidden) = file_name.strip_prefix(WHITEOUT) {
-            // AUFS's own files, which have no meaning (image-spec, layer.md, "Whiteouts").
-            if hidden.starts_with(WHITEOUT) {
-                return Ok(());
-            }
-            if hidden.is_empty() || hidden == "." || hidden == ".." {
-                return Err(bad("a whiteout of nothing".to_owned()));
-            }
-            return self.make_whiteout(&parent.join(hidden)).map_err(refused);
+        // AUFS's own files, which have no meaning (image-spec, layer.md, "Whiteouts").
+        if hidden.starts_with(WHITEOUT) {
+            return Ok(());
         }
-        self.make(member, content, &path).map_err(refused)
+        if [&b""[..], b".", b".."].contains(&hidden) {
+            return Err(bad("a whiteout of nothing".to_owned()));
+        }
+        self.make_whiteout(&parent.join(OsStr::from_bytes(hidden))).map_err(refused)
     }
 
     fn make(&mut self, member: &Member, content: &mut impl Read, path: &Path) -> io::Result<()> {
@@ -157,7 +159,7 @@ impl Unpacker<'_> {
             EntryType::Fifo => make_node(member, &place, SFlag::S_IFIFO)?,
             other => return Err(io::Error::other(format!("unknown type {other:?}"))),
         }
-        self.set_metadata(member, &place, path)
+        self.set_metadata(member, &place)
     }
 
     fn write_file(
@@ -177,7 +179,7 @@ impl Unpacker<'_> {
         }
     }
 
-    fn set_metadata(&mut self, member: &Member, place: &Place, path: &Path) -> io::Result<()> {
+    fn set_metadata(&mut self, member: &Member, place: &Place) -> io::Result<()> {
         let (parent, name) = (place.parent(), place.name());
         let is_symlink = member.kind == EntryType::Symlink;
         // Not root: everything belongs to us, and is mapped to root by the user namespace.
@@ -213,8 +215,8 @@ impl Unpacker<'_> {
             }
         }
         if member.kind == EntryType::Directory {
-            self.root.was_named(path);
-            self.folder_times.push((path.to_owned(), member.modified));
+            self.root.was_named(place.path())?;
+            self.folder_times.push((place.path().to_owned(), member.modified));
             return Ok(());
         }
         let time = &member.modified;
@@ -249,15 +251,13 @@ impl Unpacker<'_> {
     }
 
     fn finish_folders(&self) -> Result<Folders, ImageError> {
-        let implied = self.root.implied();
+        let implied = self.root.take_implied();
         for path in &implied {
             self.set_implied(path).map_err(io_error("set the mode of", path))?;
         }
         for (path, time) in self.folder_times.iter().rev() {
             let set = || -> io::Result<()> {
-                let place = self.root.place(path)?;
-                // A later entry may have put something else there.
-                if place.stat()?.is_some_and(|stat| is_dir(&stat)) {
+                if let Some(place) = self.folder_still_at(path)? {
                     let flags = UtimensatFlags::NoFollowSymlink;
                     utimensat(place.parent(), place.name(), time, time, flags)?;
                 }
@@ -269,8 +269,7 @@ impl Unpacker<'_> {
     }
 
     fn set_implied(&self, path: &Path) -> io::Result<()> {
-        let place = self.root.place(path)?;
-        if place.stat()?.is_some_and(|stat| is_dir(&stat)) {
+        if let Some(place) = self.folder_still_at(path)? {
             let (parent, name) = (place.parent(), place.name());
             fchmodat(parent, name, IMPLIED_MODE, FchmodatFlags::FollowSymlink)?;
             let flags = UtimensatFlags::NoFollowSymlink;
@@ -278,6 +277,40 @@ impl Unpacker<'_> {
         }
         Ok(())
     }
+
+    /// The place of a folder, unless a later entry has put something else there, or on the way.
+    fn folder_still_at(&self, path: &Path) -> io::Result<Option<Place>> {
+        let Some(place) = self.root.place_if_there(path)? else { return Ok(None) };
+        Ok(place.stat()?.is_some_and(|stat| is_dir(&stat)).then_some(place))
+    }
+}
+
+/// A name as an error tells it: a hostile one is long, or has codes for a terminal in it.
+fn shown(name: &Path) -> String {
+    let text = name.to_string_lossy();
+    let mut shown = String::new();
+    for (number, letter) in text.chars().enumerate() {
+        if number == SHOWN {
+            return shown + "\u{2026}";
+        }
+        match letter.is_control() {
+            true => shown.extend(letter.escape_default()),
+            false => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Whether the host is to blame, and not the layer.
+fn is_hosts(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::OutOfMemory
+    ) || matches!(error.raw_os_error(), Some(libc::EIO | libc::EMFILE | libc::ENFILE))
 }
 
 /// An entry's name relative to the root: absolute names are taken as relative, `.` is dropped,

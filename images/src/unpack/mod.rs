@@ -6,6 +6,7 @@ mod beneath;
 mod fidelity;
 mod implied;
 mod layer;
+mod limits;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -25,19 +26,10 @@ use crate::blob::{BlobId, HashingReader, hex};
 use crate::error::{ImageError, io_error};
 use crate::store::Store;
 use implied::Folders;
+use limits::Limits;
 
 pub(crate) use implied::chain_id;
-
-/// What a layer may grow to; more than any honest image has, less than a disk.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    /// Bytes of the uncompressed archive.
-    pub(crate) bytes: u64,
-    /// Entries.
-    pub(crate) entries: u64,
-}
-
-pub(crate) const LIMITS: Limits = Limits { bytes: 64 << 30, entries: 4_000_000 };
+pub(crate) use limits::LIMITS;
 
 /// The folder of the layer with this `diff_id`, unpacking it if need be.
 fn ensure_unpacked(

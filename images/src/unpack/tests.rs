@@ -220,7 +220,7 @@ fn a_symlink_in_the_tree_before_unpacking_is_not_followed() {
 #[test]
 fn a_bomb_ends_in_an_error() {
     let outer = outer_with_secret();
-    let limits = Limits { bytes: 1 << 20, entries: 100 };
+    let limits = Limits { bytes: 1 << 20, entries: 100, ..LIMITS };
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     let archive = Layer::default().file("zeroes", &"\0".repeat(4 << 20)).finish();
     gzip.write_all(&archive).unwrap();
@@ -364,4 +364,106 @@ fn damaged_sparse_maps_are_refused() {
         let is_refused = matches!(error, ImageError::BadEntry { .. } | ImageError::BadLayer { .. });
         assert!(is_refused, "{map:?}: {error}");
     }
+}
+
+/// Names that no path could hold, by way of links: refused at once, and so is work without end.
+#[test]
+fn depth_and_work_are_bounded_also_through_links() {
+    let (deep, many) = ("d/".repeat(40), "l".repeat(90));
+    // Each link leads through the one before.
+    let chain = |levels: usize| {
+        let mut tar = Layer::default().folder(&deep).symlink("0", &deep);
+        for level in 1..levels {
+            let (last, name) = ((level - 1).to_string(), level.to_string());
+            let folder = format!("{last}/{deep}");
+            tar = tar.folder(&folder).symlink(&name, &folder);
+        }
+        tar
+    };
+    let outer = outer_with_secret();
+    chain(6).unpack(&outer).unwrap();
+    assert_nothing_outside(&outer);
+    let outer = outer_with_secret();
+    let error = chain(30).unpack(&outer).unwrap_err().to_string();
+    assert!(error.contains("512 folders deep") && error.contains("entry `11/d/d"), "{error}");
+    assert_nothing_outside(&outer);
+
+    let long = |levels: usize| {
+        let mut tar = Layer::default().folder(&many).symlink("0", &many);
+        for level in 1..levels {
+            let folder = format!("{}/{many}", level - 1);
+            tar = tar.folder(&folder).symlink(&level.to_string(), &folder);
+        }
+        tar
+    };
+    // More links than the kernel follows are its own error.
+    let error = long(40).unpack(&outer_with_secret()).unwrap_err().to_string();
+    assert!(error.contains("3072 bytes"), "{error}");
+
+    let files = |count| (0..count).fold(chain(6), |tar: Layer, n| tar.file(&format!("5/f{n}"), ""));
+    let limits = Limits { lookups: 1 << 20, ..LIMITS };
+    files(10).unpack_limited(&outer_with_secret(), limits).unwrap();
+    let error = files(200).unpack_limited(&outer_with_secret(), limits).unwrap_err().to_string();
+    assert!(error.contains("too many folders and links"), "{error}");
+    let limits = Limits { folder_names: 100 * 100, ..LIMITS };
+    let implied = |count| {
+        (0..count).fold(Layer::default(), |tar, n| tar.file(&format!("a{n}/b/c/d/file"), ""))
+    };
+    implied(20).unpack_limited(&outer_with_secret(), limits).unwrap();
+    let error = implied(60).unpack_limited(&outer_with_secret(), limits).unwrap_err().to_string();
+    assert!(error.contains("too many folders"), "{error}");
+}
+
+/// Wherever links lead, folders get their own modes and times, and are made where the links end.
+#[test]
+fn folders_through_links_are_where_the_links_lead() {
+    let outer = outer_with_secret();
+    let tar = Layer::default().symlink("lib", "usr/lib").file("lib/a/file", "a");
+    let tar =
+        tar.entry(EntryType::Directory, "lib/b/", "", 0o711, &[]).symlink("up", "/../lib/b/..");
+    tar.file("up/c/file", "c").unpack(&outer).unwrap();
+    let tree = outer.path().join("tree");
+    assert_eq!(fs::read_link(tree.join("lib")).unwrap(), Path::new("usr/lib"));
+    for (name, content) in [("usr/lib/a/file", "a"), ("usr/lib/c/file", "c")] {
+        assert_eq!(read(&outer, name), content);
+    }
+    let folder = fs::metadata(tree.join("usr/lib/b")).unwrap();
+    assert_eq!((folder.mode() & 0o7777, folder.mtime()), (0o711, 1_000_000_000));
+    assert_nothing_outside(&outer);
+}
+
+#[test]
+fn a_folder_may_become_something_else_later() {
+    let outer = outer_with_secret();
+    let tar = Layer::default().folder("a/").folder("a/b/").file("x/y/z", "z");
+    tar.file("a", "a file now").symlink("x", "a").unpack(&outer).unwrap();
+    assert_eq!(read(&outer, "a"), "a file now");
+}
+
+/// Names are bytes: what a whiteout hides, too.
+#[test]
+fn a_whiteout_of_a_name_that_is_no_utf_8_is_applied() {
+    let mut archive = Layer::default().file("dir/.wh.caf?", "").finish();
+    let position = archive.iter().position(|byte| *byte == b'?').unwrap();
+    archive[position] = 0xe9;
+    let mut header = Header::from_byte_slice(&archive[..512]).clone();
+    header.set_cksum();
+    archive[..512].copy_from_slice(header.as_bytes());
+    let outer = outer_with_secret();
+    let tree = outer.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let id = BlobId::of(&archive);
+    unpack_verified("sha256:x", io::Cursor::new(archive), &id, &tree, LIMITS).unwrap();
+    let entries: Vec<_> = fs::read_dir(tree.join("dir")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].file_name().as_encoded_bytes(), b"caf\xe9");
+    assert!(crate::build::merged::is_whiteout(&entries[0].metadata().unwrap()));
+}
+
+#[test]
+fn an_error_tells_a_name_without_its_codes_for_a_terminal() {
+    let outer = outer_with_secret();
+    let name = format!("../\x1b[2J{}", "x".repeat(80));
+    let error = Layer::default().file(&name, "").unpack(&outer).unwrap_err().to_string();
+    assert!(error.contains("../\\u{1b}[2Jxxx"), "{error}");
 }

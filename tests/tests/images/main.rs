@@ -7,5 +7,6 @@ mod archives;
 mod builds;
 mod costs;
 mod files;
+mod private;
 mod registries;
 mod registry;
