@@ -70,15 +70,24 @@ pub struct Setup {
     pub jobs: Vec<String>,
     /// Rounds.
     pub runs: u32,
-    /// How long each job runs.
-    pub time: Duration,
+    /// How long each job runs, where it is not a fixed amount of work.
+    pub time: Option<Duration>,
     /// An uncompressed vmlinux.
     pub kernel: PathBuf,
     /// Guest RAM in bytes, a multiple of 1 MiB.
     pub memory: u64,
 }
 
+/// What is far longer than any job takes, beyond the time that it is given: the host may be
+/// emulated, and busy.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 impl Setup {
+    /// When a job is given up.
+    pub fn limit(&self) -> Duration {
+        self.time.unwrap_or_default() + PATIENCE
+    }
+
     /// The machines of `candidates` that take part, and a note for each peer that cannot.
     pub fn subjects(&self, candidates: &[(&'static str, Machine)]) -> (Vec<Subject>, Vec<String>) {
         let wanted = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);

@@ -33,7 +33,7 @@ fn a_memory_limit_kills_and_says_so() {
 #[test]
 fn a_pids_limit_stops_forks() {
     let fixture = limited(Limits { pids: Some(4), ..Limits::default() });
-    let script = "for i in 1 2 3 4 5 6; do sleep 5 & done; echo unreachable";
+    let script = "for i in 1 2 3 4 5 6; do sleep 1000 & done; echo unreachable";
     let outcome = fixture.shell(script);
     assert!(outcome.output.contains("can't fork"), "{}", outcome.output);
 }

@@ -251,7 +251,7 @@ pub fn network_script(number: u8) -> String {
     format!(
         "echo waiting; read line
          ip addr add 10.77.{number}.2/24 dev eth0; ip link set eth0 up
-         for try in $(seq 50); do ping -c 1 -W 1 10.77.{number}.1 >/dev/null && break; done
+         until ping -c 1 -W 1 10.77.{number}.1 >/dev/null; do :; done
          echo mac=$(cat /sys/class/net/eth0/address)
          dd if=/dev/urandom of=/data bs=1M count=4 2>/dev/null
          echo data=$(sha256sum </data | cut -d ' ' -f 1)

@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long anything may take before a test calls it hung. Generous: the host may be emulated.
-pub const TIME_LIMIT: Duration = Duration::from_secs(180);
+/// How long anything may take before a test calls it hung. Generous: the host may be emulated, and
+/// busy.
+pub const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// The checkout.
 pub fn checkout() -> PathBuf {

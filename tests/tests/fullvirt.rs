@@ -56,8 +56,11 @@ fn the_stock_kernel_s_own_drivers_run_disk_cd_and_network_and_see_no_hypervisor(
          for port in 1 2 3; do echo hello from ttyS$port >/dev/ttyS$port; done
          echo uarts=$(dmesg | grep -c 'ttyS[0-3] at I/O .* is a 16550A')
          rtc=/sys/class/rtc/rtc0; before=$(grep rtc0 /proc/interrupts | awk '{{print $2}}')
-         echo $(($(cat $rtc/since_epoch) + 2)) >$rtc/wakealarm; sleep 4
-         echo alarms=$(($(grep rtc0 /proc/interrupts | awk '{{print $2}}') - before))
+         # Again where that moment has passed before the alarm was set.
+         until echo $(($(cat $rtc/since_epoch) + 5)) >$rtc/wakealarm; do :; done 2>/dev/null
+         alarms() {{ echo $(($(grep rtc0 /proc/interrupts | awk '{{print $2}}') - before)); }}
+         until [ $(alarms) -gt 0 ]; do sleep 0.1; done
+         echo alarms=$(alarms)
          dmesg | grep -E 'ACPI (BIOS )?(Error|Warning)|BIOS Error|Firmware Bug|nobody cared|ata.*exception'
          {}",
         network_script(2)

@@ -81,7 +81,7 @@ fn a_container_s_limits_are_enforced_and_nothing_is_left_behind() {
     let hog = limited(&["--memory", "32M"], "tail -c 256m /dev/zero | wc -c");
     assert_ne!(hog.stdout.trim(), (256 << 20).to_string(), "{hog:?}");
     let forks =
-        limited(&["--pids-limit", "8"], "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait");
+        limited(&["--pids-limit", "8"], "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait");
     assert!(forks.stderr.contains("can't fork"), "{forks:?}");
     let quiet = limited(&["--cpus", "0.5"], "echo fine").success();
     assert_eq!(quiet, "fine\n");

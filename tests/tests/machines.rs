@@ -296,7 +296,8 @@ fn the_bare_machine_is_measured_beside_its_peers() {
     assert!(report["notes"].as_array().unwrap().iter().any(is_told), "{report}");
 }
 
-/// The figures of `report`, each of which must be there and positive.
+/// A figure of `report`, which must be there.
+#[track_caller]
 fn figure(report: &serde_json::Value, subject: &str, metric: &str) -> f64 {
     let results = report["results"].as_array().expect("a list");
     let found = results.iter().find(|r| r["subject"] == subject && r["metric"] == metric);
@@ -305,12 +306,12 @@ fn figure(report: &serde_json::Value, subject: &str, metric: &str) -> f64 {
         .expect("a number")
 }
 
+/// What is asserted is what so many pieces of work cost, however long they take.
 #[test]
 fn disks_and_networks_are_measured_beside_qemus() {
     let out = tempfile::tempdir().unwrap();
     let bench = |words: &[&str], subjects: &[&str], jobs: &[&str]| {
-        let words =
-            [&["bench"], words, &["--peers", "qemu", "--runs", "1", "--time", "0.2"]].concat();
+        let words = [&["bench"], words, &["--peers", "qemu", "--runs", "1"]].concat();
         let run = Sandbox::empty().isolab(&words).args(&["--only", &subjects.join(",")]);
         let run = run.args(&["--jobs", &jobs.join(",")]).arg("--out").arg(out.path());
         let table = run.finish().success();
@@ -318,21 +319,29 @@ fn disks_and_networks_are_measured_beside_qemus() {
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         for (subject, job) in subjects.iter().flat_map(|s| jobs.iter().map(move |job| (s, job))) {
             assert!(table.contains(subject) && table.contains(job), "{table}");
-            for quantity in ["throughput", "exits", "interrupts"] {
-                let figure = figure(&report, subject, &format!("{job}_{quantity}"));
-                assert!(figure > 0.0, "{subject}, {job}_{quantity}: {figure}");
+            let throughput = figure(&report, subject, &format!("{job}_throughput"));
+            assert!(throughput > 0.0, "{subject}, {job}: {throughput}");
+            for quantity in ["exits", "exits_port", "exits_mmio", "exits_halt", "interrupts"] {
+                figure(&report, subject, &format!("{job}_{quantity}"));
             }
         }
         assert!(table.contains(&format!("{} |", subjects[1])), "a ratio to it: {table}");
         report
     };
     let subjects = ["vmm-virtio", "qemu-q35", "vmm-emulated", "qemu-microvm", "qemu-pc-ide"];
-    let report = bench(&["disk", "--size", "8M"], &subjects, &["randread_4k"]);
-    // Every request of IDE's is a command of its own, whose end is an interrupt.
-    let interrupts = figure(&report, "vmm-emulated", "randread_4k_interrupts");
-    assert!((0.9..1.2).contains(&interrupts), "{interrupts}");
-    assert!(figure(&report, "vmm-emulated", "randread_4k_exits_port") > 10.0);
-    bench(&["net"], &["vmm-virtio", "qemu-q35"], &["tcp_send", "ping"]);
+    let disk = ["disk", "--size", "8M", "--requests", "400"];
+    let report = bench(&disk, &subjects, &["randread_4k_qd1"]);
+    for subject in subjects {
+        // One request at a time: the device is told of each, and its end is an interrupt.
+        let interrupts = figure(&report, subject, "randread_4k_qd1_interrupts");
+        assert!((0.9..1.2).contains(&interrupts), "{subject}: {interrupts}");
+        let exits = figure(&report, subject, "randread_4k_qd1_exits");
+        assert!(exits > 0.5, "{subject}: {exits}");
+    }
+    assert!(figure(&report, "vmm-emulated", "randread_4k_qd1_exits_port") > 10.0);
+    let net = ["net", "--mebibytes", "4", "--pings", "200"];
+    let report = bench(&net, &["vmm-virtio", "qemu-q35"], &["tcp_send", "ping"]);
+    assert!(figure(&report, "vmm-virtio", "ping_exits") > 0.5);
     // The tap is gone.
     assert!(!fs::read_to_string("/proc/net/dev").unwrap().contains("bench"));
 }

@@ -211,11 +211,9 @@ fn the_terminal_can_be_a_virtio_console() {
 fn random_numbers_and_a_balloon() {
     let script = "
         echo random=$(head -c 16 /dev/hwrng | wc -c)
-        for try in $(seq 100); do
-            free=$(grep MemFree /proc/meminfo | tr -dc 0-9)
-            [ $free -lt 131072 ] && break; sleep 0.1
-        done
-        echo free=$free; poweroff -f";
+        free() { grep MemFree /proc/meminfo | tr -dc 0-9; }
+        until [ $(free) -lt 131072 ]; do sleep 0.1; done
+        echo free=$(free); poweroff -f";
     let (run, _dir) = boot_slim(script, &["--rng", "--balloon", "128M", "--memory", "256M"]);
     let output = run.finish().success();
     assert_eq!(value(&output, "random"), "16");

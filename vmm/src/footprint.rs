@@ -46,6 +46,8 @@ const PAGE: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     /// Pages of this process that are mapped from files.
@@ -54,8 +56,19 @@ mod tests {
         statm.split(' ').nth(2).unwrap().parse().unwrap()
     }
 
+    /// The other tests of this process run meanwhile, and their code would come back at once.
     #[test]
     fn text_goes_and_comes_back() {
+        let name = concat!(module_path!(), "::alone").split_once("::").unwrap().1;
+        let program = std::env::current_exe().unwrap();
+        let alone = Command::new(program).args(["--exact", name, "--ignored"]).output().unwrap();
+        let said = String::from_utf8_lossy(&alone.stdout);
+        assert!(alone.status.success() && said.contains("1 passed"), "{alone:?}");
+    }
+
+    #[test]
+    #[ignore = "run by text_goes_and_comes_back, in a process of its own"]
+    fn alone() {
         let before = resident_file_pages();
         let text: u64 = format!("{}", 6 * 7).parse().unwrap();
         release_startup_memory();

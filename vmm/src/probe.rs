@@ -14,7 +14,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kvm_bindings::{CpuId, Msrs, kvm_msr_entry, kvm_segment, kvm_userspace_memory_region};
+use kvm_bindings::{
+    CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_segment, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, Kvm, VcpuExit, VcpuFd, VmFd};
 use serde::Serialize;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -38,7 +40,7 @@ pub const MEND: &str = "use a host with hardware virtualisation, or run the comm
 pub struct Report {
     /// Millions of CPL 0 instructions a second; absent when the loop did not end in time.
     pub kernel_mode_mips: Option<f64>,
-    /// XSAVE and XRSTOR work at CPL 0.
+    /// XSAVE and XRSTOR work at CPL 0, or where CPUID has none, FXSAVE and FXRSTOR.
     pub xsave: bool,
     /// `syscall` from CPL 3 enters the handler at CPL 0.
     pub syscall: bool,
@@ -200,6 +202,10 @@ const XSAVE_DONE: u8 = 2;
 const SYSCALL_DONE: u8 = 3;
 const INTERRUPT_DONE: u8 = 4;
 
+// CPUID leaf 1, ECX.
+const XSAVE: u32 = 1 << 26;
+const OSXSAVE: u32 = 1 << 27;
+
 // The guest's memory: 64 KiB, mapped one to one by a single 2 MiB page that CPL 3 may use too.
 const GDT: u64 = 0x1000;
 const IDT: u64 = 0x2000;
@@ -239,15 +245,23 @@ global_asm!(
     "    jnz 2b",
     "    mov al, {loop_done}",
     "    out {port}, al",
+    // What a kernel does as well: without OSXSAVE, which CR4 has where KVM offers XSAVE, FXSAVE.
+    "    mov eax, 1",
+    "    cpuid",
+    "    mov edi, {xsave_area}",
+    "    test ecx, {osxsave}",
+    "    jz 4f",
     // XCR0 = x87 | SSE, then a save and a restore of just these.
     "    xor ecx, ecx",
     "    xor edx, edx",
     "    mov eax, 3",
     "    xsetbv",
-    "    mov edi, {xsave_area}",
     "    xsave [rdi]",
     "    xrstor [rdi]",
-    "    mov al, {xsave_done}",
+    "    jmp 5f",
+    "4:  fxsave [rdi]",
+    "    fxrstor [rdi]",
+    "5:  mov al, {xsave_done}",
     "    out {port}, al",
     // To CPL 3: SS, RSP, RFLAGS, CS, RIP.
     "    push 0x23",
@@ -284,6 +298,7 @@ global_asm!(
     interrupt_done = const INTERRUPT_DONE,
     port = const PORT,
     iterations = const LOOP_ITERATIONS,
+    osxsave = const OSXSAVE,
     xsave_area = const XSAVE_AREA,
     user_stack = const USER_STACK,
 );
@@ -398,7 +413,8 @@ fn fill(ram: &GuestRam, code: &[u8], interrupt: u64) -> Result<(), vm_memory::Gu
 fn set_registers(vcpu: &VcpuFd, cpuid: &CpuId, syscall: u64) -> Result<(), ProbeError> {
     const EFER_SCE_LME_LMA: u64 = 1 | 1 << 8 | 1 << 10;
     const CR0_PE_ET_NE_PG: u64 = 1 | 1 << 4 | 1 << 5 | 1 << 31;
-    const CR4_PAE_OSFXSR_OSXMMEXCPT_OSXSAVE: u64 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 18;
+    const CR4_PAE_OSFXSR_OSXMMEXCPT: u64 = 1 << 5 | 1 << 9 | 1 << 10;
+    const CR4_OSXSAVE: u64 = 1 << 18;
     const MSR_STAR: u32 = 0xc000_0081;
     const MSR_LSTAR: u32 = 0xc000_0082;
 
@@ -430,7 +446,11 @@ fn set_registers(vcpu: &VcpuFd, cpuid: &CpuId, syscall: u64) -> Result<(), Probe
     (sregs.idt.base, sregs.idt.limit) = (IDT, 16 * 0x81 - 1);
     sregs.cr0 = CR0_PE_ET_NE_PG;
     sregs.cr3 = PML4;
-    sregs.cr4 = CR4_PAE_OSFXSR_OSXMMEXCPT_OSXSAVE;
+    sregs.cr4 = CR4_PAE_OSFXSR_OSXMMEXCPT;
+    let has_xsave = |leaf: &kvm_cpuid_entry2| leaf.function == 1 && leaf.ecx & XSAVE != 0;
+    if cpuid.as_slice().iter().any(has_xsave) {
+        sregs.cr4 |= CR4_OSXSAVE;
+    }
     sregs.efer = EFER_SCE_LME_LMA;
     vcpu.set_sregs(&sregs).map_err(setup("set the special registers"))?;
 

@@ -81,7 +81,7 @@ fn parse(output: &str) -> Result<JobOutput, String> {
 fn figures(job: &JobOutput, throughput: fn(&Direction) -> f64) -> Result<Figures, String> {
     let used = if job.read.total_ios > 0 { &job.read } else { &job.write };
     if used.total_ios == 0 {
-        return Err("fio did no request in its time; give it more".to_owned());
+        return Err("fio did no request; give it more, or more time".to_owned());
     }
     Ok(Figures {
         throughput: throughput(used),

@@ -32,19 +32,17 @@ const SUBJECTS: [(&str, Machine, &str, Option<&str>); 5] = [
 const IOPS: Units = Units { throughput: "IOPS", work: "request" };
 const BANDWIDTH: Units = Units { throughput: "MiB/s", work: "request" };
 
-/// The jobs: names, units, what the figures are, and what fio is told beyond what is the same for
-/// all.
-const JOBS: [(&str, Units, fio::Reading, &str); 6] = [
-    ("randread_4k", IOPS, fio::iops, "--rw=randread --bs=4k --ioengine=libaio --iodepth=16"),
-    ("randread_4k_qd1", IOPS, fio::iops, "--rw=randread --bs=4k --ioengine=psync"),
-    ("randwrite_4k", IOPS, fio::iops, "--rw=randwrite --bs=4k --ioengine=libaio --iodepth=16"),
-    ("read_128k", BANDWIDTH, fio::bandwidth, "--rw=read --bs=128k --ioengine=libaio --iodepth=4"),
-    ("write_128k", BANDWIDTH, fio::bandwidth, "--rw=write --bs=128k --ioengine=libaio --iodepth=4"),
-    ("write_fsync_4k", IOPS, fio::synced, "--rw=write --bs=4k --ioengine=psync --fsync=1"),
+/// The jobs: names, units, what the figures are, the KiB of a request, and what fio is told beyond
+/// what is the same for all.
+const JOBS: [(&str, Units, fio::Reading, u32, &str); 6] = [
+    ("randread_4k", IOPS, fio::iops, 4, "--rw=randread --ioengine=libaio --iodepth=16"),
+    ("randread_4k_qd1", IOPS, fio::iops, 4, "--rw=randread --ioengine=psync"),
+    ("randwrite_4k", IOPS, fio::iops, 4, "--rw=randwrite --ioengine=libaio --iodepth=16"),
+    ("read_128k", BANDWIDTH, fio::bandwidth, 128, "--rw=read --ioengine=libaio --iodepth=4"),
+    ("write_128k", BANDWIDTH, fio::bandwidth, 128, "--rw=write --ioengine=libaio --iodepth=4"),
+    ("write_fsync_4k", IOPS, fio::synced, 4, "--rw=write --ioengine=psync --fsync=1"),
 ];
 
-/// Beyond a job's own time: fio starts, and the host may be emulated.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Default folder of the disk: /tmp is often in memory, where O_DIRECT is not possible.
 const FOLDER: &str = "/var/tmp";
 
@@ -52,6 +50,8 @@ const FOLDER: &str = "/var/tmp";
 pub struct Plan {
     /// What it has in common with the network's.
     pub setup: Setup,
+    /// Requests of each job, where it has no time instead.
+    pub requests: u32,
     /// A raw file or block device whose content will be lost; by default a file made for the
     /// purpose.
     pub disk: Option<PathBuf>,
@@ -108,12 +108,13 @@ pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, Machin
             Some(Contender { subject, boot: workspace.boot(device), disk })
         })
         .collect();
-    let jobs = JOBS.map(|(name, units, parse, options)| {
-        let (command, idle) = (command(options, plan.setup.time), IDLE.to_owned());
-        (Job { name, command, idle, limit: plan.setup.time + PATIENCE, parse }, units)
+    let amount = plan.setup.time.map_or(Amount::Requests(plan.requests), Amount::Time);
+    let jobs = JOBS.map(|(name, units, parse, kib, options)| {
+        let (command, idle) = (command(options, kib, amount), IDLE.to_owned());
+        (Job { name, command, idle, limit: plan.setup.limit(), parse }, units)
     });
     // What fio needs of the initramfs is then in place, and the guest's memory in the host's.
-    let warm_up = command("--rw=randrw --bs=4k --ioengine=libaio --iodepth=16", WARM_UP);
+    let warm_up = command("--rw=randrw --ioengine=libaio --iodepth=16", 4, WARM_UP);
     let mut outcome =
         comparison::measure(&contenders, &warm_up, jobs.into(), &plan.setup, progress)?;
     notes.append(&mut outcome.notes);
@@ -124,13 +125,24 @@ pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, Machin
 const IDLE: &str = "fio --name=job --filename=$DISK --direct=1 --thread --output-format=json \
                     --rw=read --bs=4k --io_size=4k --ioengine=libaio";
 
-const WARM_UP: Duration = Duration::from_millis(100);
+/// How much fio does.
+#[derive(Clone, Copy)]
+enum Amount {
+    Requests(u32),
+    Time(Duration),
+}
 
-fn command(options: &str, time: Duration) -> String {
-    let time = time.as_millis();
+const WARM_UP: Amount = Amount::Requests(100);
+
+fn command(options: &str, kib: u32, amount: Amount) -> String {
+    let amount = match amount {
+        // Beyond the end of the disk, fio begins anew.
+        Amount::Requests(count) => format!("--io_size={}k", u64::from(count) * u64::from(kib)),
+        Amount::Time(time) => format!("--time_based --runtime={}ms", time.as_millis()),
+    };
     format!(
-        "fio --name=job --filename=$DISK --direct=1 --thread --time_based --runtime={time}ms \
-         --output-format=json {options}"
+        "fio --name=job --filename=$DISK --direct=1 --thread --output-format=json --bs={kib}k \
+         {amount} {options}"
     )
 }
 
@@ -153,18 +165,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rivals_take_part() {
-        for (name, _, _, rival_name) in SUBJECTS {
-            assert_eq!(rival(name), rival_name);
-            assert!(rival_name.is_none_or(|rival| subjects().contains(&rival)));
+    fn each_of_ours_is_beside_a_peer_with_a_like_disk() {
+        let ours = SUBJECTS.iter().filter(|(_, machine, ..)| machine.peer().is_none());
+        for (name, _, disk, _) in ours {
+            let beside = rival(name).unwrap();
+            let theirs = SUBJECTS.iter().find(|(name, ..)| *name == beside).unwrap();
+            assert!(theirs.1.peer().is_some(), "{name} is beside {beside}");
+            // The same driver names it.
+            assert_eq!(theirs.2, *disk, "{name} is beside {beside}");
+            assert_eq!(rival(beside), None);
         }
         assert_eq!(rival("no-such-subject"), None);
     }
 
     #[test]
-    fn fio_is_told_how_long() {
-        let command = command(JOBS[0].3, Duration::from_millis(1500));
-        assert!(command.contains("--runtime=1500ms") && command.contains("randread"), "{command}");
+    fn fio_is_told_how_much_or_how_long() {
+        let counted = command(JOBS[3].4, JOBS[3].3, Amount::Requests(300));
+        assert!(counted.contains("--bs=128k --io_size=38400k --rw=read "), "{counted}");
+        let timed = command(JOBS[0].4, JOBS[0].3, Amount::Time(Duration::from_millis(1500)));
+        assert!(timed.contains("--time_based --runtime=1500ms --rw=randread "), "{timed}");
     }
 
     #[test]

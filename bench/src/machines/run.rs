@@ -11,8 +11,9 @@ use isolab_isolation::timeline;
 use super::MachinesError;
 use super::vmm::{Boot, Subject};
 
-/// Far longer than any start; a guest that has not come up by then will not.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// Far longer than any start, on an emulated host that is busy as well; a guest that has not come
+/// up by then will not.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// A VMM that runs. Killed when dropped.
 pub struct Run {

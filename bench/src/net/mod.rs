@@ -5,8 +5,6 @@ mod iperf;
 mod ping;
 mod tap;
 
-use std::time::Duration;
-
 use isolab_guest::programs;
 
 use self::tap::{GUEST, HOST, Tap};
@@ -37,8 +35,15 @@ const ROUND_TRIPS: Units = Units { throughput: "per s", work: "round trip" };
 /// The names of the jobs: guest to host, host to guest, and back and forth.
 const JOBS: [&str; 3] = ["tcp_send", "tcp_receive", "ping"];
 
-/// Beyond a job's own time: the host may be emulated.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// What to measure.
+pub struct Plan {
+    /// What it has in common with the disk's.
+    pub setup: Setup,
+    /// MiB of each stream, where it has no time instead.
+    pub mebibytes: u32,
+    /// Round trips, likewise.
+    pub pings: u32,
+}
 
 /// The names of the jobs, in their order.
 pub fn jobs() -> Vec<&'static str> {
@@ -55,11 +60,12 @@ pub fn rival(subject: &str) -> Option<&'static str> {
     SUBJECTS.iter().find(|(name, ..)| *name == subject)?.3
 }
 
-/// Measures, subjects interleaved. `progress` hears of every round.
+/// Runs the plan, subjects interleaved. `progress` hears of every round.
 ///
 /// # Errors
 /// [`MachinesError`] at the first failure.
-pub fn measure(setup: &Setup, progress: impl FnMut(u32)) -> Result<Outcome, MachinesError> {
+pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, MachinesError> {
+    let setup = &plan.setup;
     let iperf3 = programs::find("iperf3", "iperf3")?;
     let ping = programs::find("ping", "iputils-ping")?;
     let workspace = setup.workspace(&[iperf3.clone(), ping.clone()])?;
@@ -81,19 +87,24 @@ pub fn measure(setup: &Setup, progress: impl FnMut(u32)) -> Result<Outcome, Mach
         contenders.push(Contender { subject, boot: workspace.boot(device), disk: "" });
     }
 
-    let (seconds, limit) = (setup.time.as_secs_f64(), setup.time + PATIENCE);
-    // iperf3 takes whole seconds only.
-    let time = setup.time.as_secs().max(1);
-    let stream = format!("iperf3 --client {HOST} --time {time} --interval 0 --json");
+    let (stream_amount, ping_amount) = match setup.time {
+        None => (format!("--bytes {}M", plan.mebibytes), format!("-c {}", plan.pings)),
+        // Both take whole seconds only.
+        Some(time) => {
+            let seconds = time.as_secs_f64().ceil();
+            (format!("--time {seconds}"), format!("-w {seconds}"))
+        }
+    };
+    let stream = format!("iperf3 --client {HOST} {stream_amount} --interval 0 --json");
     // By its path, for busybox has one, too.
-    let echo = format!("{} -q -f -w {} {HOST}", ping.display(), seconds.ceil());
+    let echo = format!("{} -q -f {ping_amount} {HOST}", ping.display());
     let little = format!("iperf3 --client {HOST} --bytes 1K --interval 0 --json");
     let one = format!("{} -q -c 1 {HOST}", ping.display());
     let job = |name, command, idle: &str, parse| Job {
         name,
         command,
         idle: idle.to_owned(),
-        limit,
+        limit: setup.limit(),
         parse,
     };
     let [send, receive, ping] = JOBS;
@@ -119,10 +130,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rivals_take_part() {
-        for (name, _, _, rival_name) in SUBJECTS {
-            assert_eq!(rival(name), rival_name);
-            assert!(rival_name.is_none_or(|rival| subjects().contains(&rival)));
+    fn each_of_ours_is_beside_a_peer_with_a_like_card() {
+        let ours = SUBJECTS.iter().filter(|(_, machine, ..)| machine.peer().is_none());
+        for (name, machine, vhost, _) in ours {
+            let beside = rival(name).unwrap();
+            let theirs = SUBJECTS.iter().find(|(name, ..)| *name == beside).unwrap();
+            assert!(theirs.1.peer().is_some(), "{name} is beside {beside}");
+            assert_eq!(theirs.2, *vhost, "{name} is beside {beside}");
+            // QEMU's pc is the one with an e1000.
+            let (emulated, pc) = (Machine::OwnEmulated, Machine::QemuPc);
+            assert_eq!(*machine == emulated, theirs.1 == pc, "{name} is beside {beside}");
+            assert_eq!(rival(beside), None);
         }
         assert_eq!(rival("no-such-subject"), None);
     }

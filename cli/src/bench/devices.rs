@@ -30,9 +30,9 @@ struct Common {
     /// Rounds.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// How long each job runs.
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
-    time: Duration,
+    /// Let each job run that long instead of doing a fixed amount of work.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    time: Option<Duration>,
     /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
     /// Its drivers must be built in.
     #[arg(long, value_name = "KERNEL")]
@@ -56,12 +56,18 @@ struct Common {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     isolab bench disk --peers qemu\n  \
-    scripts/kvm-host run -- isolab bench disk --peers qemu --runs 3 --time 0.5\n\n\
+    isolab bench disk --peers qemu --requests 200000\n  \
+    scripts/kvm-host run --icount -- isolab bench disk --peers qemu --runs 3\n\n\
     Subjects: vmm-virtio, vmm-emulated; with --peers qemu: qemu-microvm (virtio over MMIO),\n\
     qemu-q35 (virtio over PCI), qemu-pc-ide.")]
 pub struct DiskBench {
     #[command(flatten)]
     common: Common,
+    /// Requests of each job. The default suits an emulated host; where a disk does hundreds of
+    /// thousands a second, take more.
+    #[arg(long, value_name = "N", default_value_t = 2000, conflicts_with = "time",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    requests: u32,
     /// A raw file or block device to work on, WHOSE CONTENT IS LOST; by default a file in
     /// /var/tmp.
     #[arg(long, value_name = "FILE")]
@@ -100,12 +106,21 @@ enum Engine {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     isolab bench net --peers qemu\n  \
-    scripts/kvm-host run -- isolab bench net --peers qemu --runs 3 --time 1\n\n\
+    isolab bench net --peers qemu --time 5\n  \
+    scripts/kvm-host run -- isolab bench net --peers qemu --runs 3\n\n\
     Subjects: vmm-virtio, vmm-virtio-vhost, vmm-e1000; with --peers qemu: qemu-microvm, qemu-q35,\n\
     qemu-q35-vhost, qemu-pc-e1000.")]
 pub struct NetBench {
     #[command(flatten)]
     common: Common,
+    /// MiB of each stream. The default suits an emulated host; take more on a quick one.
+    #[arg(long, value_name = "N", default_value_t = 32, conflicts_with = "time",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    mebibytes: u32,
+    /// Round trips.
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "time",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pings: u32,
 }
 
 /// Runs `isolab bench disk`.
@@ -116,6 +131,7 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
     let (setup, kernel) = setup(&args.common, &disk::subjects(), &disk::jobs())?;
     let plan = disk::Plan {
         setup,
+        requests: args.requests,
         disk: args.disk,
         size: args.size,
         cache: match args.cache {
@@ -145,7 +161,8 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
 /// What the operator should read.
 pub fn net(args: NetBench) -> Result<ExitCode> {
     let (setup, kernel) = setup(&args.common, &net::subjects(), &net::jobs())?;
-    let outcome = with_progress(args.common.runs, |progress| net::measure(&setup, progress))?;
+    let plan = net::Plan { setup, mebibytes: args.mebibytes, pings: args.pings };
+    let outcome = with_progress(args.common.runs, |progress| net::measure(&plan, progress))?;
     let show = Shown {
         name: "net",
         jobs: net::jobs(),

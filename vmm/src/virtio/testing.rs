@@ -16,8 +16,8 @@ use super::{Activation, ActiveQueue};
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
 
-/// How long a test waits before it calls a device hung.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits before it calls a device hung. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `VIRTQ_DESC_F_NEXT`.
 pub const NEXT: u16 = VRING_DESC_F_NEXT as u16;

@@ -5,7 +5,7 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestRegionMmap, MmapRegion};
 use super::*;
 use crate::memory::GuestRam;
 use crate::virtio::testing::{
-    Driver, Inbox, NEXT, Told, activation, interrupt, memory, readable, writable,
+    Driver, Inbox, NEXT, PATIENCE, Told, activation, interrupt, memory, readable, writable,
 };
 
 const LIST: u64 = 0x1_0000;
@@ -156,7 +156,7 @@ fn statistics_are_asked_for_and_come() {
     let memory = memory();
     let mut rig = rig(&memory, 1 << F_STATS_VQ, &[0, 1, 2]);
     let handle = rig.device.handle();
-    let answer = std::thread::spawn(move || handle.stats(Duration::from_secs(20)));
+    let answer = std::thread::spawn(move || handle.stats(PATIENCE));
     let driver = &mut rig.drivers[2];
     let mut raw = Vec::new();
     for (tag, value) in [(5u16, 1u64 << 30), (4, 12345), (999, 7)] {
@@ -185,9 +185,9 @@ fn statistics_are_asked_for_and_come() {
 fn no_statistics_without_the_queue_or_a_driver() {
     let memory = memory();
     let mut rig = rig(&memory, 0, &[0, 1]);
-    assert_eq!(rig.device.handle().stats(Duration::from_secs(20)), None);
+    assert_eq!(rig.device.handle().stats(PATIENCE), None);
     rig.device.reset();
-    assert_eq!(rig.device.handle().stats(Duration::from_secs(20)), None);
+    assert_eq!(rig.device.handle().stats(PATIENCE), None);
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crate::backend::net::NetBackend;
+use crate::virtio::testing::PATIENCE;
 
 /// What was asked of the back end, and the host's end of its frames.
 pub struct Host {
@@ -46,7 +46,7 @@ pub struct SocketBackend {
 pub fn socket_backend() -> (SocketBackend, Arc<Host>) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    theirs.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
     let host = Arc::new(Host {
         socket: theirs,
         offloads: Mutex::default(),

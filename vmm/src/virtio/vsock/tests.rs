@@ -3,7 +3,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -11,7 +10,7 @@ use super::connection::BUFFER_SIZE;
 use super::packet::*;
 use super::*;
 use crate::virtio::testing::{
-    Buffer, Driver, Inbox, Told, activation, interrupt, memory, readable, writable,
+    Buffer, Driver, Inbox, PATIENCE, Told, activation, interrupt, memory, readable, writable,
 };
 
 const CID: u32 = 42;
@@ -122,7 +121,7 @@ impl Guest {
 
     fn call(&self, text: &str) -> UnixStream {
         let mut stream = UnixStream::connect(self.directory.path().join("vsock")).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
         stream
     }
@@ -132,7 +131,7 @@ impl Guest {
         let listener = self.listen(52);
         self.send(Operation::Request, (1000, 52), &[]);
         let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let response = self.expect(Operation::Response, (1000, 52));
         assert_eq!(response.buffer_size, BUFFER_SIZE);
         stream
