@@ -81,6 +81,7 @@ impl MachineHandle {
     /// Ends the machine as if its plug were pulled. Of one that has ended already, gives up what
     /// the host does not take of its output.
     pub fn stop(&self) {
+        self.end_asked.store(true, Ordering::Relaxed);
         self.control.stop();
     }
 

@@ -283,6 +283,16 @@ impl Machine {
     /// # Errors
     /// A vCPU that cannot go on, with its registers; or the host refused a thread.
     pub fn run(&mut self) -> Result<Exit, Error> {
+        let exit = self.run_guest();
+        if exit.is_err() {
+            // Where a thread was refused, nothing else has.
+            self.handle.control.stop();
+        }
+        self.handle.control.gone();
+        exit
+    }
+
+    fn run_guest(&mut self) -> Result<Exit, Error> {
         if let Some(serial_io) = self.serial_io.take() {
             let control = self.handle.control.clone();
             spawn("serial".into(), move || serial_io.serve(&control))?;
@@ -327,7 +337,6 @@ impl Machine {
         for output in &self.outputs {
             output.drain(|| control.output_is_given_up());
         }
-        control.gone();
     }
 }
 

@@ -116,8 +116,7 @@ impl Output {
         let was_complete = state.complete;
         let was_empty = state.buffer.is_empty();
         state.buffer.extend(bytes);
-        state.complete |=
-            !self.0.gather || state.buffer.len() >= GATHER || bytes.contains(&b'\n');
+        state.complete |= !self.0.gather || state.buffer.len() >= GATHER || bytes.contains(&b'\n');
         if was_empty && taken > 0 {
             state.due = Some(Instant::now() + FLUSH_AFTER);
         }

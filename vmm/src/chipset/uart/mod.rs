@@ -256,7 +256,7 @@ mod tests {
                 sent += 1;
             }
         }
-        assert!(sent >= CAPACITY - RESERVE && sent <= CAPACITY, "{sent}");
+        assert!((CAPACITY - RESERVE..=CAPACITY).contains(&sent), "{sent}");
         for _ in 0..3 {
             assert_eq!(rig.get(INTERRUPT_ID) & 0x0f, 1, "no interrupt is pending");
             assert_eq!(rig.get(LINE_STATUS) & THRE, 0);
