@@ -76,8 +76,9 @@ fn lock() -> std::sync::MutexGuard<'static, Option<libc::termios>> {
 }
 
 fn set(settings: &libc::termios) -> io::Result<()> {
+    // At once: a terminal that was stopped by Ctrl-S would have us wait for its output.
     // SAFETY: the pointer is live.
-    match unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSADRAIN, settings) } {
+    match unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, settings) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -20,6 +20,10 @@ use crate::signals;
 /// command's own code, with 128 and the signal's number when a signal ended it, with 127 when
 /// there is no such command, with 126 when it cannot be executed, and with 125 when isolab itself
 /// failed.
+///
+/// At paravirt and fullvirt the guest has the say over its command. So the first SIGINT, SIGTERM, SIGHUP
+/// or SIGQUIT is passed on to the command, or ends a machine whose guest has not come up; a second
+/// one ends the machine (137), and so do 10 seconds after a SIGTERM.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     isolab run busybox uname -a\n  \

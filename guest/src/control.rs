@@ -2,12 +2,16 @@
 //!
 //! The guest's serial line is written by the VMM into a [`Receiver`]; what the host has to say
 //! goes through a [`Sender`] into the pipe that the VMM feeds the line from.
+//!
+//! Nothing here waits for the guest but the thread that passes standard input on: a guest may say
+//! anything, and may never read its line.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use isolab_protocol::{Decoder, Frame, FrameError, MAX_PAYLOAD, STDIN_WINDOW};
+use isolab_protocol::{Decoder, Frame, FrameError, STDIN_WINDOW};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// How a workload ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +45,7 @@ impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
     }
 
     fn take(&mut self, frame: Frame) {
+        self.sender.credit.hear();
         match frame {
             Frame::Stdout(data) => {
                 pass_on(&mut self.stdout, &data, &self.sender, &Frame::StdoutClosed)
@@ -81,7 +86,7 @@ fn pass_on<W: Write>(output: &mut Option<W>, data: &[u8], sender: &Sender, close
     let Some(stream) = output else { return };
     if stream.write_all(data).and_then(|()| stream.flush()).is_err() {
         *output = None;
-        // A machine that is gone does not have to know.
+        // A machine that is gone does not have to know, and one that does not read will not.
         let _ = sender.send(closed);
     }
 }
@@ -136,8 +141,28 @@ impl Credit {
     fn give(&self, count: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.bytes = state.bytes.saturating_add(count).min(STDIN_WINDOW);
-        state.listening = true;
         self.changed.notify_all();
+    }
+
+    /// The guest has said something: init does so first when it has opened its line.
+    fn hear(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut state.listening, true) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether the guest may be sent something.
+    ///
+    /// # Errors
+    /// Why not.
+    fn check_listener(&self) -> io::Result<()> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match (state.open, state.listening) {
+            (true, true) => Ok(()),
+            (true, false) => Err(io::ErrorKind::NotConnected.into()),
+            (false, _) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 
     fn close(&self) {
@@ -168,20 +193,26 @@ impl Credit {
 /// Sends to the guest. Clones share one line; frames never mix.
 #[derive(Clone)]
 pub struct Sender {
+    /// Does not block. The lock is held for the moment of a write.
     line: Arc<Mutex<File>>,
     credit: Arc<Credit>,
 }
 
 impl Sender {
     /// `line` is the write end of the pipe that feeds the guest's serial line.
-    pub fn new(line: File, credit: Arc<Credit>) -> Self {
-        Self { line: Arc::new(Mutex::new(line)), credit }
-    }
-
-    /// Sends a signal to the workload, once the guest listens.
     ///
     /// # Errors
-    /// The machine is gone.
+    /// It cannot be made non-blocking.
+    pub fn new(line: File, credit: Arc<Credit>) -> io::Result<Self> {
+        fcntl(&line, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self { line: Arc::new(Mutex::new(line)), credit })
+    }
+
+    /// Sends a signal to the workload. Never waits.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the workload has ended or the machine is gone, `NotConnected` when the
+    /// guest has not spoken yet, `WouldBlock` when it does not read its line.
     pub fn signal(&self, number: u8) -> io::Result<()> {
         self.send(&Frame::Signal(number))
     }
@@ -189,11 +220,12 @@ impl Sender {
     /// Sends a piece of standard input, waiting until the workload has room for it.
     ///
     /// # Errors
-    /// `BrokenPipe` when the workload has ended.
+    /// `BrokenPipe` when the workload has ended, `WouldBlock` when the guest asks for input and
+    /// does not read it.
     pub fn stdin(&self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
-            let wanted = data.len().min(MAX_PAYLOAD);
-            let granted = self.credit.take(wanted).ok_or(io::ErrorKind::BrokenPipe)?;
+            // At most STDIN_WINDOW, so that the frame goes into a pipe as a whole (PIPE_BUF).
+            let granted = self.credit.take(data.len()).ok_or(io::ErrorKind::BrokenPipe)?;
             let (piece, rest) = data.split_at(granted);
             self.send(&Frame::Stdin(piece.to_vec()))?;
             data = rest;
@@ -201,18 +233,22 @@ impl Sender {
         Ok(())
     }
 
-    /// Ends standard input.
+    /// Ends standard input, once the guest listens.
     ///
     /// # Errors
-    /// The machine is gone.
+    /// As [`Sender::stdin`].
     pub fn end_stdin(&self) -> io::Result<()> {
-        self.send(&Frame::Stdin(Vec::new()))
-    }
-
-    fn send(&self, frame: &Frame) -> io::Result<()> {
         if !self.credit.wait_for_listener() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        self.send(&Frame::Stdin(Vec::new()))
+    }
+
+    /// What a guest has not read of its line is bounded by the credit it gave for input, a window of
+    /// it, and a few bytes for each signal: far less than the pipe holds. One that leaves the pipe
+    /// to fill up has broken the protocol, and what is not sent to it then is no loss.
+    fn send(&self, frame: &Frame) -> io::Result<()> {
+        self.credit.check_listener()?;
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         line.write_all(&frame.encode())
     }
@@ -232,7 +268,8 @@ mod tests {
         let (sender, ends) = mpsc::channel();
         let on_end = Box::new(move |end| sender.send(end).unwrap());
         let nowhere = File::options().write(true).open("/dev/null").unwrap();
-        (Receiver::new(Vec::new(), Vec::new(), Sender::new(nowhere, credit), on_end), ends)
+        let sender = Sender::new(nowhere, credit).unwrap();
+        (Receiver::new(Vec::new(), Vec::new(), sender, on_end), ends)
     }
 
     #[test]
@@ -256,7 +293,7 @@ mod tests {
     fn a_guest_hears_once_that_nobody_reads_its_output() {
         let (mut reader, writer) = io::pipe().unwrap();
         let writer: std::os::fd::OwnedFd = writer.into();
-        let sender = Sender::new(File::from(writer), Arc::default());
+        let sender = Sender::new(File::from(writer), Arc::default()).unwrap();
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut receiver = Receiver::new(full, Vec::new(), sender, |_| ());
         for frame in [
@@ -290,7 +327,7 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         let credit = Arc::new(Credit::default());
         let writer: std::os::fd::OwnedFd = writer.into();
-        let sender = Sender::new(File::from(writer), Arc::clone(&credit));
+        let sender = Sender::new(File::from(writer), Arc::clone(&credit)).unwrap();
         let feeder = thread::spawn(move || sender.stdin(&[b'x'; 3 * STDIN_WINDOW]));
 
         let (mut receiver, _ends) = receiver(credit);
@@ -314,5 +351,66 @@ mod tests {
         let error = feeder.join().unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         assert_eq!(arrived, 2 * STDIN_WINDOW);
+    }
+
+    fn line(credit: &Arc<Credit>) -> (Sender, io::PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let writer: std::os::fd::OwnedFd = writer.into();
+        (Sender::new(File::from(writer), Arc::clone(credit)).unwrap(), reader)
+    }
+
+    /// The thread that reads the guest's line never waits for the guest, whose next word only it
+    /// could hear.
+    #[test]
+    fn output_before_any_credit_that_nobody_takes_holds_up_nothing() {
+        let credit = Arc::<Credit>::default();
+        let (sender, _reader) = line(&credit);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut receiver = Receiver::new(full, Vec::new(), sender, |_| ());
+        receiver.write_all(&Frame::Stdout(b"lost".to_vec()).encode()).unwrap();
+        receiver.write_all(&Frame::Stderr(b"kept".to_vec()).encode()).unwrap();
+        assert_eq!(receiver.stderr.as_deref(), Some(&b"kept"[..]));
+    }
+
+    #[test]
+    fn a_guest_that_asks_for_input_and_never_reads_it_holds_up_nothing() {
+        let credit = Arc::<Credit>::default();
+        let (sender, _reader) = line(&credit);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut receiver = Receiver::new(full, Vec::new(), sender.clone(), |_| ());
+        let feeder = {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                loop {
+                    if let Err(error) = sender.stdin(&[b'x'; STDIN_WINDOW]) {
+                        return error;
+                    }
+                }
+            })
+        };
+        let generous = Frame::StdinCredit(STDIN_WINDOW as u32).encode();
+        while !feeder.is_finished() {
+            receiver.write_all(&generous).unwrap();
+        }
+        assert_eq!(feeder.join().unwrap().kind(), io::ErrorKind::WouldBlock);
+        receiver.write_all(&Frame::Stdout(b"lost".to_vec()).encode()).unwrap();
+        while sender.signal(15).is_ok() {}
+        assert_eq!(sender.signal(15).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_signal_never_waits_for_a_guest_that_has_not_spoken() {
+        let credit = Arc::<Credit>::default();
+        let (sender, mut reader) = line(&credit);
+        assert_eq!(sender.signal(15).unwrap_err().kind(), io::ErrorKind::NotConnected);
+        let mut receiver = Receiver::new(io::sink(), io::sink(), sender.clone(), |_| ());
+        receiver.write_all(&Frame::StdinCredit(1).encode()).unwrap();
+        sender.signal(15).unwrap();
+        receiver.write_all(&Frame::Exited(0).encode()).unwrap();
+        assert_eq!(sender.signal(15).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        drop((sender, receiver));
+        let mut sent = Vec::new();
+        reader.read_to_end(&mut sent).unwrap();
+        assert_eq!(sent, Frame::Signal(15).encode());
     }
 }

@@ -4,6 +4,7 @@
 //! [`InstanceSpec`] that it takes; the [`Instance`] is started and waited for.
 
 mod build;
+mod ending;
 mod error;
 pub mod host;
 mod instance;

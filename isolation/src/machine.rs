@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use isolab_guest::control::{self, Credit, End};
 use isolab_guest::kernels::{self, GuestKernel};
@@ -15,9 +16,11 @@ use isolab_images::Image;
 use isolab_vmm::backend::disk::DiskOptions;
 use isolab_vmm::config::{DeviceSet, InitrdPart, MachineConfig, SerialPort};
 use isolab_vmm::machine::{Exit, Machine, MachineHandle};
+use isolab_vmm::teardown;
 use isolab_vmm::timeline::Event;
 use oci_spec::runtime::{LinuxResources, Spec};
 
+use crate::ending::Signals;
 use crate::error::IsolationError;
 use crate::instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
 use crate::level::Level;
@@ -28,6 +31,12 @@ use crate::timeline::{Milestone, Timeline, now};
 const DEFAULT_MEMORY: u64 = 512 << 20;
 /// How much of the guest's console is kept for the case that something goes wrong, in bytes.
 const CONSOLE_TAIL: usize = 4096;
+
+/// How long a guest may take to end after SIGTERM, as with `podman stop`.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long this process may take to end once the machine is to be gone.
+const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a level's guest finds, and needs to find it.
 struct Hardware {
@@ -110,7 +119,8 @@ impl Isolation for MachineLevel {
             move |end| drop(events.send(Ending::Workload(end)))
         };
         let line: OwnedFd = writer.into();
-        let sender = control::Sender::new(File::from(line), Arc::clone(&credit));
+        let sender = control::Sender::new(File::from(line), Arc::clone(&credit))
+            .map_err(IsolationError::host("prepare the control channel"))?;
         let receiver = control::Receiver::new(io::stdout(), io::stderr(), sender.clone(), on_end);
         let console = ConsoleTail::default();
         let config = MachineConfig {
@@ -154,6 +164,8 @@ impl Isolation for MachineLevel {
 /// What [`MachineInstance::wait`] waits for: whichever comes first.
 enum Ending {
     Workload(End),
+    /// The operator wants it gone; by this signal, if it had been a process.
+    Forced(u8),
     Machine(Result<Exit, Box<isolab_vmm::machine::Error>>),
 }
 
@@ -203,6 +215,7 @@ impl Instance for MachineInstance {
         match ending {
             Ending::Workload(End::Exited(code)) => Ok(Ended::Exited(code)),
             Ending::Workload(End::Killed(signal)) => Ok(Ended::Killed(signal)),
+            Ending::Forced(signal) => Ok(Ended::Killed(signal)),
             Ending::Workload(End::NotStarted(code, why)) => {
                 Err(IsolationError::NotStarted { code, why })
             }
@@ -218,8 +231,17 @@ impl Instance for MachineInstance {
     }
 
     fn signaller(&self) -> Result<Signaller, IsolationError> {
-        let sender = self.sender.clone();
-        Ok(Box::new(move |signal| sender.signal(u8::try_from(signal).map_err(io::Error::other)?)))
+        let (sender, events) = (self.sender.clone(), self.events.clone());
+        let end = move |signal| {
+            // A failed send means that the machine has ended already.
+            let _ = events.send(Ending::Forced(signal));
+            // Other threads of ours may sit in a write to a host that reads nothing, with a lock that
+            // is needed for the way out.
+            teardown::exit_within(EXIT_PATIENCE, 128 + i32::from(signal));
+        };
+        let forward = move |signal| sender.signal(signal);
+        let signals = Signals::new(forward, end, STOP_PATIENCE);
+        Ok(Box::new(move |signal| signals.arrived(signal)))
     }
 
     fn timeline(&self) -> Timeline {

@@ -13,7 +13,7 @@ use crate::config::DeviceSet;
 use crate::control::protocol::{
     BalloonState, DEFAULT_GRACE, Ended, Info, MAX_GRACE, Request, RunState,
 };
-use crate::control::{Control, EndReason, Outcome};
+use crate::control::{Control, Outcome};
 use crate::stats::{SharedCounters, Stats};
 use crate::timeline::{Event, Recorder, Timeline, monotonic_nanoseconds};
 use crate::vcpu::kick::Kicker;
@@ -22,7 +22,7 @@ use crate::virtio::console::ConsoleHandle;
 use crate::virtio::stats::DeviceCounters;
 
 /// How long a vCPU may take to leave the guest. It is a matter of microseconds, unless it is held
-/// up by a host that does not take what the guest writes.
+/// up by a device that it resets and whose disk does not answer.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two kicks of a vCPU that is to stand still.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
@@ -40,8 +40,8 @@ pub enum HandleError {
     Failed(String),
     /// It goes on running.
     #[error(
-        "a vCPU did not stand still within {} s and the machine goes on: does something on the \
-         host not take its output?",
+        "a vCPU did not stand still within {} s and the machine goes on: does it wait for a disk of \
+         the host?",
         PAUSE_PATIENCE.as_secs()
     )]
     NotPaused,
@@ -78,9 +78,11 @@ pub struct MachineHandle {
 }
 
 impl MachineHandle {
-    /// Ends the machine as if its plug were pulled.
+    /// Ends the machine as if its plug were pulled. Of one that has ended already, gives up what
+    /// the host does not take of its output.
     pub fn stop(&self) {
-        self.control.end(Ok(EndReason::Stopped));
+        self.end_asked.store(true, Ordering::Relaxed);
+        self.control.stop();
     }
 
     /// Tells the guest that its virtio console has this size now; nothing where it has none.
@@ -101,10 +103,12 @@ impl MachineHandle {
         self.end_asked.store(true, Ordering::Relaxed);
         self.press_power_button();
         self.resume();
-        self.control.wait_for(grace).unwrap_or_else(|| {
+        let outcome = self.control.wait_for(grace).unwrap_or_else(|| {
             self.stop();
             self.control.wait()
-        })
+        });
+        self.control.hurry();
+        outcome
     }
 
     /// Whether somebody wants the machine to end, be it that the guest answers with a reset.
@@ -211,11 +215,12 @@ impl MachineHandle {
                 if grace > MAX_GRACE {
                     return Err(HandleError::Grace(grace));
                 }
-                ended(self.shut_down(grace))
+                drop(self.shut_down(grace));
+                ended(self.control.wait_gone())
             }
             Request::Kill {} => {
                 self.stop();
-                ended(self.control.wait())
+                ended(self.control.wait_gone())
             }
             Request::Stats {} => json(self.stats()),
             Request::Balloon { target } => json(self.balloon(target)?),

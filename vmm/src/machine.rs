@@ -3,14 +3,15 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
+use crate::backend::output::Output;
 use crate::boot::acpi::{self, AcpiError};
 use crate::boot::kernel::{Kernel, KernelError};
 use crate::boot::kernel_cache::KernelCache;
@@ -45,6 +46,13 @@ use crate::virtio::transport::acpi as transport_acpi;
 /// Kernels and their device drivers have come up by then; later is no harm, and earlier would have
 /// the same code paged in twice.
 const START_UP: Duration = Duration::from_millis(500);
+
+/// How long vCPUs and devices may take to stop after the machine's end: far more than they need. What
+/// still runs then sits in a call to the host that does not return, a disk on a network that is gone
+/// for one, and is left behind.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two kicks of a vCPU that is to leave its loop.
+const KICK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// Why a machine could not be made or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +138,11 @@ pub struct Machine {
     vcpus: Vec<Vcpu>,
     /// Kept so that their files close with the machine, not in [`Machine::run`].
     finished: Vec<VcpuFd>,
-    devices: Devices,
+    devices: Arc<Devices>,
+    /// What the guest printed waits here for the host.
+    outputs: Vec<Output>,
+    /// Threads that did not stop, which may still use devices and RAM.
+    left_behind: bool,
     ram: GuestRam,
     _vm: Arc<VmFd>,
 }
@@ -143,6 +155,15 @@ enum Devices {
     Emulated {
         _devices: EmulatedDevices,
     },
+}
+
+impl Devices {
+    /// Stops what holds anything of the host's.
+    fn shut_down(&self) {
+        if let Devices::Virtio(devices) = self {
+            devices.shut_down();
+        }
+    }
 }
 
 impl Machine {
@@ -218,8 +239,10 @@ impl Machine {
             Ok(Vcpu { id, fd, buses, control, kicker, counters })
         });
         let vcpus = vcpus.collect::<Result<Vec<_>, KvmError>>()?;
+        let mut outputs = chipset.serial_io.outputs();
         let (device_counters, balloon, console) = match &devices {
             Devices::Virtio(devices) => {
+                outputs.extend(devices.output.clone());
                 (devices.counters.clone(), devices.balloon.clone(), devices.console.clone())
             }
             _ => (DeviceCounters::default(), None, None),
@@ -242,7 +265,9 @@ impl Machine {
             serial_io: Some(chipset.serial_io),
             vcpus,
             finished: Vec::new(),
-            devices,
+            devices: Arc::new(devices),
+            outputs,
+            left_behind: false,
             ram,
             _vm: vm,
         })
@@ -258,9 +283,17 @@ impl Machine {
     /// # Errors
     /// A vCPU that cannot go on, with its registers; or the host refused a thread.
     pub fn run(&mut self) -> Result<Exit, Error> {
-        let mut uarts = Vec::new();
+        let exit = self.run_guest();
+        if exit.is_err() {
+            // Where a thread was refused, nothing else has.
+            self.handle.control.stop();
+        }
+        self.handle.control.gone();
+        exit
+    }
+
+    fn run_guest(&mut self) -> Result<Exit, Error> {
         if let Some(serial_io) = self.serial_io.take() {
-            uarts = serial_io.uarts();
             let control = self.handle.control.clone();
             spawn("serial".into(), move || serial_io.serve(&control))?;
         }
@@ -272,23 +305,51 @@ impl Machine {
             control.wait()
         });
         self.handle.recorder.record(Event::End);
-        self.finished.extend(running.into_iter().filter_map(Running::stop));
-        if let Devices::Virtio(devices) = &self.devices {
-            // The process may leave without dropping anything.
-            devices.shut_down();
-        }
-        for uart in uarts {
-            uart.lock().unwrap_or_else(|e| e.into_inner()).flush();
-        }
+        self.wind_up(running);
         let reason = outcome.map_err(Error::guest_died)?;
         Ok(Exit { reason, stats: self.handle.stats(), timeline: self.handle.timeline() })
+    }
+
+    /// Stops what runs, whatever it is doing, and waits for the host to take the last output.
+    fn wind_up(&mut self, running: Vec<Running>) {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        for vcpu in running {
+            match vcpu.stop(deadline) {
+                Some(thread) => self.finished.extend(thread),
+                None => self.left_behind = true,
+            }
+        }
+        if let Devices::Virtio(_) = &*self.devices {
+            // The process may leave without dropping anything. On a thread of its own: a device may
+            // have to wait for the host, or for a vCPU that does.
+            let devices = Arc::clone(&self.devices);
+            let (done, stopped) = mpsc::channel();
+            let shut_down = move || {
+                devices.shut_down();
+                drop(devices);
+                let _ = done.send(());
+            };
+            let started = spawn("shut-down".into(), shut_down);
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.left_behind |= started.is_err() || stopped.recv_timeout(left).is_err();
+        }
+        let control = &self.handle.control;
+        for output in &self.outputs {
+            output.drain(|| control.output_is_given_up());
+        }
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
         self.handle.stop();
-        memory::release(&self.ram);
+        if self.left_behind {
+            // What still runs may use them: better leaked than reused.
+            std::mem::forget((Arc::clone(&self.devices), self.ram.clone(), Arc::clone(&self._vm)));
+        } else {
+            memory::release(&self.ram);
+        }
+        self.handle.control.gone();
     }
 }
 
@@ -299,16 +360,20 @@ struct Running {
 }
 
 impl Running {
-    /// Waits for the thread, which leaves its loop because the machine has ended. The kick is
-    /// repeated because a signal may also arrive just before a blocking write of a device.
-    fn stop(self) -> Option<VcpuFd> {
+    /// Waits for the thread, which leaves its loop because the machine has ended, until `deadline`;
+    /// `None` if it has not left by then. The kick is repeated because a signal may also arrive
+    /// just before a blocking call of a device. What is inside is the vCPU, unless it panicked.
+    fn stop(self, deadline: Instant) -> Option<Option<VcpuFd>> {
         while !self.thread.is_finished() {
+            if Instant::now() >= deadline {
+                return None;
+            }
             self.kicker.kick();
             if !self.thread.is_finished() {
-                thread::sleep(Duration::from_micros(200));
+                thread::sleep(KICK_INTERVAL);
             }
         }
-        self.thread.join().ok()
+        Some(self.thread.join().ok())
     }
 }
 
@@ -327,7 +392,8 @@ fn start_vcpus(vcpus: Vec<Vcpu>, control: &Control) -> Result<Vec<Running>, Erro
             Ok(thread) => running.push(Running { kicker, thread }),
             Err(error) => {
                 control.end(Ok(EndReason::Stopped));
-                running.into_iter().for_each(|vcpu| drop(vcpu.stop()));
+                let deadline = Instant::now() + STOP_PATIENCE;
+                running.into_iter().for_each(|vcpu| drop(vcpu.stop(deadline)));
                 return Err(error);
             }
         }

@@ -1,5 +1,6 @@
 //! How often, and why, the guest left for user space.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,17 +37,30 @@ impl fmt::Display for Access {
 /// The name under which accesses that no device answers are counted.
 pub const NO_DEVICE: &str = "none";
 
+/// Addresses that a vCPU counts one by one, several times what Linux and firmware touch. A guest has
+/// terabytes of them to choose from, and BARs to move about: what is beyond these is added up for
+/// each device, lest the host's memory grows as the guest wanders.
+pub const MAX_ADDRESSES: usize = 2048;
+
 /// One vCPU's counters.
 #[derive(Clone, Debug, Default)]
 pub struct ExitCounters {
+    /// At most [`MAX_ADDRESSES`].
     accesses: HashMap<(&'static str, Access, u64), u64>,
+    /// Accesses of further addresses. Names are few: one a device, and [`NO_DEVICE`].
+    further: HashMap<(&'static str, Access), u64>,
     others: HashMap<&'static str, u64>,
 }
 
 impl ExitCounters {
     /// Counts an exit for an access of `device` at `address`.
     pub fn access(&mut self, device: &'static str, access: Access, address: u64) {
-        *self.accesses.entry((device, access, address)).or_default() += 1;
+        let full = self.accesses.len() >= MAX_ADDRESSES;
+        let count = match self.accesses.entry((device, access, address)) {
+            Entry::Vacant(_) if full => self.further.entry((device, access)).or_default(),
+            entry => entry.or_default(),
+        };
+        *count += 1;
     }
 
     /// Counts an exit for another reason.
@@ -89,8 +103,9 @@ pub struct AccessCount {
     pub device: String,
     /// See [`Access`].
     pub access: Access,
-    /// The port, or the guest-physical address.
-    pub address: u64,
+    /// The port, or the guest-physical address; none for the sum over all addresses beyond
+    /// [`MAX_ADDRESSES`].
+    pub address: Option<u64>,
     /// Exits.
     pub count: u64,
 }
@@ -114,7 +129,11 @@ impl Stats {
         let mut stats = Self::default();
         let mut accesses = BTreeMap::<_, u64>::new();
         for vcpu in counters {
-            for (key, count) in vcpu.accesses {
+            let single = vcpu.accesses.into_iter();
+            let single = single.map(|((device, access, at), n)| ((device, access, Some(at)), n));
+            let further = vcpu.further.into_iter();
+            let further = further.map(|((device, access), n)| ((device, access, None), n));
+            for (key, count) in single.chain(further) {
                 *accesses.entry(key).or_default() += count;
             }
             for (reason, count) in vcpu.others {
@@ -145,7 +164,10 @@ impl fmt::Display for Stats {
             writeln!(f, "{count:>10}  {reason}")?;
         }
         for AccessCount { device, access, address, count } in &self.accesses {
-            writeln!(f, "{count:>10}  {access:<10}  {address:>#10x}  {device}")?;
+            match address {
+                Some(at) => writeln!(f, "{count:>10}  {access:<10}  {at:>#10x}  {device}")?,
+                None => writeln!(f, "{count:>10}  {access:<10}  {:>10}  {device}", "further")?,
+            }
         }
         if !self.devices.is_empty() {
             writeln!(f, "  requests         bytes  notifications  interrupts  errors  queue")?;
@@ -180,10 +202,35 @@ mod tests {
         let stats = Stats::collect([first, second]);
         assert_eq!(stats.exits, 4);
         assert_eq!(stats.reasons["interrupted"], 1);
-        assert_eq!((stats.accesses[0].address, stats.accesses[0].count), (0x71, 2));
+        assert_eq!((stats.accesses[0].address, stats.accesses[0].count), (Some(0x71), 2));
         let table = stats.to_string();
         assert!(table.contains("port read"), "{table}");
         assert!(table.contains("0x3f8  com1"), "{table}");
         assert!(serde_json::to_string(&stats).unwrap().contains(r#""access":"port_read""#));
+    }
+
+    /// A guest that touches every page of the hole, or moves a BAR about, fills no memory.
+    #[test]
+    fn what_a_guest_makes_us_remember_is_bounded_and_nothing_goes_uncounted() {
+        let mut counters = ExitCounters::default();
+        let devices = [NO_DEVICE, "virtio-net"];
+        let kinds = [Access::MmioRead, Access::MmioWrite];
+        let mut exits = 0;
+        for address in (0..100_000).map(|page| page << 12) {
+            for (device, kind) in devices.into_iter().zip(kinds) {
+                counters.access(device, kind, address);
+                exits += 1;
+            }
+        }
+        assert_eq!((counters.accesses.len(), counters.further.len()), (MAX_ADDRESSES, 2));
+        // What was known goes on being counted by itself.
+        counters.access(NO_DEVICE, Access::MmioRead, 0);
+        let stats = Stats::collect([counters]);
+        assert_eq!(stats.exits, exits + 1);
+        let sums = stats.accesses.iter().filter(|a| a.address.is_none());
+        assert_eq!(sums.map(|a| a.count).sum::<u64>(), exits - MAX_ADDRESSES as u64);
+        let known = |a: &&AccessCount| a.address == Some(0) && a.access == Access::MmioRead;
+        assert_eq!(stats.accesses.iter().find(known).unwrap().count, 2);
+        assert!(stats.to_string().contains("further  virtio-net"), "{stats}");
     }
 }

@@ -6,7 +6,10 @@
 //! this process exits at once, and the helper, killed by the exit of its parent, takes the VM with
 //! it in its own time.
 
-use std::{io, process, ptr};
+use std::time::Duration;
+use std::{io, process, ptr, thread};
+
+use crate::threads;
 
 const STACK: usize = 16 << 10;
 
@@ -26,6 +29,18 @@ pub fn exit_now(code: i32) -> ! {
         }
     }
     process::exit(code)
+}
+
+/// Exits with `code` after `patience`, whatever the process is doing then; for one that is to end and
+/// has things to do that may never be done, such as a last line for a reader that does not read.
+pub fn exit_within(patience: Duration, code: i32) {
+    let wait = move || {
+        thread::sleep(patience);
+        exit_now(code)
+    };
+    if threads::builder("exit").spawn(wait).is_err() {
+        exit_now(code);
+    }
 }
 
 fn start_helper() -> io::Result<()> {

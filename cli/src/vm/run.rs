@@ -28,7 +28,7 @@ use isolab_vmm::{teardown, threads};
 use super::control;
 use super::serial::{self, SerialOption};
 use crate::console::{self, Console};
-use crate::format::{Format, parse_size};
+use crate::format::{EXIT_OWN_FAILURE, Format, parse_size};
 use crate::signals;
 
 /// Boot a Linux kernel, with its console on this terminal.
@@ -159,6 +159,9 @@ enum OnReboot {
     Reset,
 }
 
+/// How long this process may take to end once somebody asked for it and the machine is gone.
+const EXIT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Runs `isolab vm run`.
 ///
 /// # Errors
@@ -201,17 +204,26 @@ pub fn run(options: Run) -> Result<ExitCode> {
     resize(&handle);
 
     let exit = machine.run();
-    // Whoever asked for the end waits for the answer.
-    handle.stop();
+    if handle.end_was_asked() {
+        // What is left to say may find nobody who reads it.
+        teardown::exit_within(EXIT_PATIENCE, 0);
+    }
+    // Whoever asked for the end gets the answer.
     drop(server);
     drop(console);
-    let exit = exit?;
-    report(&options, &exit, timings)?;
-    let rebooted = exit.reason == EndReason::Reset && !handle.end_was_asked();
-    if rebooted && options.on_reboot == OnReboot::Reset {
-        return Err(start_again()).context("cannot start the machine again");
-    }
-    teardown::exit_now(0)
+    let told = exit.map_err(Into::into).and_then(|exit| {
+        report(&options, &exit, timings)?;
+        let rebooted = exit.reason == EndReason::Reset && !handle.end_was_asked();
+        if rebooted && options.on_reboot == OnReboot::Reset {
+            return Err(start_again()).context("cannot start the machine again");
+        }
+        Ok(0)
+    });
+    // Never by dropping the machine, which would wait for its devices.
+    teardown::exit_now(told.unwrap_or_else(|error| {
+        eprintln!("isolab: {error:#}");
+        EXIT_OWN_FAILURE.into()
+    }))
 }
 
 /// What the options ask for, with a terminal whose keys are `input`.

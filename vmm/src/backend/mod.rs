@@ -3,4 +3,5 @@
 
 pub mod disk;
 pub mod net;
+pub mod output;
 pub mod tap;

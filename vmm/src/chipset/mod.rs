@@ -35,6 +35,7 @@ use cmos_rtc::CmosRtc;
 use i8042::I8042;
 use reset::ResetControl;
 use serial_io::SerialIo;
+use uart::UartPorts;
 
 /// What the rest of the machine needs of the chipset.
 pub struct Chipset {
@@ -50,9 +51,9 @@ pub enum ChipsetError {
     /// An address is taken already.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// The host is out of file descriptors.
-    #[error("cannot make an eventfd for the serial ports")]
-    EventFd(#[from] std::io::Error),
+    /// The host is out of file descriptors or threads.
+    #[error("cannot make the serial ports")]
+    Serial(#[from] std::io::Error),
 }
 
 /// Puts the chipset on the port bus.
@@ -75,8 +76,9 @@ pub fn build(
             .entry(place.irq)
             .or_insert_with(|| SharedWire::new(interrupt_line(vm, place.irq)));
         let line = wire.driver();
-        let uart = serial_io.add(port, line, control)?;
-        ports.insert(place.name, place.port.into(), uart::PORTS, uart)?;
+        let uart = serial_io.add(place.name, port, line)?;
+        let registers = Arc::new(Mutex::new(UartPorts(uart)));
+        ports.insert(place.name, place.port.into(), uart::PORTS, registers)?;
     }
 
     let keyboard = interrupt_line(vm, i8042::IRQ);

@@ -1,21 +1,18 @@
-//! The thread between the serial ports and the host: it feeds input to the guest no faster than
-//! the guest reads it, and passes on output that no line end follows.
+//! The serial ports' host side: a thread that feeds input to the guest no faster than the guest
+//! reads it; output has threads of its own ([`crate::backend::output`]).
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::uart::Uart;
+use crate::backend::output::Output;
 use crate::config::SerialPort;
 use crate::control::Control;
 use crate::irq::IrqLine;
-
-/// How long an unfinished line may wait.
-const FLUSH_AFTER: Duration = Duration::from_millis(10);
 
 struct Port {
     uart: Arc<Mutex<Uart>>,
@@ -65,7 +62,7 @@ impl Port {
 /// All serial ports.
 pub struct SerialIo {
     ports: Vec<Port>,
-    output_waits: EventFd,
+    outputs: Vec<Output>,
     input_drained: EventFd,
 }
 
@@ -75,47 +72,38 @@ impl SerialIo {
     /// # Errors
     /// The host is out of file descriptors.
     pub fn new() -> io::Result<Self> {
-        let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-        Ok(Self { ports: Vec::new(), output_waits: event()?, input_drained: event()? })
+        let input_drained = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        Ok(Self { ports: Vec::new(), outputs: Vec::new(), input_drained })
     }
 
-    /// Makes a serial port of `port` and serves it.
+    /// Makes a serial port of `port` and serves it; `name` is its output's thread's.
     ///
     /// # Errors
-    /// The host is out of file descriptors.
+    /// The host is out of file descriptors or threads.
     pub fn add(
         &mut self,
+        name: &str,
         port: SerialPort,
         line: IrqLine,
-        control: &Control,
     ) -> io::Result<Arc<Mutex<Uart>>> {
-        let uart = Arc::new(Mutex::new(Uart::new(
-            port.output,
-            port.gather,
-            line,
-            control.clone(),
-            self.output_waits.try_clone()?,
-            self.input_drained.try_clone()?,
-        )));
+        let output = Output::new(name, port.output, port.gather)?;
+        self.outputs.push(output.clone());
+        let uart = Uart::new(output, line, self.input_drained.try_clone()?);
         let input = port.input.map(|fd: OwnedFd| File::from(fd));
         self.ports.push(Port { uart: Arc::clone(&uart), input, pending: Vec::new() });
         Ok(uart)
     }
 
-    /// The ports, for a last [`Uart::flush`].
-    pub fn uarts(&self) -> Vec<Arc<Mutex<Uart>>> {
-        self.ports.iter().map(|port| Arc::clone(&port.uart)).collect()
+    /// What the ports send to, for a last [`Output::drain`].
+    pub fn outputs(&self) -> Vec<Output> {
+        self.outputs.clone()
     }
 
     /// Serves the ports until `control` has ended and one more event arrives. Meant for a thread
     /// of its own that nobody joins: a read of a terminal cannot be taken back.
     pub fn serve(mut self, control: &Control) {
-        let mut flush_at: Option<Instant> = None;
         while !control.has_ended() {
-            let readable = self.wait(flush_at);
-            if self.output_waits.read().is_ok() {
-                flush_at = flush_at.or(Some(Instant::now() + FLUSH_AFTER));
-            }
+            let readable = self.wait();
             let _ = self.input_drained.read(); // Only to make it unreadable again.
             for (port, readable) in self.ports.iter_mut().zip(readable) {
                 port.deliver();
@@ -123,32 +111,23 @@ impl SerialIo {
                     port.read();
                 }
             }
-            if flush_at.is_some_and(|at| at <= Instant::now()) {
-                self.ports.iter().for_each(|port| port.uart().flush());
-                flush_at = None;
-            }
         }
     }
 
-    /// Waits for something to do, at most until `flush_at`, and tells which inputs are readable.
-    fn wait(&self, flush_at: Option<Instant>) -> Vec<bool> {
+    /// Waits for something to do, and tells which inputs are readable.
+    fn wait(&self) -> Vec<bool> {
         // A negative descriptor is ignored by poll(2).
         let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut fds =
-            vec![watch(self.output_waits.as_raw_fd()), watch(self.input_drained.as_raw_fd())];
+        let mut fds = vec![watch(self.input_drained.as_raw_fd())];
         fds.extend(self.ports.iter().map(|port| match &port.input {
             Some(input) if port.wants_input() => watch(input.as_raw_fd()),
             _ => watch(-1),
         }));
-        let timeout = flush_at.map_or(-1, |at| {
-            let left = at.saturating_duration_since(Instant::now());
-            left.as_micros().div_ceil(1000) as libc::c_int
-        });
         // SAFETY: `fds` is a live, writable array of that many `pollfd`.
-        if unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout) } < 0 {
+        if unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1) } < 0 {
             return vec![false; self.ports.len()];
         }
-        fds[2..].iter().map(|fd| fd.revents != 0).collect()
+        fds[1..].iter().map(|fd| fd.revents != 0).collect()
     }
 }
 
@@ -156,25 +135,14 @@ impl SerialIo {
 mod tests {
     use super::*;
     use crate::bus::BusDevice;
+    use crate::chipset::uart::UartPorts;
     use crate::control::EndReason;
     use crate::irq::InterruptLine;
     use std::io::Write;
-    use std::sync::mpsc;
 
     struct Unconnected;
     impl InterruptLine for Unconnected {
         fn set(&self, _asserted: bool) {}
-    }
-
-    struct Channel(mpsc::Sender<Vec<u8>>);
-    impl Write for Channel {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let _ = self.0.send(bytes.to_vec());
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
     }
 
     #[test]
@@ -184,9 +152,10 @@ mod tests {
         let mut serial = SerialIo::new().unwrap();
         let port =
             SerialPort { output: Box::new(io::sink()), gather: true, input: Some(read.into()) };
-        let uart = serial.add(port, Arc::new(Unconnected), &control).unwrap();
-        uart.lock().unwrap().write(4, &[2]); // RTS
-        let stop = serial.output_waits.try_clone().unwrap();
+        let uart = serial.add("test", port, Arc::new(Unconnected)).unwrap();
+        let mut ports = UartPorts(uart);
+        ports.write(4, &[2]); // RTS
+        let stop = serial.input_drained.try_clone().unwrap();
         let server = std::thread::spawn({
             let control = control.clone();
             move || serial.serve(&control)
@@ -198,36 +167,18 @@ mod tests {
         let mut received = Vec::new();
         while received.len() < sent.len() {
             let mut status = [0];
-            uart.lock().unwrap().read(5, &mut status);
+            ports.read(5, &mut status);
             if status[0] & 1 == 0 {
                 std::thread::yield_now();
                 continue;
             }
             let mut byte = [0];
-            uart.lock().unwrap().read(0, &mut byte);
+            ports.read(0, &mut byte);
             received.push(byte[0]);
         }
         assert_eq!(received, sent);
         control.end(Ok(EndReason::Stopped));
         stop.write(1).unwrap();
         server.join().unwrap();
-    }
-
-    #[test]
-    fn a_prompt_without_line_end_comes_out() {
-        let (sender, receiver) = mpsc::channel();
-        let control = Control::default();
-        let mut serial = SerialIo::new().unwrap();
-        let port = SerialPort::output_only(Channel(sender));
-        let uart = serial.add(port, Arc::new(Unconnected), &control).unwrap();
-        std::thread::spawn(move || serial.serve(&control));
-        for byte in b"login: " {
-            uart.lock().unwrap().write(0, &[*byte]);
-        }
-        let mut prompt = Vec::new();
-        while prompt.len() < 7 {
-            prompt.extend(receiver.recv().unwrap());
-        }
-        assert_eq!(prompt, b"login: ");
     }
 }

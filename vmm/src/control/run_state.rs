@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,9 +35,16 @@ pub enum Entry {
     End,
 }
 
+/// How long the host may take what the guest printed before, once somebody wants the machine gone.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 struct State {
     outcome: Option<Outcome>,
+    /// Somebody wants the machine gone: from then on nobody is waited for.
+    hurry_from: Option<Instant>,
+    /// Nothing of the machine runs any more.
+    gone: bool,
     paused: bool,
     /// vCPUs that wait for the end of the pause.
     parked: usize,
@@ -66,6 +73,38 @@ impl Control {
             self.0.held.store(true, Ordering::SeqCst);
             self.0.changed.notify_all();
         }
+    }
+
+    /// Ends the machine, unless it has ended already, and hurries what is left to be done.
+    pub fn stop(&self) {
+        self.end(Ok(EndReason::Stopped));
+        self.hurry();
+    }
+
+    /// Somebody wants the machine gone: output that the host does not take is given up soon.
+    pub fn hurry(&self) {
+        let mut state = self.state();
+        state.hurry_from.get_or_insert_with(|| Instant::now() + LAST_OUTPUT);
+    }
+
+    /// Whether the time for last output is over. Never so for a guest that ended by itself and
+    /// whom nobody hurries: its output waits for its reader as any program's does.
+    pub fn output_is_given_up(&self) -> bool {
+        self.state().hurry_from.is_some_and(|from| from <= Instant::now())
+    }
+
+    /// Nothing of the machine runs any more.
+    pub fn gone(&self) {
+        self.state().gone = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Waits for the end, and until nothing of the machine runs.
+    pub fn wait_gone(&self) -> Outcome {
+        let outcome = self.wait();
+        let running = |state: &mut State| !state.gone;
+        drop(self.0.changed.wait_while(self.state(), running));
+        outcome
     }
 
     /// Whether the machine has ended.
@@ -207,5 +246,23 @@ mod tests {
         assert_eq!(vcpu.join().unwrap(), Entry::End);
         control.resume();
         assert_eq!(control.before_entry(), Entry::End, "a resume revives nothing");
+    }
+
+    #[test]
+    fn output_is_waited_for_until_somebody_hurries_and_gone_is_later_than_ended() {
+        let control = Control::default();
+        control.end(Ok(EndReason::PowerOff));
+        assert!(!control.output_is_given_up());
+        let waiter = thread::spawn({
+            let control = control.clone();
+            move || control.wait_gone()
+        });
+        control.stop();
+        while !control.output_is_given_up() {
+            thread::yield_now();
+        }
+        assert!(!waiter.is_finished());
+        control.gone();
+        assert_eq!(waiter.join().unwrap().unwrap(), EndReason::PowerOff);
     }
 }

@@ -14,6 +14,7 @@ use super::ide::{DriveImage, Media};
 use crate::backend::disk::DiskOptions;
 use crate::backend::disk::{DiskError, DiskImage};
 use crate::backend::net::{MacAddress, NetOptions};
+use crate::backend::output::Output;
 use crate::backend::tap::{Tap, TapError};
 use crate::bus::BusError;
 use crate::config::MachineConfig;
@@ -106,8 +107,12 @@ pub fn attach(
             };
             firmware::insert_devices(&buses.ports, ram, &description)?;
             if std::env::var_os("ISOLAB_FIRMWARE_LOG").is_some() {
-                let log = Arc::new(Mutex::new(DebugPort::new(io::stderr())));
-                buses.ports.insert("debug", debug_port::PORT, 1, log)?;
+                let log = Output::new("firmware-log", Box::new(io::stderr()), true);
+                let log = DebugPort(log.map_err(|source| AttachError::Host {
+                    action: "start the firmware log's thread",
+                    source,
+                })?);
+                buses.ports.insert("debug", debug_port::PORT, 1, Arc::new(Mutex::new(log)))?;
             }
             Start::Firmware(Box::new(shadow))
         }

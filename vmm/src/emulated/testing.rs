@@ -118,6 +118,10 @@ impl DiskEngine for MemoryDisk {
         let _ = self.event.read();
         done.append(&mut self.done);
     }
+
+    fn abandon(&mut self) {
+        self.done.clear();
+    }
 }
 
 /// Guest RAM of `length` bytes from address 0 on.

@@ -155,7 +155,7 @@ impl ExitHandler {
 
     fn mmio_write(&mut self, address: u64, data: &[u8]) {
         let Some((device, name, offset)) = self.buses.mmio.find(address) else {
-            // By page, lest a guest that wanders through the hole fills the host's memory.
+            // By page, as a mapping is what a driver got wrong.
             return self.counters.access(NO_DEVICE, Access::MmioWrite, address & !0xfff);
         };
         self.counters.access(name, Access::MmioWrite, address);

@@ -15,6 +15,7 @@ use super::stats::DeviceCounters;
 use super::transport::TransportError;
 use super::vsock::{VirtioVsock, VsockError};
 use crate::backend::disk::{DiskError, DiskImage};
+use crate::backend::output::Output;
 use crate::bus::BusError;
 use crate::config::{MachineConfig, VirtioTransport};
 use crate::memory::GuestRam;
@@ -66,6 +67,8 @@ pub struct VirtioDevices {
     pub balloon: Option<BalloonHandle>,
     /// Tells the guest of the terminal's size.
     pub console: Option<ConsoleHandle>,
+    /// What the console prints waits here for the host.
+    pub output: Option<Output>,
 }
 
 impl VirtioDevices {
@@ -127,9 +130,11 @@ pub fn attach(
         let counters = device.counters();
         slots.plug(Box::new(device), counters)?;
     }
-    let mut console = None;
+    let (mut console, mut output) = (None, None);
     if let Some(port) = config.console.take() {
-        let device = Console::new(port.output, port.input);
+        let sink = Output::new("hvc0", port.output, port.gather).map_err(host("virtio-console"))?;
+        output = Some(sink.clone());
+        let device = Console::new(sink, port.input).map_err(host("virtio-console"))?;
         console = Some(device.handle());
         let counters = device.counters();
         slots.plug(Box::new(device), counters)?;
@@ -143,5 +148,5 @@ pub fn attach(
     }
 
     let (plugged, counters) = slots.finish()?;
-    Ok(VirtioDevices { plugged, counters: counters.into(), balloon, console })
+    Ok(VirtioDevices { plugged, counters: counters.into(), balloon, console, output })
 }

@@ -1,18 +1,21 @@
 //! virtio-console (virtio 1.2, 5.3) with one port: a terminal without a UART's exit per byte.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::chain::{self, ChainFault};
 use super::queue::{BrokenQueue, DeviceQueue, take_queue};
 use super::stats::QueueCounters;
 use super::worker::{EventHandler, EventSources, Flow, Worker};
 use super::{ActivateError, Activation, BASE_FEATURES, VirtioDevice, read_config_bytes};
+use crate::backend::disk::GuestSegment;
+use crate::backend::output::Output;
 use crate::irq::VirtioInterrupt;
 
 const NAME: &str = "virtio-console";
@@ -21,7 +24,7 @@ const QUEUE_SIZE: u16 = 64;
 const F_SIZE: u32 = 0;
 /// Bytes moved at a time.
 const PIECE: usize = 4096;
-/// Most bytes taken of one output buffer. Linux sends at most 32 KiB.
+/// The longest output buffer; longer ones are refused. Linux sends at most 32 KiB.
 const MAX_OUTPUT: u64 = 1 << 20;
 /// Buffers handled before the thread looks at its other events.
 const MAX_BATCH: usize = 256;
@@ -32,6 +35,7 @@ const TRANSMIT: u16 = 1;
 const RECEIVE_NOTIFIED: u32 = 0;
 const TRANSMIT_NOTIFIED: u32 = 1;
 const INPUT_READABLE: u32 = 2;
+const OUTPUT_ROOM: u32 = 3;
 
 /// The console device.
 pub struct Console {
@@ -43,7 +47,9 @@ pub struct Console {
 
 /// The host's side; goes to the worker and comes back at a reset.
 struct Ends {
-    output: Box<dyn Write + Send>,
+    output: Output,
+    /// Signalled when `output` has room again.
+    room: Arc<EventFd>,
     input: Option<File>,
 }
 
@@ -85,17 +91,22 @@ impl Shared {
 }
 
 impl Console {
-    /// A console that writes what the guest prints to `output` and gives it what can be read from
-    /// `input`, until that ends.
+    /// A console that sends what the guest prints to `output`, no faster than that takes it, and
+    /// gives it what can be read from `input`, until that ends.
     ///
-    /// A write that blocks holds up the guest's output, and a reset of the device with it.
-    pub fn new(output: Box<dyn Write + Send>, input: Option<OwnedFd>) -> Self {
-        Self {
-            ends: Some(Ends { output, input: input.map(File::from) }),
+    /// # Errors
+    /// The host is out of file descriptors.
+    pub fn new(output: Output, input: Option<OwnedFd>) -> io::Result<Self> {
+        let room = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        let told = Arc::clone(&room);
+        // Fails only when the counter is full, and then it is readable.
+        output.on_room(move || drop(told.write(1)));
+        Ok(Self {
+            ends: Some(Ends { output, room, input: input.map(File::from) }),
             shared: Arc::default(),
             counters: Default::default(),
             worker: None,
-        }
+        })
     }
 
     /// For telling the guest of a changed terminal.
@@ -146,12 +157,19 @@ impl VirtioDevice for Console {
         let mut queues = DeviceQueue::from_activation(activation, &self.counters);
         let receive = take_queue(&mut queues, RECEIVE, NAME)?;
         let transmit = take_queue(&mut queues, TRANSMIT, NAME)?;
-        let ends = self.ends.take().unwrap_or_else(|| Ends {
-            // Lost with a thread that panicked.
-            output: Box::new(io::sink()),
-            input: None,
-        });
-        let handler = ConsoleQueues { receive, transmit, ends, watching: false, pollable: true };
+        let ends = self.ends.take().ok_or_else(|| ActivateError::Host {
+            device: NAME,
+            action: "find its terminal, which a thread that panicked has lost",
+            source: io::ErrorKind::NotConnected.into(),
+        })?;
+        let handler = ConsoleQueues {
+            receive,
+            transmit,
+            ends,
+            printing: None,
+            watching: false,
+            pollable: true,
+        };
         let worker = Worker::spawn("virtio-console", handler);
         self.worker = Some(worker.map_err(|source| ActivateError::Host {
             device: NAME,
@@ -174,36 +192,55 @@ struct ConsoleQueues {
     receive: DeviceQueue,
     transmit: DeviceQueue,
     ends: Ends,
+    /// A buffer of the guest's that the host's side had no room for.
+    printing: Option<Printing>,
     /// Whether the loop waits for input: only while the guest has room for it.
     watching: bool,
     /// Cleared for files, which are always readable and cannot be waited for.
     pollable: bool,
 }
 
+/// A buffer on its way out.
+struct Printing {
+    head: u16,
+    /// Not yet passed on.
+    rest: Vec<GuestSegment>,
+    /// Bytes in all, for the statistics.
+    length: u64,
+}
+
+/// What became of a [`Printing`].
+enum Printed {
+    All,
+    /// It goes on when there is room.
+    Part,
+    /// It lies outside RAM, or was longer than any console's.
+    Refused,
+}
+
 impl ConsoleQueues {
-    /// Prints what the guest wrote.
+    /// Prints what the guest wrote, as far as the host's side has room.
     fn transmit(&mut self) -> Result<(), BrokenQueue> {
         let mut taken = 0;
         loop {
             self.transmit.disable_notifications()?;
-            while let Some(request) = self.transmit.pop()? {
-                if request.fault == Some(ChainFault::Endless) {
-                    return Err(self.transmit.broken("a buffer's descriptor chain has no end"));
+            while let Some(mut printing) = self.next_output()? {
+                match self.print(&mut printing) {
+                    Printed::All => self.transmit.counters().request(printing.length),
+                    Printed::Refused => self.transmit.counters().error(),
+                    Printed::Part => {
+                        // The room wakes us; the driver's notifications would be for nothing.
+                        self.printing = Some(printing);
+                        return self.transmit.announce();
+                    }
                 }
-                let printed = self.print(request.readable);
-                match printed {
-                    Some(bytes) => self.transmit.counters().request(bytes),
-                    None => self.transmit.counters().error(),
-                }
-                self.transmit.push(request.head, 0)?;
+                self.transmit.push(printing.head, 0)?;
                 taken += 1;
                 if taken == MAX_BATCH {
                     self.transmit.notify_self();
-                    self.finish_output();
                     return self.transmit.announce();
                 }
             }
-            self.finish_output();
             self.transmit.announce()?;
             if !self.transmit.enable_notifications()? {
                 return Ok(());
@@ -211,26 +248,43 @@ impl ConsoleQueues {
         }
     }
 
-    fn print(&mut self, mut segments: Vec<crate::backend::disk::GuestSegment>) -> Option<u64> {
-        let length = chain::length(&segments);
-        let mut left = length.min(MAX_OUTPUT);
-        let mut piece = [0; PIECE];
-        while left > 0 {
-            let size = left.min(PIECE as u64);
-            let (head, tail) = chain::split_at(segments, size)?;
-            // At most PIECE.
-            let piece = &mut piece[..size as usize];
-            chain::read(self.transmit.memory(), &head, piece)?;
-            // Nobody is left to read it (EPIPE …): the guest goes on as with an unplugged cable.
-            let _ = self.ends.output.write_all(piece);
-            segments = tail;
-            left -= size;
+    fn next_output(&mut self) -> Result<Option<Printing>, BrokenQueue> {
+        if let Some(printing) = self.printing.take() {
+            return Ok(Some(printing));
         }
-        (length <= MAX_OUTPUT).then_some(length)
+        let Some(request) = self.transmit.pop()? else { return Ok(None) };
+        if request.fault == Some(ChainFault::Endless) {
+            return Err(self.transmit.broken("a buffer's descriptor chain has no end"));
+        }
+        let length = request.readable_length();
+        Ok(Some(Printing { head: request.head, rest: request.readable, length }))
     }
 
-    fn finish_output(&mut self) {
-        let _ = self.ends.output.flush();
+    fn print(&self, printing: &mut Printing) -> Printed {
+        if printing.length > MAX_OUTPUT {
+            return Printed::Refused;
+        }
+        let mut piece = [0; PIECE];
+        loop {
+            let left = chain::length(&printing.rest);
+            if left == 0 {
+                return Printed::All;
+            }
+            let room = self.ends.output.room();
+            if room == 0 {
+                return Printed::Part;
+            }
+            // At most PIECE.
+            let size = left.min(PIECE as u64).min(room as u64);
+            let piece = &mut piece[..size as usize];
+            let rest = std::mem::take(&mut printing.rest);
+            let Some((head, tail)) = chain::split_at(rest, size) else { return Printed::Refused };
+            if chain::read(self.transmit.memory(), &head, piece).is_none() {
+                return Printed::Refused;
+            }
+            self.ends.output.push(piece);
+            printing.rest = tail;
+        }
     }
 
     /// Passes input on for as long as there is some and the guest has room.
@@ -330,6 +384,7 @@ impl EventHandler for ConsoleQueues {
     fn register(&mut self, sources: &EventSources) -> io::Result<()> {
         sources.watch_event(self.receive.notify_fd(), RECEIVE_NOTIFIED)?;
         sources.watch_event(self.transmit.notify_fd(), TRANSMIT_NOTIFIED)?;
+        sources.watch_event(self.ends.room.as_raw_fd(), OUTPUT_ROOM)?;
         if let Some(input) = &self.ends.input {
             match sources.watch(input.as_raw_fd(), EventSet::IN, INPUT_READABLE) {
                 Ok(()) => self.watching = true,
@@ -354,6 +409,7 @@ impl EventHandler for ConsoleQueues {
                 self.transmit.counters().notification();
                 Flow::from(self.transmit())
             }
+            OUTPUT_ROOM => Flow::from(self.transmit()),
             RECEIVE_NOTIFIED => {
                 self.receive.counters().notification();
                 if !self.pollable {
@@ -370,7 +426,7 @@ impl EventHandler for ConsoleQueues {
 
 #[cfg(test)]
 mod tests {
-    use std::io::PipeWriter;
+    use std::io::{PipeWriter, Write};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::super::testing::{
@@ -397,20 +453,30 @@ mod tests {
         receive: Driver,
         transmit: Driver,
         inbox: Inbox,
+        output: Output,
         screen: Receiver<Vec<u8>>,
     }
 
     impl Rig {
         fn new(input: Option<OwnedFd>) -> Self {
             let (sender, screen) = channel();
+            Self::with(Box::new(Screen(sender)), screen, input)
+        }
+
+        fn with(
+            host: Box<dyn Write + Send>,
+            screen: Receiver<Vec<u8>>,
+            input: Option<OwnedFd>,
+        ) -> Self {
             let memory = memory();
             let receive = Driver::new(&memory, 0, 8);
             let transmit = Driver::new(&memory, 0x4000, 8);
             let (interrupt, inbox) = interrupt();
-            let mut device = Console::new(Box::new(Screen(sender)), input);
+            let output = Output::new("test", host, true).unwrap();
+            let mut device = Console::new(output.clone(), input).unwrap();
             let queues = vec![receive.queue(0, 0), transmit.queue(1, 0)];
             device.activate(activation(&memory, 0, queues, interrupt)).unwrap();
-            Self { device, receive, transmit, inbox, screen }
+            Self { device, receive, transmit, inbox, output, screen }
         }
 
         fn with_pipe() -> (Self, PipeWriter) {
@@ -437,8 +503,49 @@ mod tests {
         rig.transmit.send(&[readable(BUFFER, 7), readable(BUFFER + 7, 5)]);
         assert_eq!(rig.transmit.wait_used(&rig.inbox, 1)[0].1, 0);
         rig.device.reset();
+        assert!(rig.output.drain(|| false));
         assert_eq!(rig.screen.try_iter().flatten().collect::<Vec<_>>(), b"hello, world");
         assert_eq!(rig.device.counters()[1].snapshot().bytes, 12);
+    }
+
+    /// Takes output once it is released.
+    struct Stuck(Receiver<()>, Screen);
+
+    impl Write for Stuck {
+        fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.write(data)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A host that does not read keeps the guest's buffers, not the device: a reset returns, and
+    /// input still arrives.
+    #[test]
+    fn a_host_that_does_not_read_holds_up_neither_reset_nor_input() {
+        let (reader, mut keyboard) = io::pipe().unwrap();
+        let (release, released) = channel::<()>();
+        let (sender, screen) = channel();
+        let host = Box::new(Stuck(released, Screen(sender)));
+        let mut rig = Rig::with(host, screen, Some(reader.into()));
+        rig.transmit.write(BUFFER, &[b'x'; 0x4000]);
+        // More than the buffer and what the thread has in its hands.
+        for _ in 0..4 {
+            rig.transmit.send(&[readable(BUFFER, 0x4000)]);
+        }
+        keyboard.write_all(b"abc").unwrap();
+        rig.receive.send(&[writable(BUFFER + 0x8000, 4)]);
+        while rig.receive.used().is_empty() {
+            std::thread::yield_now();
+        }
+        rig.device.reset();
+        let back = rig.transmit.used().len();
+        assert!(back < 4, "{back}");
+        drop(release);
+        assert!(rig.output.drain(|| false));
+        assert!(rig.screen.try_iter().flatten().count() >= back * 0x4000);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -23,9 +24,18 @@ pub enum Flow {
 }
 
 /// The descriptors that wake a worker.
-pub struct EventSources(Epoll);
+pub struct EventSources {
+    epoll: Epoll,
+    stopping: Arc<AtomicBool>,
+}
 
 impl EventSources {
+    /// Whether the thread is to end. For handlers with much to do at a time: who stops the thread,
+    /// a vCPU that resets the device for one, waits for it.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// Calls the handler with `token` whenever the eventfd or timerfd `fd` is signalled.
     ///
     /// Edge-triggered, so nobody needs to read `fd`: one system call less per notification. The
@@ -69,7 +79,7 @@ impl EventSources {
         events: EventSet,
         token: u32,
     ) -> io::Result<()> {
-        self.0.ctl(operation, fd, EpollEvent::new(events, token.into()))
+        self.epoll.ctl(operation, fd, EpollEvent::new(events, token.into()))
     }
 }
 
@@ -94,6 +104,7 @@ pub trait EventHandler: Send + 'static {
 /// Dropping it stops and joins the thread.
 pub struct Worker<H: EventHandler> {
     stop: Arc<EventFd>,
+    stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<H>>,
 }
 
@@ -110,7 +121,8 @@ impl<H: EventHandler> Worker<H> {
             stop.as_raw_fd(),
             EpollEvent::new(EventSet::IN, STOP_TOKEN),
         )?;
-        let sources = EventSources(epoll);
+        let stopping = Arc::<AtomicBool>::default();
+        let sources = EventSources { epoll, stopping: Arc::clone(&stopping) };
         handler.register(&sources)?;
         let held = Arc::clone(&stop);
         let thread = crate::threads::builder(name).spawn(move || {
@@ -118,7 +130,7 @@ impl<H: EventHandler> Worker<H> {
             drop(held);
             handler
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, stopping, thread: Some(thread) })
     }
 
     /// Stops the thread, waits for its end and returns the handler, with whatever of it outlives
@@ -129,6 +141,7 @@ impl<H: EventHandler> Worker<H> {
 
     fn join(&mut self) -> Option<H> {
         let thread = self.thread.take()?;
+        self.stopping.store(true, Ordering::Release);
         // Cannot fail: the counter of a fresh eventfd is far from overflow.
         let _ = self.stop.write(1);
         thread.join().ok()
@@ -147,7 +160,7 @@ fn run(handler: &mut impl EventHandler, sources: &EventSources) {
     }
     let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
     loop {
-        let count = match sources.0.wait(-1, &mut events) {
+        let count = match sources.epoll.wait(-1, &mut events) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // EBADF, EFAULT and EINVAL would be faults of this file; a spin would hide them.

@@ -16,6 +16,9 @@ use super::image::{DiskImage, Route};
 use super::{DiskCompletion, DiskEngine, DiskOperation, DiskRequest};
 use crate::memory::GuestRam;
 
+/// Whose completion is of no interest: an attempt to cancel.
+const NO_SLOT: u64 = u64::MAX;
+
 /// linux/io_uring.h.
 const IORING_ENTER_GETEVENTS: u32 = 1;
 
@@ -30,6 +33,15 @@ struct Slot {
     done: u64,
     /// The operation is done; what is under way is the fdatasync that makes it durable.
     syncing: bool,
+    /// Nobody waits for it: whatever the kernel answers is its end.
+    abandoned: bool,
+}
+
+impl Slot {
+    /// Neither uses guest memory nor changes the disk.
+    fn is_harmless(&self) -> bool {
+        self.syncing || self.request.operation == DiskOperation::Flush
+    }
 }
 
 /// See [`EngineKind::IoUring`](super::EngineKind::IoUring).
@@ -140,6 +152,7 @@ impl IoUringEngine {
             bounce: None,
             done: 0,
             syncing: false,
+            abandoned: false,
         };
         let request = &slot.request;
         let write = request.operation == DiskOperation::Write;
@@ -252,6 +265,10 @@ impl IoUringEngine {
             let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else {
                 continue;
             };
+            if slot.abandoned {
+                self.release(index);
+                continue;
+            }
             match step(slot, result, &self.image, self.memory.as_ref()) {
                 Some(result) => {
                     let tag = self.release(index);
@@ -277,11 +294,50 @@ impl IoUringEngine {
         }
     }
 
+    /// Tries to take back what the kernel has not begun, of regular files mostly: it queues those
+    /// for a few threads of its own. What it has begun goes on.
+    fn cancel(&mut self) {
+        for index in 0..self.slots.len() {
+            let Some(slot) = &mut self.slots[index] else { continue };
+            slot.abandoned = true;
+            if self.ring.submission().is_full() {
+                self.submit_everything();
+            }
+            let entry = opcode::AsyncCancel::new(index as u64).build().user_data(NO_SLOT);
+            // SAFETY: the entry has no pointers. It cannot fail in a way that matters: what is not
+            // cancelled is waited for.
+            let _ = unsafe { self.ring.submission().push(&entry) };
+        }
+        self.submit_everything();
+    }
+
+    /// Hands over all of the ring, so that `enter` again counts entries of slots only.
+    fn submit_everything(&mut self) {
+        while !self.broken && !self.ring.submission().is_empty() {
+            match self.ring.submit().map_err(|error| error.raw_os_error()) {
+                Ok(_) | Err(Some(libc::EINTR)) => {}
+                Err(Some(libc::EAGAIN | libc::EBUSY)) => {
+                    self.reap();
+                    std::thread::yield_now();
+                }
+                Err(_) => self.give_up(),
+            }
+        }
+    }
+
     /// Waits until the kernel uses no memory of ours.
     fn drain(&mut self) {
+        self.drain_until(|engine| engine.in_flight() == 0 && engine.unsubmitted.is_empty());
+    }
+
+    fn drain_until(&mut self, done: impl Fn(&Self) -> bool) {
         loop {
             self.enter();
+            if done(self) {
+                return;
+            }
             if self.in_flight() == 0 {
+                // The kernel took nothing for now, or nothing is left.
                 if self.unsubmitted.is_empty() {
                     return;
                 }
@@ -359,6 +415,17 @@ impl DiskEngine for IoUringEngine {
                 return;
             }
         }
+    }
+
+    fn abandon(&mut self) {
+        self.backlog.clear();
+        while !self.unsubmitted.is_empty() && !self.broken {
+            self.enter();
+        }
+        self.cancel();
+        // A flush may take as long as the disk likes, and concerns nobody any more.
+        self.drain_until(|engine| engine.slots.iter().flatten().all(Slot::is_harmless));
+        self.done.clear();
     }
 }
 

@@ -120,4 +120,8 @@ pub trait DiskEngine: Send {
 
     /// Moves finished requests to `done`, in any order.
     fn completions(&mut self, done: &mut Vec<DiskCompletion>);
+
+    /// Forgets all requests, taking back what the host has not begun. When it returns, none of them
+    /// uses guest memory or changes the disk any more.
+    fn abandon(&mut self);
 }

@@ -40,4 +40,8 @@ impl DiskEngine for SyncEngine {
     fn completions(&mut self, done: &mut Vec<DiskCompletion>) {
         done.append(&mut self.done);
     }
+
+    fn abandon(&mut self) {
+        self.done.clear();
+    }
 }

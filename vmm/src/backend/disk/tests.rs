@@ -451,3 +451,61 @@ fn dropping_an_engine_waits_for_what_is_in_flight() {
         assert!(data.iter().all(|&byte| byte == 3), "{engine:?} {cache:?}");
     }
 }
+
+#[test]
+fn abandoned_requests_touch_neither_memory_nor_disk_and_the_engine_goes_on() {
+    for (engine, cache) in every_kind() {
+        let file = image_file();
+        let image = DiskImage::open(&options(&file, engine, cache)).unwrap();
+        let memory = memory();
+        let mut engine = image.engine(64).unwrap();
+        for round in 0..20u8 {
+            memory.write_slice(&[round; 0x8000], GuestAddress(0)).unwrap();
+            for tag in 0..100u64 {
+                let (operation, segments) = match tag % 3 {
+                    0 => (DiskOperation::Read, vec![(0x1_0000, 0x8000)]),
+                    1 => (DiskOperation::Write, vec![(0, 0x8000)]),
+                    _ => (DiskOperation::Flush, vec![]),
+                };
+                let segment = |&(address, length): &(u64, u32)| GuestSegment {
+                    address: GuestAddress(address),
+                    length,
+                };
+                let segments: Vec<_> = segments.iter().map(segment).collect();
+                let length = segments.iter().map(|s| u64::from(s.length)).sum();
+                engine.submit(&memory, DiskRequest { tag, operation, offset: 0, length, segments });
+            }
+            if round % 2 == 0 {
+                engine.kick();
+            }
+            engine.abandon();
+            // What still ran would write this to the disk, or over it.
+            memory.write_slice(&[0xee; 0x2_0000], GuestAddress(0)).unwrap();
+            let mut done = Vec::new();
+            engine.completions(&mut done);
+            assert!(done.is_empty(), "nobody waits for them any more");
+        }
+        let mut mark = [0; 0x8000];
+        memory.read_slice(&mut mark, GuestAddress(0x1_0000)).unwrap();
+        assert_eq!(mark, [0xee; 0x8000]);
+        // It works as before.
+        engine.submit(
+            &memory,
+            DiskRequest {
+                tag: 7,
+                operation: DiskOperation::Read,
+                offset: 0,
+                length: 0x8000,
+                segments: vec![GuestSegment { address: GuestAddress(0), length: 0x8000 }],
+            },
+        );
+        let mut done = Vec::new();
+        engine.kick();
+        while done.is_empty() {
+            engine.completions(&mut done);
+        }
+        assert!(done[0].tag == 7 && done[0].result.is_ok());
+        memory.read_slice(&mut mark, GuestAddress(0)).unwrap();
+        assert!(!mark.contains(&0xee));
+    }
+}

@@ -2,7 +2,8 @@
 //! numbers are its own), without the world around them.
 //!
 //! The line is infinitely fast: what is written has been sent at once, so the transmit FIFO is
-//! always empty, and what is received below the trigger level times out at once (8.4).
+//! empty, and what is received below the trigger level times out at once (8.4). Only when the other
+//! end takes no more for a while is the transmitter held ([`Registers::hold_transmitter`]).
 
 use std::collections::VecDeque;
 
@@ -106,6 +107,8 @@ pub struct Registers {
     modem_changes: u8,
     /// The transmitter ran empty and the interrupt for it has not been taken.
     transmitter_emptied: bool,
+    /// What was sent cannot leave: the transmitter is not empty.
+    transmitter_held: bool,
     divisor: [u8; 2],
     scratch: u8,
 }
@@ -123,6 +126,7 @@ impl Default for Registers {
             overrun: false,
             modem_changes: 0,
             transmitter_emptied: false,
+            transmitter_held: false,
             divisor: [12, 0],
             scratch: 0,
         }
@@ -152,6 +156,26 @@ impl Registers {
         let taken = self.room().min(bytes.len());
         self.receive.extend(&bytes[..taken]);
         taken
+    }
+
+    /// The other end takes no more: the guest sees a transmitter that is not empty, and no
+    /// interrupt of it, until it is let go. Bytes that it sends all the same are lost, as in a
+    /// transmitter that is written to while it is full.
+    pub fn hold_transmitter(&mut self) {
+        self.transmitter_held = true;
+        self.transmitter_emptied = false;
+    }
+
+    /// The other end takes bytes again; the transmitter has just run empty.
+    pub fn release_transmitter(&mut self) {
+        if std::mem::take(&mut self.transmitter_held) {
+            self.transmitter_emptied = true;
+        }
+    }
+
+    /// Whether [`Registers::hold_transmitter`] is in force.
+    pub fn is_transmitter_held(&self) -> bool {
+        self.transmitter_held
     }
 
     /// Whether no byte waits to be read.
@@ -216,7 +240,8 @@ impl Registers {
         let ready = if self.receive.is_empty() { 0 } else { line_status::DATA_READY };
         let overrun = std::mem::take(&mut self.overrun);
         let overrun = if overrun { line_status::OVERRUN } else { 0 };
-        line_status::TRANSMITTER_EMPTY | ready | overrun
+        let empty = if self.transmitter_held { 0 } else { line_status::TRANSMITTER_EMPTY };
+        empty | ready | overrun
     }
 
     /// The guest writes the register at `offset` 0 to 7. Returns what goes out on the line.
@@ -236,7 +261,7 @@ impl Registers {
     }
 
     fn transmit(&mut self, value: u8) -> Option<u8> {
-        self.transmitter_emptied = true;
+        self.transmitter_emptied = self.is_loop() || !self.transmitter_held;
         if !self.is_loop() {
             return Some(value);
         }
@@ -255,7 +280,8 @@ impl Registers {
     fn write_enable(&mut self, value: u8) {
         let value = value & enable::ALL;
         // The transmitter is empty already: enabling its interrupt raises it (8.6).
-        self.transmitter_emptied |= value & !self.enabled & enable::TRANSMITTER_EMPTY != 0;
+        let raises = value & !self.enabled & enable::TRANSMITTER_EMPTY != 0;
+        self.transmitter_emptied |= raises && !self.transmitter_held;
         self.enabled = value;
     }
 

@@ -19,8 +19,8 @@ const STATS_GIVEN: u32 = 2;
 const REPORTED: u32 = 3;
 const STATS_WANTED: u32 = 4;
 
-/// Page numbers taken from one request. Linux sends 256.
-const MAX_PAGES: u64 = 1 << 18;
+/// Page numbers taken from one request, each of which may cost a system call. Linux sends 256.
+const MAX_PAGES: u64 = 1 << 13;
 /// Page numbers read at a time.
 const PAGES_PER_PIECE: usize = 1024;
 /// More entries than there are tags.

@@ -10,12 +10,15 @@ use std::sync::Arc;
 
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
-    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY,
-    VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX,
+    VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
-use self::request::{MAX_RANGE_SECTORS, MAX_RANGES};
+use self::request::{
+    MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_SEGMENT_SIZE, MAX_SEGMENTS, MAX_ZERO_RANGES,
+    MAX_ZERO_SECTORS,
+};
 use self::worker::BlockQueue;
 use super::queue::DeviceQueue;
 use super::stats::QueueCounters;
@@ -26,8 +29,8 @@ use crate::rate_limit::{RateLimit, RateLimiter};
 
 /// Entries of each queue: enough to keep a fast disk busy.
 const QUEUE_SIZE: u16 = 256;
-/// Data buffers of a request; the header and the status take a descriptor each.
-const MAX_SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
+// The header and the status take a descriptor each.
+const _: () = assert!(MAX_SEGMENTS + 2 <= QUEUE_SIZE as u32);
 /// Where `writeback` is in the configuration.
 const WRITEBACK_OFFSET: u64 = 32;
 
@@ -85,17 +88,18 @@ impl Block {
             bytes[offset..offset + value.len()].copy_from_slice(value);
         };
         put(0, &(self.image.size() / SECTOR_SIZE).to_le_bytes());
+        put(8, &MAX_SEGMENT_SIZE.to_le_bytes());
         put(12, &MAX_SEGMENTS.to_le_bytes());
         put(20, &logical.to_le_bytes());
         put(24, &[exponent]);
         put(32, &[u8::from(self.writeback)]);
         put(34, &(self.counters.len() as u16).to_le_bytes());
         if !self.image.read_only() {
-            put(36, &MAX_RANGE_SECTORS.to_le_bytes());
-            put(40, &MAX_RANGES.to_le_bytes());
+            put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
+            put(40, &MAX_DISCARD_RANGES.to_le_bytes());
             put(44, &alignment.to_le_bytes());
-            put(48, &MAX_RANGE_SECTORS.to_le_bytes());
-            put(52, &MAX_RANGES.to_le_bytes());
+            put(48, &MAX_ZERO_SECTORS.to_le_bytes());
+            put(52, &MAX_ZERO_RANGES.to_le_bytes());
             put(56, &[1]);
         }
         bytes
@@ -136,6 +140,7 @@ impl VirtioDevice for Block {
 
     fn device_features(&self) -> u64 {
         let mut features = BASE_FEATURES
+            | 1 << VIRTIO_BLK_F_SIZE_MAX
             | 1 << VIRTIO_BLK_F_SEG_MAX
             | 1 << VIRTIO_BLK_F_BLK_SIZE
             | 1 << VIRTIO_BLK_F_TOPOLOGY;

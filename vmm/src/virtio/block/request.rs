@@ -11,10 +11,23 @@ use crate::backend::disk::{DiskOperation, DiskRequest, GuestSegment, SECTOR_SIZE
 use crate::memory::GuestRam;
 use crate::virtio::chain::{self, Chain, ChainFault};
 
-/// Ranges in one discard or write-zeroes request.
-pub const MAX_RANGES: u32 = 32;
-/// Sectors in one such range: 2 GiB, which the host deallocates without a noticeable pause.
-pub const MAX_RANGE_SECTORS: u32 = 1 << 22;
+/// Data buffers of a request, beside its header and status (`seg_max`).
+pub const MAX_SEGMENTS: u32 = 254;
+/// Bytes of a data buffer (`size_max`), the least that some drivers accept. The two make the longest
+/// request 16 MiB. What is longer is refused, also of a driver that did not ask for the limits: how
+/// long the host's disk works for one request is not for the guest to say.
+pub const MAX_SEGMENT_SIZE: u32 = 64 << 10;
+const MAX_DATA: u64 = MAX_SEGMENTS as u64 * MAX_SEGMENT_SIZE as u64;
+/// Ranges in one discard request.
+pub const MAX_DISCARD_RANGES: u32 = 16;
+/// Sectors in one such range: 256 MiB. 16 of them the host deallocates without a noticeable pause.
+pub const MAX_DISCARD_SECTORS: u32 = 1 << 19;
+/// Ranges in one write-zeroes request.
+pub const MAX_ZERO_RANGES: u32 = 1;
+/// Sectors in one such range: 32 MiB, as some hosts have to write them.
+pub const MAX_ZERO_SECTORS: u32 = 1 << 16;
+/// How much quicker the host discards than it reads or writes, at least.
+const DISCARD_SPEED: u64 = 64;
 
 /// `struct virtio_blk_req` up to its data.
 const HEADER_LENGTH: u64 = 16;
@@ -62,6 +75,8 @@ pub struct Request {
     pub data_length: u32,
     /// Payload, in bytes.
     pub payload: u64,
+    /// How much of the host's work it is, as the number of bytes that could be read meanwhile.
+    pub weight: u64,
     /// What to do.
     pub work: Work,
 }
@@ -94,11 +109,13 @@ impl Request {
         } else {
             work(memory, chain.readable, &data, serial).unwrap_or(answer(Status::IoError))
         };
-        let payload = match &work {
-            Work::Disk(requests) => requests.iter().map(transferred).sum(),
-            Work::Answer { .. } => 0,
+        let requests = match &work {
+            Work::Disk(requests) => &requests[..],
+            Work::Answer { .. } => &[],
         };
-        Ok(Self { status, data_length, payload, work })
+        let payload = requests.iter().map(transferred).sum();
+        let weight = requests.iter().map(weight).sum();
+        Ok(Self { status, data_length, payload, weight, work })
     }
 }
 
@@ -106,6 +123,13 @@ fn transferred(request: &DiskRequest) -> u64 {
     match request.operation {
         DiskOperation::Read | DiskOperation::Write => request.length,
         _ => 0,
+    }
+}
+
+fn weight(request: &DiskRequest) -> u64 {
+    match request.operation {
+        DiskOperation::Discard => request.length / DISCARD_SPEED,
+        _ => request.length,
     }
 }
 
@@ -152,7 +176,8 @@ fn work(
 
 fn transfer(operation: DiskOperation, sector: u64, segments: Vec<GuestSegment>) -> Option<Work> {
     let length = chain::length(&segments);
-    if !length.is_multiple_of(SECTOR_SIZE) {
+    let too_much = segments.len() > MAX_SEGMENTS as usize || length > MAX_DATA;
+    if too_much || !length.is_multiple_of(SECTOR_SIZE) {
         return None;
     }
     Some(Work::Disk(vec![DiskRequest {
@@ -166,9 +191,13 @@ fn transfer(operation: DiskOperation, sector: u64, segments: Vec<GuestSegment>) 
 
 /// 5.2.6.2: unknown flags are unsupported, ranges too many or too long an error.
 fn ranges(memory: &GuestRam, output: &[GuestSegment], zeroes: bool) -> Option<Work> {
+    let (max_ranges, max_sectors) = match zeroes {
+        true => (MAX_ZERO_RANGES, MAX_ZERO_SECTORS),
+        false => (MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS),
+    };
     let length = usize::try_from(chain::length(output)).ok()?;
     let count = length / RANGE_LENGTH;
-    if length == 0 || !length.is_multiple_of(RANGE_LENGTH) || count > MAX_RANGES as usize {
+    if length == 0 || !length.is_multiple_of(RANGE_LENGTH) || count > max_ranges as usize {
         return None;
     }
     let mut raw = vec![0; length];
@@ -183,7 +212,7 @@ fn ranges(memory: &GuestRam, output: &[GuestSegment], zeroes: bool) -> Option<Wo
         if flags & !allowed != 0 {
             return Some(answer(Status::Unsupported));
         }
-        if sectors > MAX_RANGE_SECTORS {
+        if sectors > max_sectors {
             return None;
         }
         requests.push(DiskRequest {

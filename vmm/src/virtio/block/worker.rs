@@ -3,7 +3,7 @@
 use std::io;
 
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::epoll::EventSet;
 
 use super::request::{Request, Status, Work};
 use crate::backend::disk::{DiskCompletion, DiskEngine, DiskOperation};
@@ -18,12 +18,28 @@ const REFILLED: u32 = 2;
 /// Rounds after which a driver that never stops must let the thread look at its other events.
 const MAX_ROUNDS: usize = 64;
 
+/// The weight of requests that the host may be given at a time: some hundredths of a second of a
+/// fast disk. More wait in the ring, where a reset forgets them.
+const MAX_IN_FLIGHT: u64 = 32 << 20;
+
+/// Why no more requests are taken.
+#[derive(PartialEq, Eq)]
+enum Stop {
+    /// There are none.
+    Empty,
+    /// The rate limit is reached.
+    Throttled,
+    /// The host has enough to do.
+    Full,
+}
+
 /// A request on its way.
 struct Pending {
     head: u16,
     status: GuestAddress,
     data_length: u32,
     payload: u64,
+    weight: u64,
     reads: bool,
     /// Disk requests not yet completed.
     parts: usize,
@@ -39,8 +55,8 @@ pub struct BlockQueue {
     /// Tags are indices into this.
     pending: Vec<Option<Pending>>,
     free: Vec<usize>,
-    /// Disk requests in the engine.
-    outstanding: usize,
+    /// The weight of requests in the engine.
+    in_flight: u64,
     /// Empty between calls; kept for its allocation.
     done: Vec<DiskCompletion>,
 }
@@ -59,7 +75,7 @@ impl BlockQueue {
             serial,
             pending: Vec::new(),
             free: Vec::new(),
-            outstanding: 0,
+            in_flight: 0,
             done: Vec::new(),
         }
     }
@@ -68,38 +84,19 @@ impl BlockQueue {
         self.queue.index()
     }
 
-    /// Waits for what the engine still does, since it uses guest memory, and drops the answers:
-    /// after a reset the rings are the driver's.
+    /// Forgets what the engine still does: after a reset rings and buffers are the driver's.
     pub fn into_engine(mut self) -> Box<dyn DiskEngine> {
-        let epoll = Epoll::new().and_then(|epoll| {
-            epoll.ctl(
-                ControlOperation::Add,
-                self.engine.completion_event(),
-                EpollEvent::new(EventSet::IN, 0),
-            )?;
-            Ok(epoll)
-        });
-        self.engine.kick();
-        loop {
-            self.engine.completions(&mut self.done);
-            self.outstanding = self.outstanding.saturating_sub(self.done.len());
-            self.done.clear();
-            if self.outstanding == 0 {
-                return self.engine;
-            }
-            // Without an epoll (out of descriptors) or when interrupted, just look again.
-            if let Ok(epoll) = &epoll {
-                let _ = epoll.wait(-1, &mut [EpollEvent::default()]);
-            } else {
-                std::thread::yield_now();
-            }
-        }
+        self.engine.abandon();
+        self.engine
     }
 
-    fn run(&mut self) -> Result<(), BrokenQueue> {
+    fn run(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
         for _ in 0..MAX_ROUNDS {
+            if sources.is_stopping() {
+                return Ok(());
+            }
             self.queue.disable_notifications()?;
-            let throttled = self.take_requests()?;
+            let stop = self.take_requests()?;
             let mut done = std::mem::take(&mut self.done);
             self.engine.kick();
             self.engine.completions(&mut done);
@@ -108,8 +105,14 @@ impl BlockQueue {
             }
             self.done = done;
             self.queue.announce()?;
-            // The timer wakes a throttled queue; the driver's notifications would be for nothing.
-            if throttled || !self.queue.enable_notifications()? {
+            let waits = match stop {
+                // The timer wakes a throttled queue and a completion a full one; the driver's
+                // notifications would be for nothing.
+                Stop::Throttled => true,
+                Stop::Full => self.in_flight >= MAX_IN_FLIGHT,
+                Stop::Empty => !self.queue.enable_notifications()?,
+            };
+            if waits {
                 return Ok(());
             }
         }
@@ -117,16 +120,19 @@ impl BlockQueue {
         Ok(())
     }
 
-    /// Submits what the driver offers; whether the rate limit stopped it.
-    fn take_requests(&mut self) -> Result<bool, BrokenQueue> {
+    /// Submits what the driver offers.
+    fn take_requests(&mut self) -> Result<Stop, BrokenQueue> {
         loop {
+            if self.in_flight >= MAX_IN_FLIGHT {
+                return Ok(Stop::Full);
+            }
             if let Some(limiter) = &mut self.limiter
                 && !limiter.ready()
             {
-                return Ok(true);
+                return Ok(Stop::Throttled);
             }
             let Some(chain) = self.queue.pop()? else {
-                return Ok(false);
+                return Ok(Stop::Empty);
             };
             let head = chain.head;
             let request = match Request::parse(self.queue.memory(), chain, &self.serial) {
@@ -146,6 +152,7 @@ impl BlockQueue {
             status: request.status,
             data_length: request.data_length,
             payload: request.payload,
+            weight: request.weight,
             reads: false,
             parts: 0,
             failed: false,
@@ -156,7 +163,7 @@ impl BlockQueue {
         };
         pending.parts = parts.len();
         pending.reads = parts.iter().any(|part| part.operation == DiskOperation::Read);
-        self.outstanding += parts.len();
+        self.in_flight += pending.weight;
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -173,7 +180,6 @@ impl BlockQueue {
     }
 
     fn completed(&mut self, completion: &DiskCompletion) -> Result<(), BrokenQueue> {
-        self.outstanding = self.outstanding.saturating_sub(1);
         // Tags are indices, as submitted.
         let index = completion.tag as usize;
         let Some(entry) = self.pending.get_mut(index) else {
@@ -191,6 +197,7 @@ impl BlockQueue {
             return Ok(());
         };
         self.free.push(index);
+        self.in_flight = self.in_flight.saturating_sub(pending.weight);
         if pending.failed {
             self.finish(&pending, Status::IoError, 0)
         } else {
@@ -234,14 +241,112 @@ impl EventHandler for BlockQueue {
         Ok(())
     }
 
-    fn start(&mut self, _sources: &EventSources) -> Flow {
-        Flow::from(self.run())
+    fn start(&mut self, sources: &EventSources) -> Flow {
+        Flow::from(self.run(sources))
     }
 
-    fn handle(&mut self, token: u32, _events: EventSet, _sources: &EventSources) -> Flow {
+    fn handle(&mut self, token: u32, _events: EventSet, sources: &EventSources) -> Flow {
         if token == NOTIFIED {
             self.queue.counters().notification();
         }
-        Flow::from(self.run())
+        Flow::from(self.run(sources))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsRawFd, RawFd};
+    use std::sync::{Arc, Mutex};
+
+    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+    use super::*;
+    use crate::backend::disk::DiskRequest;
+    use crate::memory::GuestRam;
+    use crate::virtio::testing::{Driver, interrupt, memory, readable, writable};
+    use crate::virtio::worker::Worker;
+
+    const HEADER: u64 = 0x1_0000;
+    const STATUS: u64 = 0x1_8000;
+    const MIB: u32 = 1 << 20;
+
+    /// A disk that answers when it is told to.
+    #[derive(Default)]
+    struct Disk {
+        requests: Vec<DiskRequest>,
+        answered: usize,
+        allowed: usize,
+        abandoned: bool,
+    }
+
+    struct SlowDisk(Arc<Mutex<Disk>>, EventFd);
+
+    impl DiskEngine for SlowDisk {
+        fn submit(&mut self, _: &GuestRam, request: DiskRequest) {
+            let mut disk = self.0.lock().unwrap();
+            disk.requests.push(request);
+            assert!(disk.requests.len() - disk.answered <= 3, "too much in flight");
+        }
+
+        fn kick(&mut self) {}
+
+        fn completion_event(&self) -> RawFd {
+            self.1.as_raw_fd()
+        }
+
+        fn completions(&mut self, done: &mut Vec<DiskCompletion>) {
+            let mut disk = self.0.lock().unwrap();
+            while disk.answered < disk.allowed.min(disk.requests.len()) {
+                let tag = disk.requests[disk.answered].tag;
+                done.push(DiskCompletion { tag, result: Ok(()) });
+                disk.answered += 1;
+            }
+        }
+
+        fn abandon(&mut self) {
+            self.0.lock().unwrap().abandoned = true;
+        }
+    }
+
+    /// The host is given no more than it does in a moment; the rest waits in the ring, and a reset
+    /// has nothing to wait for.
+    #[test]
+    fn what_is_in_flight_is_bounded_and_a_reset_forgets_it() {
+        let memory = memory();
+        let mut driver = Driver::new(&memory, 0, 16);
+        let (interrupt, inbox) = interrupt();
+        let queue = DeviceQueue::new(driver.queue(0, 0), memory, interrupt, Arc::default());
+        let disk = Arc::<Mutex<Disk>>::default();
+        let event = EventFd::new(EFD_NONBLOCK).unwrap();
+        let engine = Box::new(SlowDisk(Arc::clone(&disk), event.try_clone().unwrap()));
+        driver.write(HEADER, &[0; 16]);
+        for _ in 0..5 {
+            let data = writable(0, 15 * MIB);
+            let head = driver.chain(&[readable(HEADER, 16), data, writable(STATUS, 1)]);
+            driver.offer(head);
+        }
+        let worker =
+            Worker::spawn("test", BlockQueue::new(queue, engine, None, String::new())).unwrap();
+        let wait_for = |count: usize| {
+            while disk.lock().unwrap().requests.len() < count {
+                std::thread::yield_now();
+            }
+        };
+        let allow = |count: usize| {
+            disk.lock().unwrap().allowed = count;
+            event.write(1).unwrap();
+        };
+        // With two, 30 MiB, there is room for a third. Each answer makes room for one more.
+        for answers in 0..2 {
+            wait_for(3 + answers);
+            allow(answers + 1);
+            assert_eq!(driver.wait_used(&inbox, 1).len(), 1);
+        }
+        wait_for(5);
+        let queue = worker.stop().unwrap();
+        assert_eq!(queue.in_flight, u64::from(45 * MIB));
+        drop(queue.into_engine());
+        let disk = disk.lock().unwrap();
+        assert!(disk.abandoned && disk.answered < 5);
     }
 }
