@@ -6,6 +6,7 @@
 use crate::channel::{self, Command};
 use crate::namespaces;
 use crate::plan::{CgroupLayout, CgroupMountPlan, Plan};
+use crate::process::trampoline::Trampoline;
 use crate::process::{credentials, exec};
 use crate::rootfs::resolve::{DescriptorPath, InnerPath, Target};
 use crate::rootfs::{devices, mask, mounts};
@@ -19,13 +20,15 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
-/// Child: carries out the plan and executes the program, or reports what failed and exits with the code that
+/// Child: carries out the plan and executes the trampoline, or reports what failed and exits with the code that
 /// [`crate::Error::exit_code`] gives. `keep`: the descriptors to keep, ascending.
-pub(crate) fn run(plan: &Plan, child_end: RawFd, keep: &[RawFd]) -> ! {
-    let failure = match set_up(plan, child_end, keep).and_then(|()| execute(plan)) {
+pub(crate) fn run(plan: &Plan, trampoline: &Trampoline, channel: BorrowedFd, keep: &[RawFd]) -> ! {
+    let child_end = channel.as_raw_fd();
+    let executed = set_up(plan, child_end, keep).and_then(|()| execute(plan, trampoline, channel));
+    let failure = match executed {
         Err(failure) => failure,
         Ok(never) => match never {},
     };
@@ -52,6 +55,12 @@ fn set_up(plan: &Plan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> 
         channel::await_command(child_end, Command::Mapped).at(Step::AwaitIdMaps)?;
         credentials::become_root_of_user_namespace()?;
     }
+    if let Some(score) = &plan.process.oom_score_adj {
+        write_file(c"/proc/self/oom_score_adj", score).at(Step::OomScoreAdj)?;
+    }
+    // From here on there may be others about that are not ours: none of them looks at this process, which still is
+    // the runtime, through ptrace or /proc. Only now: it makes our own files of /proc those of the host's root.
+    prctl::set_dumpable(false).at(Step::NotDumpable)?;
     namespaces::join_all(&plan.join_namespaces)?;
     name_the_host(plan)?;
     if plan.loopback {
@@ -72,11 +81,17 @@ fn set_up(plan: &Plan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> 
     channel::await_command(child_end, Command::Start).at(Step::AwaitStart)
 }
 
-fn execute(plan: &Plan) -> Result<Infallible, Failure> {
+fn execute(
+    plan: &Plan,
+    trampoline: &Trampoline,
+    channel: BorrowedFd,
+) -> Result<Infallible, Failure> {
     exec::reset_signals()?;
     exec::close_descriptors_on_exec().at(Step::CloseDescriptors)?;
-    let errno = plan.process.exec.exec();
-    Err(Failure { step: Step::Exec, index: 0, errno })
+    let errno = trampoline.execute(&plan.process.exec, channel);
+    // What is too long for it is what the program's own arguments and environment made too long.
+    let step = if errno == Errno::E2BIG { Step::Exec } else { Step::Trampoline };
+    Err(Failure { step, index: 0, errno })
 }
 
 /// Closes what the clone copied from the runtime: above all the ends of other containers' channels, whose
@@ -195,9 +210,6 @@ fn mount_cgroups(plan: &CgroupMountPlan, root: BorrowedFd) -> Result<(), Failure
 fn set_host_files(plan: &Plan) -> Result<(), Failure> {
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
         write_file(path, value).at_index(Step::Sysctl, index)?;
-    }
-    if let Some(score) = &plan.process.oom_score_adj {
-        write_file(c"/proc/self/oom_score_adj", score).at(Step::OomScoreAdj)?;
     }
     for (index, limit) in plan.process.rlimits.iter().enumerate() {
         limit.apply().at_index(Step::Rlimit, index)?;

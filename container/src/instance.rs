@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::idmap::IdMaps;
 use crate::init;
 use crate::plan::Plan;
+use crate::process::trampoline::Trampoline;
 use crate::state::StateDir;
 use crate::step::{Failure, Step};
 use nix::errno::Errno;
@@ -93,16 +94,17 @@ impl Instance {
             Some(cgroup) => cgroup.clone_target()?,
             None => None,
         };
-        let keep = plan.descriptors(child_end.as_raw_fd());
+        let trampoline = Trampoline::new(&plan.process.exec, child_end.as_fd())?;
+        let keep = plan.descriptors([child_end.as_raw_fd(), trampoline.descriptor()]);
         // SAFETY: the clone runs `init::run` only, which keeps to system calls and prepared memory, as the documentation
         // of all of it demands, and ends in execve or _exit.
         let cloned = unsafe { clone::clone(namespaces, target.as_ref()) };
         let Some(Cloned { pid, pidfd }) =
             cloned.map_err(|errno| explain_clone(errno, namespaces))?
         else {
-            init::run(&plan, child_end.as_raw_fd(), &keep)
+            init::run(&plan, &trampoline, child_end.as_fd(), &keep)
         };
-        drop(child_end);
+        drop((child_end, trampoline));
         // From here on, dropping the instance ends the child and removes the cgroup.
         let mut instance = Instance {
             id,
@@ -158,7 +160,7 @@ impl Instance {
         let report = self.hear()?;
         self.channel = None;
         match report {
-            // Execve closed the other end.
+            // The trampoline's execve closed the other end.
             Report::Closed => Ok(()),
             Report::Failed(failure) => Err(self.explain(failure)),
             Report::Ready => {

@@ -27,6 +27,7 @@ mod rootfs;
 mod spec;
 mod state;
 mod step;
+mod wire;
 
 pub use cgroup::{CgroupError, Stats, remove_cgroups};
 pub use config::{

@@ -87,10 +87,10 @@ impl CgroupMountPlan {
 
 impl Plan {
     /// The descriptors, ascending, that the child keeps besides its standard streams.
-    pub(crate) fn descriptors(&self, child_end: RawFd) -> Vec<RawFd> {
+    /// `own`: the channel's and the trampoline's.
+    pub(crate) fn descriptors(&self, own: [RawFd; 2]) -> Vec<RawFd> {
         let namespaces = self.join_namespaces.iter().map(|joined| joined.fd.as_raw_fd());
-        let mut all: Vec<RawFd> =
-            self.stdio.descriptors().chain(namespaces).chain([child_end]).collect();
+        let mut all: Vec<RawFd> = self.stdio.descriptors().chain(namespaces).chain(own).collect();
         all.sort_unstable();
         all
     }

@@ -2,6 +2,7 @@
 //! the child sends a number, an index and an errno, because it must not allocate.
 
 use crate::plan::Plan;
+use crate::wire::EXEC_FAILED;
 use nix::errno::Errno;
 
 /// A step that the child takes. `index` of a [`Failure`] tells which of several.
@@ -13,6 +14,8 @@ pub(crate) enum Step {
     NewSession,
     AwaitIdMaps,
     BecomeRoot,
+    OomScoreAdj,
+    NotDumpable,
     JoinNamespace,
     Hostname,
     Domainname,
@@ -35,7 +38,6 @@ pub(crate) enum Step {
     AwaitCgroup,
     CgroupNamespace,
     Sysctl,
-    OomScoreAdj,
     Rlimit,
     ChangeRoot,
     RootPropagation,
@@ -53,6 +55,7 @@ pub(crate) enum Step {
     Report,
     AwaitStart,
     Signals,
+    Trampoline,
     Exec,
 }
 
@@ -85,12 +88,14 @@ impl<T> At<T> for Result<T, Errno> {
 }
 
 impl Step {
-    const ALL: [Step; 46] = [
+    const ALL: [Step; 48] = [
         Step::CloseDescriptors,
         Step::Stdio,
         Step::NewSession,
         Step::AwaitIdMaps,
         Step::BecomeRoot,
+        Step::OomScoreAdj,
+        Step::NotDumpable,
         Step::JoinNamespace,
         Step::Hostname,
         Step::Domainname,
@@ -113,7 +118,6 @@ impl Step {
         Step::AwaitCgroup,
         Step::CgroupNamespace,
         Step::Sysctl,
-        Step::OomScoreAdj,
         Step::Rlimit,
         Step::ChangeRoot,
         Step::RootPropagation,
@@ -131,10 +135,14 @@ impl Step {
         Step::Report,
         Step::AwaitStart,
         Step::Signals,
+        Step::Trampoline,
         Step::Exec,
     ];
 
     pub(crate) fn from_wire(number: u32) -> Option<Step> {
+        if number == EXEC_FAILED {
+            return Some(Step::Exec);
+        }
         Step::ALL.get(usize::try_from(number).ok()?).copied()
     }
 }
@@ -150,6 +158,7 @@ impl Failure {
             Step::NewSession => "start a new session".into(),
             Step::AwaitIdMaps => "wait for the uid and gid maps".into(),
             Step::BecomeRoot => "become root of the user namespace".into(),
+            Step::NotDumpable => "hide from ptrace (PR_SET_DUMPABLE)".into(),
             Step::JoinNamespace => match plan.join_namespaces.get(index) {
                 Some(joined) => format!("join namespace {}", joined.path.display()),
                 None => "join a namespace".into(),
@@ -202,6 +211,7 @@ impl Failure {
             Step::Report => "report to the runtime".into(),
             Step::AwaitStart => "wait to be started".into(),
             Step::Signals => "reset signals".into(),
+            Step::Trampoline => "execute the trampoline (memfd)".into(),
             Step::Exec => format!("execute {}", plan.process.command()),
         }
     }

@@ -1,25 +1,25 @@
-//! Finding and executing the program, as execvp(3) does, without allocating.
+//! The program: where it may be found, as execvp(3) looks for it, its arguments and environment.
 
 use crate::error::{Error, Result};
 use crate::spec::DEFAULT_PATH;
 use crate::step::{Failure, Step};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::ptr;
 
-/// The program's possible paths, arguments and environment, ready for execve.
+/// The program's possible paths, arguments and environment, ready for the trampoline.
 #[derive(Debug)]
 pub(crate) struct ExecPlan {
     /// To be tried in this order. One, if `args[0]` has a slash; otherwise one for each directory of `PATH`.
-    candidates: Vec<CString>,
-    args: PointerArray,
-    env: PointerArray,
+    pub(super) candidates: PointerArray,
+    pub(super) args: PointerArray,
+    pub(super) env: PointerArray,
 }
 
 /// A NULL-terminated array of C strings and the strings that it points to.
 #[derive(Debug)]
-struct PointerArray {
+pub(super) struct PointerArray {
     strings: Vec<CString>,
     pointers: Vec<*const libc::c_char>,
 }
@@ -31,14 +31,25 @@ unsafe impl Send for PointerArray {}
 unsafe impl Sync for PointerArray {}
 
 impl PointerArray {
-    fn new(field: &str, strings: &[String]) -> Result<Self> {
+    pub(super) fn new(field: &str, strings: &[String]) -> Result<Self> {
         let convert = |text: &String| {
             CString::new(text.as_str())
                 .map_err(|_| Error::invalid(field, format!("{text:?} contains a NUL byte")))
         };
-        let strings: Vec<CString> = strings.iter().map(convert).collect::<Result<_>>()?;
+        Ok(Self::from_strings(strings.iter().map(convert).collect::<Result<_>>()?))
+    }
+
+    pub(super) fn concatenate(parts: &[&PointerArray]) -> Self {
+        Self::from_strings(parts.iter().flat_map(|part| part.strings.iter().cloned()).collect())
+    }
+
+    fn from_strings(strings: Vec<CString>) -> Self {
         let pointers = strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect();
-        Ok(PointerArray { strings, pointers })
+        PointerArray { strings, pointers }
+    }
+
+    pub(super) fn as_ptr(&self) -> *const *const libc::c_char {
+        self.pointers.as_ptr()
     }
 }
 
@@ -48,7 +59,7 @@ impl ExecPlan {
             return Err(Error::invalid("process.args", "empty: there is no command to run"));
         };
         let candidates = candidates(command, env);
-        let candidates = PointerArray::new("process.args", &candidates)?.strings;
+        let candidates = PointerArray::new("process.args", &candidates)?;
         let args = PointerArray::new("process.args", args)?;
         let env = PointerArray::new("process.env", env)?;
         Ok(ExecPlan { candidates, args, env })
@@ -60,27 +71,6 @@ impl ExecPlan {
             .first()
             .map(|command| command.to_string_lossy().into_owned())
             .unwrap_or_default()
-    }
-
-    /// Child: executes the first candidate that can be. Returns only on failure: `ENOENT` when there is none.
-    pub(crate) fn exec(&self) -> Errno {
-        let mut denied = None;
-        for candidate in &self.candidates {
-            match self.exec_one(candidate) {
-                Errno::ENOENT | Errno::ENOTDIR => {}
-                Errno::EACCES => denied = Some(Errno::EACCES),
-                fatal => return fatal,
-            }
-        }
-        denied.unwrap_or(Errno::ENOENT)
-    }
-
-    fn exec_one(&self, path: &CStr) -> Errno {
-        // SAFETY: `path` is NUL-terminated; both arrays are NULL-terminated and point to live C strings.
-        unsafe {
-            libc::execve(path.as_ptr(), self.args.pointers.as_ptr(), self.env.pointers.as_ptr())
-        };
-        Errno::last()
     }
 }
 

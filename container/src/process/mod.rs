@@ -8,3 +8,4 @@ pub(crate) mod exec;
 pub(crate) mod plan;
 pub(crate) mod rlimits;
 pub(crate) mod stdio;
+pub(crate) mod trampoline;
