@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde_json::Value;
 
 use crate::blob::{BlobId, Blobs};
 use crate::error::ImageError;
@@ -110,25 +111,44 @@ impl Document {
     }
 
     pub(crate) fn parse(id: &BlobId, text: &[u8]) -> Result<Self, ImageError> {
-        let is_manifest = serde_json::from_slice::<serde_json::Value>(text)
-            .map_err(|e| bad_document("document", id, e))?
-            .get("config")
-            .is_some();
-        if is_manifest {
-            let manifest = ImageManifest::from_reader(text);
-            return manifest
+        let mut document = parse_json("document", id, text)?;
+        if document.get("config").is_some() {
+            fill_list(&mut document, "layers");
+            return serde_json::from_value(document)
                 .map(|manifest| Self::Manifest(Box::new(manifest)))
                 .map_err(|e| bad_document("manifest", id, e));
         }
-        let index = ImageIndex::from_reader(text);
-        index.map(|index| Self::Index(Box::new(index))).map_err(|e| bad_document("index", id, e))
+        fill_list(&mut document, "manifests");
+        serde_json::from_value(document)
+            .map(|index| Self::Index(Box::new(index)))
+            .map_err(|e| bad_document("index", id, e))
     }
 }
 
 /// Reads an image's configuration.
 pub(crate) fn read_config(blobs: &Blobs, id: &BlobId) -> Result<ImageConfiguration, ImageError> {
-    ImageConfiguration::from_reader(&blobs.read_document(id)?[..])
-        .map_err(|e| bad_document("config", id, e))
+    parse_config(id, &blobs.read_document(id)?)
+}
+
+pub(crate) fn parse_config(id: &BlobId, text: &[u8]) -> Result<ImageConfiguration, ImageError> {
+    let mut document = parse_json("config", id, text)?;
+    if let Some(rootfs) = document.get_mut("rootfs") {
+        fill_list(rootfs, "diff_ids");
+    }
+    serde_json::from_value(document).map_err(|e| bad_document("config", id, e))
+}
+
+fn parse_json(what: &'static str, id: &BlobId, text: &[u8]) -> Result<Value, ImageError> {
+    serde_json::from_slice(text).map_err(|e| bad_document(what, id, e))
+}
+
+/// An empty list is `null` where Docker writes it, or left out, as Go does with empty slices.
+fn fill_list(document: &mut Value, key: &str) {
+    if let Some(members) = document.as_object_mut()
+        && members.get(key).is_none_or(Value::is_null)
+    {
+        members.insert(key.to_owned(), Value::Array(Vec::new()));
+    }
 }
 
 /// Follows an index down to the manifest for linux/amd64.

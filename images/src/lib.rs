@@ -24,4 +24,6 @@ pub use image::Image;
 pub use private::{data_dir, make_private};
 pub use registry::{Progress, RegistryOptions, Silent, login};
 pub use removal::remove_tree;
-pub use store::{HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing, Removed, Store};
+pub use store::{
+    HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing, Prune, Removed, Store,
+};

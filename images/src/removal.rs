@@ -192,7 +192,7 @@ pub(crate) mod tests {
         symlink(&other, tree.join("a/link")).unwrap();
         symlink(&other, tree.join("link")).unwrap();
         fs::hard_link(other.join("kept"), tree.join("a/b/hard")).unwrap();
-        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.join("a/b"), fs::Permissions::from_mode(0o000)).unwrap();
         remove_tree(&tree).unwrap();
         assert!(!tree.exists());
         assert_eq!(fs::read_to_string(other.join("kept")).unwrap(), "kept");

@@ -211,6 +211,12 @@ impl Running {
         stdin.write_all(input).expect("it reads its input");
     }
 
+    /// Ends its standard input, and waits for the end.
+    pub fn finish_input(mut self) -> Done {
+        self.child.stdin.take();
+        self.finish()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);

@@ -1,24 +1,33 @@
 //! `isolab image load` and `save`
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use isolab_images::{ArchiveFormat, Store};
 
 /// Take in the images of an OCI image layout or a `docker save` archive and print their names.
+///
+/// Everything is verified and unpacked; what is damaged does not come in.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  isolab image load busybox.tar")]
+#[command(after_help = "Examples:\n  \
+    isolab image load busybox.tar\n  \
+    podman save busybox | isolab image load")]
 pub struct Load {
     /// A folder that is an OCI image layout, a tar archive of one, or an archive that
-    /// `docker save` made; archives plain, gzip or zstd.
-    path: PathBuf,
+    /// `docker save` made; archives plain, gzip, zstd or xz. By default, or as `-`, standard
+    /// input.
+    #[arg(value_name = "PATH")]
+    path: Option<PathBuf>,
+    /// As PATH, for Docker's and podman's users.
+    #[arg(long, short, value_name = "PATH", conflicts_with = "path")]
+    input: Option<PathBuf>,
     /// Name the image so; needed where there is no name in it.
     #[arg(long, short, value_name = "NAME")]
     tag: Option<String>,
-    /// Unpack the layers at once, which otherwise the first run does.
-    #[arg(long)]
+    /// Unpack the layers. Always so; here for scripts of earlier versions.
+    #[arg(long, hide = true)]
     unpack: bool,
 }
 
@@ -51,10 +60,15 @@ enum Form {
 }
 
 pub fn load(store: &Store, args: &Load) -> Result<()> {
-    let images = store.load(&args.path, args.tag.as_deref())?;
-    for image in images.iter().filter(|_| args.unpack) {
-        image.layers_unpacked()?;
-    }
+    let path = args.path.as_ref().or(args.input.as_ref()).filter(|path| *path != Path::new("-"));
+    let name = args.tag.as_deref();
+    let images = match path {
+        Some(path) => store.load(path, name)?,
+        None if io::stdin().is_terminal() => {
+            bail!("there is no archive on a terminal; name a PATH, or redirect standard input")
+        }
+        None => store.load_stream(io::stdin(), name)?,
+    };
     for image in images {
         println!("{}", image.reference().unwrap_or(image.digest()));
     }

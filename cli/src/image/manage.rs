@@ -6,8 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use isolab_images::{Removed, Store};
 
-use super::show::megabytes;
-use crate::format::Format;
+use crate::format::{Format, bytes};
 
 /// Give an image one more name.
 #[derive(Debug, Args)]
@@ -37,13 +36,19 @@ pub struct Rm {
     format: Format,
 }
 
-/// Remove nameless images and whatever no image needs, except what running instances use.
+/// Remove nameless images and whatever no image needs, except what running instances use, and
+/// what interrupted commands left.
+///
+/// What build steps made stays, to be found again by the next build.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  isolab image prune --all")]
+#[command(after_help = "Examples:\n  isolab image prune --build-cache\n  isolab image prune --all")]
 pub struct Prune {
     /// Also remove named images that no instance runs from, and the build cache.
     #[arg(long, short)]
     all: bool,
+    /// Also remove what build steps made.
+    #[arg(long)]
+    build_cache: bool,
     /// How to print what was removed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -65,13 +70,15 @@ pub fn remove(store: &Store, args: &Rm) -> Result<()> {
         all.untagged.extend(removed.untagged);
         all.deleted.extend(removed.deleted);
         all.freed += removed.freed;
+        all.kept_by_build_cache = removed.kept_by_build_cache;
         all.hindered = removed.hindered;
     }
     tell(&all, args.format)
 }
 
 pub fn prune(store: &Store, args: &Prune) -> Result<()> {
-    tell(&store.prune(args.all)?, args.format)
+    let what = isolab_images::Prune { named: args.all, build_cache: args.all || args.build_cache };
+    tell(&store.prune(what)?, args.format)
 }
 
 fn tell(removed: &Removed, format: Format) -> Result<()> {
@@ -89,7 +96,11 @@ fn tell(removed: &Removed, format: Format) -> Result<()> {
     for digest in &removed.deleted {
         writeln!(text, "deleted {digest}")?;
     }
-    writeln!(text, "freed {}", megabytes(removed.freed))?;
+    writeln!(text, "freed {}", bytes(removed.freed))?;
+    if removed.kept_by_build_cache > 0 {
+        let kept = bytes(removed.kept_by_build_cache);
+        writeln!(text, "the build cache has {kept} more: isolab image prune --build-cache")?;
+    }
     println!("{}", text.trim_end());
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use isolab_images::{ImageDetails, Listing, Store};
 
-use crate::format::Format;
+use crate::format::{Format, bytes};
 
 /// List the images.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub fn list(listing: &Listing, format: Format) -> Result<()> {
     let mut text = format!("{:<48} {:<12} {:>10}  CREATED\n", "NAME", "DIGEST", "SIZE");
     for record in records {
         let name = record.reference.as_deref().unwrap_or("-");
-        let (digest, size) = (short(&record.digest), megabytes(record.size));
+        let (digest, size) = (short(&record.digest), bytes(record.size));
         let created = record.created.as_deref().unwrap_or("-");
         writeln!(text, "{name:<48} {digest:<12} {size:>10}  {created}")?;
     }
@@ -78,7 +78,7 @@ pub fn inspect(store: &Store, args: &Inspect) -> Result<()> {
         line("Config", &image.config_digest);
         line("Created", image.created.as_deref().unwrap_or("-"));
         line("Platform", &format!("{}/{}", image.os, image.architecture));
-        line("Size", &megabytes(image.size));
+        line("Size", &bytes(image.size));
         for (title, key) in [
             ("Entrypoint", "Entrypoint"),
             ("Command", "Cmd"),
@@ -96,7 +96,7 @@ pub fn inspect(store: &Store, args: &Inspect) -> Result<()> {
             }
         }
         for layer in &image.layers {
-            let size = megabytes(layer.size);
+            let size = bytes(layer.size);
             line("Layer", &format!("{} {size:>10}  {}", layer.digest, layer.media_type));
         }
     }
@@ -113,7 +113,7 @@ pub fn history(store: &Store, args: &History) -> Result<()> {
     let mut text = format!("{:<25} {:>10}  CREATED BY\n", "CREATED", "SIZE");
     for step in steps {
         let created = step.created.as_deref().unwrap_or("-");
-        let size = step.size.map_or_else(|| "-".to_owned(), megabytes);
+        let size = step.size.map_or_else(|| "-".to_owned(), bytes);
         let by = step.created_by.as_deref().unwrap_or("-").replace('\n', " ");
         writeln!(text, "{created:<25} {size:>10}  {by}")?;
     }
@@ -125,8 +125,4 @@ pub fn history(store: &Store, args: &History) -> Result<()> {
 fn short(digest: &str) -> &str {
     let digits = digest.trim_start_matches("sha256:");
     digits.get(..12).unwrap_or(digits)
-}
-
-pub fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
 }

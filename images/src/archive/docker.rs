@@ -5,17 +5,16 @@ use std::io;
 use std::path::Path;
 
 use oci_spec::image::{
-    Descriptor, DescriptorBuilder, ImageConfiguration, ImageManifestBuilder, MediaType,
-    Sha256Digest,
+    Descriptor, DescriptorBuilder, ImageManifestBuilder, MediaType, Sha256Digest,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::extract::Members;
-use super::load::{check_one, not_a_layout};
+use super::load::{Origin, check_one};
 use crate::blob::{BlobId, HashingReader, hex};
 use crate::error::{ImageError, io_error};
-use crate::image::bad_document;
+use crate::image::{bad_document, parse_config};
 use crate::store::Store;
 use crate::store::names::{full_name, with_name};
 
@@ -27,20 +26,26 @@ pub(super) struct Entry {
     pub(super) config: String,
     #[serde(default)]
     pub(super) repo_tags: Option<Vec<String>>,
+    /// Docker writes `null` for an image without layers.
+    #[serde(default, deserialize_with = "list_or_null")]
     pub(super) layers: Vec<String>,
+}
+
+fn list_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Takes in every image; gives the new index entries.
 pub(super) fn load(
     store: &Store,
     members: &Members,
-    origin: &Path,
+    origin: &Origin<'_>,
     name: Option<&str>,
 ) -> Result<Vec<Descriptor>, ImageError> {
     let manifest = member(members, "manifest.json", origin)?;
     let manifest = fs::read(manifest).map_err(io_error("read", manifest))?;
     let images: Vec<Entry> = serde_json::from_slice(&manifest)
-        .map_err(|e| not_a_layout(origin, format!("manifest.json: {e}")))?;
+        .map_err(|e| origin.not_a_layout(format!("manifest.json: {e}")))?;
     check_one(images.len(), name, origin)?;
     let mut entries = Vec::new();
     for image in &images {
@@ -62,13 +67,12 @@ fn take_in(
     store: &Store,
     members: &Members,
     image: &Entry,
-    origin: &Path,
+    origin: &Origin<'_>,
 ) -> Result<Descriptor, ImageError> {
     let path = member(members, &image.config, origin)?;
     let config = fs::read(path).map_err(io_error("read", path))?;
     let config_id = store.take_in_bytes(&config)?;
-    let parsed = ImageConfiguration::from_reader(&config[..])
-        .map_err(|e| bad_document("config", &config_id, e))?;
+    let parsed = parse_config(&config_id, &config)?;
     let diff_ids = parsed.rootfs().diff_ids();
     if diff_ids.len() != image.layers.len() {
         let why = format!("{} diff_ids for {} layers", diff_ids.len(), image.layers.len());
@@ -76,7 +80,7 @@ fn take_in(
     }
     let mut layers = Vec::new();
     for layer in &image.layers {
-        // Which diff_id it has, unpacking verifies.
+        // Which diff_id it has, `load` verifies by unpacking it.
         let path = member(members, layer, origin)?;
         let mut file = File::open(path).map_err(io_error("open", path))?;
         let mut hasher = Sha256::new();
@@ -102,8 +106,12 @@ fn take_in(
     descriptor(MediaType::ImageManifest, &id, manifest.len() as u64)
 }
 
-fn member<'a>(members: &'a Members, name: &str, origin: &Path) -> Result<&'a Path, ImageError> {
-    members.get(name).ok_or_else(|| not_a_layout(origin, format!("`{name}` is not in it")))
+fn member<'a>(
+    members: &'a Members,
+    name: &str,
+    origin: &Origin<'_>,
+) -> Result<&'a Path, ImageError> {
+    members.get(name).ok_or_else(|| origin.not_a_layout(format!("`{name}` is not in it")))
 }
 
 /// Docker's layers are plain, other tools' may be compressed.

@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use tar_core::EntryType;
-use tempfile::TempDir;
 
+use super::load::Origin;
 use crate::blob::{BlobId, Blobs};
 use crate::error::{ImageError, io_error};
+use crate::store::{Store, WorkFolder};
 use crate::unpack::archive::Archive;
 
 /// An archive's uncompressed size is bounded by this, so that a bomb ends in an error.
@@ -22,37 +23,41 @@ const MAX_LINKS: usize = 40;
 
 /// Members by their names.
 pub(super) struct Members {
-    dir: TempDir,
+    dir: WorkFolder,
     files: HashMap<String, PathBuf>,
     links: HashMap<String, String>,
 }
 
 impl Members {
-    /// Extracts the archive at `path` into a folder in `work`. Blobs go to `blobs/sha256` there.
-    pub(super) fn extract(path: &Path, work: &Path) -> Result<Self, ImageError> {
-        let file = File::open(path).map_err(io_error("open", path))?;
-        let stream = crate::unpack::decompress(file).map_err(io_error("read", path))?;
+    /// Extracts an archive into a folder of its own in the store. Blobs go to `blobs/sha256` there.
+    pub(super) fn extract(
+        store: &Store,
+        source: impl Read + 'static,
+        origin: &Origin<'_>,
+    ) -> Result<Self, ImageError> {
+        // What the host says while it reads is not the archive's fault.
+        let bad = |error: io::Error| match error.raw_os_error() {
+            Some(_) => io_error("read", origin.name())(error),
+            None => origin.not_a_layout(error.to_string()),
+        };
+        let stream = crate::unpack::decompress(source).map_err(bad)?;
         let mut archive = Archive::new(stream, MAX_ARCHIVE);
-        let dir = tempfile::Builder::new().prefix("archive-").tempdir_in(work);
-        let dir = dir.map_err(io_error("write to", work))?;
+        let dir = store.work_folder("archive")?;
         for folder in ["blobs/sha256", "files"] {
             let folder = dir.path().join(folder);
             fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
         }
         let mut members = Self { dir, files: HashMap::new(), links: HashMap::new() };
-        let not_an_archive =
-            |e: io::Error| ImageError::NotALayout { path: path.to_owned(), why: e.to_string() };
-        while let Some(member) = archive.next().map_err(not_an_archive)? {
+        while let Some(member) = archive.next().map_err(bad)? {
             let Some(name) = normal(&member.path) else { continue };
             if members.files.len() + members.links.len() >= MAX_MEMBERS {
-                let why = format!("more than {MAX_MEMBERS} members");
-                return Err(ImageError::NotALayout { path: path.to_owned(), why });
+                return Err(origin.not_a_layout(format!("more than {MAX_MEMBERS} members")));
             }
             match member.kind {
                 EntryType::Regular | EntryType::Continuous => {
                     let target = members.place(&name);
-                    let mut file = File::create(&target).map_err(io_error("create", &target))?;
-                    io::copy(&mut archive.content(), &mut file).map_err(not_an_archive)?;
+                    let file = File::create(&target).map_err(io_error("create", &target))?;
+                    copy(&mut archive.content(), file, &target, bad)?;
                     members.files.insert(name, target);
                 }
                 // docker save writes a layer that occurs twice as a link.
@@ -91,6 +96,26 @@ impl Members {
             name = self.links.get(&name)?.clone();
         }
         None
+    }
+}
+
+/// What fails here may be the archive, or the disk that it is written to.
+fn copy(
+    source: &mut impl Read,
+    mut file: File,
+    path: &Path,
+    bad: impl FnOnce(io::Error) -> ImageError,
+) -> Result<(), ImageError> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                file.write_all(&buffer[..count]).map_err(io_error("write to", path))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(bad(error)),
+        }
     }
 }
 

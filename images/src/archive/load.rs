@@ -1,9 +1,10 @@
 //! Taking images in.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
-use oci_spec::image::{Descriptor, ImageIndex};
+use oci_spec::image::Descriptor;
 
 use super::docker;
 use super::extract::Members;
@@ -16,41 +17,104 @@ use crate::store::names::{REF_NAME, full_name, name_of, with_name};
 /// Where containerd and Docker put the full name; theirs of the specification is just the tag.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
+/// Where images are loaded from, as the operator named it.
+pub(super) enum Origin<'a> {
+    Path(&'a Path),
+    /// Standard input, or whatever else a caller reads from.
+    Stream,
+}
+
+impl Origin<'_> {
+    pub(super) fn name(&self) -> &Path {
+        match self {
+            Self::Path(path) => path,
+            Self::Stream => Path::new("standard input"),
+        }
+    }
+
+    pub(super) fn not_a_layout(&self, why: String) -> ImageError {
+        ImageError::NotALayout { path: self.name().to_owned(), why }
+    }
+}
+
 impl Store {
     /// Takes in every image of what is at `path`: an OCI image layout, as a folder or an archive,
     /// or an archive that `docker save` made; archives plain, gzip or zstd. `name` names the
-    /// image where there is just one; otherwise the names in there count.
+    /// image where there is just one; otherwise the names in there count. Layers are unpacked, which
+    /// is what shows that they are sound.
     ///
     /// # Errors
-    /// What is at `path` is neither, or a blob of it is missing or not what its digest says.
-    /// The store then has no name more than before.
+    /// What is at `path` is neither, or a blob of it is missing or not what its digest says, or a
+    /// layer is damaged or hostile. The store then has no image more than before.
     pub fn load(&self, path: &Path, name: Option<&str>) -> Result<Vec<Image>, ImageError> {
-        let metadata = fs::metadata(path).map_err(io_error("open", path))?;
-        let _writing = self.writing()?;
-        let entries = if metadata.is_dir() {
-            let index = path.join("index.json");
-            let index =
-                fs::read(&index).map_err(|e| not_a_layout(path, format!("index.json: {e}")))?;
-            self.load_layout(&Blobs::of_layout(path), &index, path, name)?
-        } else {
-            let members = Members::extract(path, &self.root().join("partial"))?;
-            // Docker's archives since version 25 are both; the layout tells more.
-            match (members.get("index.json"), members.get("manifest.json")) {
-                (Some(index), _) => {
-                    let index = fs::read(index).map_err(io_error("read", index))?;
-                    self.load_layout(&members.blobs(), &index, path, name)?
-                }
-                (None, Some(_)) => docker::load(self, &members, path, name)?,
-                (None, None) => {
-                    let why = "neither index.json nor docker save's manifest.json is in it";
-                    return Err(not_a_layout(path, why.to_owned()));
-                }
+        let origin = Origin::Path(path);
+        if fs::metadata(path).map_err(io_error("open", path))?.is_dir() {
+            return self.load_all(|| {
+                let index = fs::read(path.join("index.json"));
+                let index = index.map_err(|e| origin.not_a_layout(format!("index.json: {e}")))?;
+                self.load_layout(&Blobs::of_layout(path), &index, &origin, name)
+            });
+        }
+        let file = File::open(path).map_err(io_error("open", path))?;
+        self.load_all(|| self.load_archive(file, &origin, name))
+    }
+
+    /// As [`Store::load`], of an archive that is read from `source`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_stream(
+        &self,
+        source: impl Read + 'static,
+        name: Option<&str>,
+    ) -> Result<Vec<Image>, ImageError> {
+        self.load_all(|| self.load_archive(source, &Origin::Stream, name))
+    }
+
+    /// Names what `take_in` gives, once it is known to be sound.
+    fn load_all(
+        &self,
+        take_in: impl FnOnce() -> Result<Vec<Descriptor>, ImageError>,
+    ) -> Result<Vec<Image>, ImageError> {
+        let writing = self.writing()?;
+        let load = || -> Result<Vec<Image>, ImageError> {
+            let entries = take_in()?;
+            let read = |entry| Image::read(self.clone(), entry, name_of(entry));
+            let images = entries.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            for image in &images {
+                image.layers_unpacked()?;
             }
+            self.add_to_index(&entries)?;
+            Ok(images)
         };
-        let read = |entry| Image::read(self.clone(), entry, name_of(entry));
-        let images = entries.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        self.add_to_index(&entries)?;
-        Ok(images)
+        let loaded = load();
+        drop(writing);
+        if loaded.is_err() {
+            // The error to tell is the one that led here; what is not collected now is later.
+            let _ = self.collect_unreachable();
+        }
+        loaded
+    }
+
+    fn load_archive(
+        &self,
+        source: impl Read + 'static,
+        origin: &Origin<'_>,
+        name: Option<&str>,
+    ) -> Result<Vec<Descriptor>, ImageError> {
+        let members = Members::extract(self, source, origin)?;
+        // Docker's archives since version 25 are both; the layout tells more.
+        match (members.get("index.json"), members.get("manifest.json")) {
+            (Some(index), _) => {
+                let index = fs::read(index).map_err(io_error("read", index))?;
+                self.load_layout(&members.blobs(), &index, origin, name)
+            }
+            (None, Some(_)) => docker::load(self, &members, origin, name),
+            (None, None) => {
+                let why = "neither index.json nor docker save's manifest.json is in it";
+                Err(origin.not_a_layout(why.to_owned()))
+            }
+        }
     }
 
     /// Takes the blobs in and gives the new index entries. `origin` is what the operator named.
@@ -58,11 +122,17 @@ impl Store {
         &self,
         source: &Blobs,
         index: &[u8],
-        origin: &Path,
+        origin: &Origin<'_>,
         name: Option<&str>,
     ) -> Result<Vec<Descriptor>, ImageError> {
-        let index =
-            ImageIndex::from_reader(index).map_err(|e| not_a_layout(origin, e.to_string()))?;
+        let id = BlobId::of(index);
+        let index = match Document::parse(&id, index) {
+            Ok(Document::Index(index)) => index,
+            Ok(Document::Manifest(_)) => {
+                return Err(origin.not_a_layout("index.json is no index".to_owned()));
+            }
+            Err(error) => return Err(origin.not_a_layout(format!("index.json: {error}"))),
+        };
         check_one(index.manifests().len(), name, origin)?;
         let mut entries = Vec::new();
         for descriptor in index.manifests() {
@@ -100,45 +170,50 @@ impl Store {
 
     fn take_in_from(&self, source: &Blobs, descriptor: &Descriptor) -> Result<(), ImageError> {
         let id = BlobId::parse(descriptor.digest().as_ref())?;
-        if self.blobs().path(&id).exists() {
-            return Ok(());
+        if let Ok(known) = fs::metadata(self.blobs().path(&id)) {
+            let (digest, expected, found) = (id.full(), descriptor.size(), known.len());
+            return match expected == found {
+                true => Ok(()),
+                false => Err(ImageError::SizeMismatch { digest, expected, found }),
+            };
         }
         self.take_in(&id, descriptor.size(), source.open(&id)?)
     }
 }
 
-pub(super) fn not_a_layout(path: &Path, why: String) -> ImageError {
-    ImageError::NotALayout { path: path.to_owned(), why }
-}
-
 /// One name cannot be given to several images.
-pub(super) fn check_one(count: usize, name: Option<&str>, path: &Path) -> Result<(), ImageError> {
+pub(super) fn check_one(
+    count: usize,
+    name: Option<&str>,
+    origin: &Origin<'_>,
+) -> Result<(), ImageError> {
     match name {
         Some(_) if count != 1 => {
-            Err(not_a_layout(path, format!("it holds {count} images, so one name is not enough")))
+            Err(origin.not_a_layout(format!("it holds {count} images, so one name is not enough")))
         }
         _ => Ok(()),
     }
 }
 
 /// The full name that a layout gives an image.
-fn given_name(descriptor: &Descriptor, origin: &Path) -> Result<Option<String>, ImageError> {
+fn given_name(descriptor: &Descriptor, origin: &Origin<'_>) -> Result<Option<String>, ImageError> {
     let annotation = |key| descriptor.annotations().as_ref()?.get(key).cloned();
     match (annotation(CONTAINERD_NAME), annotation(REF_NAME)) {
         (Some(name), _) => full_name(&name).map(Some),
-        (None, Some(name)) => full_name(&complete(&name, origin)).map(Some),
+        (None, Some(name)) => complete(&name, origin).map(|name| full_name(&name)).transpose(),
         (None, None) => Ok(None),
     }
 }
 
 /// Tools such as skopeo write just the tag into the annotation; the layout's own file name is
-/// then the repository.
-fn complete(given: &str, origin: &Path) -> String {
-    let is_tag_only = !given.contains(['/', ':']);
-    match origin.file_stem().and_then(|stem| stem.to_str()) {
-        Some(stem) if is_tag_only && !stem.is_empty() => {
-            format!("{}:{given}", stem.to_lowercase())
-        }
-        _ => given.to_owned(),
+/// then the repository. Nothing tells one where there is no file name.
+fn complete(given: &str, origin: &Origin<'_>) -> Option<String> {
+    if given.contains(['/', ':']) {
+        return Some(given.to_owned());
+    }
+    let Origin::Path(path) = origin else { return None };
+    match path.file_stem().and_then(|stem| stem.to_str()) {
+        Some(stem) if !stem.is_empty() => Some(format!("{}:{given}", stem.to_lowercase())),
+        _ => Some(given.to_owned()),
     }
 }

@@ -30,7 +30,13 @@ impl Parts {
         }
         // Of the other platforms something is not here: what can go is our own.
         (parts.blobs, parts.documents) = (Vec::new(), Vec::new());
-        parts.add(store, image.id(), manifest_type(image), 0)?;
+        if !parts.add(store, image.id(), manifest_type(image), 0)? {
+            let layers = image.manifest().layers().iter();
+            for part in layers.chain([image.manifest().config()]) {
+                store.blobs().open(&BlobId::parse(part.digest().as_ref())?)?;
+            }
+            return Err(ImageError::MissingBlob(image.id().full()));
+        }
         parts.top = descriptor_of(store, image)?;
         Ok(parts)
     }

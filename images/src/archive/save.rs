@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{LinkatFlags, linkat};
 use oci_spec::image::{Descriptor, ImageIndexBuilder, OciLayoutBuilder};
 use serde::Serialize;
 
@@ -16,6 +21,9 @@ use crate::error::{ImageError, io_error};
 use crate::private::make_private;
 use crate::store::Store;
 use crate::store::names::with_name;
+
+/// How the names begin of what is not finished.
+const TEMPORARY: &str = ".isolab-save-";
 
 /// The forms in which images can be written out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +57,52 @@ impl Store {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
+        match format {
+            ArchiveFormat::OciDir => self.save_folder(names, path, folder),
+            _ => self.save_file(names, path, folder, format),
+        }
+    }
+
+    fn save_folder(&self, names: &[String], path: &Path, folder: &Path) -> Result<(), ImageError> {
         let mut work = tempfile::Builder::new();
-        work.prefix(".isolab-save-").permissions(Permissions::from_mode(0o700));
+        work.prefix(TEMPORARY).permissions(Permissions::from_mode(0o700));
         let work = work.tempdir_in(folder).map_err(io_error("write to", folder))?;
         let unfinished = work.path().join("unfinished");
-        if format == ArchiveFormat::OciDir {
-            make_private(&unfinished)?;
-            self.save_to(names, &mut Folder(&unfinished))?;
-        } else {
-            let file = File::options().write(true).create_new(true).mode(0o600).open(&unfinished);
-            let file = file.map_err(io_error("write to", path))?;
-            self.save_stream(names, BufWriter::new(file), format)?;
-        }
+        make_private(&unfinished)?;
+        self.save_to(names, &mut Folder(&unfinished))?;
         fs::rename(&unfinished, path).map_err(io_error("write to", path))
+    }
+
+    /// The file has no name until it is whole (open(2), O_TMPFILE), so that an interrupt leaves
+    /// nothing, nor does a kill.
+    fn save_file(
+        &self,
+        names: &[String],
+        path: &Path,
+        folder: &Path,
+        format: ArchiveFormat,
+    ) -> Result<(), ImageError> {
+        let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        match open(folder, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+            Ok(file) => {
+                let file = File::from(file);
+                self.save_stream(names, BufWriter::new(&file), format)?;
+                let open_file = format!("/proc/self/fd/{}", file.as_raw_fd());
+                let (here, flags) = (AT_FDCWD, LinkatFlags::AT_SYMLINK_FOLLOW);
+                linkat(here, Path::new(&open_file), here, path, flags)
+                    .map_err(|errno| io_error("write to", path)(errno.into()))
+            }
+            // Not every file system has files without a name.
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR) => {
+                let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder);
+                let file = file.map_err(io_error("write to", folder))?;
+                self.save_stream(names, BufWriter::new(file.as_file()), format)?;
+                file.persist_noclobber(path)
+                    .map(drop)
+                    .map_err(|e| io_error("write to", path)(e.error))
+            }
+            Err(errno) => Err(io_error("write to", path)(errno.into())),
+        }
     }
 
     /// Writes images to a stream, as an archive.

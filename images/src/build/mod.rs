@@ -113,10 +113,7 @@ impl Store {
             return Err(io_error("build from", context)(error));
         }
         let _writing = self.writing()?;
-        let partial = self.root().join("partial");
-        let mut work = tempfile::Builder::new();
-        let work = work.prefix("build-").tempdir_in(&partial);
-        let work = work.map_err(io_error("write to", &partial))?;
+        let work = self.work_folder("build")?;
         let mut build = Build {
             store: self,
             request,

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::*;
+use crate::store::Prune;
 use crate::testing::{add_image, gzip, layer as archive, new_store};
 
 /// `write NAME TEXT` writes, `remove NAME` leaves a whiteout, `fail` fails; all in shell form.
@@ -286,11 +287,11 @@ fn the_cache_keeps_its_layers_until_it_is_pruned() {
     let dockerfile = "FROM base\nRUN write a 1\n";
     drop(bench.build(dockerfile));
     bench.store.remove("built", false).unwrap();
-    bench.store.prune(false).unwrap();
+    bench.store.prune(Prune::default()).unwrap();
     drop(bench.build(dockerfile));
     assert_eq!(bench.runner.steps.borrow().len(), 1, "the layer was collected");
     bench.store.remove("built", false).unwrap();
-    bench.store.prune(true).unwrap();
+    bench.store.prune(Prune::ALL).unwrap();
     let left = fs::read_dir(bench.store.root().join("blobs/sha256")).unwrap().count();
     assert_eq!(left, 0);
 }

@@ -32,7 +32,7 @@ impl Connection {
         action: &'static str,
         options: RegistryOptions<'_>,
     ) -> Result<Self, ImageError> {
-        let auth = auth::stored(reference.resolve_registry())?;
+        let auth = auth::stored(&reference)?;
         Self::open_as(reference, auth, action, options).await
     }
 
@@ -67,8 +67,8 @@ impl Connection {
             "push" => RegistryOperation::Push,
             _ => RegistryOperation::Pull,
         };
-        let entered = connection.client.auth(&connection.reference, &connection.auth, operation);
-        entered.await.map_err(|e| connection.failed(e))?;
+        let Self { client, reference, auth, .. } = &connection;
+        connection.ask(|| client.auth(reference, auth, operation)).await?;
         Ok(connection)
     }
 

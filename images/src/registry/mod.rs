@@ -8,6 +8,7 @@ mod connection;
 mod progress;
 mod pull;
 mod push;
+mod retry;
 mod trust;
 
 use std::path::Path;

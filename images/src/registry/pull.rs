@@ -6,11 +6,13 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, TryStreamExt};
 use oci_client::Reference;
 use oci_client::client::BlobResponse;
+use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
 use super::RegistryOptions;
 use super::connection::{Connection, runtime};
+use super::retry::{self, ATTEMPTS, is_passing};
 use crate::archive::descriptor;
 use crate::blob::{BlobId, MAX_DOCUMENT};
 use crate::error::ImageError;
@@ -20,8 +22,6 @@ use crate::store::{Arrival, Incoming, Store, names};
 
 /// Blobs that move at once, as Docker and podman have it (3 and 6).
 const PARALLEL: usize = 4;
-/// Attempts at one blob, each resuming where the last one broke.
-const ATTEMPTS: u32 = 4;
 /// How often to look whether another process has finished a blob.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -93,8 +93,8 @@ impl Pull<'_> {
 
     async fn document(&self, reference: &Reference) -> Result<Fetched, ImageError> {
         let (client, auth) = (&self.connection.client, &self.connection.auth);
-        let fetched = client.pull_manifest_raw(reference, auth, &MANIFEST_TYPES).await;
-        let (text, _) = fetched.map_err(|e| self.connection.failed(e))?;
+        let fetch = || client.pull_manifest_raw(reference, auth, &MANIFEST_TYPES);
+        let (text, _) = self.connection.ask(fetch).await?;
         // The registry's word for the digest does not count.
         let id = BlobId::of(&text);
         if let Some(wanted) = reference.digest() {
@@ -144,31 +144,30 @@ impl Pull<'_> {
             match self.fetch(&id, &mut incoming).await {
                 Ok(()) => incoming.finish()?,
                 // What came so far stays, and the next attempt resumes it.
-                Err(error) if attempt < ATTEMPTS && is_passing(&error) => {
+                Err(Broken::Transfer(error)) if attempt < ATTEMPTS && is_passing(&error) => {
                     drop(incoming);
-                    tokio::time::sleep(POLL * 4u32.pow(attempt)).await;
+                    retry::wait(attempt).await;
                     attempt += 1;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(Broken::Transfer(error)) => return Err(self.connection.failed(error)),
+                Err(Broken::Store(error)) => return Err(error),
             }
         }
         progress.end(&id.full());
         Ok(())
     }
 
-    async fn fetch(&self, id: &BlobId, incoming: &mut Incoming) -> Result<(), ImageError> {
+    async fn fetch(&self, id: &BlobId, incoming: &mut Incoming) -> Result<(), Broken> {
         let blob = OciDescriptor { digest: id.full(), ..OciDescriptor::default() };
         let (client, reference) = (&self.connection.client, &self.connection.reference);
         let offset = incoming.received();
         let mut stream = if offset == 0 {
-            let response = client.pull_blob_stream(reference, &blob).await;
-            response.map_err(|e| self.connection.failed(e))?.stream
+            client.pull_blob_stream(reference, &blob).await?.stream
         } else if incoming.is_complete() {
             return Ok(());
         } else {
-            let response = client.pull_blob_stream_partial(reference, &blob, offset, None).await;
-            match response.map_err(|e| self.connection.failed(e))? {
+            match client.pull_blob_stream_partial(reference, &blob, offset, None).await? {
                 BlobResponse::Partial(rest) => rest.stream,
                 // It knows no ranges, and sends all of it.
                 BlobResponse::Full(all) => {
@@ -178,7 +177,7 @@ impl Pull<'_> {
             }
         };
         while let Some(bytes) = stream.next().await {
-            let bytes = bytes.map_err(|e| self.connection.failed(e.into()))?;
+            let bytes = bytes.map_err(OciDistributionError::from)?;
             incoming.write(&bytes)?;
             self.options.progress.advance(&id.full(), bytes.len() as u64);
         }
@@ -186,9 +185,22 @@ impl Pull<'_> {
     }
 }
 
-/// Whether trying again may help: the connection broke, or the registry is ill.
-fn is_passing(error: &ImageError) -> bool {
-    matches!(error, ImageError::Registry { .. })
+/// Why a blob did not come to its end.
+enum Broken {
+    Transfer(OciDistributionError),
+    Store(ImageError),
+}
+
+impl From<OciDistributionError> for Broken {
+    fn from(error: OciDistributionError) -> Self {
+        Self::Transfer(error)
+    }
+}
+
+impl From<ImageError> for Broken {
+    fn from(error: ImageError) -> Self {
+        Self::Store(error)
+    }
 }
 
 /// As the document itself says; older ones do not say it.

@@ -1,11 +1,12 @@
 //! From the store to a registry.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use oci_client::Reference;
+use oci_client::errors::OciDistributionError;
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, runtime};
@@ -60,14 +61,17 @@ impl Push<'_> {
         // In their order: a registry refuses a document that names what it does not have.
         for (number, (id, media_type)) in parts.documents.iter().enumerate() {
             let text = self.store.blobs().read_document(id)?;
-            let content_type =
-                media_type.parse().map_err(|e| crate::image::bad_document("manifest", id, e))?;
             let target = match number + 1 == parts.documents.len() {
                 true => self.connection.reference.clone(),
                 false => self.by_digest(id),
             };
-            let pushed = self.connection.client.push_manifest_raw(&target, text, content_type);
-            pushed.await.map_err(|e| self.connection.failed(e))?;
+            let client = &self.connection.client;
+            let push = || async {
+                let bad = |_| OciDistributionError::UnsupportedMediaTypeError(media_type.clone());
+                let content_type = media_type.parse().map_err(bad)?;
+                client.push_manifest_raw(&target, text.clone(), content_type).await
+            };
+            self.connection.ask(push).await?;
         }
         Ok(())
     }
@@ -83,20 +87,27 @@ impl Push<'_> {
     async fn blob(&self, id: &BlobId, size: u64) -> Result<(), ImageError> {
         let (client, reference) = (&self.connection.client, &self.connection.reference);
         let digest = id.full();
-        let known = client.blob_exists(reference, &digest).await;
-        if known.map_err(|e| self.connection.failed(e))? {
+        if self.connection.ask(|| client.blob_exists(reference, &digest)).await? {
             self.options.progress.end(&digest);
             return Ok(());
         }
         let file = self.store.blobs().open(id)?;
-        self.options.progress.begin(&digest, size, 0);
-        let (sent, mut seen) = mpsc::unbounded_channel();
-        let pushed = client.push_blob_stream(reference, chunks(file, sent), &digest, Some(size));
-        let told = tell(self.options.progress, &digest, &mut seen);
-        let (pushed, ()) = futures_util::future::join(pushed, told).await;
-        pushed.map_err(|e| self.connection.failed(e))?;
+        self.connection.ask(|| self.send(&file, &digest, size)).await?;
         self.options.progress.end(&digest);
         Ok(())
+    }
+
+    /// One attempt, which sends all of it.
+    async fn send(&self, file: &File, digest: &str, size: u64) -> oci_client::errors::Result<()> {
+        let (client, reference) = (&self.connection.client, &self.connection.reference);
+        let mut file = file.try_clone()?;
+        file.rewind()?;
+        self.options.progress.begin(digest, size, 0);
+        let (sent, mut seen) = mpsc::unbounded_channel();
+        let pushed = client.push_blob_stream(reference, chunks(file, sent), digest, Some(size));
+        let told = tell(self.options.progress, digest, &mut seen);
+        let (pushed, ()) = futures_util::future::join(pushed, told).await;
+        pushed.map(drop)
     }
 }
 

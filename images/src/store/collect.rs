@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use oci_spec::image::Descriptor;
@@ -31,6 +32,8 @@ pub struct Removed {
     pub deleted: Vec<String>,
     /// Bytes of disk that were given back, with what was derived from the layers.
     pub freed: u64,
+    /// Bytes that stay because the build cache has them, and nothing else.
+    pub kept_by_build_cache: u64,
     /// Why nothing more was taken away: nobody knows what a damaged image needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hindered: Option<String>,
@@ -67,6 +70,11 @@ impl Store {
         Ok(FileLock::try_exclusive(&self.lock_path(&lease_name(&id)))?.is_none())
     }
 
+    /// Removes what no image needs, unless somebody brings blobs in right now.
+    pub(crate) fn collect_unreachable(&self) -> Result<(), ImageError> {
+        self.collect_now(Thoroughness::Unreachable).map(drop)
+    }
+
     /// Collects, unless somebody brings blobs in right now.
     pub(super) fn collect_now(&self, how: Thoroughness) -> Result<Option<Removed>, ImageError> {
         match FileLock::try_exclusive(&self.lock_path("writers"))? {
@@ -86,7 +94,8 @@ impl Store {
         if how >= Thoroughness::BuildCacheToo {
             self.sweep("build-cache", &mut removed, |_| None)?;
         }
-        let reachable = self.reachable()?;
+        let mut reachable = self.reachable()?;
+        removed.kept_by_build_cache = self.mark_build_cache(&mut reachable)?;
         let keep = |set: &HashSet<String>, digits: &str| set.contains(digits).then_some(());
         self.sweep("blobs/sha256", &mut removed, |name| keep(&reachable.blobs, name))?;
         self.sweep("layers", &mut removed, |name| keep(&reachable.layers, name))?;
@@ -117,11 +126,21 @@ impl Store {
                 self.mark(&id, &mut reachable)?;
             }
         }
-        for (layer, diff_id) in build::cache::layers(self)? {
-            reachable.blobs.insert(layer.hex().to_owned());
-            reachable.layers.insert(diff_id.hex().to_owned());
-        }
         Ok(reachable)
+    }
+
+    /// Marks what the build cache names; gives the bytes on the disk of what nothing else needs.
+    fn mark_build_cache(&self, reachable: &mut Reachable) -> Result<u64, ImageError> {
+        let mut bytes = 0;
+        for (layer, diff_id) in build::cache::layers(self)? {
+            if reachable.blobs.insert(layer.hex().to_owned()) {
+                bytes += disk_usage(&self.blobs().path(&layer));
+            }
+            if reachable.layers.insert(diff_id.hex().to_owned()) {
+                bytes += disk_usage(&self.root().join("layers").join(diff_id.hex()));
+            }
+        }
+        Ok(bytes)
     }
 
     /// Marks a document and what it leads to. Of an index of several platforms the store has
@@ -142,6 +161,9 @@ impl Store {
                 if let Ok(config) = image::read_config(&self.blobs(), &config) {
                     let diff_ids = config.rootfs().diff_ids().iter().map(|id| BlobId::parse(id));
                     let diff_ids = diff_ids.collect::<Result<Vec<_>, _>>()?;
+                    if diff_ids.is_empty() {
+                        reachable.layers.insert(unpack::empty_layer().hex().to_owned());
+                    }
                     let chain = unpack::chain_id(&diff_ids);
                     reachable.chains.extend(chain.map(|id| id.hex().to_owned()));
                     reachable.layers.extend(diff_ids.iter().map(|id| id.hex().to_owned()));
@@ -208,7 +230,7 @@ impl Store {
 }
 
 /// The names in a folder; none where there is no such folder.
-fn names_in(folder: &Path) -> Result<Vec<String>, ImageError> {
+pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, ImageError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(io_error("list", folder))?,
@@ -221,4 +243,20 @@ fn names_in(folder: &Path) -> Result<Vec<String>, ImageError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Bytes on the disk, of a folder with all that is in it. An estimate: what cannot be looked at is
+/// left out, and a file counts for each of its names.
+fn disk_usage(path: &Path) -> u64 {
+    let mut bytes = 0;
+    let mut left = vec![path.to_owned()];
+    while let Some(path) = left.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        bytes += metadata.blocks() * 512;
+        if metadata.is_dir() {
+            let entries = fs::read_dir(&path).into_iter().flatten();
+            left.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+        }
+    }
+    bytes
 }

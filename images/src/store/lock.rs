@@ -22,7 +22,8 @@ use crate::error::{ImageError, io_error};
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct FileLock {
-    _file: Flock<File>,
+    /// None on a read-only file system where nobody ever locked: nobody changes anything there.
+    _file: Option<Flock<File>>,
     path: PathBuf,
 }
 
@@ -53,7 +54,13 @@ impl FileLock {
     /// `None` also when the file was removed while we waited: the lock is then of no value, as
     /// others take one on a new file of that name.
     fn acquire(path: &Path, mode: FlockArg) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = match OpenOptions::new().create(true).truncate(false).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => match open(path)? {
+                Some(file) => file,
+                None => return Ok(Some(Self { _file: None, path: path.to_owned() })),
+            },
+            other => other?,
+        };
         let file = match Flock::lock(file, mode) {
             Ok(file) => file,
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
@@ -62,7 +69,7 @@ impl FileLock {
         let held = file.metadata()?.ino();
         match fs::metadata(path) {
             Ok(metadata) if metadata.ino() == held => {
-                Ok(Some(Self { _file: file, path: path.to_owned() }))
+                Ok(Some(Self { _file: Some(file), path: path.to_owned() }))
             }
             Ok(_) => Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -73,6 +80,15 @@ impl FileLock {
     /// Removes the file of a lock that is held alone; see [`FileLock::acquire`].
     pub(crate) fn remove(self) -> io::Result<()> {
         fs::remove_file(&self.path)
+    }
+}
+
+/// Opens a file that can only be read, as flock(2) also takes it: where the file system is mounted a
+/// second time, others may write it. None where it is not there.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -7,6 +7,21 @@ use super::names::{full_name, name_of, with_name};
 use super::{Store, lock::FileLock};
 use crate::error::ImageError;
 
+/// What [`Store::prune`] removes beside nameless images that no instance uses and what was never
+/// finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prune {
+    /// Named images that no instance uses.
+    pub named: bool,
+    /// What build steps made.
+    pub build_cache: bool,
+}
+
+impl Prune {
+    /// Everything that no instance uses.
+    pub const ALL: Self = Self { named: true, build_cache: true };
+}
+
 impl Store {
     /// Gives an image one more name, and returns its full form. Another image that had the name
     /// loses it.
@@ -69,13 +84,12 @@ impl Store {
         Ok(Removed { untagged, ..collected })
     }
 
-    /// Removes nameless images that no instance uses, what no image needs and what was never
-    /// finished; with `all` also the named images that no instance uses and the build cache.
-    /// Waits for pulls, loads and builds that are under way.
+    /// Removes `what` and whatever no image needs then. Waits for pulls, loads and builds that are
+    /// under way.
     ///
     /// # Errors
     /// The index or a manifest is damaged.
-    pub fn prune(&self, all: bool) -> Result<Removed, ImageError> {
+    pub fn prune(&self, what: Prune) -> Result<Removed, ImageError> {
         let alone = FileLock::exclusive(&self.lock_path("writers"))?;
         let mut untagged = Vec::new();
         {
@@ -83,7 +97,7 @@ impl Store {
             let mut kept = Vec::new();
             for descriptor in self.index()?.manifests() {
                 let name = name_of(descriptor);
-                if (name.is_some() && !all) || self.in_use(descriptor)? {
+                if (name.is_some() && !what.named) || self.in_use(descriptor)? {
                     kept.push(descriptor.clone());
                 } else {
                     untagged.extend(name);
@@ -91,7 +105,10 @@ impl Store {
             }
             self.write_index(kept, &lock)?;
         }
-        let thoroughness = if all { Thoroughness::BuildCacheToo } else { Thoroughness::Unfinished };
+        let thoroughness = match what.build_cache {
+            true => Thoroughness::BuildCacheToo,
+            false => Thoroughness::Unfinished,
+        };
         let collected = self.collect(alone, thoroughness)?;
         Ok(Removed { untagged, ..collected })
     }

@@ -21,8 +21,10 @@ mod manage;
 pub(crate) mod names;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +42,8 @@ use names::{candidates, digest_digits, name_of, spellings, with_name};
 pub use collect::Removed;
 pub(crate) use incoming::{Arrival, Incoming};
 pub use inspect::{HistoryRecord, ImageDetails, LayerDetails};
+pub use manage::Prune;
+pub(crate) use work::WorkFolder;
 
 /// Images by digest, and names for them.
 #[derive(Clone, Debug)]
@@ -70,7 +74,8 @@ pub struct ImageRecord {
 }
 
 impl Store {
-    /// Opens the store in `root`, and makes one where there is none. Nobody else can enter it.
+    /// Opens the store in `root`, and makes one where there is none. Nobody else can enter it. What
+    /// is on a read-only file system can be read.
     ///
     /// # Errors
     /// The folder cannot be written, or holds a layout of a version that is unknown.
@@ -79,7 +84,11 @@ impl Store {
         make_private(root)?;
         for folder in ["blobs/sha256", "partial", "locks"] {
             let folder = root.join(folder);
-            fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+            match fs::create_dir_all(&folder) {
+                // An image layout of somebody else's, perhaps. What is in it can be read.
+                Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
+                other => other.map_err(io_error("create", &folder))?,
+            }
         }
         if !root.join("oci-layout").exists() {
             let lock = store.change_index()?;
@@ -229,7 +238,9 @@ impl Store {
     /// Held from the first blob that comes in until the index names it, so that the collector
     /// does not take it for garbage.
     pub(crate) fn writing(&self) -> Result<FileLock, ImageError> {
-        FileLock::shared(&self.lock_path("writers"))
+        let lock = FileLock::shared(&self.lock_path("writers"))?;
+        self.sweep_abandoned();
+        Ok(lock)
     }
 
     pub(crate) fn change_index(&self) -> Result<FileLock, ImageError> {

@@ -96,14 +96,14 @@ fn what_a_running_instance_uses_stays() {
     let layers = image.layers_unpacked().unwrap();
     let refused = store.remove("app", false).unwrap_err();
     assert!(matches!(refused, ImageError::InUse(_)), "{refused}");
-    assert_eq!(store.prune(true).unwrap(), Removed::default());
+    assert_eq!(store.prune(Prune::ALL).unwrap(), Removed::default());
     // The name moves on to a newer image; the old one's user still runs.
     drop(add_image(&store, Some("app"), &[layer(&[("a", "2")])]));
     assert_eq!(names(&store), [None, Some("docker.io/library/app:latest".to_owned())]);
-    store.prune(false).unwrap();
+    store.prune(Prune::default()).unwrap();
     assert!(layers[0].exists());
     drop(image);
-    let removed = store.prune(false).unwrap();
+    let removed = store.prune(Prune::default()).unwrap();
     assert_eq!(removed.deleted.len(), 3, "{removed:?}");
     assert!(!layers[0].exists());
     assert_eq!(names(&store), [Some("docker.io/library/app:latest".to_owned())]);
@@ -118,7 +118,7 @@ fn an_image_that_is_being_brought_in_is_no_garbage() {
     store.remove("old", false).unwrap();
     assert_eq!(blobs(&store), 4);
     drop(writing);
-    store.prune(false).unwrap();
+    store.prune(Prune::default()).unwrap();
     assert_eq!(blobs(&store), 0);
 }
 
@@ -129,7 +129,7 @@ fn prune_takes_what_was_never_finished_and_locks_that_nobody_holds() {
     for name in ["blob-00", "layer-00", "archive-x", "index.json"] {
         fs::write(store.partial(name), "half").unwrap();
     }
-    store.prune(false).unwrap();
+    store.prune(Prune::default()).unwrap();
     assert_eq!(fs::read_dir(dir.path().join("partial")).unwrap().count(), 0);
     let mut locks: Vec<_> = fs::read_dir(dir.path().join("locks"))
         .unwrap()
@@ -189,7 +189,7 @@ fn a_damaged_document_stops_the_collector_and_its_image_can_be_removed() {
     assert!(store.resolve("sound").unwrap().layers_unpacked().is_ok());
     assert!(matches!(store.resolve("app"), Err(ImageError::Damaged { .. })));
 
-    assert!(matches!(store.prune(false), Err(ImageError::Damaged { .. })));
+    assert!(matches!(store.prune(Prune::default()), Err(ImageError::Damaged { .. })));
     let removed = store.remove("sound", false).unwrap();
     assert!(removed.hindered.is_some_and(|why| why.contains("library/app:latest")));
     store.remove("second", false).unwrap();
@@ -208,6 +208,33 @@ fn a_layer_of_any_depth_is_collected() {
     store.remove("app", false).unwrap();
     assert!(!layer.exists());
     crate::removal::tests::make_deep(&store.partial("layer-00"), 5000);
-    store.prune(false).unwrap();
+    store.prune(Prune::default()).unwrap();
     assert_eq!(fs::read_dir(store.root().join("partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_the_build_cache_keeps_is_told_and_removed_when_asked_for() {
+    let (_dir, store) = new_store();
+    let archive = layer(&[("a", "cached")]);
+    let image = add_image(&store, Some("app"), std::slice::from_ref(&archive));
+    image.layers_unpacked().unwrap();
+    let blob = &image.manifest().layers()[0];
+    let step = serde_json::json!({"layer": {
+        "digest": blob.digest().to_string(), "size": blob.size(),
+        "diff_id": BlobId::of(&archive).full(),
+    }});
+    fs::create_dir(store.root().join("build-cache")).unwrap();
+    let entry = store.root().join("build-cache").join(format!("{}.json", "0".repeat(64)));
+    fs::write(entry, step.to_string()).unwrap();
+    // As long as an image has the layer too, the cache costs nothing.
+    assert_eq!(store.prune(Prune::default()).unwrap().kept_by_build_cache, 0);
+    drop(image);
+    let removed = store.remove("app", false).unwrap();
+    assert!(removed.kept_by_build_cache > 0 && removed.freed > 0, "{removed:?}");
+    let kept = store.prune(Prune::default()).unwrap();
+    assert_eq!((kept.freed, kept.kept_by_build_cache), (0, removed.kept_by_build_cache));
+    let only_cache = Prune { build_cache: true, named: false };
+    let pruned = store.prune(only_cache).unwrap();
+    assert!(pruned.freed >= kept.kept_by_build_cache && pruned.kept_by_build_cache == 0);
+    assert_eq!(blobs(&store), 0);
 }

@@ -82,11 +82,15 @@ pub(crate) fn chain_id<'a>(diff_ids: impl IntoIterator<Item = &'a BlobId>) -> Op
     Some(ids.fold(first, join))
 }
 
-/// The layer that has to cover these, topmost first, if there has to be one. Made once.
-pub(super) fn cover(store: &Store, layers: &[Tree]) -> Result<Option<PathBuf>, ImageError> {
-    let Some(id) = chain_id(layers.iter().rev().map(|(_, id)| id)) else { return Ok(None) };
+/// The layer that has to cover these, topmost first, if there has to be one. Made once for each
+/// chain; of the chain's layers, those that occur twice are in `layers` once.
+pub(super) fn cover(
+    store: &Store,
+    id: &BlobId,
+    layers: &[Tree],
+) -> Result<Option<PathBuf>, ImageError> {
     let target = store.root().join("covers").join(id.hex());
-    store.make_once("cover", &id, &target, |partial| {
+    store.make_once("cover", id, &target, |partial| {
         let folders: Vec<Folders> =
             layers.iter().map(|(_, id)| Folders::load(store, id)).collect::<Result<_, _>>()?;
         let trees = layers.iter().map(|(tree, _)| tree.clone()).collect();

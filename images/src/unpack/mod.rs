@@ -11,6 +11,7 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -40,15 +41,35 @@ fn ensure_unpacked(
     let diff_id = BlobId::parse(diff_id)?;
     let target = folder_of(store, &diff_id);
     store.make_once("layer", &diff_id, &target, |tree| {
-        fs::create_dir(tree).map_err(io_error("create", tree))?;
-        // overlayfs shows the topmost layer's root as `/`, whatever our umask is.
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(tree, mode).map_err(io_error("create", tree))?;
+        create_tree(tree)?;
         let blob = store.blobs().open(&BlobId::parse(layer.digest().as_ref())?)?;
         let folders = unpack_verified(layer.digest().as_ref(), blob, &diff_id, tree, LIMITS)?;
         folders.keep(store, &diff_id)
     })?;
     Ok((target, diff_id))
+}
+
+fn create_tree(tree: &Path) -> Result<(), ImageError> {
+    fs::create_dir(tree).map_err(io_error("create", tree))?;
+    // overlayfs shows the topmost layer's root as `/`, whatever our umask is.
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(tree, mode).map_err(io_error("create", tree))
+}
+
+/// The diff_id of a layer without anything, not even an end: what an image without layers has, for
+/// an overlay needs one at least.
+pub(crate) fn empty_layer() -> BlobId {
+    BlobId::of(b"")
+}
+
+fn ensure_empty(store: &Store) -> Result<PathBuf, ImageError> {
+    let diff_id = empty_layer();
+    let target = folder_of(store, &diff_id);
+    store.make_once("layer", &diff_id, &target, |tree| {
+        create_tree(tree)?;
+        Folders::default().keep(store, &diff_id)
+    })?;
+    Ok(target)
 }
 
 fn is_unpacked(store: &Store, diff_id: &str) -> bool {
@@ -60,11 +81,18 @@ fn folder_of(store: &Store, diff_id: &BlobId) -> PathBuf {
 }
 
 /// Layers with their diff_ids, topmost first, as folders for overlayfs in the same order, and
-/// before them what covers implied folders. Several are unpacked at once.
+/// before them what covers implied folders. Several are unpacked at once. An image without layers
+/// has an empty one.
 pub(crate) fn ensure_all(
     store: &Store,
     layers: &[(&Descriptor, &String)],
 ) -> Result<Vec<PathBuf>, ImageError> {
+    if layers.is_empty() {
+        return Ok(vec![ensure_empty(store)?]);
+    }
+    let diff_ids = layers.iter().rev().map(|(_, diff_id)| BlobId::parse(diff_id));
+    let chain = chain_id(&diff_ids.collect::<Result<Vec<_>, _>>()?);
+    let layers = without_repetitions(layers);
     // Threads are for work only: nearly always all layers are there.
     let missing = layers.iter().filter(|(_, diff_id)| !is_unpacked(store, diff_id)).count();
     let workers = thread::available_parallelism().map_or(1, usize::from).min(missing);
@@ -81,14 +109,33 @@ pub(crate) fn ensure_all(
     };
     thread::scope(|scope| {
         for _ in 1..workers {
-            scope.spawn(work);
+            // Where the host refuses a thread (RLIMIT_NPROC, pids.max), there is one worker less.
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
         work();
     });
     let unpacked = folders.into_iter().filter_map(OnceLock::into_inner);
     let trees: Vec<implied::Tree> = unpacked.collect::<Result<_, _>>()?;
-    let cover = implied::cover(store, &trees)?;
+    let cover = match chain {
+        Some(chain) => implied::cover(store, &chain, &trees)?,
+        None => None,
+    };
     Ok(cover.into_iter().chain(trees.into_iter().map(|(tree, _)| tree)).collect())
+}
+
+/// Leaves out every layer that occurs above itself. overlayfs takes no folder twice (ELOOP), and the
+/// lower occurrence never shows: whatever a layer says of a name, that it is a file, a folder, an
+/// opaque folder, or gone, its upper occurrence says as well and earlier, also against what the
+/// layers between them say; and of what it says nothing of, the lower one says nothing either. Where
+/// folders merge, the lower one adds only names that the upper one has. Metadata of folders that
+/// are only implied come from below both (`implied::cover`).
+fn without_repetitions<'a>(
+    layers: &[(&'a Descriptor, &'a String)],
+) -> Vec<(&'a Descriptor, &'a String)> {
+    let mut seen = HashSet::new();
+    layers.iter().filter(|(_, diff_id)| seen.insert(*diff_id)).copied().collect()
 }
 
 /// Unpacks a compressed layer into the empty folder `tree` and verifies its diff_id.

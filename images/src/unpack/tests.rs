@@ -467,3 +467,36 @@ fn an_error_tells_a_name_without_its_codes_for_a_terminal() {
     let error = Layer::default().file(&name, "").unpack(&outer).unwrap_err().to_string();
     assert!(error.contains("../\\u{1b}[2Jxxx"), "{error}");
 }
+
+/// A layer that occurs twice is taken once, where it is uppermost; whatever is between them.
+#[test]
+fn a_layer_twice_in_an_image_counts_where_it_is_uppermost() {
+    use crate::build::merged::Merged;
+    use crate::testing::{add_image, layer, layer_of, new_store};
+    let twice = layer(&[("f", "twice"), ("dir/g", "twice"), ("dir/.wh.low", "")]);
+    let base = layer_of(&[("dir/", 0o700, 5), ("dir/low", 0o644, 5), ("dir/base", 0o644, 5)]);
+    let between = layer(&[(".wh.f", ""), ("dir/g", "between"), ("dir/low", "between"), ("h", "h")]);
+    let (_dir, store) = new_store();
+    let layers = [base.clone(), twice.clone(), between.clone(), twice.clone(), between, twice];
+    let image = add_image(&store, Some("app"), &layers);
+    let folders = image.layers_unpacked().unwrap();
+    let merged = Merged::new(folders.clone());
+    assert_eq!(merged.read_text("f").unwrap(), "twice");
+    assert_eq!(merged.read_text("dir/g").unwrap(), "twice");
+    assert_eq!(merged.read_text("h").unwrap(), "h");
+    assert!(merged.stat(Path::new("dir/low")).unwrap().is_none());
+    let dir = merged.stat(Path::new("dir")).unwrap().unwrap().1;
+    assert_eq!((dir.mode() & 0o7777, dir.mtime()), (0o700, 5), "the implied folder is the base's");
+    // The kernel takes them, which a folder twice it does not.
+    let overlay = tempfile::tempdir().unwrap();
+    let lower: Vec<_> = folders.iter().map(|folder| folder.to_str().unwrap()).collect();
+    let options = format!("lowerdir={}", lower.join(":"));
+    let mut mount = std::process::Command::new("mount");
+    mount.args(["-t", "overlay", "overlay", "-o", &options]).arg(overlay.path());
+    assert!(mount.status().unwrap().success(), "{options}");
+    let seen = fs::read_to_string(overlay.path().join("dir/g"));
+    let names = fs::read_dir(overlay.path().join("dir")).unwrap().count();
+    assert!(std::process::Command::new("umount").arg(overlay.path()).status().unwrap().success());
+    assert_eq!((seen.unwrap().as_str(), names), ("twice", 2));
+    store.root_disk(&image).unwrap();
+}

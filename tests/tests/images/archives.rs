@@ -47,7 +47,8 @@ fn our_archives_are_read_by_skopeo_and_podman_and_theirs_by_us() {
     let saved = path("podman.tar");
     podman(&["save", "-o", &saved, "docker.io/library/busybox:latest"]);
     let theirs = Sandbox::empty();
-    theirs.isolab(&["image", "load", &saved]).finish().success();
+    let bytes = fs::read(&saved).unwrap();
+    theirs.isolab(&["image", "load"]).finish_with_input(&bytes).success();
     let output = theirs.isolab(&["run", "busybox", "echo", "podman"]).finish().success();
     assert_eq!(output, "podman\n");
 }

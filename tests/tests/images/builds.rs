@@ -132,6 +132,23 @@ fn steps_are_cached_and_their_output_is_shown() {
     assert!(sandbox.isolab(&quiet).finish().stderr.contains("input is 2"));
 }
 
+/// The same layer twice: of equal files, or of equal nothing.
+#[test]
+fn a_file_that_goes_and_comes_again_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "f", "content");
+    let dockerfile = "FROM busybox\nCOPY f /f\nRUN rm /f\nCOPY f /f\nRUN cat /f\nRUN rm /f\n\
+                      COPY f /f\n";
+    write(dir.path(), "Dockerfile", dockerfile);
+    let sandbox = Sandbox::with_busybox();
+    let build = ["image", "build", "-t", "app", text(dir.path())];
+    sandbox.isolab(&build).finish().success();
+    for level in ["process", "container"] {
+        let run = ["run", "--isolation", level, "app", "cat", "/f"];
+        assert_eq!(sandbox.isolab(&run).finish().success(), "content");
+    }
+}
+
 #[test]
 fn what_fails_says_where() {
     let dir = tempfile::tempdir().unwrap();

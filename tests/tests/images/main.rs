@@ -7,6 +7,7 @@ mod archives;
 mod builds;
 mod costs;
 mod files;
+mod hosts;
 mod private;
 mod registries;
 mod registry;

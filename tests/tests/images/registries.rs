@@ -200,6 +200,54 @@ fn a_registry_with_a_password_takes_the_one_that_login_kept() {
     pull(&Sandbox::empty(), &name).fails_with(125, &["denies"]);
 }
 
+/// Every kind of request: what a registry refuses for now is asked for again.
+#[test]
+fn a_registry_that_is_busy_or_ill_is_asked_again() {
+    let registry = Registry::start();
+    let proxy = registry.moody();
+    let ours = Sandbox::with_busybox();
+    let name = proxy.name("team/busybox:v1");
+    let push = ["image", "push", "--insecure", "busybox", &name];
+    let pushed = ours.isolab(&push).finish().success();
+    let theirs = Sandbox::empty();
+    assert_eq!(pull(&theirs, &name).success(), pushed);
+    let asked = proxy.asked();
+    for request in ["get /v2/team/busybox/manifests/v1", "put /v2/team/busybox/manifests/v1"] {
+        assert_eq!(asked.matches(request).count(), 2, "{request}: {asked}");
+    }
+    for request in ["head /v2/team/busybox/blobs/sha256:", "get /v2/team/busybox/blobs/sha256:"] {
+        assert_eq!(asked.matches(request).count(), 4, "{request}: {asked}");
+    }
+    // What it does not have is no mood.
+    pull(&theirs, &proxy.name("team/busybox:none")).fails_with(125, &["cannot pull"]);
+}
+
+#[test]
+fn what_podman_keeps_of_credentials_is_taken_too() {
+    let registry = Registry::start_with_password();
+    let host = registry.host();
+    let folder = tempfile::tempdir().unwrap();
+    let authfile = folder.path().join("containers/auth.json");
+    let login = ["login", "--tls-verify=false", "-u", "operator", "-p", "secret", &host];
+    fs::create_dir_all(authfile.parent().unwrap()).unwrap();
+    tool("skopeo", &[&login[..], &["--authfile", text(&authfile)]].concat());
+    let sandbox = Sandbox::with_busybox();
+    let name = registry.name("private/busybox");
+    let push = |variable: &str, value: &Path| {
+        let push = sandbox.isolab(&["image", "push", "--insecure", "busybox", &name]);
+        let push = push.env("HOME", "/nonexistent").env("XDG_RUNTIME_DIR", "/nonexistent");
+        push.env("DOCKER_CONFIG", "/nonexistent").env(variable, text(value)).finish()
+    };
+    push("IRRELEVANT", &authfile).fails_with(125, &["denies"]);
+    for (variable, value) in [
+        ("REGISTRY_AUTH_FILE", &*authfile),
+        ("XDG_RUNTIME_DIR", folder.path()),
+        ("XDG_CONFIG_HOME", folder.path()),
+    ] {
+        push(variable, value).success();
+    }
+}
+
 /// Who signed a registry's certificate is told by a folder, by those that podman and Docker look
 /// into, or by the system's store.
 #[test]

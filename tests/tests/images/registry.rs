@@ -122,6 +122,75 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// A proxy in front of it that refuses each request once, as a registry does that is busy (GET)
+    /// or ill (others).
+    pub fn moody(&self) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(Mutex::new(String::new()));
+        let (log, upstream) = (asked.clone(), self.port);
+        // Ends with the test's process: accept has no end of its own.
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let log = log.clone();
+                thread::spawn(move || serve_moodily(client.unwrap(), upstream, &log));
+            }
+        });
+        Proxy { port, asked }
+    }
+}
+
+/// One request a connection, so that every request is seen.
+fn serve_moodily(mut client: TcpStream, upstream: u16, log: &Mutex<String>) {
+    let mut head = Vec::new();
+    let end = loop {
+        let mut buffer = [0; 1 << 12];
+        let Ok(count @ 1..) = client.read(&mut buffer) else { return };
+        head.extend_from_slice(&buffer[..count]);
+        if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+    };
+    let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned() + "\n";
+    // An upload's place is another for each attempt.
+    let line = match line.split_once("/blobs/uploads/") {
+        Some((start, _)) => format!("{start}/blobs/uploads/"),
+        None => line,
+    };
+    let is_new = {
+        let mut log = log.lock().unwrap();
+        let is_new = !log.contains(&line);
+        log.push_str(&line);
+        log.push('\n');
+        is_new
+    };
+    if is_new {
+        let status = match line.starts_with("GET") {
+            true => "429 Too Many Requests",
+            false => "503 Service Unavailable",
+        };
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = client.write_all(answer.as_bytes());
+        // What is still being sent would otherwise reset the connection before the answer is read.
+        let _ = client.shutdown(Shutdown::Write);
+        let _ = std::io::copy(&mut client, &mut std::io::sink());
+        return;
+    }
+    let mut server = TcpStream::connect(("127.0.0.1", upstream)).unwrap();
+    let (request, body) = head.split_at(end - 2);
+    server.write_all(request).unwrap();
+    server.write_all(b"Connection: close\r\n").unwrap();
+    server.write_all(body).unwrap();
+    let (mut from_client, mut to_server) =
+        (client.try_clone().unwrap(), server.try_clone().unwrap());
+    thread::scope(|scope| {
+        scope.spawn(move || std::io::copy(&mut from_client, &mut to_server));
+        let _ = std::io::copy(&mut server, &mut client);
+        let _ = client.shutdown(Shutdown::Both);
+    });
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.process.kill();
