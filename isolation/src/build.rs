@@ -11,7 +11,7 @@ use isolab_container::{
 };
 use isolab_images::{BuildRunner, BuildStep};
 use nix::unistd::dup;
-use oci_spec::runtime::{LinuxNamespaceType, Mount, MountBuilder, Spec, UserBuilder};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, MountBuilder, Spec};
 
 use crate::error::IsolationError;
 use crate::{instance_id, users};
@@ -83,12 +83,7 @@ fn spec(step: &BuildStep) -> Result<Spec, IsolationError> {
         process.set_cwd(step.cwd.clone().into());
         // Package scripts use su and the like.
         process.set_no_new_privileges(Some(false));
-        let user = UserBuilder::default()
-            .uid(identity.uid)
-            .gid(identity.gid)
-            .additional_gids(identity.additional_gids)
-            .build();
-        process.set_user(user.map_err(setting("user"))?);
+        process.set_user(identity.to_user()?);
     }
     if step.host_network {
         share_network(&mut spec, step).map_err(setting("network"))?;

@@ -77,3 +77,24 @@ pub struct User {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub umask: Option<u32>,
 }
+
+impl User {
+    /// Whether an id is -1, which to setresuid(2) and setresgid(2) means that nothing changes.
+    pub fn is_unset(&self) -> bool {
+        [self.uid, self.gid].iter().chain(&self.additional_gids).any(|id| *id == u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_minus_one_is_found_wherever_it_is() {
+        let user = |uid, gid, additional_gids| User { uid, gid, additional_gids, umask: None };
+        assert!(!user(u32::MAX - 1, 0, vec![5]).is_unset());
+        assert!(user(u32::MAX, 0, vec![]).is_unset());
+        assert!(user(0, u32::MAX, vec![]).is_unset());
+        assert!(user(0, 0, vec![5, u32::MAX]).is_unset());
+    }
+}
