@@ -18,7 +18,7 @@ pub struct Request {
     pub workdir: Option<String>,
     /// `USER[:GROUP]`.
     pub user: Option<String>,
-    /// The host name; at level `process` there is no way to set one.
+    /// The host name; at level `process` there is no way to set one, but for `HOSTNAME`.
     pub hostname: String,
     /// Limits that mean the same at every level.
     pub limits: Limits,

@@ -50,12 +50,11 @@ fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, Isolati
         NO_ID => Err(refused(format!("{what} {NO_ID} stands for none (-1)"))),
         id => Ok(id),
     };
-    let wanted = |text: &str| Wanted::parse(text).map_err(refused);
     let (name, group_name) = match user.split_once(':') {
         Some((name, group_name)) => (name, Some(group_name).filter(|name| !name.is_empty())),
         None => (user, None),
     };
-    let name = wanted(if name.is_empty() { "0" } else { name })?;
+    let name = Wanted::parse(if name.is_empty() { "0" } else { name }).map_err(refused)?;
     let account = passwd.lines().filter_map(Account::parse).find(|account| match name {
         Wanted::Number(uid) => account.uid == uid,
         Wanted::Name(name) => account.name == name,
@@ -69,7 +68,7 @@ fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, Isolati
         }
     };
     let groups: Vec<Group> = group.lines().filter_map(Group::parse).collect();
-    let (gid, others) = match group_name.map(wanted).transpose()? {
+    let (gid, others) = match group_name.map(Wanted::parse).transpose().map_err(refused)? {
         None => {
             let is_member = |group: &&Group| {
                 !login.is_empty() && group.members.split(',').any(|member| member == login)

@@ -26,6 +26,9 @@ pub struct Workload {
     /// How the network controller is set up, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Interface>,
+    /// Files of /etc that are this instance's own, whatever the image has.
+    #[serde(default)]
+    pub name_files: Vec<NameFile>,
     /// Whether the host sends standard input; otherwise it is at its end from the start.
     pub stdin: bool,
 }
@@ -41,6 +44,15 @@ pub struct RootDisks {
     pub image: String,
     /// The file system of the disk that takes the workload's writes.
     pub scratch: String,
+}
+
+/// A file that says what names mean, such as /etc/hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameFile {
+    /// Its name in /etc.
+    pub name: String,
+    /// What is in it.
+    pub content: String,
 }
 
 /// The guest's end of its network.
