@@ -46,7 +46,7 @@ pub(crate) fn explain(error: Error, folder: &Path) -> IsolationError {
         // Read-only: what overlayfs becomes where there is no room for its own folder.
         Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS) => {
             let room = statvfs(folder).map_or(String::new(), |fs| {
-                let bytes = fs.blocks_available() as u64 * fs.fragment_size() as u64;
+                let bytes = fs.blocks_available() * fs.fragment_size();
                 format!(" ({bytes} bytes and {} inodes are free)", fs.files_available())
             });
             let folder = folder.display();

@@ -42,6 +42,13 @@ fn signals() {
 }
 
 #[test]
+fn signals_names_and_the_files_of_names() {
+    workloads::further_signals("paravirt");
+    workloads::names("paravirt");
+    LEVELS.into_iter().for_each(workloads::name_files);
+}
+
+#[test]
 fn a_guest_starts_from_its_image_each_time() {
     workloads::a_fresh_root_each_time("paravirt");
 }
