@@ -159,7 +159,7 @@ impl Isolation for MachineLevel {
             console,
             created: now(),
             _image: spec.image,
-            folder: spec.folder,
+            folder: Some(spec.folder),
         }))
     }
 }
@@ -183,7 +183,8 @@ struct MachineInstance {
     created: u64,
     // Holds the image's lease: the collector leaves the disk alone.
     _image: Image,
-    folder: InstanceFolder,
+    /// Until it is removed.
+    folder: Option<InstanceFolder>,
 }
 
 impl Instance for MachineInstance {
@@ -265,9 +266,15 @@ impl Instance for MachineInstance {
         timeline
     }
 
-    fn remove(self: Box<Self>) -> Result<(), IsolationError> {
+    fn remove(mut self: Box<Self>) -> Result<(), IsolationError> {
         self.handle.stop();
-        self.folder.remove()
+        self.folder.take().map_or(Ok(()), InstanceFolder::remove)
+    }
+}
+
+impl Drop for MachineInstance {
+    fn drop(&mut self) {
+        self.handle.stop();
     }
 }
 
