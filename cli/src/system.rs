@@ -55,8 +55,10 @@ fn run_prune(prune: &Prune) -> Result<ExitCode> {
 }
 
 fn print_one(leftover: &Leftover) {
-    let Leftover { name, level, monitor, killed, cgroups } = leftover;
+    let Leftover { name, level, monitor, killed, cgroups, freed } = leftover;
     let killed = killed.map_or(String::new(), |pid| format!(", process {pid} killed"));
-    let cgroups = cgroups.len();
-    println!("{name} ({level}, of process {monitor}): {cgroups} cgroups, folder{killed}");
+    let (cgroups, megabytes) = (cgroups.len(), *freed as f64 / 1e6);
+    println!(
+        "{name} ({level}, of process {monitor}): {cgroups} cgroups, {megabytes:.1} MB{killed}"
+    );
 }

@@ -111,9 +111,9 @@ pub fn signals(level: &str) {
 
 /// Every signal that is not for a process itself goes to the workload, and none ends `isolab run`.
 pub fn further_signals(level: &str) {
-    const NAMES: [&str; 13] = [
-        "HUP", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "WINCH", "TSTP", "CONT",
-        "XCPU", "XFSZ",
+    const NAMES: [&str; 12] = [
+        "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "WINCH", "TSTP", "CONT", "XCPU",
+        "XFSZ",
     ];
     let sandbox = Sandbox::with_busybox();
     // 37: SIGRTMIN+3, by which systemd is told to power off.

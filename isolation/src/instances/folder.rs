@@ -12,11 +12,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use isolab_images::remove_tree;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::record::{ProcessId, Record};
-use super::remove::remove_tree;
 use super::{InstanceName, condemned};
 use crate::error::IsolationError;
 
@@ -109,7 +109,7 @@ impl InstanceFolder {
         let condemned = condemned.map_err(IsolationError::host("read /dev/urandom"))?;
         fs::rename(&self.path, &condemned).map_err(|source| self.io("rename", source))?;
         self.path = condemned;
-        empty(&self.path).map_err(|source| self.io("remove", source))
+        empty(&self.path).map(drop).map_err(|source| self.io("remove", source))
     }
 
     /// As a kill of the owner leaves it: without a lock.
@@ -134,13 +134,16 @@ impl Drop for InstanceFolder {
 
 /// A folder that is no longer to be seen, and its content; the lock last, so that nobody else finds
 /// the folder without an owner meanwhile.
-pub(super) fn empty(folder: &Path) -> io::Result<()> {
-    remove_tree(&folder.join(FILES))?;
+///
+/// Gives the bytes of disk that are free now.
+pub(super) fn empty(folder: &Path) -> io::Result<u64> {
+    let freed = remove_tree(&folder.join(FILES))?;
     Record::remove(folder)?;
     for last in [folder.join("record.json.new"), folder.join(LOCK)] {
         tolerate_missing(fs::remove_file(last))?;
     }
-    tolerate_missing(fs::remove_dir(folder))
+    tolerate_missing(fs::remove_dir(folder))?;
+    Ok(freed)
 }
 
 fn tolerate_missing(result: io::Result<()>) -> io::Result<()> {

@@ -10,7 +10,6 @@
 mod folder;
 mod name;
 mod record;
-mod remove;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -54,6 +53,8 @@ pub struct Leftover {
     pub killed: Option<i32>,
     /// The directories that were its own in the cgroup tree.
     pub cgroups: Vec<PathBuf>,
+    /// Bytes of disk that its folder took.
+    pub freed: u64,
 }
 
 /// What [`Instances::sweep`] did.
@@ -257,10 +258,11 @@ impl Condemned {
                 monitor: record.monitor,
                 killed,
                 cgroups: record.cgroups.clone(),
+                freed: 0,
             });
         }
-        empty(&self.path).map_err(io("remove"))?;
-        Ok(leftover)
+        let freed = empty(&self.path).map_err(io("remove"))?;
+        Ok(leftover.map(|leftover| Leftover { freed, ..leftover }))
     }
 }
 
@@ -351,6 +353,7 @@ mod tests {
             monitor,
             killed: Some(child.id() as i32),
             cgroups: vec!["/sys/fs/cgroup/isolab/is-gone-already".into()],
+            freed: sweep.removed[0].freed,
         };
         assert_eq!(sweep.removed, [leftover]);
         child.wait().unwrap();
