@@ -112,10 +112,13 @@ impl InstanceFolder {
         empty(&self.path).map(drop).map_err(|source| self.io("remove", source))
     }
 
-    /// As a kill of the owner leaves it: without a lock.
+    /// As a kill of the owner leaves it: our descriptor is closed, and nothing else done.
     #[cfg(test)]
-    pub(super) fn abandon(mut self) {
-        self.removed = true;
+    pub(super) fn abandon(self) {
+        use std::os::fd::{AsRawFd, FromRawFd};
+        let folder = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the descriptor's owner is forgotten, which nothing uses any more.
+        drop(unsafe { OwnedFd::from_raw_fd(folder.lock.as_raw_fd()) });
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> IsolationError {
