@@ -76,8 +76,10 @@ impl ProcessId {
     pub(super) fn of(pid: i32) -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         let pid_namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-        let start_time = Process::new(pid).ok()?.stat().ok()?.starttime;
-        Some(Self { pid, start_time, boot, pid_namespace })
+        let status = Process::new(pid).ok()?.stat().ok()?;
+        // A zombie has ended, whoever has yet to hear of it (proc_pid_stat(5), field 3).
+        let lives = !['Z', 'X'].contains(&status.state);
+        lives.then_some(Self { pid, start_time: status.starttime, boot, pid_namespace })
     }
 
     /// Kills the process if it still lives, and says whether it did.
@@ -137,6 +139,8 @@ mod tests {
         }
         assert!(child.try_wait().unwrap().is_none());
         assert!(id.kill().unwrap());
+        // It has ended, although we have not heard of it yet.
+        assert!(!id.kill().unwrap());
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert!(!id.kill().unwrap());
     }
