@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Command::Vm(vm) => vm::run(vm),
     };
     let code = result.unwrap_or_else(|error| {
-        eprintln!("isolab: {error:#}");
+        eprintln!("isolab: {}", output::explain(&error));
         ExitCode::from(format::EXIT_OWN_FAILURE)
     });
     match output::failure() {

@@ -13,7 +13,7 @@ use isolab_isolation::{
 
 use crate::format::parse_size;
 use crate::image::Obtain;
-use crate::signals;
+use crate::{output, signals};
 
 /// Run a command in an image, at one of the four levels of isolation.
 ///
@@ -99,7 +99,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Ok(code) => code,
         Err(error) => {
             let code = error.downcast_ref().map_or(125, IsolationError::exit_code);
-            eprintln!("isolab: {error:#}");
+            eprintln!("isolab: {}", output::explain(&error));
             code
         }
     };

@@ -8,10 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, chdir, fork, geteuid};
+use nix::unistd::{ForkResult, chdir, fork, getegid, geteuid, write};
 
 use super::Fact;
 
@@ -46,14 +48,27 @@ pub(super) fn overlayfs(folder: &Path) -> Fact {
         for name in ["lower", "upper", "work", "merged"] {
             std::fs::create_dir_all(path(name)).map_err(|e| format!("create {name}: {e}"))?;
         }
-        // Relative, as a path may contain the separators of options.
-        let options = "lowerdir=lower,upperdir=upper,workdir=work";
+        // Relative, as a path may contain the separators of options. In a user namespace, overlayfs's
+        // own attributes are the user's.
+        let is_root = geteuid().is_root();
+        let attributes = if is_root { "" } else { ",userxattr" };
+        let options = format!("lowerdir=lower,upperdir=upper,workdir=work{attributes}");
+        // Root there is us here (user_namespaces(7)).
+        let maps = [
+            (c"/proc/self/setgroups", "deny".to_owned()),
+            (c"/proc/self/uid_map", format!("0 {} 1", geteuid())),
+            (c"/proc/self/gid_map", format!("0 {} 1", getegid())),
+        ];
         let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|e| e.to_string());
         let options = c_string(options.as_bytes())?;
         let place = c_string(dir.as_os_str().as_bytes())?;
         in_child(|| {
             chdir(place.as_c_str())?;
             unshare(with_user_namespace(CloneFlags::CLONE_NEWNS))?;
+            for (file, text) in maps.iter().filter(|_| !is_root) {
+                let file = open(*file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+                write(&file, text.as_bytes())?;
+            }
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, c"/", None::<&str>, private, None::<&str>)?;
             let data = Some(options.as_c_str());

@@ -91,7 +91,6 @@ struct Root {
 
 impl Root {
     fn make(folder: &Path) -> Result<Self, IsolationError> {
-        upper::check(folder.parent().unwrap_or(folder))?;
         let [lower, upper, work, state] =
             ["lower", "upper", "work", "state"].map(|name| folder.join(name));
         for folder in [&lower, &upper, &work, &state] {

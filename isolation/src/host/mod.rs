@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::instances::Instances;
 use crate::level::Level;
+use crate::upper;
 pub use kvm::KvmState;
 
 /// One thing that was tried.
@@ -98,35 +99,36 @@ fn inspect_in(instances: &Path) -> HostReport {
     facts.extend(cgroups.iter().cloned());
     let namespaces = kernel_features::namespaces();
     facts.extend(namespaces.iter().cloned());
-    let folder = Instances::open(instances).and_then(|all| all.create(None, Level::Container));
-    let mut native = [Level::Process, Level::Container].map(|level| Verdict::new(level, None));
-    match folder {
+    let folder = Instances::open(instances)
+        .and_then(|all| all.create(None, Level::Container))
+        .and_then(|folder| upper::check(folder.shared()).map(|()| folder));
+    let native = match folder {
         Ok(folder) => {
-            let overlay = kernel_features::overlayfs(&folder.files());
             let tried = levels::try_in(&folder.files());
-            // What a level is made of says more about a failure than the failure itself.
-            let parts = || namespaces.iter().chain([&overlay]);
-            native = [
-                Verdict::new(Level::Process, process_fault(&tried.process, &overlay)),
-                Verdict::new(Level::Container, fault_of(&tried.container, parts())),
-            ];
-            if tried.container.ok && !tried.limits.ok {
-                native[1].without = Some(format!("limits: {}", tried.limits.found));
+            let mut container = Verdict::new(
+                Level::Container,
+                // What it is made of says more about a failure than the failure itself.
+                fault_of(&tried.container, &namespaces),
+            );
+            if container.ready && !tried.limits.ok {
+                container.without = Some(format!("limits: {}", tried.limits.found));
             }
-            facts.extend([overlay, tried.process, tried.container, tried.limits]);
+            let process = Verdict::new(Level::Process, fault_of(&tried.process, []));
+            facts.push(kernel_features::overlayfs(&folder.files()));
+            facts.extend([tried.process, tried.container, tried.limits]);
             if let Err(error) = folder.remove() {
                 facts.push(Fact::new("data folder", Err(error.to_string())));
             }
+            [process, container]
         }
         Err(error) => {
-            let mend = "set XDG_DATA_HOME to a folder that you may write to";
-            for verdict in &mut native {
-                let missing = Some((error.to_string(), mend.to_owned()));
-                *verdict = Verdict::new(verdict.level, missing);
-            }
             facts.push(Fact::new("data folder", Err(error.to_string())));
+            [Level::Process, Level::Container].map(|level| {
+                let mend = "XDG_DATA_HOME names another data folder".to_owned();
+                Verdict::new(level, Some((error.to_string(), mend)))
+            })
         }
-    }
+    };
     facts.push(kernel_features::tun());
     facts.extend(tools::inspect());
 
@@ -157,13 +159,6 @@ fn fault_of<'a>(
     parts: impl IntoIterator<Item = &'a Fact>,
 ) -> Option<(String, String)> {
     if tried.ok { None } else { first_fault(parts.into_iter().chain([tried])) }
-}
-
-fn process_fault(tried: &Fact, overlay: &Fact) -> Option<(String, String)> {
-    if !tried.ok && !nix::unistd::geteuid().is_root() {
-        return Some(("chroot needs root".to_owned(), "run as root".to_owned()));
-    }
-    fault_of(tried, [overlay])
 }
 
 fn first_fault<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Option<(String, String)> {

@@ -138,5 +138,7 @@ fn without_root_a_container_runs_is_said_to_and_leaves_nothing() {
         serde_json::from_str(&isolab(&["check", "--format", "json"]).stdout).unwrap();
     let container = report["levels"].as_array().unwrap().iter().find(|l| l["level"] == "container");
     assert_eq!(container.unwrap()["ready"], true, "{report}");
+    let overlay = report["facts"].as_array().unwrap().iter().find(|f| f["name"] == "overlayfs");
+    assert_eq!(overlay.unwrap()["ok"], true, "{report}");
     assert_eq!(fs::read_dir(&instances).unwrap().count(), 0);
 }
