@@ -26,9 +26,9 @@ use crate::error::IsolationError;
 /// linux/magic.h
 const PIPEFS_MAGIC: i64 = 0x5049_5045;
 
-/// Gives an anonymous pipe to the workload's user; anything else is left alone.
+/// Gives an anonymous pipe to the workload's user; anything else is left alone. Root opens it as it is.
 pub(crate) fn give(stream: impl AsFd, uid: u32) {
-    if is_anonymous_pipe(stream.as_fd()) {
+    if uid != 0 && is_anonymous_pipe(stream.as_fd()) {
         // As runc does: where we may not, the workload can do without.
         let _ = fchown(stream, Some(Uid::from_raw(uid)), None::<Gid>);
     }
