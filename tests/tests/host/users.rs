@@ -55,15 +55,9 @@ fn what_an_image_says_of_its_user_is_held_to_the_same() {
         let words = ["run", "-u", "", "odd", "id"];
         sandbox.isolab(&words).finish().fails_with(125, &[user]);
     }
-    let sandbox = Sandbox::with_busybox();
-    for (lines, word) in [
-        ("USER 4294967295\nRUN id", "4294967295"),
-        ("COPY --chown=4294967295 Dockerfile /x", "4294967295"),
-        ("COPY --chown=0:4294967295 Dockerfile /x", "4294967295"),
-    ] {
-        let context = tempfile::tempdir().unwrap();
-        fs::write(context.path().join("Dockerfile"), format!("FROM busybox\n{lines}\n")).unwrap();
-        let build = sandbox.isolab(&["image", "build"]).arg(context.path()).finish();
-        build.fails_with(125, &[word]);
-    }
+    let context = tempfile::tempdir().unwrap();
+    fs::write(context.path().join("Dockerfile"), "FROM busybox\nUSER 4294967295\nRUN id\n")
+        .unwrap();
+    let build = Sandbox::with_busybox().isolab(&["image", "build"]).arg(context.path()).finish();
+    build.fails_with(125, &["4294967295"]);
 }
