@@ -125,10 +125,12 @@ pub fn further_signals(level: &str) {
     let run = sandbox.isolab(&["run", "--isolation", level, "busybox", "sh", "-c", &script]);
     let mut running = run.start(Stdio::null());
     running.wait_for("ready");
-    for name in NAMES.into_iter().chain(["37"]) {
-        crate::tool("kill", &["-s", name, &running.id().to_string()]);
+    for name in NAMES {
+        running.signal(format!("SIG{name}").parse().expect("it is a signal"));
         running.wait_for(&format!("got {name}."));
     }
+    running.signal_number(37);
+    running.wait_for("got 37.");
     running.signal(Signal::SIGTERM);
     assert_eq!(running.finish().code(), Some(42));
 }
