@@ -9,10 +9,11 @@
 //!   reach it, and ends with its last descriptor.
 //! - What has a name is the caller's: a file, a terminal, a FIFO. A change of its owner would stay
 //!   when the container is gone, and open it to a user of the host who has the same number. The
-//!   workload gets a pipe, and what comes out of it is copied.
+//!   workload gets a pipe, and what comes out of it is copied. Who types to the workload on a terminal
+//!   keeps that, by its descriptor only: a shell behind a pipe shows no prompt.
 
 use std::fs::File;
-use std::io::{self, PipeReader};
+use std::io::{self, IsTerminal, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread::{self, JoinHandle};
 
@@ -49,11 +50,12 @@ pub(crate) fn for_user(uid: u32, stdin: bool) -> Result<(Stdio, Copies), Isolati
     }
     let failed = |action| move |error: io::Error| IsolationError::host(action)(error);
     let (stdout, stderr) = (io::stdout(), io::stderr());
+    let is_typed_to = stdin && io::stdin().is_terminal();
     let mut shared: Option<OwnedFd> = None;
     for (ours, theirs) in [(stdout.as_fd(), &mut stdio.stdout), (stderr.as_fd(), &mut stdio.stderr)]
     {
         give(ours, uid);
-        if can_be_opened(ours, uid) {
+        if can_be_opened(ours, uid) || is_typed_to && ours.is_terminal() {
             continue;
         }
         if let Some(pipe) = shared.as_ref().filter(|_| same_file(stdout.as_fd(), ours)) {
