@@ -60,7 +60,10 @@ fn print_table(report: &HostReport) {
     for verdict in &report.levels {
         match (&verdict.why, &verdict.mend) {
             (Some(why), Some(mend)) => println!("{:<10} not ready: {why}; {mend}", verdict.level),
-            _ => println!("{:<10} ready", verdict.level),
+            _ => match &verdict.without {
+                Some(without) => println!("{:<10} ready, without {without}", verdict.level),
+                None => println!("{:<10} ready", verdict.level),
+            },
         }
     }
 }

@@ -7,19 +7,21 @@ use anyhow::{Context, Result};
 use isolab_images::{Image, Store};
 use isolab_isolation::timeline::{Milestone, now};
 use isolab_isolation::{
-    InstanceSpec, IsolationError, Level, Limits, Network, Request, instance_id, level,
+    InstanceName, InstanceSpec, Instances, IsolationError, Level, Limits, Network, Request, level,
+    parse_hostname,
 };
 
 use crate::format::parse_size;
 use crate::image::Obtain;
-use crate::signals;
+use crate::{output, signals};
 
 /// Run a command in an image, at one of the four levels of isolation.
 ///
-/// Output, exit code, environment and signals are the same at each level. Exits with the
+/// Output, exit code, environment and signals are the same at each level; a signal to isolab is the
+/// command's, but for KILL, STOP, CHLD, URG, PIPE and a terminal's TTIN and TTOU. Exits with the
 /// command's own code, with 128 and the signal's number when a signal ended it, with 127 when
 /// there is no such command, with 126 when it cannot be executed, and with 125 when isolab itself
-/// failed.
+/// failed or was called wrongly.
 ///
 /// At paravirt and fullvirt the guest has the say over its command. So the first SIGINT, SIGTERM, SIGHUP
 /// or SIGQUIT is passed on to the command, or ends a machine whose guest has not come up; a second
@@ -45,21 +47,22 @@ pub struct Args {
     #[arg(long, short, value_name = "USER[:GROUP]")]
     user: Option<String>,
     /// Host name; by default the instance's name. Not at level process, which has none of its own.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_hostname)]
     hostname: Option<String>,
-    /// The instance's name; by default a random one.
+    /// The instance's name, which no other running one has; by default a random one.
     #[arg(long, value_name = "NAME")]
-    name: Option<String>,
+    name: Option<InstanceName>,
     /// Memory limit, in bytes or with K, M, G or T: a cgroup's limit, or the guest's RAM
-    /// (512M without it).
+    /// (512M without it). 0 is no limit.
     #[arg(long, short, value_name = "SIZE", value_parser = parse_size)]
     memory: Option<u64>,
-    /// CPU limit: a cgroup's quota, or, rounded up, the guest's vCPUs (1 without it).
+    /// CPU limit: a cgroup's quota, or, rounded up, the guest's vCPUs (1 without it). 0 is no limit.
     #[arg(long, value_name = "N")]
     cpus: Option<f64>,
-    /// How many processes and threads there may be; process and container only.
-    #[arg(long, value_name = "N")]
-    pids_limit: Option<u32>,
+    /// How many processes and threads there may be; process and container only. -1 or 0 is no limit.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(i64).range(-1..=u32::MAX.into()))]
+    pids_limit: Option<i64>,
     /// Connect the instance: tap[=NAME],ip=ADDRESS/PREFIX[,gateway=ADDRESS], and what `isolab vm run
     /// --net` takes besides; paravirt and fullvirt only. The host's end of the tap is yours to set
     /// up. Without it, process has the host's network and the others none.
@@ -90,13 +93,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     // Until the instance is there, signals do what they always do: a pull can be interrupted.
     let image = args.obtain.image(&Store::open_default()?, &args.image)?;
     // Before any thread exists, so that all of them inherit the mask.
-    let signals = signals::block(&[]).context("cannot block signals")?;
+    let signals = signals::block(&signals::passed_on()).context("cannot block signals")?;
     let is_virtual_machine = args.isolation.is_virtual_machine();
     let code = match run_instance(args, image, started, signals) {
         Ok(code) => code,
         Err(error) => {
             let code = error.downcast_ref().map_or(125, IsolationError::exit_code);
-            eprintln!("isolab: {error:#}");
+            eprintln!("isolab: {}", output::explain(&error));
             code
         }
     };
@@ -108,26 +111,32 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocked) -> Result<u8> {
-    let id = match args.name {
-        Some(name) => name,
-        None => instance_id()?,
-    };
+    let instances = Instances::open_default()?;
+    // What is in the way of nobody does not keep anybody from starting.
+    for failure in instances.sweep()?.failures {
+        eprintln!("isolab: warning: of an instance that was killed: {failure}");
+    }
+    let folder = instances.create(args.name, args.isolation)?;
+    let hostname = args.hostname.filter(|name| !name.is_empty());
     let request = Request {
         command: args.command,
         env: args.env,
         workdir: args.workdir,
         user: args.user,
-        hostname: args.hostname.unwrap_or_else(|| id.clone()),
-        limits: Limits { memory_bytes: args.memory, cpus: args.cpus, pids: args.pids_limit },
+        hostname: hostname.unwrap_or_else(|| folder.name().to_hostname()),
+        limits: Limits {
+            memory_bytes: args.memory.filter(|bytes| *bytes != 0),
+            cpus: args.cpus.filter(|cpus| *cpus != 0.0),
+            pids: args.pids_limit.and_then(|limit| u32::try_from(limit).ok()).filter(|n| *n != 0),
+        },
     };
     let spec = InstanceSpec {
         spec: request.to_spec(&image)?,
-        id,
+        folder,
         image,
         stdin: args.interactive,
         kernel: args.kernel,
         network: args.network,
-        scratch: isolab_images::data_dir().join("instances"),
     };
     let mut instance = level(args.isolation).create(spec)?;
     instance.start()?;
@@ -139,6 +148,10 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
         let mut timeline = instance.timeline();
         timeline.reach(Milestone::CommandStarted, started);
         timeline.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Err(error) = instance.remove() {
+        // The command did what it did, and its code says so.
+        eprintln!("isolab: warning: {error}");
     }
     Ok(ended.exit_code())
 }

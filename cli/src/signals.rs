@@ -1,8 +1,42 @@
-//! Signals to a machine, taken by a thread instead of a handler.
+//! Signals to a machine or a workload, taken by a thread instead of a handler.
 
 use std::{io, mem, ptr};
 
 use isolab_vmm::threads;
+
+/// Signals that are for ourselves, as for podman's `--sig-proxy`: what a process learns about its own
+/// children, sockets and pipes. Besides, what the terminal says of its background processes, and
+/// faults, which are ours where a program's own instruction raises them.
+const OURS: [libc::c_int; 14] = [
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGCHLD,
+    libc::SIGURG,
+    libc::SIGPIPE,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGSYS,
+];
+
+/// The signals that go to the workload. Real-time ones too (systemd powers off by one), but for the
+/// first, by which threads of a monitor interrupt each other (`isolab_vmm`'s vCPUs).
+pub fn passed_on() -> Vec<libc::c_int> {
+    let ordinary = (1..32).filter(|signal| !OURS.contains(signal));
+    ordinary.chain(libc::SIGRTMIN() + 1..=libc::SIGRTMAX()).collect()
+}
+
+/// Lets the kernel tell us of our children's ends again, where whoever started us ignored SIGCHLD: they
+/// would be gone before we can ask how they ended (sigaction(2), wait(2)).
+pub fn hear_of_children() {
+    // SAFETY: SIG_DFL is no function, so that nothing runs in a handler; no thread exists yet.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
 
 const ENDING: [libc::c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
@@ -47,5 +81,24 @@ impl Blocked {
             }
         };
         threads::builder("signals").spawn(body).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_podman_passes_on_is_passed_on() {
+        let passed = passed_on();
+        for signal in [1, 2, 3, 10, 12, 14, 15, 16, 18, 20, 23 + 1, 25, 26, 27, 28, 29, 30] {
+            assert!(passed.contains(&signal), "{signal}");
+        }
+        assert!(passed.contains(&(libc::SIGRTMIN() + 3)) && passed.contains(&libc::SIGRTMAX()));
+        for signal in OURS {
+            assert!(!passed.contains(&signal), "{signal}");
+        }
+        // glibc keeps these for its threads.
+        assert!(!passed.contains(&32) && !passed.contains(&33));
     }
 }

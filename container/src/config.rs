@@ -1,6 +1,6 @@
 //! What a caller says about a container or a host process.
 
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -44,6 +44,8 @@ pub struct HostProcessConfig {
     pub rootfs: RootFilesystem,
     /// Bind the host's `/proc`, `/dev` and `/sys` into the root, in a mount namespace of the process's own.
     pub host_filesystems: bool,
+    /// More mounts, after those: files that are to look otherwise than the root filesystem has them.
+    pub mounts: Vec<Mount>,
     /// The three standard streams.
     pub stdio: Stdio,
     /// Limits, realised by a cgroup just as a container's are.

@@ -38,6 +38,7 @@ impl HostProcess {
             process,
             rootfs,
             host_filesystems,
+            mounts,
             stdio,
             resources,
             cgroup,
@@ -57,10 +58,9 @@ impl HostProcess {
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;
         let trees: &[&str] = if host_filesystems { &HOST_FILESYSTEMS } else { &[] };
-        let mounts = trees
-            .iter()
-            .map(|path| MountPlan::host_tree(Path::new(path)))
-            .collect::<Result<_>>()?;
+        let trees = trees.iter().map(|path| MountPlan::host_tree(Path::new(path)));
+        let further = mounts.iter().enumerate().map(|(index, mount)| MountPlan::new(mount, index));
+        let mounts = trees.chain(further).collect::<Result<_>>()?;
         let resources = resources.unwrap_or_else(no_limits);
         if resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {
             let problem =

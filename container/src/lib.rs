@@ -39,6 +39,7 @@ pub use host_process::HostProcess;
 pub use instance::{ExitStatus, Instance};
 pub use nix::sys::signal::Signal;
 pub use oci_spec::runtime as oci;
+pub use process::plan::NO_ID;
 pub use spec::{
     CPU_PERIOD_MICROSECONDS, DEFAULT_CAPABILITIES, DEFAULT_PATH, Limits, default_process,
     default_spec,

@@ -8,4 +8,4 @@ pub mod kernels;
 pub mod modules;
 pub mod programs;
 
-pub use isolab_protocol::{Interface, MARKER_PORT, Marker, RootDisks, User, Workload};
+pub use isolab_protocol::{Interface, MARKER_PORT, Marker, NameFile, RootDisks, User, Workload};

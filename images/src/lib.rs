@@ -18,6 +18,7 @@ mod testing;
 mod unpack;
 
 pub use archive::ArchiveFormat;
+pub use build::merged::Merged;
 pub use build::{BuildRequest, BuildRunner, BuildStep};
 pub use error::ImageError;
 pub use image::Image;

@@ -81,6 +81,14 @@ pub enum IsolationError {
         /// What is wrong, and the mend.
         why: String,
     },
+    /// Two instances of one name.
+    #[error("the name `{name}` is a running instance's (process {monitor} waits for its end)")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// The process that the instance belongs to.
+        monitor: u32,
+    },
     /// The host refused something.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

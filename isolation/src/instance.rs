@@ -1,19 +1,19 @@
 //! What every level does for an instance.
 
 use std::io;
-use std::path::PathBuf;
 
 use isolab_images::Image;
 use oci_spec::runtime::Spec;
 
 use crate::error::IsolationError;
+use crate::instances::InstanceFolder;
 use crate::network::Network;
 use crate::timeline::Timeline;
 
 /// What to run, independent of the level.
 pub struct InstanceSpec {
-    /// Unique among the instances of this host.
-    pub id: String,
+    /// Its name and its place on this host; removed with the instance.
+    pub folder: InstanceFolder,
     /// Command, environment, user, working directory, host name and limits, in the words of the
     /// OCI runtime specification. `root` is not used: `image` is the root file system.
     pub spec: Spec,
@@ -27,8 +27,6 @@ pub struct InstanceSpec {
     /// How the instance is connected; without it, it has its loopback interface, and a plain process
     /// the host's network.
     pub network: Option<Network>,
-    /// Where the instance may keep what its workload writes. Removed with the instance.
-    pub scratch: PathBuf,
 }
 
 /// How a workload ended.
@@ -85,4 +83,11 @@ pub trait Instance {
 
     /// The milestones so far.
     fn timeline(&self) -> Timeline;
+
+    /// Ends the workload and removes all that the instance has on the host. Dropping does the same, but
+    /// cannot say what went wrong.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    fn remove(self: Box<Self>) -> Result<(), IsolationError>;
 }

@@ -8,13 +8,18 @@ mod ending;
 mod error;
 pub mod host;
 mod instance;
+mod instances;
 mod level;
 mod machine;
+mod name_files;
 mod native;
 mod network;
+mod pidfd;
 mod request;
 mod scratch_disk;
+mod stdio;
 pub mod timeline;
+mod upper;
 mod users;
 
 use std::fs::File;
@@ -23,6 +28,9 @@ use std::io::Read;
 pub use build::ContainerSteps;
 pub use error::IsolationError;
 pub use instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
+pub use instances::{
+    InstanceFolder, InstanceName, Instances, Leftover, NameError, Sweep, parse_hostname,
+};
 pub use isolab_container::Limits;
 pub use isolab_guest::kernels::GuestKernel;
 pub use level::{Level, UnknownLevel};
@@ -39,11 +47,8 @@ pub fn level(level: Level) -> Box<dyn Isolation> {
     }
 }
 
-/// A name for an instance that nobody named: twelve random hexadecimal digits.
-///
-/// # Errors
-/// The host has no /dev/urandom.
-pub fn instance_id() -> Result<String, IsolationError> {
+/// Twelve random hexadecimal digits.
+fn instance_id() -> Result<String, IsolationError> {
     let mut bytes = [0; 6];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))

@@ -23,7 +23,9 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use crate::ending::Signals;
 use crate::error::IsolationError;
 use crate::instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
+use crate::instances::InstanceFolder;
 use crate::level::Level;
+use crate::name_files::Names;
 use crate::scratch_disk;
 use crate::timeline::{Milestone, Timeline, now};
 
@@ -106,7 +108,7 @@ impl Isolation for MachineLevel {
         let initramfs = initramfs::pack(&workload, &modules)
             .map_err(IsolationError::host("pack the initramfs"))?;
         let image = DiskOptions { read_only: true, ..DiskOptions::new(spec.image.root_disk()?) };
-        let scratch_file = scratch_disk::new(&spec.scratch)?;
+        let scratch_file = scratch_disk::new(spec.folder.shared())?;
         let scratch_path = format!("/proc/self/fd/{}", scratch_file.as_raw_fd());
         let scratch =
             DiskOptions { id: Some("scratch".to_owned()), ..DiskOptions::new(scratch_path) };
@@ -157,6 +159,7 @@ impl Isolation for MachineLevel {
             console,
             created: now(),
             _image: spec.image,
+            folder: Some(spec.folder),
         }))
     }
 }
@@ -180,6 +183,8 @@ struct MachineInstance {
     created: u64,
     // Holds the image's lease: the collector leaves the disk alone.
     _image: Image,
+    /// Until it is removed.
+    folder: Option<InstanceFolder>,
 }
 
 impl Instance for MachineInstance {
@@ -260,6 +265,11 @@ impl Instance for MachineInstance {
         }
         timeline
     }
+
+    fn remove(mut self: Box<Self>) -> Result<(), IsolationError> {
+        self.handle.stop();
+        self.folder.take().map_or(Ok(()), InstanceFolder::remove)
+    }
 }
 
 impl Drop for MachineInstance {
@@ -297,6 +307,9 @@ fn workload(spec: &InstanceSpec, hardware: &Hardware) -> Result<Workload, Isolat
         why: "the specification has none".to_owned(),
     })?;
     let user = process.user();
+    let hostname = spec.spec.hostname().clone().unwrap_or_default();
+    let interface = spec.network.as_ref().map(|network| &network.interface);
+    let names = Names::Own { hostname: &hostname, interface };
     Ok(Workload {
         args: process.args().clone().unwrap_or_default(),
         env: process.env().clone().unwrap_or_default(),
@@ -307,7 +320,8 @@ fn workload(spec: &InstanceSpec, hardware: &Hardware) -> Result<Workload, Isolat
             additional_gids: user.additional_gids().clone().unwrap_or_default(),
             umask: user.umask(),
         },
-        hostname: spec.spec.hostname().clone().unwrap_or_else(|| spec.id.clone()),
+        name_files: names.files(),
+        hostname,
         modules: Vec::new(),
         root: RootDisks {
             devices: hardware.disks.map(str::to_owned).into(),

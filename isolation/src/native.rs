@@ -2,22 +2,24 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, ExitStatus, HostProcess, HostProcessConfig,
     RootFilesystem, Stdio, Stream,
 };
 use isolab_images::Image;
-use nix::errno::Errno;
-use oci_spec::runtime::LinuxResources;
-use tempfile::TempDir;
+use oci_spec::runtime::{LinuxResources, Mount};
 
 use crate::error::IsolationError;
 use crate::instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
+use crate::instances::InstanceFolder;
+use crate::name_files::{Missing, NameFiles, Names};
+use crate::stdio::{self, Copies};
 use crate::timeline::{Milestone, Timeline, now};
+use crate::{pidfd, upper};
 
 /// Level `process`: a chroot and nothing else, the baseline. The mounts that make the root file
 /// system are in a mount namespace of the process's own, so that the host never sees them.
@@ -41,7 +43,6 @@ fn refuse_network(spec: &InstanceSpec) -> Result<(), IsolationError> {
 impl Isolation for ProcessLevel {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
         refuse_network(&spec)?;
-        let scratch = Scratch::new(&spec)?;
         let mut process = spec.spec.process().clone().ok_or_else(|| IsolationError::Setting {
             field: "process",
             why: "the specification has none".to_owned(),
@@ -51,40 +52,56 @@ impl Isolation for ProcessLevel {
         process.set_no_new_privileges(Some(false));
         let resources = spec.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let limited = resources.as_ref().is_some_and(has_limits);
+        let root = Root::prepare(&spec.folder, &spec.image, Names::Hosts)?;
+        let uid = process.user().uid();
+        for stream in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
+            stdio::give(stream, uid);
+        }
+        let stdin = if spec.stdin { Stream::Inherit } else { Stream::Null };
         let process = HostProcess::create(HostProcessConfig {
-            id: spec.id.clone(),
+            id: spec.folder.runtime_id().to_owned(),
             process,
-            rootfs: scratch.rootfs(&spec)?,
+            rootfs: root.filesystem,
             host_filesystems: true,
-            stdio: stdio(&spec),
+            mounts: root.mounts,
+            stdio: Stdio { stdin, ..Stdio::default() },
             resources: resources.filter(|_| limited),
             cgroup: if limited { CgroupPlacement::Own } else { CgroupPlacement::Inherit },
-            state_dir: scratch.state_dir(),
+            state_dir: root.state,
             create_cwd: true,
             kill_with_parent: true,
-            owner_lock: None,
-        })?;
-        Ok(NativeInstance::boxed(process.into_instance(), scratch))
+            owner_lock: Some(spec.folder.owner_lock()?),
+        });
+        let process = process.map_err(|error| upper::explain(error, spec.folder.shared()))?;
+        NativeInstance::boxed(process.into_instance(), spec, Copies::default())
     }
 }
 
 impl Isolation for ContainerLevel {
-    fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+    fn create(&self, mut spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
         check_user(&spec)?;
         refuse_network(&spec)?;
-        let scratch = Scratch::new(&spec)?;
+        let hostname = spec.spec.hostname().clone().unwrap_or_default();
+        let names = Names::Own { hostname: &hostname, interface: None };
+        let root = Root::prepare(&spec.folder, &spec.image, names)?;
+        let mut mounts = spec.spec.mounts().clone().unwrap_or_default();
+        mounts.extend(root.mounts);
+        spec.spec.set_mounts(Some(mounts));
+        let uid = spec.spec.process().as_ref().map_or(0, |process| process.user().uid());
+        let (stdio, copies) = stdio::for_user(uid, spec.stdin)?;
         let container = Container::create(ContainerConfig {
-            id: spec.id.clone(),
+            id: spec.folder.runtime_id().to_owned(),
             spec: spec.spec.clone(),
-            rootfs: scratch.rootfs(&spec)?,
-            stdio: stdio(&spec),
+            rootfs: root.filesystem,
+            stdio,
             cgroup: CgroupPlacement::Own,
-            state_dir: scratch.state_dir(),
+            state_dir: root.state,
             create_cwd: true,
             kill_with_parent: true,
-            owner_lock: None,
-        })?;
-        Ok(NativeInstance::boxed(container.into_instance(), scratch))
+            owner_lock: Some(spec.folder.owner_lock()?),
+        });
+        let container = container.map_err(|error| upper::explain(error, spec.folder.shared()))?;
+        NativeInstance::boxed(container.into_instance(), spec, copies)
     }
 }
 
@@ -105,49 +122,36 @@ fn has_limits(resources: &LinuxResources) -> bool {
     resources.memory().is_some() || resources.cpu().is_some() || resources.pids().is_some()
 }
 
-fn stdio(spec: &InstanceSpec) -> Stdio {
-    Stdio { stdin: if spec.stdin { Stream::Inherit } else { Stream::Null }, ..Stdio::default() }
+/// The root file system of an instance: the image's layers, and over them what it writes.
+struct Root {
+    filesystem: RootFilesystem,
+    /// What is mounted over the image's own.
+    mounts: Vec<Mount>,
+    /// For the container runtime.
+    state: PathBuf,
 }
 
-/// What an instance writes, removed with it, over an image whose layers stay as long.
-struct Scratch {
-    dir: TempDir,
-    /// Holds the image's lease.
-    _image: Image,
-}
-
-impl Scratch {
-    fn new(spec: &InstanceSpec) -> Result<Self, IsolationError> {
-        let io = |action| {
-            let path = spec.scratch.clone();
-            move |source| IsolationError::Io { action, path, source }
-        };
-        fs::create_dir_all(&spec.scratch).map_err(io("create"))?;
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("{}-", spec.id))
-            .tempdir_in(&spec.scratch)
-            .map_err(io("write to"))?;
-        for name in ["upper", "work", "state"] {
-            fs::create_dir(dir.path().join(name)).map_err(io("write to"))?;
+impl Root {
+    fn prepare(
+        folder: &InstanceFolder,
+        image: &Image,
+        names: Names,
+    ) -> Result<Self, IsolationError> {
+        upper::check(folder.shared())?;
+        let files = folder.files();
+        let io = |source| IsolationError::Io { action: "write to", path: files.clone(), source };
+        let [upper, work, state] = ["upper", "work", "state"].map(|name| files.join(name));
+        for folder in [&upper, &work, &state] {
+            fs::create_dir(folder).map_err(io)?;
         }
-        Ok(Self { dir, _image: spec.image.clone() })
-    }
-
-    fn rootfs(&self, spec: &InstanceSpec) -> Result<RootFilesystem, IsolationError> {
-        let (upper, work) = (self.dir.path().join("upper"), self.dir.path().join("work"));
-        let lower = spec.image.layers_unpacked()?;
+        let mut lower = image.layers_unpacked()?;
         if let Some(top) = lower.first() {
-            give_root(top, &upper).map_err(|source| IsolationError::Io {
-                action: "prepare",
-                path: upper.clone(),
-                source,
-            })?;
+            give_root(top, &upper).map_err(io)?;
         }
-        Ok(RootFilesystem::Overlay { lower, upper, work })
-    }
-
-    fn state_dir(&self) -> std::path::PathBuf {
-        self.dir.path().join("state")
+        let names = NameFiles::prepare(&files, names, &lower, Missing::Make)?;
+        lower.push(names.lowest);
+        let filesystem = RootFilesystem::Overlay { lower, upper, work };
+        Ok(Self { filesystem, mounts: names.mounts, state })
     }
 }
 
@@ -163,27 +167,37 @@ fn give_root(image: &Path, upper: &Path) -> io::Result<()> {
 struct NativeInstance {
     instance: isolab_container::Instance,
     timeline: Timeline,
-    // Dropped after the instance, which uses it.
-    _scratch: Scratch,
+    copies: Copies,
+    // Dropped after the instance, which uses both; the image's lease goes with it.
+    folder: InstanceFolder,
+    image: Image,
 }
 
 impl NativeInstance {
-    fn boxed(instance: isolab_container::Instance, scratch: Scratch) -> Box<dyn Instance> {
+    fn boxed(
+        instance: isolab_container::Instance,
+        spec: InstanceSpec,
+        copies: Copies,
+    ) -> Result<Box<dyn Instance>, IsolationError> {
+        let InstanceSpec { mut folder, image, .. } = spec;
+        folder.record(instance.cgroup_directories(), instance.pid())?;
         let mut timeline = Timeline::default();
         timeline.reach(Milestone::Created, now());
-        Box::new(Self { instance, timeline, _scratch: scratch })
+        Ok(Box::new(Self { instance, timeline, copies, folder, image }))
     }
 }
 
 impl Instance for NativeInstance {
     fn start(&mut self) -> Result<(), IsolationError> {
         self.timeline.reach(Milestone::WorkloadStarted, now());
+        self.copies.start()?;
         Ok(self.instance.start()?)
     }
 
     fn wait(&mut self) -> Result<Ended, IsolationError> {
         let status = self.instance.wait()?;
         self.timeline.reach(Milestone::WorkloadEnded, now());
+        self.copies.finish();
         Ok(match status {
             ExitStatus::Exited(code) => Ended::Exited(code as u8),
             ExitStatus::Signaled { signal, .. } => Ended::Killed(signal as u8),
@@ -193,23 +207,18 @@ impl Instance for NativeInstance {
     fn signaller(&self) -> Result<Signaller, IsolationError> {
         let pidfd = self.instance.pidfd().as_fd().try_clone_to_owned();
         let pidfd = pidfd.map_err(IsolationError::host("duplicate a process's descriptor"))?;
-        Ok(Box::new(move |signal| {
-            // SAFETY: the call takes numbers and a null pointer, which stands for the usual
-            // siginfo; the descriptor is open as long as the closure lives.
-            let result = unsafe {
-                libc::syscall(
-                    libc::SYS_pidfd_send_signal,
-                    pidfd.as_raw_fd(),
-                    signal,
-                    std::ptr::null::<libc::siginfo_t>(),
-                    0,
-                )
-            };
-            Errno::result(result).map(drop).map_err(io::Error::from)
-        }))
+        Ok(Box::new(move |signal| pidfd::signal(&pidfd, signal)))
     }
 
     fn timeline(&self) -> Timeline {
         self.timeline.clone()
+    }
+
+    fn remove(self: Box<Self>) -> Result<(), IsolationError> {
+        let Self { instance, folder, image, .. } = *self;
+        instance.remove()?;
+        folder.remove()?;
+        drop(image);
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use isolab_container::{Limits, default_spec};
 use isolab_images::Image;
-use oci_spec::runtime::{Spec, UserBuilder};
+use oci_spec::runtime::Spec;
 
 use crate::error::IsolationError;
 use crate::users;
@@ -18,7 +18,7 @@ pub struct Request {
     pub workdir: Option<String>,
     /// `USER[:GROUP]`.
     pub user: Option<String>,
-    /// The host name; at level `process` there is no way to set one.
+    /// The host name; at level `process` there is no way to set one, but for `HOSTNAME`.
     pub hostname: String,
     /// Limits that mean the same at every level.
     pub limits: Limits,
@@ -44,7 +44,8 @@ impl Request {
                 why: "the image names none; give one after the image".to_owned(),
             });
         }
-        let user = self.user.clone().or(config.user().clone()).unwrap_or_default();
+        let user = self.user.clone().filter(|user| !user.is_empty());
+        let user = user.or(config.user().clone()).unwrap_or_default();
         let identity = users::resolve(&user, &image.layers_unpacked()?)?;
 
         let mut env = Vec::new();
@@ -74,15 +75,7 @@ impl Request {
                 });
             }
             process.set_cwd(workdir.into());
-            let user = UserBuilder::default()
-                .uid(identity.uid)
-                .gid(identity.gid)
-                .additional_gids(identity.additional_gids)
-                .build();
-            process.set_user(user.map_err(|error| IsolationError::Setting {
-                field: "user",
-                why: error.to_string(),
-            })?);
+            process.set_user(identity.to_user()?);
         }
         Ok(spec)
     }

@@ -223,6 +223,13 @@ impl Running {
         nix::sys::signal::kill(pid, signal).expect("the process has not been waited for");
     }
 
+    /// Sends a signal by its number: real-time ones have no names.
+    pub fn signal_number(&self, number: i32) {
+        // SAFETY: kill(2) takes numbers only.
+        let sent = unsafe { libc::kill(self.child.id() as i32, number) };
+        assert_eq!(sent, 0, "the process has not been waited for");
+    }
+
     /// Closes the pipe from its standard output.
     pub fn stop_reading(mut self) -> Self {
         // The thread that reads ends with the channel.

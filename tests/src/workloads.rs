@@ -39,6 +39,14 @@ pub fn environment(level: &str) {
     assert_eq!(run(&["-w", "/var/new"], &["pwd"]), "/var/new\n");
     assert_eq!(run(&["-u", "nobody"], &["sh", "-c", "id -u; id -g"]), "65534\n65534\n");
     assert_eq!(run(&["-u", "1234:99"], &["sh", "-c", "id -u; id -g"]), "1234\n99\n");
+    for (user, groups) in [("0", "0"), ("1234:99", "99"), ("1234", "0")] {
+        let seen = run(&["-u", user], &["grep", "^Groups", "/proc/self/status"]);
+        assert_eq!(seen.split_whitespace().nth(1), Some(groups), "{user}: {seen}");
+    }
+    for user in ["4294967295", "1000:4294967295"] {
+        let words = ["run", "--isolation", level, "-u", user, "busybox", "id"];
+        sandbox.isolab(&words).finish().fails_with(125, &[user, "4294967295"]);
+    }
     if level != "process" {
         assert_eq!(run(&["--hostname", "box"], &["hostname"]), "box\n");
     }
@@ -101,6 +109,67 @@ pub fn signals(level: &str) {
     assert_eq!((done.code(), done.stdout.as_str()), (Some(3), "137\n"), "{done:?}");
 }
 
+/// Every signal that is not for a process itself goes to the workload, and none ends `isolab run`.
+pub fn further_signals(level: &str) {
+    const NAMES: [&str; 12] = [
+        "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "WINCH", "TSTP", "CONT", "XCPU",
+        "XFSZ",
+    ];
+    let sandbox = Sandbox::with_busybox();
+    // 37: SIGRTMIN+3, by which systemd is told to power off.
+    let script = format!(
+        "for name in {} 37; do trap \"echo got $name.\" $name; done; echo ready
+         trap 'exit 42' TERM; while :; do sleep 0.1; done",
+        NAMES.join(" ")
+    );
+    let run = sandbox.isolab(&["run", "--isolation", level, "busybox", "sh", "-c", &script]);
+    let mut running = run.start(Stdio::null());
+    running.wait_for("ready");
+    for name in NAMES {
+        running.signal(format!("SIG{name}").parse().expect("it is a signal"));
+        running.wait_for(&format!("got {name}."));
+    }
+    running.signal_number(37);
+    running.wait_for("got 37.");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.finish().code(), Some(42));
+}
+
+/// A name is one instance's at a time, is no path, and is not too long to be a host name's origin.
+pub fn names(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let run = |name: &str, command: &[&str]| {
+        let words = ["run", "-i", "--isolation", level, "--name", name, "busybox"];
+        sandbox.isolab(&[&words, command].concat())
+    };
+    let mut first =
+        run("twin", &["sh", "-c", "echo here; read line; echo $line"]).start(Stdio::piped());
+    first.wait_for("here");
+    run("twin", &["true"]).finish().fails_with(125, &["name `twin` is a running instance's"]);
+    first.feed(b"still here\n");
+    assert_eq!(first.finish().success(), "here\nstill here\n");
+    let long = "n".repeat(100);
+    assert_eq!(run(&long, &["printenv", "HOSTNAME"]).finish().success(), "n".repeat(64) + "\n");
+    run("twin", &["true"]).finish().success();
+    run("../../evil", &["true"]).finish().fails_with(125, &["../../evil"]);
+    let left = std::fs::read_dir(sandbox.data().join("isolab/instances")).expect("it was made");
+    let left: Vec<_> = left.map(|entry| entry.expect("it can be read").file_name()).collect();
+    assert!(left.iter().all(|name| name == ".scratch-v1.ext4"), "{left:?}");
+}
+
+/// `localhost` and the own name have an address, and the image's files do not say otherwise.
+pub fn name_files(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let script = "cat /etc/hostname /etc/hosts; echo >>/etc/hosts && echo writable";
+    let words = ["run", "--isolation", level, "--hostname", "box", "busybox", "sh", "-c", script];
+    let output = sandbox.isolab(&words).finish().success();
+    assert!(output.ends_with("writable\n"), "{output}");
+    if level != "process" {
+        let hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost\n127.0.0.1\tbox\n";
+        assert_eq!(output, format!("box\n{hosts}writable\n"));
+    }
+}
+
 /// What the workload writes is gone at the next run, and a background process does not keep the
 /// run from ending.
 pub fn a_fresh_root_each_time(level: &str) {
@@ -116,6 +185,9 @@ pub fn a_fresh_root_each_time(level: &str) {
 /// The image's files, with their owners, modes and links, as a listing from inside.
 pub fn file_listing(level: &str) -> String {
     let sandbox = Sandbox::with_busybox();
-    let script = "cd /; find bin etc root tmp usr var | sort | xargs stat -c '%A %u:%g %N'";
+    // Without the files that are the instance's own.
+    let script =
+        "cd /; find bin etc root tmp usr var | sort | grep -v -e ^etc/host -e ^etc/resolv |
+                  xargs stat -c '%A %u:%g %N'";
     sandbox.run(level, &["sh", "-c", script]).success()
 }

@@ -38,6 +38,21 @@ fn signals() {
 }
 
 #[test]
+fn further_signals() {
+    LEVELS.into_iter().for_each(workloads::further_signals);
+}
+
+#[test]
+fn names() {
+    LEVELS.into_iter().for_each(workloads::names);
+}
+
+#[test]
+fn name_files() {
+    LEVELS.into_iter().for_each(workloads::name_files);
+}
+
+#[test]
 fn a_container_starts_from_its_image_each_time() {
     workloads::a_fresh_root_each_time("container");
 }
@@ -113,6 +128,6 @@ fn wrong_settings_are_refused_by_name() {
     run(&never).fails_with(125, &["no-such-image", "isolab image load"]);
     run(&["-u", "nosuchuser", "busybox", "true"]).fails_with(125, &["nosuchuser", "/etc/passwd"]);
     run(&["-w", "relative", "busybox", "true"]).fails_with(125, &["workdir", "relative"]);
-    run(&["--memory", "12X", "busybox", "true"]).fails_with(2, &["12X"]);
-    run(&["--cpus", "0", "busybox", "true"]).fails_with(125, &["cpu"]);
+    run(&["--memory", "12X", "busybox", "true"]).fails_with(125, &["12X"]);
+    run(&["--cpus", "0.001", "busybox", "true"]).fails_with(125, &["cpu"]);
 }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Instant;
 
 use isolab_tests::devices::tool;
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
-use isolab_tests::{Done, Sandbox, cached, workloads};
+use isolab_tests::{Done, Sandbox, TIME_LIMIT, cached, workloads};
 use nix::sys::signal::Signal;
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
@@ -39,6 +40,31 @@ fn output_that_nobody_reads() {
 #[test]
 fn signals() {
     LEVELS.into_iter().for_each(workloads::signals);
+}
+
+#[test]
+fn signals_names_and_the_files_of_names() {
+    workloads::further_signals("paravirt");
+    workloads::names("paravirt");
+    LEVELS.into_iter().for_each(workloads::name_files);
+}
+
+#[test]
+fn what_a_killed_monitor_left_is_swept() {
+    let sandbox = Sandbox::with_busybox();
+    let words = ["run", "--isolation", "paravirt", "--name", "killed", "busybox", "sh", "-c"];
+    let mut running = sandbox.isolab(&words).arg("echo ready; sleep 1000").start(Stdio::null());
+    running.wait_for("ready");
+    running.signal(Signal::SIGKILL);
+    running.finish();
+    let folder = sandbox.data().join("isolab/instances/killed");
+    let deadline = Instant::now() + TIME_LIMIT;
+    // A helper that frees the machine's memory may still be at it.
+    while folder.exists() {
+        assert!(Instant::now() < deadline);
+        let removed = sandbox.isolab(&["system", "prune"]).finish().success();
+        assert!(removed.is_empty() || removed.starts_with("killed (paravirt"), "{removed}");
+    }
 }
 
 #[test]

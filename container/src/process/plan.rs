@@ -8,6 +8,9 @@ use oci_spec::runtime::Process;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
+/// Nobody: to setresuid(2) and setresgid(2) it means that the id does not change, which would leave root's.
+pub const NO_ID: u32 = u32::MAX;
+
 /// What the process is given.
 #[derive(Debug)]
 pub(crate) struct ProcessPlan {
@@ -56,6 +59,15 @@ impl ProcessPlan {
         });
         let user = process.user();
         let groups = user.additional_gids().clone().unwrap_or_default();
+        for (field, ids) in [
+            ("process.user.uid", &[user.uid()][..]),
+            ("process.user.gid", &[user.gid()]),
+            ("process.user.additionalGids", &groups),
+        ] {
+            if ids.contains(&NO_ID) {
+                return Err(Error::invalid(field, format!("{NO_ID} stands for none (-1)")));
+            }
+        }
         Ok(ProcessPlan {
             exec,
             cwd,
@@ -110,5 +122,29 @@ fn refuse_unsupported(process: &Process) -> Result<()> {
     match asked.into_iter().find(|(_, asked)| *asked) {
         Some((field, _)) => Err(Error::unsupported(field, "not implemented yet")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{ProcessBuilder, UserBuilder};
+
+    #[test]
+    fn an_id_that_would_change_nothing_is_refused_by_its_field() {
+        let plan = |uid: u32, gid: u32, groups: &[u32]| {
+            let user = UserBuilder::default().uid(uid).gid(gid).additional_gids(groups).build();
+            let mut process = ProcessBuilder::default().user(user.unwrap()).build().unwrap();
+            process.set_capabilities(None).set_args(Some(vec!["x".to_owned()]));
+            ProcessPlan::new(&process, false).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(plan(NO_ID - 1, NO_ID - 1, &[NO_ID - 1]), Ok(()));
+        for (result, field) in [
+            (plan(NO_ID, 0, &[]), "process.user.uid"),
+            (plan(0, NO_ID, &[]), "process.user.gid"),
+            (plan(0, 0, &[1, NO_ID]), "process.user.additionalGids"),
+        ] {
+            assert!(result.as_ref().is_err_and(|error| error.contains(field)), "{result:?}");
+        }
     }
 }

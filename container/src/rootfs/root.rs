@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -175,6 +176,11 @@ fn mount_overlay(
     chdir(c"/proc/self/fd").at(Step::MountRoot)?;
     mount(Some(c"overlay"), mount_point, Some(c"overlay"), MsFlags::MS_NODEV, Some(data))
         .at(Step::MountRoot)?;
+    // Where overlayfs cannot make a folder in `work`, for want of space or inodes, it becomes read-only and tells
+    // nobody but the kernel's log.
+    if statvfs(mount_point).at(Step::MountRoot)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Err(Errno::EROFS).at(Step::MountRoot);
+    }
     chdir(c"/").at(Step::MountRoot)
 }
 

@@ -91,6 +91,7 @@ impl Fixture {
             process: default_process(args, vec![PATH.to_owned()]).unwrap(),
             rootfs: self.overlay(),
             host_filesystems: true,
+            mounts: Vec::new(),
             stdio: Stdio::null(),
             resources: Some(self.limits.to_resources().unwrap()),
             cgroup: CgroupPlacement::Own,

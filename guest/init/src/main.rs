@@ -42,7 +42,7 @@ fn run(control: &mut Option<Control>) -> Result<(), Failure> {
     machine::mount_devices()?;
     // Unpacked into RAM, which is the workload's.
     fs::remove_dir_all(GUEST_DIR).map_err(|e| format!("remove {GUEST_DIR}: {e}"))?;
-    root::enter(&workload.root)?;
+    root::enter(&workload.root, &workload.name_files)?;
     machine::mount_api_filesystems()?;
     let control = control.insert(Control::open()?);
     machine::set_hostname(&workload.hostname)?;

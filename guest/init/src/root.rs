@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isolab_protocol::RootDisks;
+use isolab_protocol::{NameFile, RootDisks};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
@@ -17,10 +17,12 @@ use crate::Failure;
 /// How long the disks may take to appear: drivers find them in their own time.
 const PATIENCE: Duration = Duration::from_secs(30);
 const MOUNT_POINT: &str = "/root";
+/// The lowest layer: empty files for [`cover_names`] to cover where the image has none.
+const LOWEST: &str = "/lowest";
 
 /// Makes the disks the root directory of everything that follows. Nothing but /dev may be mounted
 /// before.
-pub fn enter(disks: &RootDisks) -> Result<(), Failure> {
+pub fn enter(disks: &RootDisks, names: &[NameFile]) -> Result<(), Failure> {
     for folder in ["/image", "/scratch", MOUNT_POINT] {
         fs::create_dir_all(folder).map_err(|e| format!("create {folder}: {e}"))?;
     }
@@ -33,10 +35,35 @@ pub fn enter(disks: &RootDisks) -> Result<(), Failure> {
     }
     give_root("/image", "/scratch/upper")
         .map_err(|e| format!("give the root folder its owner and mode: {e}"))?;
-    let layers = "lowerdir=/image,upperdir=/scratch/upper,workdir=/scratch/work";
+    let etc = format!("{LOWEST}/etc");
+    fs::create_dir_all(&etc).map_err(|e| format!("create {etc}: {e}"))?;
+    for NameFile { name, .. } in names {
+        fs::write(format!("{etc}/{name}"), "").map_err(|e| format!("write {etc}/{name}: {e}"))?;
+    }
+    let layers = "lowerdir=/image:/lowest,upperdir=/scratch/upper,workdir=/scratch/work";
     mount(Some("overlay"), MOUNT_POINT, Some("overlay"), MsFlags::empty(), Some(layers))
         .map_err(|e| format!("mount overlay: {e}"))?;
+    cover_names(names)?;
     switch_to(MOUNT_POINT).map_err(|e| format!("switch to the root file system: {e}"))
+}
+
+/// Mounts the instance's own files over the image's. Where the image has a link or a folder, it has
+/// its own idea of names, which is left alone.
+fn cover_names(names: &[NameFile]) -> Result<(), Failure> {
+    let etc = format!("{MOUNT_POINT}/etc");
+    if !fs::symlink_metadata(&etc).is_ok_and(|etc| etc.is_dir()) {
+        return Ok(());
+    }
+    for NameFile { name, content } in names {
+        let (own, place) = (format!("/{name}"), format!("{etc}/{name}"));
+        fs::write(&own, content).map_err(|e| format!("write {own}: {e}"))?;
+        if fs::symlink_metadata(&place).is_ok_and(|place| place.is_file()) {
+            let bind = MsFlags::MS_BIND;
+            mount(Some(own.as_str()), place.as_str(), None::<&str>, bind, None::<&str>)
+                .map_err(|e| format!("mount {own} on {place}: {e}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// overlayfs shows the upper folder's owner and mode as the root's, which are to be the image's.

@@ -28,6 +28,10 @@ pub fn spawn(workload: &Workload) -> Result<Child, NotStarted> {
         return Err(NotStarted { code: 126, why: format!("chdir to {}: {error}", workload.cwd) });
     }
     let user = workload.user.clone();
+    if user.is_unset() {
+        let why = "a uid or gid of -1 would leave root's in place".to_owned();
+        return Err(NotStarted { code: 126, why });
+    }
     let mut command = Command::new(program);
     command
         .args(arguments)

@@ -7,7 +7,7 @@ mod frame;
 mod workload;
 
 pub use frame::{Decoder, Frame, FrameError, MAX_PAYLOAD, STDIN_WINDOW};
-pub use workload::{Interface, RootDisks, User, Workload};
+pub use workload::{Interface, NameFile, RootDisks, User, Workload};
 
 /// The folder in the initramfs that holds init and what it needs. Removed before the workload
 /// starts, so that the workload sees its image only.

@@ -26,6 +26,9 @@ pub struct Workload {
     /// How the network controller is set up, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Interface>,
+    /// Files of /etc that are this instance's own, whatever the image has.
+    #[serde(default)]
+    pub name_files: Vec<NameFile>,
     /// Whether the host sends standard input; otherwise it is at its end from the start.
     pub stdin: bool,
 }
@@ -41,6 +44,15 @@ pub struct RootDisks {
     pub image: String,
     /// The file system of the disk that takes the workload's writes.
     pub scratch: String,
+}
+
+/// A file that says what names mean, such as /etc/hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameFile {
+    /// Its name in /etc.
+    pub name: String,
+    /// What is in it.
+    pub content: String,
 }
 
 /// The guest's end of its network.
@@ -76,4 +88,25 @@ pub struct User {
     /// File mode creation mask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub umask: Option<u32>,
+}
+
+impl User {
+    /// Whether an id is -1, which to setresuid(2) and setresgid(2) means that nothing changes.
+    pub fn is_unset(&self) -> bool {
+        [self.uid, self.gid].iter().chain(&self.additional_gids).any(|id| *id == u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_of_minus_one_is_found_wherever_it_is() {
+        let user = |uid, gid, additional_gids| User { uid, gid, additional_gids, umask: None };
+        assert!(!user(u32::MAX - 1, 0, vec![5]).is_unset());
+        assert!(user(u32::MAX, 0, vec![]).is_unset());
+        assert!(user(0, u32::MAX, vec![]).is_unset());
+        assert!(user(0, 0, vec![5, u32::MAX]).is_unset());
+    }
 }

@@ -10,9 +10,9 @@ use std::path::{Component, Path, PathBuf};
 /// As the kernel's (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// Layers, topmost first.
+/// An image's files without a mount: its unpacked layers, topmost first, as overlayfs shows them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Merged {
+pub struct Merged {
     layers: Vec<PathBuf>,
 }
 
@@ -32,12 +32,17 @@ impl Found {
 }
 
 impl Merged {
-    pub(crate) fn new(layers: Vec<PathBuf>) -> Self {
+    /// `layers` as [`Image::layers_unpacked`](crate::Image::layers_unpacked) gives them.
+    pub fn new(layers: Vec<PathBuf>) -> Self {
         Self { layers }
     }
 
-    /// What is at `path`, which has no links in it but perhaps itself.
-    pub(crate) fn stat(&self, path: &Path) -> io::Result<Option<(PathBuf, Metadata)>> {
+    /// What is at `path`, which has no links in it but perhaps itself: where it really is, and its
+    /// metadata. None where there is nothing, or a layer removed it.
+    ///
+    /// # Errors
+    /// A layer cannot be read.
+    pub fn stat(&self, path: &Path) -> io::Result<Option<(PathBuf, Metadata)>> {
         'layers: for layer in &self.layers {
             // A folder of this layer that hides what lower layers have in it.
             let mut hides = false;
@@ -136,8 +141,12 @@ impl Merged {
         Ok(shown)
     }
 
-    /// The text of a file, such as /etc/passwd; empty where there is none.
-    pub(crate) fn read_text(&self, path: &str) -> io::Result<String> {
+    /// The text of a file, such as `etc/passwd`; empty where there is none. Links are followed, none
+    /// of them out of the image.
+    ///
+    /// # Errors
+    /// A layer cannot be read, or links go in a circle.
+    pub fn read_text(&self, path: &str) -> io::Result<String> {
         match self.resolve(Path::new(path), true)?.file {
             Some((file, metadata)) if metadata.is_file() => {
                 Ok(String::from_utf8_lossy(&fs::read(file)?).into_owned())

@@ -5,12 +5,15 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, geteuid};
+use nix::unistd::{ForkResult, chdir, fork, getegid, geteuid, write};
 
 use super::Fact;
 
@@ -37,27 +40,41 @@ fn with_user_namespace(flags: CloneFlags) -> CloneFlags {
     if geteuid().is_root() { flags } else { flags | CloneFlags::CLONE_NEWUSER }
 }
 
-/// Whether an overlay can be mounted in the folder for temporary files.
-pub(super) fn overlayfs() -> Fact {
+/// Whether an overlay that takes writes can be mounted in `folder`: its file system has to be fit for it.
+pub(super) fn overlayfs(folder: &Path) -> Fact {
+    let dir = folder.join("overlay");
     let attempt = || -> Result<(), String> {
-        let dir = tempfile::tempdir().map_err(|e| format!("make a temporary folder: {e}"))?;
-        let path = |name: &str| dir.path().join(name);
+        let path = |name: &str| dir.join(name);
         for name in ["lower", "upper", "work", "merged"] {
-            std::fs::create_dir(path(name)).map_err(|e| format!("create {name}: {e}"))?;
+            std::fs::create_dir_all(path(name)).map_err(|e| format!("create {name}: {e}"))?;
         }
-        let options =
-            format!("lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work", dir.path().display());
+        // Relative, as a path may contain the separators of options. In a user namespace, overlayfs's
+        // own attributes are the user's.
+        let is_root = geteuid().is_root();
+        let attributes = if is_root { "" } else { ",userxattr" };
+        let options = format!("lowerdir=lower,upperdir=upper,workdir=work{attributes}");
+        // Root there is us here (user_namespaces(7)).
+        let maps = [
+            (c"/proc/self/setgroups", "deny".to_owned()),
+            (c"/proc/self/uid_map", format!("0 {} 1", geteuid())),
+            (c"/proc/self/gid_map", format!("0 {} 1", getegid())),
+        ];
         let c_string = |bytes: &[u8]| CString::new(bytes).map_err(|e| e.to_string());
         let options = c_string(options.as_bytes())?;
-        let target = c_string(path("merged").as_os_str().as_bytes())?;
+        let place = c_string(dir.as_os_str().as_bytes())?;
         in_child(|| {
+            chdir(place.as_c_str())?;
             unshare(with_user_namespace(CloneFlags::CLONE_NEWNS))?;
+            for (file, text) in maps.iter().filter(|_| !is_root) {
+                let file = open(*file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+                write(&file, text.as_bytes())?;
+            }
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, c"/", None::<&str>, private, None::<&str>)?;
             let data = Some(options.as_c_str());
-            mount(Some(c"overlay"), target.as_c_str(), Some(c"overlay"), MsFlags::empty(), data)
+            mount(Some(c"overlay"), c"merged", Some(c"overlay"), MsFlags::empty(), data)
         })
-        .map_err(|e| format!("mount overlay in {}: {e}", dir.path().display()))
+        .map_err(|e| format!("mount overlay in {}: {e}", folder.display()))
     };
     Fact::new("overlayfs", attempt().map(|()| "mounts".to_owned()))
 }

@@ -3,12 +3,17 @@
 mod cgroups;
 mod kernel_features;
 mod kvm;
+mod levels;
 mod tools;
+
+use std::path::Path;
 
 use isolab_guest::kernels;
 use serde::Serialize;
 
+use crate::instances::Instances;
 use crate::level::Level;
+use crate::upper;
 pub use kvm::KvmState;
 
 /// One thing that was tried.
@@ -45,13 +50,16 @@ pub struct Verdict {
     /// What the operator can do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
+    /// What a level that is ready cannot do here, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without: Option<String>,
 }
 
 impl Verdict {
     fn new(level: Level, missing: Option<(String, String)>) -> Self {
         let ready = missing.is_none();
         let (why, mend) = missing.unzip();
-        Self { level, ready, why, mend }
+        Self { level, ready, why, mend, without: None }
     }
 }
 
@@ -71,8 +79,13 @@ impl HostReport {
     }
 }
 
-/// Tries everything. Takes at most about three seconds, which is the probe guest's time limit.
+/// Tries everything, what takes files in the folder of the instances. Takes at most about three
+/// seconds, which is the probe guest's time limit.
 pub fn inspect() -> HostReport {
+    inspect_in(&isolab_images::data_dir().join("instances"))
+}
+
+fn inspect_in(instances: &Path) -> HostReport {
     let (kvm, mut facts) = kvm::inspect();
     let guest_kernel = kernels::find(None, &["slim", "stock", "cloud"]);
     facts.push(Fact::new(
@@ -86,26 +99,46 @@ pub fn inspect() -> HostReport {
     facts.extend(cgroups.iter().cloned());
     let namespaces = kernel_features::namespaces();
     facts.extend(namespaces.iter().cloned());
-    let overlay = kernel_features::overlayfs();
-    facts.push(overlay.clone());
-    let tun = kernel_features::tun();
-    facts.push(tun);
+    let folder = Instances::open(instances)
+        .and_then(|all| all.create(None, Level::Container))
+        .and_then(|folder| upper::check(folder.shared()).map(|()| folder));
+    let native = match folder {
+        Ok(folder) => {
+            let tried = levels::try_in(&folder.files());
+            let mut container = Verdict::new(
+                Level::Container,
+                // What it is made of says more about a failure than the failure itself.
+                fault_of(&tried.container, &namespaces),
+            );
+            if container.ready && !tried.limits.ok {
+                container.without = Some(format!("limits: {}", tried.limits.found));
+            }
+            let process = Verdict::new(Level::Process, fault_of(&tried.process, []));
+            facts.push(kernel_features::overlayfs(&folder.files()));
+            facts.extend([tried.process, tried.container, tried.limits]);
+            if let Err(error) = folder.remove() {
+                facts.push(Fact::new("data folder", Err(error.to_string())));
+            }
+            [process, container]
+        }
+        Err(error) => {
+            facts.push(Fact::new("data folder", Err(error.to_string())));
+            [Level::Process, Level::Container].map(|level| {
+                let mend = "XDG_DATA_HOME names another data folder".to_owned();
+                Verdict::new(level, Some((error.to_string(), mend)))
+            })
+        }
+    };
+    facts.push(kernel_features::tun());
     facts.extend(tools::inspect());
 
-    let is_root = nix::unistd::geteuid().is_root();
-    let root_needed = || ("chroot needs root".to_owned(), "run as root".to_owned());
-    let process = (!is_root).then(root_needed).or_else(|| first_fault([&overlay]));
-    let container = first_fault(namespaces.iter().chain(&cgroups).chain([&overlay]));
     let no_kernel = guest_kernel.err().map(|error| {
         (error.to_string(), "run scripts/build-kernel or scripts/fetch-kernel".to_owned())
     });
     let machine = kvm.fault().or(no_kernel).or_else(tools::no_disks);
-    let levels = vec![
-        Verdict::new(Level::Process, process),
-        Verdict::new(Level::Container, container),
-        Verdict::new(Level::Paravirt, machine.clone()),
-        Verdict::new(Level::Fullvirt, machine),
-    ];
+    let mut levels = Vec::from(native);
+    levels.push(Verdict::new(Level::Paravirt, machine.clone()));
+    levels.push(Verdict::new(Level::Fullvirt, machine));
     HostReport { facts, levels }
 }
 
@@ -118,6 +151,14 @@ pub fn require_kvm() -> Result<(), String> {
         None => Ok(()),
         Some((why, mend)) => Err(format!("{why}; {mend}")),
     }
+}
+
+/// Why a level that was tried is not ready.
+fn fault_of<'a>(
+    tried: &'a Fact,
+    parts: impl IntoIterator<Item = &'a Fact>,
+) -> Option<(String, String)> {
+    if tried.ok { None } else { first_fault(parts.into_iter().chain([tried])) }
 }
 
 fn first_fault<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Option<(String, String)> {
@@ -144,11 +185,23 @@ mod tests {
 
     #[test]
     fn every_level_gets_a_verdict_with_a_mend_where_it_is_not_ready() {
-        let report = inspect();
+        let dir = tempfile::tempdir().unwrap();
+        let report = inspect_in(dir.path());
         assert_eq!(report.levels.iter().map(|v| v.level).collect::<Vec<_>>(), Level::ALL);
         for verdict in report.levels {
             assert_eq!(verdict.ready, verdict.why.is_none());
             assert_eq!(verdict.ready, verdict.mend.is_none());
+            assert!(verdict.ready || verdict.without.is_none());
         }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_level_that_was_made_is_ready_whatever_its_parts_say() {
+        let fact = |name: &str, ok| Fact { name: name.to_owned(), ok, found: "x".to_owned() };
+        let (made, failed) = (fact("a container", true), fact("a container", false));
+        assert!(fault_of(&made, [&fact("part", false)]).is_none());
+        assert_eq!(fault_of(&failed, [&fact("part", false)]).unwrap().0, "part: x");
+        assert_eq!(fault_of(&failed, [&fact("part", true)]).unwrap().0, "a container: x");
     }
 }

@@ -1,8 +1,15 @@
-//! Images and `isolab check`, on any host.
+//! Images, `isolab check`, and what `isolab run` does beside the workload's own affairs, on any host.
+
+mod arguments;
+mod leftovers;
+mod names;
+mod storage;
+mod streams;
+mod users;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use isolab_tests::{Run, Sandbox, busybox_layout, isolab_path};
@@ -67,7 +74,7 @@ fn images_of_skopeo_and_umoci_run_and_ours_are_read_by_them() {
     let loaded = sandbox.isolab(&["image", "load", "--tag", "changed"]).arg(&by_umoci).finish();
     assert_eq!(loaded.success(), "docker.io/library/changed:latest\n");
     let listing = sandbox.isolab(&["run", "changed", "ls", "/etc"]).finish().success();
-    assert_eq!(listing, "added\npasswd\n");
+    assert_eq!(listing, "added\nhostname\nhosts\npasswd\n");
 
     let store = sandbox.data().join("isolab/images");
     let reference = format!("oci:{}:docker.io/library/changed:latest", store.display());
@@ -125,23 +132,31 @@ fn check_gives_a_verdict_for_each_level_and_an_exit_code_to_match() {
     assert!(table.contains("\nfullvirt   "), "{table}");
 }
 
-/// `isolab` as somebody without any rights, from where they may execute it.
-fn as_nobody(arguments: &[&str]) -> Run {
+/// The user nobody's copy of `isolab`, from where they may execute it.
+fn program_of_nobody() -> PathBuf {
     let folder = Path::new("/tmp").join(format!("isolab-nobody-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("/tmp can be written");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("our own folder");
     let program = folder.join("isolab");
     if !program.exists() {
         // By cp: a descriptor of ours, open for writing, could be inherited by another test's
-        // child, and the kernel executes nothing that somebody writes.
-        tool("cp", &[isolab_path().to_str().expect("UTF-8"), program.to_str().expect("UTF-8")]);
+        // child, and the kernel executes nothing that somebody writes. And at once under its name,
+        // as tests run beside each other.
+        let unfinished = folder.join(format!("{:?}", std::thread::current().id()));
+        tool("cp", &[isolab_path().to_str().expect("UTF-8"), unfinished.to_str().expect("UTF-8")]);
+        fs::rename(unfinished, &program).expect("our own folder");
     }
+    program
+}
+
+/// `isolab` as somebody without any rights, with a home of theirs or none.
+fn as_nobody(home: Option<&Path>, arguments: &[&str]) -> Run {
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
-        .arg(program)
+        .arg(program_of_nobody())
         .args(arguments)
-        .env("HOME", "/nonexistent")
+        .env("HOME", home.unwrap_or(Path::new("/nonexistent")))
         .env_remove("XDG_DATA_HOME");
     Run::new(command)
 }
@@ -149,9 +164,9 @@ fn as_nobody(arguments: &[&str]) -> Run {
 #[test]
 fn without_permission_on_dev_kvm_the_mend_is_told() {
     let kernel = isolab_path();
-    let run = as_nobody(&["vm", "run", "--kernel", kernel.to_str().unwrap()]).finish();
+    let run = as_nobody(None, &["vm", "run", "--kernel", kernel.to_str().unwrap()]).finish();
     run.fails_with(125, &["/dev/kvm"]);
-    let check = as_nobody(&["check", "--only", "kvm"]).finish();
+    let check = as_nobody(None, &["check", "--only", "kvm"]).finish();
     assert_eq!(check.code(), Some(1), "{check:?}");
     assert!(check.stdout.contains("/dev/kvm") && check.stdout.contains("kvm-host"), "{check:?}");
 }

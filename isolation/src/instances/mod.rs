@@ -1,0 +1,393 @@
+//! The instances of this host, each with a folder that says whether it still has an owner.
+//!
+//! An instance belongs to the process that waits for its end. When that process is killed, what it
+//! made stays: the folder, cgroups, at level `process` the process. The kernel gives its lock on the
+//! folder back, and whoever finds a folder without an owner removes all of it ([`Instances::sweep`]).
+//!
+//! Folders appear, and are given up, under a lock on the folder above them. So nobody sees half of
+//! one, no two sweep the same one, and none is swept before its owner holds it.
+
+mod folder;
+mod name;
+mod record;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use isolab_container::remove_cgroups;
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+
+pub use folder::InstanceFolder;
+pub use name::{InstanceName, NameError, parse_hostname};
+
+use crate::error::IsolationError;
+use crate::instance_id;
+use crate::level::Level;
+use folder::{Owner, empty};
+use record::Record;
+
+/// A folder that is being filled. No instance's name begins so.
+const NEW: &str = ".new-";
+/// A folder that is being removed, likewise.
+const CONDEMNED: &str = ".condemned-";
+
+/// The folder that holds the instances' folders.
+#[derive(Clone, Debug)]
+pub struct Instances {
+    path: PathBuf,
+}
+
+/// What an instance without an owner had left, and that is gone now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Leftover {
+    /// The instance's name.
+    pub name: String,
+    /// Its level of isolation.
+    pub level: Level,
+    /// The process that had waited for its end.
+    pub monitor: u32,
+    /// The workload's first process, if it still lived and was killed.
+    pub killed: Option<i32>,
+    /// The directories that were its own in the cgroup tree.
+    pub cgroups: Vec<PathBuf>,
+    /// Bytes of disk that its folder took.
+    pub freed: u64,
+}
+
+/// What [`Instances::sweep`] did.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// What it removed.
+    pub removed: Vec<Leftover>,
+    /// What it could not remove.
+    pub failures: Vec<IsolationError>,
+}
+
+impl Instances {
+    /// The instances whose folders are in `path`, which is made where it is missing.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(path: &Path) -> Result<Self, IsolationError> {
+        let instances = Self { path: path.to_owned() };
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|source| instances.io("create", source))?;
+        Ok(instances)
+    }
+
+    /// Those of [`isolab_images::data_dir`].
+    ///
+    /// # Errors
+    /// As [`Instances::open`].
+    pub fn open_default() -> Result<Self, IsolationError> {
+        Self::open(&isolab_images::data_dir().join("instances"))
+    }
+
+    /// Makes the folder of a new instance; without a name it gets a random one.
+    ///
+    /// # Errors
+    /// The name is a living instance's, or the folder cannot be written.
+    pub fn create(
+        &self,
+        name: Option<InstanceName>,
+        level: Level,
+    ) -> Result<InstanceFolder, IsolationError> {
+        let random = instance_id()?;
+        let (name, runtime_id) = match name {
+            Some(name) => {
+                let runtime_id = format!("{name}-{random}");
+                (name, runtime_id)
+            }
+            None => (InstanceName::random(&random), random),
+        };
+        let lock = self.lock()?;
+        let path = self.path.join(name.as_str());
+        let stale = self.make_room(&name, &path)?;
+        let unfinished = self.path.join(format!("{NEW}{name}"));
+        let half = self.condemn(&unfinished)?;
+        let made = DirBuilder::new().mode(0o700).create(&unfinished);
+        made.map_err(|source| self.io("write to", source))?;
+        let record = Record::new(name.as_str(), level);
+        let filled = InstanceFolder::fill(&unfinished, &name, runtime_id, record)
+            .and_then(|mut folder| folder.appear(&path).map(|()| folder));
+        let folder = filled.map_err(|source| {
+            // On a full disk, for example.
+            let _ = empty(&unfinished);
+            self.io("write to", source)
+        })?;
+        drop(lock);
+        for condemned in stale.into_iter().chain(half) {
+            condemned.remove()?;
+        }
+        Ok(folder)
+    }
+
+    /// Gives up a folder of that name whose owner is gone.
+    fn make_room(
+        &self,
+        name: &InstanceName,
+        path: &Path,
+    ) -> Result<Option<Condemned>, IsolationError> {
+        // A link is in the way as well, wherever it leads.
+        if fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        if let Some(condemned) = self.condemn(path)? {
+            return Ok(Some(condemned));
+        }
+        let Some(record) = Record::read(path) else {
+            if !path.exists() && !path.is_symlink() {
+                return Ok(None); // it has just ended
+            }
+            return Err(IsolationError::Setting {
+                field: "name",
+                why: format!("{} is in the way, and is no instance's folder", path.display()),
+            });
+        };
+        Err(IsolationError::NameInUse { name: name.to_string(), monitor: record.monitor })
+    }
+
+    /// Removes what instances without an owner have left: their processes, cgroups and folders.
+    ///
+    /// # Errors
+    /// The folder of all instances cannot be read. What cannot be removed is told in [`Sweep`].
+    pub fn sweep(&self) -> Result<Sweep, IsolationError> {
+        let lock = self.lock()?;
+        let mut sweep = Sweep::default();
+        let mut all = Vec::new();
+        let entries = fs::read_dir(&self.path).map_err(|source| self.io("read", source))?;
+        for entry in entries {
+            let entry = entry.map_err(|source| self.io("read", source))?;
+            // A link is nobody's folder.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                match self.condemn(&entry.path()) {
+                    Ok(condemned) => all.extend(condemned),
+                    Err(error) => sweep.failures.push(error),
+                }
+            }
+        }
+        // The rest takes its time, and is nobody's but ours now.
+        drop(lock);
+        for condemned in all {
+            match condemned.remove() {
+                Ok(leftover) => sweep.removed.extend(leftover),
+                Err(error) => sweep.failures.push(error),
+            }
+        }
+        Ok(sweep)
+    }
+
+    /// Takes a folder whose owner is gone out of sight. The lock on the folder above is held.
+    fn condemn(&self, path: &Path) -> Result<Option<Condemned>, IsolationError> {
+        let io = |action, source| IsolationError::Io { action, path: path.to_owned(), source };
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_ours_by_name = name.starts_with(NEW) || name.starts_with(CONDEMNED);
+        let lock = match Owner::of(path) {
+            // It has just ended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io("look into", source)),
+            Ok(Owner::Nobody(lock)) => lock,
+            Ok(Owner::Unknown) if is_ours_by_name => {
+                // The lock is the first that is made and the last that is removed: the folder is
+                // empty, or not ours after all.
+                let _ = fs::remove_dir(path);
+                return Ok(None);
+            }
+            Ok(Owner::Living | Owner::Unknown) => return Ok(None),
+        };
+        let record = Record::read(path);
+        if name.starts_with(CONDEMNED) {
+            return Ok(Some(Condemned { path: path.to_owned(), record, _lock: lock }));
+        }
+        let Some(name) = record.as_ref().map(|record| record.name.as_str()).or_else(|| {
+            // Killed before it wrote the record.
+            name.strip_prefix(NEW)
+        }) else {
+            return Ok(None);
+        };
+        let target = condemned(&self.path, name).map_err(|source| io("name", source))?;
+        fs::rename(path, &target).map_err(|source| io("rename", source))?;
+        Ok(Some(Condemned { path: target, record, _lock: lock }))
+    }
+
+    /// Held for a moment by who makes a folder appear or disappear.
+    fn lock(&self) -> Result<Flock<File>, IsolationError> {
+        let folder = File::open(&self.path).map_err(|source| self.io("open", source))?;
+        let lock = Flock::lock(folder, FlockArg::LockExclusive);
+        lock.map_err(|(_, errno)| self.io("lock", errno.into()))
+    }
+
+    fn io(&self, action: &'static str, source: io::Error) -> IsolationError {
+        IsolationError::Io { action, path: self.path.clone(), source }
+    }
+}
+
+/// A path in `instances` that nothing has.
+fn condemned(instances: &Path, name: &str) -> io::Result<PathBuf> {
+    let random = instance_id().map_err(io::Error::other)?;
+    Ok(instances.join(format!("{CONDEMNED}{random}-{name}")))
+}
+
+/// A folder that nobody else knows, and nobody owns.
+struct Condemned {
+    path: PathBuf,
+    record: Option<Record>,
+    _lock: Flock<File>,
+}
+
+impl Condemned {
+    fn remove(self) -> Result<Option<Leftover>, IsolationError> {
+        let io = |action| {
+            let path = self.path.clone();
+            move |source| IsolationError::Io { action, path, source }
+        };
+        let mut leftover = None;
+        if let Some(record) = &self.record {
+            let mut killed = None;
+            if let Some(process) = &record.process {
+                let was_alive = process.kill().map_err(io("kill the process of"))?;
+                killed = was_alive.then_some(process.pid);
+            }
+            remove_cgroups(&record.cgroups).map_err(isolab_container::Error::from)?;
+            leftover = Some(Leftover {
+                name: record.name.clone(),
+                level: record.level,
+                monitor: record.monitor,
+                killed,
+                cgroups: record.cgroups.clone(),
+                freed: 0,
+            });
+        }
+        let freed = empty(&self.path).map_err(io("remove"))?;
+        Ok(leftover.map(|leftover| Leftover { freed, ..leftover }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn instances() -> (tempfile::TempDir, Instances) {
+        let dir = tempfile::tempdir().unwrap();
+        let instances = Instances::open(&dir.path().join("instances")).unwrap();
+        (dir, instances)
+    }
+
+    fn named(instances: &Instances, name: &str) -> Result<InstanceFolder, IsolationError> {
+        instances.create(Some(name.parse().unwrap()), Level::Container)
+    }
+
+    fn left(instances: &Instances) -> Vec<String> {
+        let entries = fs::read_dir(&instances.path).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_name_is_taken_until_its_owner_is_gone() {
+        let (_dir, instances) = instances();
+        let first = named(&instances, "web").unwrap();
+        let error = named(&instances, "web").unwrap_err();
+        let monitor = std::process::id();
+        assert!(
+            matches!(&error, IsolationError::NameInUse { name, monitor: m } if name == "web" && *m == monitor)
+        );
+        let other = instances.create(None, Level::Process).unwrap();
+        assert_eq!(other.name().as_str(), other.runtime_id());
+        assert_ne!(first.runtime_id(), named(&instances, "web2").unwrap().runtime_id());
+        // Whoever looks after the instance when its owner was killed is an owner too.
+        let guardian = first.owner_lock().unwrap();
+        first.abandon();
+        assert!(named(&instances, "web").is_err());
+        assert_eq!(instances.sweep().unwrap().removed, []);
+        drop(guardian);
+        let again = named(&instances, "web").unwrap();
+        fs::write(again.files().join("written"), "").unwrap();
+        again.remove().unwrap();
+        drop(other);
+        assert_eq!(left(&instances), [""; 0]);
+    }
+
+    #[test]
+    fn a_sweep_takes_what_nobody_owns_and_nothing_else() {
+        let (dir, instances) = instances();
+        let living = named(&instances, "living").unwrap();
+        let mut dead = named(&instances, "dead").unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        dead.record(vec!["/sys/fs/cgroup/isolab/is-gone-already".into()], child.id() as i32)
+            .unwrap();
+        fs::create_dir_all(dead.files().join("work/work")).unwrap();
+        let monitor = std::process::id();
+        dead.abandon();
+        // What others put there, and what looks like ours.
+        let outside = dir.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("lock"), "").unwrap();
+        symlink(&outside, instances.path.join("link")).unwrap();
+        fs::create_dir_all(instances.path.join("theirs/files")).unwrap();
+        fs::create_dir(instances.path.join("locked")).unwrap();
+        fs::write(instances.path.join("locked/lock"), "").unwrap();
+        fs::create_dir(instances.path.join("piped")).unwrap();
+        nix::unistd::mkfifo(&instances.path.join("piped/lock"), nix::sys::stat::Mode::S_IRWXU)
+            .unwrap();
+        fs::write(instances.path.join(".scratch-v1.ext4"), "").unwrap();
+        // Killed while it was made, and while it was removed.
+        fs::create_dir(instances.path.join(".new-early")).unwrap();
+        fs::create_dir(instances.path.join(".new-later")).unwrap();
+        fs::write(instances.path.join(".new-later/lock"), "").unwrap();
+        fs::create_dir_all(instances.path.join(".condemned-1/files/upper")).unwrap();
+        fs::write(instances.path.join(".condemned-1/lock"), "").unwrap();
+        fs::create_dir(instances.path.join(".condemned-2")).unwrap();
+
+        let sweep = instances.sweep().unwrap();
+        assert!(sweep.failures.is_empty(), "{:?}", sweep.failures);
+        let leftover = Leftover {
+            name: "dead".to_owned(),
+            level: Level::Container,
+            monitor,
+            killed: Some(child.id() as i32),
+            cgroups: vec!["/sys/fs/cgroup/isolab/is-gone-already".into()],
+            freed: sweep.removed[0].freed,
+        };
+        assert_eq!(sweep.removed, [leftover]);
+        child.wait().unwrap();
+        let kept = [".scratch-v1.ext4", "link", "living", "locked", "piped", "theirs"];
+        assert_eq!(left(&instances), kept);
+        assert!(outside.join("lock").exists());
+        assert!(living.files().exists());
+        assert!(matches!(named(&instances, "theirs"), Err(IsolationError::Setting { .. })));
+        assert!(matches!(named(&instances, "link"), Err(IsolationError::Setting { .. })));
+    }
+
+    #[test]
+    fn sweepers_and_starters_at_once_never_take_what_is_used() {
+        let (_dir, instances) = instances();
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let instances = &instances;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let name = format!("worker-{worker}");
+                        let folder = named(instances, &name).unwrap();
+                        fs::write(folder.files().join("mine"), "").unwrap();
+                        instances.sweep().unwrap();
+                        assert!(folder.files().join("mine").exists());
+                        match worker {
+                            0 | 1 => folder.abandon(),
+                            _ => folder.remove().unwrap(),
+                        }
+                    }
+                });
+            }
+        });
+        let sweep = instances.sweep().unwrap();
+        assert!(sweep.failures.is_empty(), "{:?}", sweep.failures);
+        assert_eq!(left(&instances), [""; 0]);
+    }
+}

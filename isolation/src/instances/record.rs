@@ -1,0 +1,147 @@
+//! What is written down of an instance, so that others find what it left when its monitor was killed.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use procfs::process::Process;
+use serde::{Deserialize, Serialize};
+
+use crate::level::Level;
+use crate::pidfd;
+
+const FILE: &str = "record.json";
+const VERSION: u32 = 1;
+/// How long a process may take to die of SIGKILL, in milliseconds. One in an uninterruptible sleep
+/// may take for ever.
+const PATIENCE: u16 = 5000;
+
+/// The record of one instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Record {
+    version: u32,
+    pub(super) name: String,
+    pub(super) level: Level,
+    /// The process that waits for the instance's end.
+    pub(super) monitor: u32,
+    /// Directories of the cgroup tree that are the instance's own.
+    pub(super) cgroups: Vec<PathBuf>,
+    /// The workload's first process; guests' are in their machine.
+    pub(super) process: Option<ProcessId>,
+}
+
+impl Record {
+    pub(super) fn new(name: &str, level: Level) -> Self {
+        let (name, monitor) = (name.to_owned(), std::process::id());
+        Self { version: VERSION, name, level, monitor, cgroups: Vec::new(), process: None }
+    }
+
+    /// Replaces the record in `folder` at once, so that there is never half a one.
+    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
+        let unfinished = folder.join("record.json.new");
+        fs::write(&unfinished, serde_json::to_vec(self)?)?;
+        fs::rename(unfinished, folder.join(FILE))
+    }
+
+    /// None where there is no record that we understand.
+    pub(super) fn read(folder: &Path) -> Option<Self> {
+        let record: Self = serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()?;
+        (record.version == VERSION).then_some(record)
+    }
+
+    pub(super) fn remove(folder: &Path) -> io::Result<()> {
+        match fs::remove_file(folder.join(FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A process, told apart from all that will ever have its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProcessId {
+    pub(super) pid: i32,
+    /// In clock ticks since the host's start (proc_pid_stat(5), field 22).
+    start_time: u64,
+    boot: String,
+    /// Numbers of another pid namespace are not ours.
+    pid_namespace: u64,
+}
+
+impl ProcessId {
+    /// None if it is gone.
+    pub(super) fn of(pid: i32) -> Option<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+        let pid_namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
+        let status = Process::new(pid).ok()?.stat().ok()?;
+        // A zombie has ended, whoever has yet to hear of it (proc_pid_stat(5), field 3).
+        let lives = !['Z', 'X'].contains(&status.state);
+        lives.then_some(Self { pid, start_time: status.starttime, boot, pid_namespace })
+    }
+
+    /// Kills the process if it still lives, and says whether it did.
+    ///
+    /// # Errors
+    /// We may not, or it does not die.
+    pub(super) fn kill(&self) -> io::Result<bool> {
+        // In this order: what is looked at behind the descriptor cannot become another process.
+        let Some(process) = pidfd::open(self.pid)? else { return Ok(false) };
+        if Self::of(self.pid).as_ref() != Some(self) {
+            return Ok(false);
+        }
+        pidfd::signal(&process, libc::SIGKILL)?;
+        match pidfd::wait(&process, PATIENCE)? {
+            true => Ok(true),
+            false => Err(io::Error::new(io::ErrorKind::TimedOut, "it does not die of SIGKILL")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Record::read(dir.path()), None);
+        let mut record = Record::new("web", Level::Container);
+        record.cgroups = vec!["/sys/fs/cgroup/isolab/web".into()];
+        record.process = ProcessId::of(std::process::id() as i32);
+        assert!(record.process.is_some());
+        record.write(dir.path()).unwrap();
+        assert_eq!(Record::read(dir.path()), Some(record.clone()));
+        for strange in ["", "{}", "[1]", r#"{"version":1,"name":"x"}"#] {
+            fs::write(dir.path().join(FILE), strange).unwrap();
+            assert_eq!(Record::read(dir.path()), None, "{strange}");
+        }
+        record.version = 2;
+        record.write(dir.path()).unwrap();
+        assert_eq!(Record::read(dir.path()), None);
+    }
+
+    #[test]
+    fn only_the_process_itself_is_killed() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let id = ProcessId::of(child.id() as i32).unwrap();
+        let others = [
+            ProcessId { start_time: id.start_time + 1, ..id.clone() },
+            ProcessId { boot: "another".to_owned(), ..id.clone() },
+            ProcessId { pid_namespace: 1, ..id.clone() },
+        ];
+        for other in others {
+            assert!(!other.kill().unwrap(), "{other:?}");
+        }
+        assert!(child.try_wait().unwrap().is_none());
+        assert!(id.kill().unwrap());
+        // It has ended, although we have not heard of it yet.
+        assert!(!id.kill().unwrap());
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert!(!id.kill().unwrap());
+    }
+}
