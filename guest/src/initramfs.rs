@@ -61,6 +61,7 @@ mod tests {
                 scratch: "ext4".to_owned(),
             },
             network: None,
+            name_files: vec![],
             stdin: false,
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };
