@@ -119,6 +119,10 @@ pub enum CgroupPlacement {
     /// caller's cgroup, and [`stats`](crate::Instance::stats) has nothing to tell.
     #[default]
     Own,
+    /// A cgroup of its own without controllers, in the version 2 hierarchy where there is one: to know all processes,
+    /// and to kill them together. For host processes, which no pid namespace holds together. Asking for limits as well
+    /// is an error.
+    Tracked,
     /// Stay in the caller's cgroup. Asking for limits as well is an error.
     Inherit,
 }

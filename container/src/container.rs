@@ -9,6 +9,7 @@ use crate::namespaces::Namespaces;
 use crate::plan::{CgroupMountPlan, Plan};
 use crate::process::capabilities::CapabilitySets;
 use crate::process::plan::ProcessPlan;
+use crate::process::seccomp::Program;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::MountPlan;
@@ -60,6 +61,8 @@ impl Container {
         let mut process = process_plan(&spec, id_maps.as_ref())?;
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;
+        process.new_keyring = true;
+        process.seccomp = linux.seccomp().as_ref().map(Program::from_oci).transpose()?;
         let mounts = mount_plans(&spec)?;
         let binds_dev =
             mounts.iter().any(|mount| mount.is_bind() && mount.target.as_c_str() == c"/dev");
@@ -150,11 +153,11 @@ pub(crate) fn own_cgroup(
 ) -> Result<Option<Cgroup>> {
     match placement {
         CgroupPlacement::Own => Ok(Cgroup::create(id, path, resources, devices)?),
-        CgroupPlacement::Inherit if Cgroup::is_limited(resources) => {
-            let problem =
-                "limits need a cgroup of the container's own, and the caller's was asked for";
+        CgroupPlacement::Inherit | CgroupPlacement::Tracked if Cgroup::is_limited(resources) => {
+            let problem = "limits need a cgroup of the container's own, with controllers";
             Err(Error::invalid("linux.resources", problem))
         }
+        CgroupPlacement::Tracked => Ok(Cgroup::track(id)?),
         CgroupPlacement::Inherit => Ok(None),
     }
 }
@@ -190,7 +193,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let asked = [
         ("hooks", spec.hooks().is_some()),
-        ("linux.seccomp", linux.is_some_and(|linux| linux.seccomp().is_some())),
         ("linux.intelRdt", linux.is_some_and(|linux| linux.intel_rdt().is_some())),
         ("linux.personality", linux.is_some_and(|linux| linux.personality().is_some())),
         ("linux.memoryPolicy", linux.is_some_and(|linux| linux.memory_policy().is_some())),

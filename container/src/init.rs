@@ -4,10 +4,11 @@
 //! allocation, no locks (see `clone`). Errors are numbers, told in words by the runtime.
 
 use crate::channel::{self, Command};
+use crate::descriptors;
 use crate::namespaces;
 use crate::plan::{CgroupLayout, CgroupMountPlan, Plan};
 use crate::process::trampoline::Trampoline;
-use crate::process::{credentials, exec};
+use crate::process::{credentials, exec, keyring};
 use crate::rootfs::resolve::{DescriptorPath, InnerPath, Target};
 use crate::rootfs::{devices, mask, mounts};
 use crate::step::{At, Failure, Step};
@@ -43,7 +44,7 @@ pub(crate) fn run(plan: &Plan, trampoline: &Trampoline, channel: BorrowedFd, kee
 }
 
 fn set_up(plan: &Plan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> {
-    close_all_but(keep).at(Step::CloseDescriptors)?;
+    descriptors::close_all_but(keep).at(Step::CloseDescriptors)?;
     plan.stdio.apply().map_err(|(index, errno)| Failure {
         step: Step::Stdio,
         index: index as u32,
@@ -61,6 +62,9 @@ fn set_up(plan: &Plan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> 
     // From here on there may be others about that are not ours: none of them looks at this process, which still is
     // the runtime, through ptrace or /proc. Only now: it makes our own files of /proc those of the host's root.
     prctl::set_dumpable(false).at(Step::NotDumpable)?;
+    if plan.process.new_keyring {
+        keyring::join_new_session().at(Step::Keyring)?;
+    }
     namespaces::join_all(&plan.join_namespaces)?;
     name_the_host(plan)?;
     if plan.loopback {
@@ -88,30 +92,13 @@ fn execute(
 ) -> Result<Infallible, Failure> {
     exec::reset_signals()?;
     exec::close_descriptors_on_exec().at(Step::CloseDescriptors)?;
+    if let Some(filter) = plan.process.seccomp.as_ref().filter(|_| plan.process.no_new_privileges) {
+        filter.install().at(Step::Seccomp)?;
+    }
     let errno = trampoline.execute(&plan.process.exec, channel);
     // What is too long for it is what the program's own arguments and environment made too long.
     let step = if errno == Errno::E2BIG { Step::Exec } else { Step::Trampoline };
     Err(Failure { step, index: 0, errno })
-}
-
-/// Closes what the clone copied from the runtime: above all the ends of other containers' channels, whose
-/// end-of-file would otherwise wait for this container.
-fn close_all_but(keep: &[RawFd]) -> Result<(), Errno> {
-    let mut first: u32 = 3;
-    for fd in keep {
-        let fd = fd.unsigned_abs();
-        if fd > first {
-            close_range(first, fd - 1)?;
-        }
-        first = first.max(fd + 1);
-    }
-    close_range(first, u32::MAX)
-}
-
-fn close_range(first: u32, last: u32) -> Result<(), Errno> {
-    // SAFETY: closes descriptors of this process only; their owners live in the parent's memory, of which this is a
-    // copy that runs none of their destructors.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) }).map(drop)
 }
 
 fn name_the_host(plan: &Plan) -> Result<(), Failure> {
@@ -226,6 +213,11 @@ fn become_the_process(plan: &Plan) -> Result<(), Failure> {
     let process = &plan.process;
     if process.create_cwd {
         create_working_directory(&process.cwd).at(Step::CreateWorkingDirectory)?;
+    }
+    // Without no_new_privs a filter needs a capability that the process may not keep; with it, the later the fewer of
+    // our own calls it has to let through.
+    if let Some(filter) = process.seccomp.as_ref().filter(|_| !process.no_new_privileges) {
+        filter.install().at(Step::Seccomp)?;
     }
     credentials::apply(process)?;
     if process.kill_with_parent {

@@ -4,8 +4,10 @@ use crate::cgroup::{Cgroup, DeviceRules, Stats};
 use crate::channel::{self, Command, Report};
 use crate::clone::{self, Cloned};
 use crate::error::{Error, Result};
+use crate::guardian::{Guardian, Ward};
 use crate::idmap::IdMaps;
 use crate::init;
+use crate::pidfd;
 use crate::plan::Plan;
 use crate::process::trampoline::Trampoline;
 use crate::state::StateDir;
@@ -66,9 +68,10 @@ pub struct Instance {
     plan: Plan,
     status: Option<ExitStatus>,
     cgroup: Option<Cgroup>,
-    _owner_lock: Option<OwnedFd>,
+    _guardian: Option<Guardian>,
+    owner_lock: Option<OwnedFd>,
     // Last: the state directory goes when everything else is gone.
-    _state: StateDir,
+    state: StateDir,
 }
 
 /// What [`Instance::create`] needs.
@@ -114,8 +117,9 @@ impl Instance {
             plan,
             status: None,
             cgroup,
-            _owner_lock: owner_lock,
-            _state: state,
+            _guardian: None,
+            owner_lock,
+            state,
         };
         // The child has copies; ours would keep the other ends from seeing end-of-file.
         instance.plan.stdio.close();
@@ -134,6 +138,10 @@ impl Instance {
                     return Err(instance.pending_failure().unwrap_or(error.into()));
                 }
             }
+        }
+        if instance.plan.process.kill_with_parent {
+            // The child sets itself up meanwhile, and runs nothing of the image's before it is started.
+            instance._guardian = Some(Guardian::start(instance.ward())?);
         }
         match instance.hear()? {
             Report::Ready => {}
@@ -278,16 +286,8 @@ impl Instance {
     }
 
     fn send_signal(&self, signal: Signal) -> Result<()> {
-        let no_info: *const libc::siginfo_t = std::ptr::null();
-        let (fd, number) = (self.pidfd.as_raw_fd(), signal as libc::c_int);
-        // SAFETY: the descriptor is a live pidfd; without siginfo the kernel fills it in as kill(2) does.
-        let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, no_info, 0u32) };
-        match Errno::result(sent) {
-            Ok(_) | Err(Errno::ESRCH) => Ok(()),
-            Err(errno) => {
-                Err(Error::host(format!("send {signal} to container {}", self.id), errno))
-            }
-        }
+        pidfd::send(self.pidfd.as_fd(), signal)
+            .map_err(|errno| Error::host(format!("send {signal} to container {}", self.id), errno))
     }
 
     /// Tells the child something. A child that is gone has left a report; `hear` finds it.
@@ -303,6 +303,20 @@ impl Instance {
         let Some(channel) = &self.channel else { return Ok(Report::Closed) };
         channel::hear(channel)
             .map_err(|errno| Error::host(format!("hear from container {}", self.id), errno))
+    }
+
+    fn ward(&self) -> Ward<'_> {
+        Ward {
+            process: self.pidfd.as_fd(),
+            cgroups: self.cgroup_directories(),
+            directories: self.state.directories(),
+            locks: self
+                .owner_lock
+                .iter()
+                .map(AsRawFd::as_raw_fd)
+                .chain([self.state.lock()])
+                .collect(),
+        }
     }
 
     fn pending_failure(&mut self) -> Option<Error> {
@@ -334,7 +348,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // Then, field by field, the cgroup with whatever else is in it, and the state directory.
+        // Then, field by field, the cgroup with whatever else is in it, the guardian, and the state directory.
         self.kill_and_reap();
     }
 }

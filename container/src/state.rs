@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ const MAX_ID_LEN: usize = 128;
 pub(crate) struct StateDir {
     path: PathBuf,
     /// The kernel drops the lock when the runtime dies, however it dies; a directory without a lock is stale.
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl StateDir {
@@ -32,7 +33,7 @@ impl StateDir {
             .map_err(failed)?;
         let directory = File::open(&path).map_err(failed)?;
         match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(StateDir { path, _lock: lock }),
+            Ok(lock) => Ok(StateDir { path, lock }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
                 Err(Error::IdInUse { id: id.to_owned(), state: path })
             }
@@ -45,10 +46,19 @@ impl StateDir {
         self.path.join("rootfs")
     }
 
+    /// All that there is, in the order of removal. Not recursively: nothing else belongs there, and a mount that leaked
+    /// must not be emptied.
+    pub(crate) fn directories(&self) -> [PathBuf; 2] {
+        [self.mount_point(), self.path.clone()]
+    }
+
+    /// The descriptor that holds the lock; a copy of it in another process holds it on.
+    pub(crate) fn lock(&self) -> RawFd {
+        self.lock.as_raw_fd()
+    }
+
     fn remove(&self) -> io::Result<()> {
-        // Not recursively: nothing else belongs there, and a mount that leaked must not be emptied.
-        fs::remove_dir(self.mount_point())?;
-        fs::remove_dir(&self.path)
+        self.directories().iter().try_for_each(fs::remove_dir)
     }
 }
 

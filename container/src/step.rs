@@ -16,6 +16,7 @@ pub(crate) enum Step {
     BecomeRoot,
     OomScoreAdj,
     NotDumpable,
+    Keyring,
     JoinNamespace,
     Hostname,
     Domainname,
@@ -88,7 +89,7 @@ impl<T> At<T> for Result<T, Errno> {
 }
 
 impl Step {
-    const ALL: [Step; 48] = [
+    const ALL: [Step; 49] = [
         Step::CloseDescriptors,
         Step::Stdio,
         Step::NewSession,
@@ -96,6 +97,7 @@ impl Step {
         Step::BecomeRoot,
         Step::OomScoreAdj,
         Step::NotDumpable,
+        Step::Keyring,
         Step::JoinNamespace,
         Step::Hostname,
         Step::Domainname,
@@ -159,6 +161,9 @@ impl Failure {
             Step::AwaitIdMaps => "wait for the uid and gid maps".into(),
             Step::BecomeRoot => "become root of the user namespace".into(),
             Step::NotDumpable => "hide from ptrace (PR_SET_DUMPABLE)".into(),
+            Step::Keyring => {
+                "join a new session keyring (the caller's quota of keys: /proc/key-users, kernel.keys.maxkeys)".into()
+            }
             Step::JoinNamespace => match plan.join_namespaces.get(index) {
                 Some(joined) => format!("join namespace {}", joined.path.display()),
                 None => "join a namespace".into(),

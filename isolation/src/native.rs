@@ -66,7 +66,7 @@ impl Isolation for ProcessLevel {
             mounts: root.mounts,
             stdio: Stdio { stdin, ..Stdio::default() },
             resources: resources.filter(|_| limited),
-            cgroup: if limited { CgroupPlacement::Own } else { CgroupPlacement::Inherit },
+            cgroup: if limited { CgroupPlacement::Own } else { CgroupPlacement::Tracked },
             state_dir: root.state,
             create_cwd: true,
             kill_with_parent: true,

@@ -200,6 +200,27 @@ impl Cgroup {
         }
     }
 
+    /// Makes a cgroup without controllers. Ok(None): there is no version 2 hierarchy, or none that we may write.
+    pub(crate) fn track(id: &str) -> Result<Option<Cgroup>, CgroupError> {
+        let path = Path::new("isolab").join(id);
+        let made = match Hierarchies::detect()? {
+            Hierarchies::V2 { mount_point, own } => {
+                v2::Cgroup::track(&mount_point, &own, &path).map(Cgroup::V2)
+            }
+            Hierarchies::V1(hierarchies) => match hierarchies.iter().find(|one| one.is_v2()) {
+                Some(unified) => {
+                    v2::Cgroup::track(&unified.mount_point, &unified.own, &path).map(Cgroup::V2)
+                }
+                None => return Ok(None),
+            },
+            Hierarchies::None => return Ok(None),
+        };
+        match made {
+            Err(error) if error.is_unavailable() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// A descriptor for CLONE_INTO_CGROUP: the version 2 directory.
     pub(crate) fn clone_target(&self) -> Result<Option<OwnedFd>, CgroupError> {
         let Some(path) = self.unified() else { return Ok(None) };

@@ -32,14 +32,7 @@ impl Cgroup {
         resources: &LinuxResources,
     ) -> Result<Self, CgroupError> {
         refuse_unsupported(resources)?;
-        let directory = match path.strip_prefix("/") {
-            Ok(from_top) => mount_point.join(from_top),
-            // Root owns the top of the tree; another user only what was delegated, in which it is itself.
-            Err(_) if nix::unistd::geteuid().is_root() => mount_point.join(path),
-            Err(_) => mount_point.join(own).join(path),
-        };
-        files::make(mount_point, &directory)?;
-        let cgroup = Cgroup { mount_point: mount_point.to_path_buf(), directory, removed: false };
+        let cgroup = Self::track(mount_point, own, path)?;
         let made =
             cgroup.enable_controllers(&limits(resources)).and_then(|()| cgroup.limit(resources));
         match made {
@@ -50,6 +43,18 @@ impl Cgroup {
                 Err(error)
             }
         }
+    }
+
+    /// Makes the directory, without asking for controllers.
+    pub(super) fn track(mount_point: &Path, own: &Path, path: &Path) -> Result<Self, CgroupError> {
+        let directory = match path.strip_prefix("/") {
+            Ok(from_top) => mount_point.join(from_top),
+            // Root owns the top of the tree; another user only what was delegated, in which it is itself.
+            Err(_) if nix::unistd::geteuid().is_root() => mount_point.join(path),
+            Err(_) => mount_point.join(own).join(path),
+        };
+        files::make(mount_point, &directory)?;
+        Ok(Cgroup { mount_point: mount_point.to_path_buf(), directory, removed: false })
     }
 
     pub(super) fn directory(&self) -> &Path {

@@ -5,7 +5,9 @@
 pub(crate) mod capabilities;
 pub(crate) mod credentials;
 pub(crate) mod exec;
+pub(crate) mod keyring;
 pub(crate) mod plan;
 pub(crate) mod rlimits;
+pub(crate) mod seccomp;
 pub(crate) mod stdio;
 pub(crate) mod trampoline;

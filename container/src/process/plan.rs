@@ -3,6 +3,7 @@
 use super::capabilities::{self, CapabilitySets};
 use super::exec::ExecPlan;
 use super::rlimits::Rlimit;
+use super::seccomp::Program;
 use crate::error::{Error, Result};
 use oci_spec::runtime::Process;
 use std::ffi::CString;
@@ -28,6 +29,9 @@ pub(crate) struct ProcessPlan {
     pub oom_score_adj: Option<CString>,
     pub capabilities: Option<CapabilitySets>,
     pub no_new_privileges: bool,
+    /// Leave the caller's session keyring.
+    pub new_keyring: bool,
+    pub seccomp: Option<Program>,
     pub kill_with_parent: bool,
 }
 
@@ -81,6 +85,8 @@ impl ProcessPlan {
             oom_score_adj,
             capabilities,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            new_keyring: false,
+            seccomp: None,
             kill_with_parent: false,
         })
     }

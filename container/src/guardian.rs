@@ -1,0 +1,119 @@
+//! The guardian of a container: a process of ours outside of it, which ends the container when the runtime that made
+//! it is no more.
+//!
+//! PR_SET_PDEATHSIG alone does not do: the program can clear it (prctl(2)), and lives on when the runtime is killed.
+//! The guardian has nothing that the program could change. It is in a session of its own, blocks every signal that can
+//! be blocked, and has a name of its own, so that what ends the runtime by its group or name leaves it alone. It
+//! holds no stream of the caller, and sleeps until the runtime ends; a runtime that is done takes it along.
+
+use crate::cgroup::remove_cgroups;
+use crate::descriptors;
+use crate::error::{Error, Result};
+use crate::pidfd;
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{ForkResult, fork, getpid};
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Its name in ps(1). Without "isolab": `pkill isolab` takes a part of a name for a match.
+const NAME: &std::ffi::CStr = c"guardian";
+
+/// How often it tries to remove a cgroup that has processes which SIGKILL does not end at once.
+const ATTEMPTS: u32 = 60;
+
+/// What is guarded.
+pub(crate) struct Ward<'a> {
+    /// The first process.
+    pub process: BorrowedFd<'a>,
+    pub cgroups: Vec<PathBuf>,
+    /// Empty directories, innermost first.
+    pub directories: [PathBuf; 2],
+    /// Descriptors to keep open, for their locks.
+    pub locks: Vec<RawFd>,
+}
+
+/// A running guardian. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Guardian {
+    pidfd: OwnedFd,
+}
+
+impl Guardian {
+    /// Forks the guardian. `ward.process` must not have begun its program yet.
+    pub(crate) fn start(ward: Ward) -> Result<Self> {
+        let attempt = |attempt: &'static str| move |errno: Errno| Error::host(attempt, errno);
+        let runtime =
+            pidfd::open(getpid()).map_err(attempt("open our own process (pidfd_open)"))?;
+        let null = File::options().read(true).write(true).open("/dev/null");
+        let null = null.map_err(|source| Error::host("open /dev/null", source))?;
+        // No signal handler of ours may run in it, and none that comes may end it.
+        let mut mask = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask))
+            .map_err(attempt("block signals"))?;
+        // SAFETY: the C library's fork leaves its allocator usable in the child of a process with threads. `guard` takes
+        // no other lock of this process: it uses its own stack and heap, system calls and files; and it never returns.
+        let forked = unsafe { fork() };
+        if let Ok(ForkResult::Child) = forked {
+            guard(&ward, runtime.as_fd(), &null);
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)
+            .map_err(attempt("restore the signal mask"))?;
+        match forked.map_err(attempt("fork the container's guardian"))? {
+            ForkResult::Parent { child } => {
+                let pidfd =
+                    pidfd::open(child).map_err(attempt("open the guardian (pidfd_open)"))?;
+                Ok(Guardian { pidfd })
+            }
+            // Above.
+            ForkResult::Child => Err(Error::host("guard the container", Errno::ECHILD)),
+        }
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        // It cannot refuse, and its exit says nothing. A caller that ignores SIGCHLD has nothing to reap.
+        if pidfd::send(self.pidfd.as_fd(), Signal::SIGKILL).is_ok() {
+            while let Err(Errno::EINTR) =
+                waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED)
+            {}
+        }
+    }
+}
+
+/// The guardian's whole life.
+fn guard(ward: &Ward, runtime: BorrowedFd, null: &File) -> ! {
+    // What fails here leaves less than there might be, and nobody is left to be told.
+    let _ = nix::unistd::setsid();
+    let _ = prctl::set_name(NAME);
+    for stream in 0..3 {
+        // SAFETY: replaces a standard stream of this process, which owns no object for it.
+        unsafe { libc::dup2(null.as_raw_fd(), stream) };
+    }
+    let mut keep = ward.locks.clone();
+    keep.extend([runtime.as_raw_fd(), ward.process.as_raw_fd()]);
+    keep.sort_unstable();
+    let _ = descriptors::close_all_but(&keep);
+    // Neither the folder nor its file system is held.
+    let _ = nix::unistd::chdir("/");
+
+    pidfd::wait_for_end(runtime);
+    let _ = pidfd::send(ward.process, Signal::SIGKILL);
+    for _ in 0..ATTEMPTS {
+        if remove_cgroups(&ward.cgroups).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    pidfd::wait_for_end(ward.process);
+    for directory in &ward.directories {
+        let _ = fs::remove_dir(directory);
+    }
+    // SAFETY: ends this process without running what the runtime wants to be run at its own end.
+    unsafe { libc::_exit(0) }
+}
