@@ -8,7 +8,7 @@
 use std::env;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{ImageError, io_error};
@@ -36,10 +36,13 @@ pub fn data_dir() -> PathBuf {
 pub fn make_private(folder: &Path) -> Result<(), ImageError> {
     // Private from the first moment, whatever the umask is: that only takes rights away.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    let mode = match made.and_then(|()| fs::metadata(folder)) {
-        Ok(metadata) => metadata.permissions().mode(),
-        Err(error) => return Err(io_error("create", folder)(error)),
-    };
+    let metadata = made.and_then(|()| fs::metadata(folder)).map_err(io_error("create", folder))?;
+    let (owner, mode) = (metadata.uid(), metadata.mode());
+    if owner != nix::unistd::geteuid().as_raw() {
+        // Root could use it, and its owner what root puts there.
+        let why = format!("it belongs to user {owner}, who would reach what is in images");
+        return Err(io_error("use", folder)(io::Error::new(io::ErrorKind::PermissionDenied, why)));
+    }
     if mode & OTHERS == 0 {
         return Ok(());
     }
@@ -80,5 +83,8 @@ mod tests {
             assert_eq!(mode(&folder), after, "{before:o}");
             assert!(folder.join("kept").exists());
         }
+        std::os::unix::fs::chown(&folder, Some(65534), None).unwrap();
+        let error = make_private(&folder).unwrap_err().to_string();
+        assert!(error.contains("belongs to user 65534"), "{error}");
     }
 }

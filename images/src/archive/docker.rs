@@ -1,6 +1,7 @@
 //! The archives of `docker save`: `manifest.json`, which names configurations, tags and layers.
 
-use std::fs::{self, File};
+use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -43,13 +44,14 @@ pub(super) fn load(
     name: Option<&str>,
 ) -> Result<Vec<Descriptor>, ImageError> {
     let manifest = member(members, "manifest.json", origin)?;
-    let manifest = fs::read(manifest).map_err(io_error("read", manifest))?;
+    let manifest = origin.read_document(manifest)?;
     let images: Vec<Entry> = serde_json::from_slice(&manifest)
         .map_err(|e| origin.not_a_layout(format!("manifest.json: {e}")))?;
     check_one(images.len(), name, origin)?;
     let mut entries = Vec::new();
+    let mut layers = HashMap::new();
     for image in &images {
-        let descriptor = take_in(store, members, image, origin)?;
+        let descriptor = take_in(store, members, image, origin, &mut layers)?;
         let names = match (name, image.repo_tags.as_deref().unwrap_or_default()) {
             (Some(name), _) => vec![Some(full_name(name)?)],
             (None, []) => vec![None],
@@ -62,15 +64,17 @@ pub(super) fn load(
     Ok(entries)
 }
 
-/// Takes in one image under an OCI manifest that we write for it.
-fn take_in(
+/// Takes in one image under an OCI manifest that we write for it. `known` are the layers so far: a
+/// few bytes can name one of gigabytes thousands of times.
+fn take_in<'a>(
     store: &Store,
-    members: &Members,
+    members: &'a Members,
     image: &Entry,
     origin: &Origin<'_>,
+    known: &mut HashMap<&'a Path, Descriptor>,
 ) -> Result<Descriptor, ImageError> {
     let path = member(members, &image.config, origin)?;
-    let config = fs::read(path).map_err(io_error("read", path))?;
+    let config = origin.read_document(path)?;
     let config_id = store.take_in_bytes(&config)?;
     let parsed = parse_config(&config_id, &config)?;
     let diff_ids = parsed.rootfs().diff_ids();
@@ -82,15 +86,10 @@ fn take_in(
     for layer in &image.layers {
         // Which diff_id it has, `load` verifies by unpacking it.
         let path = member(members, layer, origin)?;
-        let mut file = File::open(path).map_err(io_error("open", path))?;
-        let mut hasher = Sha256::new();
-        let mut reader = HashingReader { source: &mut file, hasher: &mut hasher };
-        let size = io::copy(&mut reader, &mut io::sink()).map_err(io_error("read", path))?;
-        let id = BlobId::parse(&format!("sha256:{}", hex(&hasher.finalize())))?;
-        io::Seek::rewind(&mut file).map_err(io_error("read", path))?;
-        let media_type = media_type_of(path)?;
-        store.take_in(&id, size, file)?;
-        layers.push(descriptor(media_type, &id, size)?);
+        if !known.contains_key(path) {
+            known.insert(path, take_in_layer(store, path)?);
+        }
+        layers.extend(known.get(path).cloned());
     }
     let config = descriptor(MediaType::ImageConfig, &config_id, config.len() as u64)?;
     let manifest = ImageManifestBuilder::default()
@@ -104,6 +103,18 @@ fn take_in(
         serde_json::to_vec(&manifest).map_err(|e| bad_document("config", &config_id, e))?;
     let id = store.take_in_bytes(&manifest)?;
     descriptor(MediaType::ImageManifest, &id, manifest.len() as u64)
+}
+
+fn take_in_layer(store: &Store, path: &Path) -> Result<Descriptor, ImageError> {
+    let mut file = File::open(path).map_err(io_error("open", path))?;
+    let mut hasher = Sha256::new();
+    let mut reader = HashingReader { source: &mut file, hasher: &mut hasher };
+    let size = io::copy(&mut reader, &mut io::sink()).map_err(io_error("read", path))?;
+    let id = BlobId::parse(&format!("sha256:{}", hex(&hasher.finalize())))?;
+    io::Seek::rewind(&mut file).map_err(io_error("read", path))?;
+    let media_type = media_type_of(path)?;
+    store.take_in(&id, size, file)?;
+    descriptor(media_type, &id, size)
 }
 
 fn member<'a>(

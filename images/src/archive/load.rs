@@ -8,7 +8,7 @@ use oci_spec::image::Descriptor;
 
 use super::docker;
 use super::extract::Members;
-use crate::blob::{BlobId, Blobs};
+use crate::blob::{BlobId, Blobs, MAX_DOCUMENT};
 use crate::error::{ImageError, io_error};
 use crate::image::{Document, Image, bad_document, choose_platform};
 use crate::store::Store;
@@ -35,6 +35,19 @@ impl Origin<'_> {
     pub(super) fn not_a_layout(&self, why: String) -> ImageError {
         ImageError::NotALayout { path: self.name().to_owned(), why }
     }
+
+    /// Reads an index, manifest or configuration at `path`, which is ours or the layout's.
+    pub(super) fn read_document(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
+        let mut text = Vec::new();
+        let file = File::open(path).map_err(io_error("open", path))?;
+        file.take(MAX_DOCUMENT + 1).read_to_end(&mut text).map_err(io_error("read", path))?;
+        match text.len() as u64 > MAX_DOCUMENT {
+            true => {
+                Err(self.not_a_layout(format!("a document has more than {MAX_DOCUMENT} bytes")))
+            }
+            false => Ok(text),
+        }
+    }
 }
 
 impl Store {
@@ -50,8 +63,11 @@ impl Store {
         let origin = Origin::Path(path);
         if fs::metadata(path).map_err(io_error("open", path))?.is_dir() {
             return self.load_all(|| {
-                let index = fs::read(path.join("index.json"));
-                let index = index.map_err(|e| origin.not_a_layout(format!("index.json: {e}")))?;
+                let index = path.join("index.json");
+                if !index.exists() {
+                    return Err(origin.not_a_layout("there is no index.json in it".to_owned()));
+                }
+                let index = origin.read_document(&index)?;
                 self.load_layout(&Blobs::of_layout(path), &index, &origin, name)
             });
         }
@@ -106,7 +122,7 @@ impl Store {
         // Docker's archives since version 25 are both; the layout tells more.
         match (members.get("index.json"), members.get("manifest.json")) {
             (Some(index), _) => {
-                let index = fs::read(index).map_err(io_error("read", index))?;
+                let index = origin.read_document(index)?;
                 self.load_layout(&members.blobs(), &index, origin, name)
             }
             (None, Some(_)) => docker::load(self, &members, origin, name),

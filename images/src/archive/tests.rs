@@ -174,6 +174,11 @@ fn hostile_archives_end_in_an_error_and_reach_nothing() {
         &[("manifest.json", &linked), ("c.json", &config)],
         &[("layer.tar", "other.tar"), ("other.tar", "layer.tar")],
     );
+    let long = [&b"["[..], &vec![b' '; 5 << 20], b"]"].concat();
+    for name in ["manifest.json", "index.json"] {
+        let error = refused("a document without end", &[(name, &long)], &[]);
+        assert!(error.to_string().contains("4194304 bytes"), "{error}");
+    }
     refused("no images", &[("manifest.json", b"{}")], &[]);
     refused("nothing", &[], &[]);
     refused("a member outside", &[("../../index.json", b"{}")], &[]);

@@ -167,7 +167,14 @@ impl<W: Write> Packer<W> {
             if bytes == b"security.selinux" {
                 continue;
             }
-            let key = format!("SCHILY.xattr.{}", name.to_string_lossy());
+            // Under another name it would be another attribute.
+            let text = name.to_str().ok_or_else(|| {
+                let (file, name) = (file.display(), bytes.escape_ascii());
+                io::Error::other(format!(
+                    "{file}: the attribute `{name}` has a name that is no UTF-8"
+                ))
+            })?;
+            let key = format!("SCHILY.xattr.{text}");
             records.push((key, xattr::get(file, &name)?.unwrap_or_default()));
         }
         if records.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::thread;
 use std::time::Duration;
 
 use oci_client::client::{ClientConfig, ClientProtocol};
@@ -140,6 +141,13 @@ fn chain(error: &dyn Error) -> String {
 
 /// What blocking calls run on.
 pub(super) fn runtime() -> Result<Runtime, ImageError> {
+    // tokio resolves names on a thread of its own, and panics where the host refuses it one
+    // (RLIMIT_NPROC, pids.max): better to know before.
+    let thread = thread::Builder::new().spawn(|| {});
+    // It does nothing, and so does not panic.
+    thread
+        .map(|thread| drop(thread.join()))
+        .map_err(io_error("start a thread for", "the registry"))?;
     Builder::new_current_thread()
         .enable_all()
         .build()

@@ -13,9 +13,10 @@ use super::{Store, lock::FileLock};
 use crate::error::{ImageError, io_error};
 use crate::removal::remove_tree;
 
-/// How the names begin of what is made under a lock of its own and never resumed. What came of a
-/// blob stays, for the next who fetches it, until it is pruned.
-const SWEPT: [&str; 5] = ["archive-", "build-", "layer-", "cover-", "disk-"];
+/// How the names begin of what is made under a lock of its own and never resumed, and of what the
+/// collector was removing, which is never at work beside those who sweep. What came of a blob stays,
+/// for the next who fetches it, until it is pruned.
+const SWEPT: [&str; 6] = ["archive-", "build-", "layer-", "cover-", "disk-", "removed-"];
 
 /// A folder that is removed when this is dropped, or by others when we did not get to that.
 pub(crate) struct WorkFolder {
@@ -43,7 +44,7 @@ impl Store {
         }
     }
 
-    /// Removes what those have left who did not get to the end. What cannot be removed is not this
+    /// Removes what those have left who did not get to the end; the caller holds `writers`. What cannot be removed is not this
     /// command's trouble; `prune` tells of it.
     pub(super) fn sweep_abandoned(&self) {
         let names = names_in(&self.root.join("partial")).unwrap_or_default();
@@ -92,7 +93,7 @@ mod tests {
         };
         assert!(first != second && !first.exists() && !second.exists());
         // As a kill leaves them: their locks are free.
-        for name in ["archive-1-0", "build-9-9", "layer-00"] {
+        for name in ["archive-1-0", "build-9-9", "layer-00", "removed-00"] {
             fs::create_dir_all(store.partial(name).join("deep/er")).unwrap();
         }
         fs::write(store.partial("blob-00"), "to be resumed").unwrap();

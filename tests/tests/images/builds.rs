@@ -149,6 +149,24 @@ fn a_file_that_goes_and_comes_again_is_there() {
     }
 }
 
+/// `FROM scratch` and settings: no layers at all, and nothing to run but the host's mounts.
+#[test]
+fn an_image_without_layers_is_an_image() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "Dockerfile", "FROM scratch\nENV A=b\nCMD [\"/none\"]\n");
+    let sandbox = Sandbox::empty();
+    let isolab = |words: &[&str]| sandbox.isolab(words).finish();
+    isolab(&["image", "build", "-t", "empty", text(dir.path())]).success();
+    for level in ["process", "container"] {
+        isolab(&["run", "--isolation", level, "empty"]).fails_with(127, &["/none"]);
+    }
+    let archive = text(&dir.path().join("empty.tar")).to_owned();
+    isolab(&["image", "save", "--format", "docker-archive", "-o", &archive, "empty"]).success();
+    isolab(&["image", "rm", "empty"]).success();
+    isolab(&["image", "load", &archive]).success();
+    isolab(&["run", "empty"]).fails_with(127, &["/none"]);
+}
+
 #[test]
 fn what_fails_says_where() {
     let dir = tempfile::tempdir().unwrap();

@@ -57,13 +57,19 @@ fn a_full_disk_and_refused_threads_are_told_as_such() {
     tool("install", &["-d", "-o", "65534", "-g", "65534", text(&dir.path().join("data"))]);
     tool("chmod", &["644", &app]);
     tool("chmod", &["755", text(dir.path())]);
-    let mut nobody = Command::new("setpriv");
-    nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    nobody.args(["prlimit", "--nproc=1:1", &isolab, "image", "load", &app]);
-    nobody.env("XDG_DATA_HOME", dir.path().join("data")).env_remove("XDG_RUNTIME_DIR");
-    let done = Run::new(nobody).finish();
+    let nobody = |words: &[&str]| {
+        let mut nobody = Command::new("setpriv");
+        nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        nobody.args(["prlimit", "--nproc=1:1", &isolab, "image"]).args(words);
+        nobody.env("XDG_DATA_HOME", dir.path().join("data")).env_remove("XDG_RUNTIME_DIR");
+        Run::new(nobody).finish()
+    };
+    let done = nobody(&["load", &app]);
     assert_eq!(done.stderr, "");
     assert_eq!(done.success(), "docker.io/library/app:latest\n");
+    // A registry's name is looked up on a thread.
+    nobody(&["pull", "--insecure", "localhost:1/app"])
+        .fails_with(125, &["cannot start a thread for the registry", "temporarily unavailable"]);
 }
 
 #[test]
