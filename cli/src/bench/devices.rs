@@ -65,7 +65,7 @@ pub struct DiskBench {
     common: Common,
     /// Requests of each job. The default suits an emulated host; where a disk does hundreds of
     /// thousands a second, take more.
-    #[arg(long, value_name = "N", default_value_t = 2000, conflicts_with = "time",
+    #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "time",
         value_parser = clap::value_parser!(u32).range(1..))]
     requests: u32,
     /// A raw file or block device to work on, WHOSE CONTENT IS LOST; by default a file in
