@@ -173,7 +173,7 @@ fn the_console_works_in_both_directions_and_ctrl_a_x_quits() {
     running.wait_for("got hello");
     running.signal(Signal::SIGINT);
     let done = running.finish();
-    assert_eq!(done.code(), Some(0), "{done:?}");
+    assert_eq!(done.code(), Some(137), "{done:?}");
     assert!(!done.stdout.contains("never"));
 }
 
@@ -258,12 +258,29 @@ fn tiny_kernel(folder: &Path, code: &[u8]) -> PathBuf {
 }
 
 #[test]
-fn a_triple_fault_is_an_error_with_the_registers() {
+fn a_triple_fault_resets_and_is_told_with_the_registers() {
     let dir = tempfile::tempdir().unwrap();
     // lidt of an empty table, then int3: no handler, no double fault handler.
     let code = [0x0f, 0x01, 0x1c, 0x25, 0x00, 0x00, 0x00, 0x00, 0xcc];
     let (run, _dir) = boot(&tiny_kernel(dir.path(), &code), Initramfs::default(), &[]);
-    refused(run.finish(), &["triple fault", "RIP", "CR3"]);
+    run.finish().fails_with(0, &["reset itself", "triple fault", "RIP", "CR3"]);
+}
+
+/// Whatever way Linux knows of, a reboot is a reset, and a panic is told from one.
+#[test]
+fn every_way_to_reboot_resets_and_a_panic_is_told_apart() {
+    for (ends, word) in [("k", None), ("t", Some("triple fault")), ("b", None), ("a", None)] {
+        for machine in ["virtio", "emulated"] {
+            let (run, _dir) = boot_slim("echo going; reboot -f", &["--devices", machine]);
+            let cmdline = format!("console=ttyS0 quiet panic=-1 reboot={ends}");
+            let done = run.args(&["--cmdline", &cmdline]).finish();
+            assert_eq!(done.code(), Some(0), "reboot={ends}, {machine}: {done:?}");
+            assert!(done.stdout.contains("going"), "{done:?}");
+            assert_eq!(done.stderr.contains("triple fault"), word.is_some(), "{done:?}");
+        }
+    }
+    let (run, _dir) = boot_slim("exit 3", &[]);
+    run.finish().fails_with(134, &["kernel panicked", "Attempted to kill init"]);
 }
 
 #[test]

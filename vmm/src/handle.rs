@@ -229,7 +229,11 @@ impl MachineHandle {
 }
 
 fn ended(outcome: Outcome) -> Result<Value, HandleError> {
-    let reason = outcome.map_err(|error| HandleError::Failed(error.to_string()))?;
+    let reason = match outcome {
+        Ok(reason) => reason,
+        Err(error) if error.is_reset() => EndReason::Reset,
+        Err(error) => return Err(HandleError::Failed(error.to_string())),
+    };
     json(Ended { state: RunState::Ended, reason })
 }
 

@@ -14,6 +14,7 @@ use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend};
 use super::decompress::{Compression, decompress};
 use super::kernel_cache::KernelCache;
 use super::layout::HIGH_MEMORY;
+use crate::backend::regular_file;
 use crate::memory::{GuestRam, HOLE_START};
 
 /// A kernel image that cannot be started. Every variant names the file.
@@ -126,10 +127,7 @@ impl Kernel {
     /// [`KernelError`]. A cache that cannot be used is not an error.
     pub fn open(path: &Path, cache: Option<&KernelCache>) -> Result<Self, KernelError> {
         let read = |source| KernelError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
-        if !file.metadata().map_err(read)?.is_file() {
-            return Err(KernelError::NotAKernel { path: path.to_owned() });
-        }
+        let (file, _) = regular_file::open(path).map_err(read)?;
         let mut head = [0; SetupHeader::END];
         let length = read_up_to(&file, &mut head).map_err(read)?;
         if head[..length].starts_with(b"\x7fELF") {

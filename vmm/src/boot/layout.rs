@@ -8,6 +8,7 @@
 //! 0x9fc00  end of base memory
 //! 0xe0000  ACPI tables, RSDP first
 //! 0xf0000  MP table, where the BIOS would be
+//! 0xffff0  reset vector
 //! 0x100000 end of the first MiB
 //! ```
 
@@ -29,6 +30,8 @@ pub const ACPI: u64 = 0xe_0000;
 pub const ACPI_MAX: u64 = 0x1_0000;
 /// The MP floating pointer structure.
 pub const MP_TABLE: u64 = 0xf_0000;
+/// Where a processor in real mode starts: F000:FFF0, or FFFF:0000.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// The first byte above legacy memory.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 

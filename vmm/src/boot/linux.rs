@@ -13,6 +13,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::kernel::Kernel;
 use super::layout::{BASE_MEMORY_END, CMDLINE, CMDLINE_MAX, GDT, HIGH_MEMORY, PML4, ZERO_PAGE};
+use crate::backend::regular_file;
 use crate::config::InitrdPart;
 use crate::memory::{self, GuestRam, HOLE_START};
 
@@ -217,16 +218,8 @@ fn open_part(part: &InitrdPart) -> Result<Source<'_>, LinuxError> {
     match part {
         InitrdPart::Bytes(bytes) => Ok(Source::Bytes(bytes)),
         InitrdPart::File(path) => {
-            let open = || {
-                let file = File::open(path)?;
-                let meta = file.metadata()?;
-                if !meta.is_file() {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-                }
-                Ok((file, meta.len()))
-            };
-            let (file, length) =
-                open().map_err(|source| LinuxError::Initrd { path: path.clone(), source })?;
+            let (file, length) = regular_file::open(path)
+                .map_err(|source| LinuxError::Initrd { path: path.clone(), source })?;
             Ok(Source::File(file, length, path))
         }
     }

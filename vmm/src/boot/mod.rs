@@ -7,3 +7,4 @@ pub mod kernel_cache;
 pub mod layout;
 pub mod linux;
 pub mod mptable;
+pub mod reset_vector;

@@ -89,6 +89,10 @@ mod modem_status {
     pub const LEVELS: u8 = 0xf0;
 }
 
+/// Looks at the line status with nothing sent in between that show a driver that waits for input.
+/// One that sends looks once or twice for each byte, and Linux seven times when it opens a port.
+const POLLS: u8 = 16;
+
 /// What is at the other end is always ready.
 const CONNECTED: u8 = modem_status::CTS | modem_status::DSR | modem_status::DCD;
 
@@ -103,6 +107,9 @@ pub struct Registers {
     line_control: u8,
     modem_control: u8,
     overrun: bool,
+    /// Looks at the line status since something was sent or the modem lines were set, not counting
+    /// those that wait for a held transmitter; at [`POLLS`] it stays.
+    polls: u8,
     /// Changes of the modem lines that were not read, bits 3:0 of the modem status.
     modem_changes: u8,
     /// The transmitter ran empty and the interrupt for it has not been taken.
@@ -124,6 +131,7 @@ impl Default for Registers {
             line_control: 0,
             modem_control: 0,
             overrun: false,
+            polls: 0,
             modem_changes: 0,
             transmitter_emptied: false,
             transmitter_held: false,
@@ -136,19 +144,29 @@ impl Default for Registers {
 impl Registers {
     /// Whether the interrupt line is up.
     pub fn interrupts(&self) -> bool {
-        let gate = self.modem_control & (modem_control::OUT2 | modem_control::LOOP);
-        gate == modem_control::OUT2 && self.identify() != identification::NONE
+        self.gate_is_open() && self.identify() != identification::NONE
     }
 
-    /// How many bytes [`Registers::receive`] would take now. The other end heeds "request to send":
-    /// a driver raises it once it listens, while all that came before it set up its FIFO would be
-    /// lost.
+    fn gate_is_open(&self) -> bool {
+        let gate = self.modem_control & (modem_control::OUT2 | modem_control::LOOP);
+        gate == modem_control::OUT2
+    }
+
+    /// How many bytes [`Registers::receive`] would take now. All that came before a driver set up
+    /// its FIFO would be lost, so nothing comes before somebody listens.
     pub fn room(&self) -> usize {
-        let listening = self.modem_control & (modem_control::RTS | modem_control::LOOP);
-        if listening != modem_control::RTS {
+        if self.is_loop() || !self.is_listened_to() {
             return 0;
         }
         self.depth().saturating_sub(self.receive.len())
+    }
+
+    /// Linux raises "request to send" once it listens. Firmware (SeaBIOS) never touches it and looks
+    /// at the line status again and again; other systems just take the interrupt, which Linux enables
+    /// for a moment while it probes, but not through OUT2.
+    fn is_listened_to(&self) -> bool {
+        let takes_interrupts = self.gate_is_open() && self.enabled & enable::RECEIVED != 0;
+        self.modem_control & modem_control::RTS != 0 || takes_interrupts || self.polls >= POLLS
     }
 
     /// Bytes come in from the line; how many fit.
@@ -237,6 +255,9 @@ impl Registers {
     }
 
     fn read_line_status(&mut self) -> u8 {
+        if !self.transmitter_held {
+            self.polls = self.polls.saturating_add(1);
+        }
         let ready = if self.receive.is_empty() { 0 } else { line_status::DATA_READY };
         let overrun = std::mem::take(&mut self.overrun);
         let overrun = if overrun { line_status::OVERRUN } else { 0 };
@@ -262,6 +283,9 @@ impl Registers {
 
     fn transmit(&mut self, value: u8) -> Option<u8> {
         self.transmitter_emptied = self.is_loop() || !self.transmitter_held;
+        if self.polls < POLLS {
+            self.polls = 0;
+        }
         if !self.is_loop() {
             return Some(value);
         }
@@ -299,6 +323,8 @@ impl Registers {
 
     fn write_modem_control(&mut self, value: u8) {
         let before = self.modem_levels();
+        // A driver that sets them says by RTS when it listens.
+        self.polls = 0;
         self.modem_control = value & modem_control::ALL;
         let after = self.modem_levels();
         let changed = (before ^ after) & !modem_status::RI;
@@ -409,6 +435,40 @@ mod tests {
         assert_eq!(uart.read(INTERRUPT_ID), 0x04);
         uart.write(FIFO_CONTROL, 0x01);
         assert!(uart.is_drained(), "a change of mode clears");
+    }
+
+    /// As SeaBIOS's console and GRUB behind it, iPXE and syslinux do.
+    #[test]
+    fn a_driver_that_polls_is_listening_without_rts() {
+        let mut uart = Registers::default();
+        uart.write(FIFO_CONTROL, 0x01);
+        for _ in 0..1000 {
+            uart.read(LINE_STATUS);
+            uart.write(DATA, b'x');
+            uart.read(LINE_STATUS);
+        }
+        assert_eq!(uart.receive(b"a"), 0, "it only waits for its own bytes to leave");
+        for _ in 0..POLLS {
+            uart.read(LINE_STATUS);
+        }
+        uart.write(DATA, b'x');
+        assert_eq!(uart.receive(&[7; 20]), FIFO, "it still listens after an echo");
+        assert_eq!((uart.read(LINE_STATUS) & 1, uart.read(DATA)), (1, 7));
+
+        // The next driver, which is a kernel's, begins with the modem lines.
+        uart.write(MODEM_CONTROL, modem_control::DTR);
+        assert_eq!(uart.room(), 0);
+        uart.write(MODEM_CONTROL, modem_control::DTR | OPEN);
+        assert_eq!(uart.room(), 1);
+    }
+
+    #[test]
+    fn a_driver_that_takes_the_interrupt_is_listening_without_rts() {
+        let mut uart = Registers::default();
+        uart.write(INTERRUPT_ENABLE, enable::ALL);
+        assert_eq!(uart.room(), 0, "Linux probes like this");
+        uart.write(MODEM_CONTROL, modem_control::OUT2);
+        assert_eq!(uart.receive(b"ab"), 1);
     }
 
     #[test]
