@@ -271,9 +271,11 @@ fn a_triple_fault_resets_and_is_told_with_the_registers() {
 fn every_way_to_reboot_resets_and_a_panic_is_told_apart() {
     for (ends, word) in [("k", None), ("t", Some("triple fault")), ("b", None), ("a", None)] {
         for machine in ["virtio", "emulated"] {
-            let (run, _dir) = boot_slim("echo going; reboot -f", &["--devices", machine]);
             let cmdline = format!("console=ttyS0 quiet panic=-1 reboot={ends}");
-            let done = run.args(&["--cmdline", &cmdline]).finish();
+            let options = ["--devices", machine, "--cmdline", &cmdline];
+            let init = Initramfs::with_script("echo going; reboot -f");
+            let (run, _dir) = boot(&cached("kernels/slim/vmlinux"), init, &options);
+            let done = run.finish();
             assert_eq!(done.code(), Some(0), "reboot={ends}, {machine}: {done:?}");
             assert!(done.stdout.contains("going"), "{done:?}");
             assert_eq!(done.stderr.contains("triple fault"), word.is_some(), "{done:?}");
