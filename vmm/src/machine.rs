@@ -13,9 +13,9 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::backend::output::Output;
 use crate::boot::acpi::{self, AcpiError};
-use crate::boot::kernel::{Kernel, KernelError};
+use crate::boot::kernel::{Kernel, KernelError, Protocol};
 use crate::boot::kernel_cache::KernelCache;
-use crate::boot::linux::{self, LinuxError};
+use crate::boot::prepare::{BootError, Information, prepare};
 use crate::boot::{layout, mptable, reset_vector};
 use crate::bus::Bus;
 use crate::chipset::serial_io::SerialIo;
@@ -71,7 +71,7 @@ pub enum Error {
     Kernel(#[from] KernelError),
     /// Command line or initrd cannot be used.
     #[error(transparent)]
-    Linux(#[from] LinuxError),
+    Boot(#[from] BootError),
     /// The ACPI tables do not fit.
     #[error(transparent)]
     Acpi(#[from] AcpiError),
@@ -241,7 +241,7 @@ impl Machine {
             setup::after_reset(&fd)?;
             // Firmware starts at the reset vector, where KVM has put the processor.
             if let Some(kernel) = kernel.as_ref().filter(|_| id == 0) {
-                setup::linux_entry(&fd, kernel.entry)?;
+                setup::kernel_entry(&fd, kernel)?;
             }
             let (buses, control) = (buses.clone(), control.clone());
             let (kicker, counters) = (Kicker::default(), SharedCounters::default());
@@ -543,15 +543,20 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
     };
     // Beside ACPI tables, too: a kernel that prefers those still looks for this one first, and
     // spends 7 ms on the emulated KVM host to find that it is missing.
-    mptable::write(ram, config.cpus).map_err(LinuxError::from)?;
-    reset_vector::write(ram).map_err(LinuxError::from)?;
+    mptable::write(ram, config.cpus).map_err(BootError::from)?;
+    reset_vector::write(ram).map_err(BootError::from)?;
+    let is_linux = matches!(kernel.protocol, Protocol::Linux64 | Protocol::Linux32);
     let cmdline = match config.devices {
         // Spares the kernel some 200 exits in search of a PCI bus. In front, so that the
         // operator's own words win.
-        DeviceSet::Virtio if !has_pci => Cow::Owned(format!("pci=off {}", config.cmdline)),
+        DeviceSet::Virtio if !has_pci && is_linux => {
+            Cow::Owned(format!("pci=off {}", config.cmdline))
+        }
         _ => Cow::Borrowed(&*config.cmdline),
     };
-    linux::prepare(ram, &kernel, &cmdline, &config.initrd, rsdp, reserved)?;
+    let initrd = &config.initrd;
+    let information = Information { cmdline: &cmdline, initrd, acpi: rsdp, reserved };
+    prepare(ram, &kernel, &information)?;
     recorder.record(Event::KernelLoaded);
     Ok(kernel)
 }

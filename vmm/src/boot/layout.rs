@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0x00500  GDT
-//! 0x07000  zero page (boot_params)
+//! 0x07000  zero page (boot_params), or other boot information
 //! 0x09000  page tables: PML4, PDPT, PD
 //! 0x20000  command line
 //! 0x9fc00  end of base memory
@@ -14,8 +14,8 @@
 
 /// Global descriptor table.
 pub const GDT: u64 = 0x500;
-/// `struct boot_params`.
-pub const ZERO_PAGE: u64 = 0x7000;
+/// What the kernel is told: Linux's `struct boot_params` or another protocol's, in 8 KiB.
+pub const BOOT_INFO: u64 = 0x7000;
 /// Top-level page table; the two others follow.
 pub const PML4: u64 = 0x9000;
 /// Kernel command line, NUL-terminated.
