@@ -13,7 +13,7 @@ use crate::config::DeviceSet;
 use crate::control::protocol::{
     BalloonState, DEFAULT_GRACE, Ended, Info, MAX_GRACE, Request, RunState,
 };
-use crate::control::{Control, Outcome};
+use crate::control::{Control, EndReason, Outcome};
 use crate::stats::{SharedCounters, Stats};
 use crate::timeline::{Event, Recorder, Timeline, monotonic_nanoseconds};
 use crate::vcpu::kick::Kicker;
