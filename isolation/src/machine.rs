@@ -228,7 +228,10 @@ impl Instance for MachineInstance {
                 Err(IsolationError::Init { why, console: self.console.text() })
             }
             Ending::Machine(Ok(exit)) => Err(IsolationError::GuestEnded {
-                reason: format!("{:?}", exit.reason),
+                reason: match exit.triple_fault {
+                    Some(fault) => fault.to_string(),
+                    None => format!("{:?}", exit.reason),
+                },
                 console: self.console.text(),
             }),
             Ending::Machine(Err(error)) => Err(machine_error(*error, &self.console)),

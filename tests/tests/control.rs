@@ -53,6 +53,13 @@ impl Machine {
         assert!(!self.socket.exists());
         output
     }
+
+    /// The end of a machine whose plug was pulled.
+    #[track_caller]
+    fn ends_by_force(self) {
+        self.running.finish().fails_with(137, &["by force"]);
+        assert!(!self.socket.exists());
+    }
 }
 
 #[test]
@@ -85,7 +92,7 @@ fn a_paused_machine_stands_still_until_it_is_resumed() {
     let ended = machine.answer(&["kill"]);
     assert_eq!((&ended["state"], &ended["reason"]), (&"ended".into(), &"stopped".into()));
     let socket = machine.socket.clone();
-    machine.ends_well();
+    machine.ends_by_force();
     let words = ["vm", "info", socket.to_str().unwrap()];
     Sandbox::empty().isolab(&words).finish().fails_with(125, &["cannot reach", "running"]);
 }
@@ -156,7 +163,7 @@ fn the_balloon_takes_and_returns_memory() {
     let devices = &machine.answer(&["stats"])["devices"];
     assert!(devices[0]["device"].as_str().unwrap().contains("balloon"), "{devices}");
     machine.answer(&["kill"]);
-    machine.ends_well();
+    machine.ends_by_force();
 }
 
 #[test]
@@ -189,6 +196,6 @@ fn clients_of_every_kind_leave_the_machine_alone() {
     machine.running.wait_for("tick");
     // None of them holds up the end.
     machine.answer(&["kill"]);
-    machine.ends_well();
+    machine.ends_by_force();
     drop((idle, stream));
 }

@@ -371,5 +371,5 @@ fn a_guest_that_ignores_the_power_button_is_stopped_after_the_grace_period() {
     let mut running = run.start(Stdio::null());
     running.wait_for("deaf");
     running.signal(Signal::SIGTERM);
-    assert_eq!(running.finish().code(), Some(0));
+    assert_eq!(running.finish().code(), Some(137));
 }

@@ -13,7 +13,7 @@ use crate::config::DeviceSet;
 use crate::control::protocol::{
     BalloonState, DEFAULT_GRACE, Ended, Info, MAX_GRACE, Request, RunState,
 };
-use crate::control::{Control, Outcome};
+use crate::control::{Control, EndReason, Outcome};
 use crate::stats::{SharedCounters, Stats};
 use crate::timeline::{Event, Recorder, Timeline, monotonic_nanoseconds};
 use crate::vcpu::kick::Kicker;
@@ -229,7 +229,11 @@ impl MachineHandle {
 }
 
 fn ended(outcome: Outcome) -> Result<Value, HandleError> {
-    let reason = outcome.map_err(|error| HandleError::Failed(error.to_string()))?;
+    let reason = match outcome {
+        Ok(reason) => reason,
+        Err(error) if error.is_reset() => EndReason::Reset,
+        Err(error) => return Err(HandleError::Failed(error.to_string())),
+    };
     json(Ended { state: RunState::Ended, reason })
 }
 

@@ -13,10 +13,10 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::backend::output::Output;
 use crate::boot::acpi::{self, AcpiError};
-use crate::boot::kernel::{Kernel, KernelError};
+use crate::boot::kernel::{Kernel, KernelError, Protocol};
 use crate::boot::kernel_cache::KernelCache;
-use crate::boot::linux::{self, LinuxError};
-use crate::boot::{layout, mptable};
+use crate::boot::prepare::{BootError, Information, prepare};
+use crate::boot::{layout, mptable, reset_vector};
 use crate::bus::Bus;
 use crate::chipset::serial_io::SerialIo;
 use crate::chipset::{self, ChipsetError};
@@ -71,7 +71,7 @@ pub enum Error {
     Kernel(#[from] KernelError),
     /// Command line or initrd cannot be used.
     #[error(transparent)]
-    Linux(#[from] LinuxError),
+    Boot(#[from] BootError),
     /// The ACPI tables do not fit.
     #[error(transparent)]
     Acpi(#[from] AcpiError),
@@ -107,12 +107,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// A guest that dies on a KVM that cannot run any should not be searched for the fault.
-    fn guest_died(source: VcpuError) -> Self {
+    /// A triple fault resets a PC, and some kernels reboot by one on purpose; any other fault is an
+    /// error. A guest that dies on a KVM that cannot run any should not be searched for the fault.
+    fn unless_reset(source: VcpuError) -> Result<VcpuError, Self> {
         let report = probe::open_kvm().and_then(|kvm| probe::probe(&kvm));
         match report.ok().and_then(|report| report.fault()) {
-            Some(fault) => Error::UnfaithfulKvm { source, fault },
-            None => Error::Vcpu(source),
+            Some(fault) => Err(Error::UnfaithfulKvm { source, fault }),
+            None if source.is_reset() => Ok(source),
+            None => Err(Error::Vcpu(source)),
         }
     }
 }
@@ -122,6 +124,8 @@ impl Error {
 pub struct Exit {
     /// Why.
     pub reason: EndReason,
+    /// Where the guest was, when it was a triple fault that reset it.
+    pub triple_fault: Option<VcpuError>,
     /// How often the guest left for user space.
     pub stats: Stats,
     /// When things happened.
@@ -143,6 +147,7 @@ pub struct Machine {
     outputs: Vec<Output>,
     /// Threads that did not stop, which may still use devices and RAM.
     left_behind: bool,
+    notes: Vec<String>,
     ram: GuestRam,
     _vm: Arc<VmFd>,
 }
@@ -214,14 +219,18 @@ impl Machine {
         let serial = std::mem::take(&mut config.serial);
         let chipset =
             chipset::build(&buses.ports, &vm, config.devices, serial, &control, &recorder)?;
-        let devices = match config.devices {
+        let (devices, notes) = match config.devices {
             DeviceSet::Virtio if virtio_attach::count(&config) > 0 => {
-                Devices::Virtio(virtio_attach::attach(&mut config, &vm, &ram, &buses)?)
+                let mut devices = virtio_attach::attach(&mut config, &vm, &ram, &buses)?;
+                let notes = std::mem::take(&mut devices.notes);
+                (Devices::Virtio(devices), notes)
             }
-            DeviceSet::Virtio => Devices::None,
-            DeviceSet::Emulated => Devices::Emulated {
-                _devices: emulated_attach::attach(&config, serial_ports[0], &vm, &ram, &buses)?,
-            },
+            DeviceSet::Virtio => (Devices::None, Vec::new()),
+            DeviceSet::Emulated => {
+                let (devices, notes) =
+                    emulated_attach::attach(&config, serial_ports[0], &vm, &ram, &buses)?;
+                (Devices::Emulated { _devices: devices }, notes)
+            }
         };
 
         let vcpus = (0..config.cpus).map(|id| {
@@ -232,7 +241,7 @@ impl Machine {
             setup::after_reset(&fd)?;
             // Firmware starts at the reset vector, where KVM has put the processor.
             if let Some(kernel) = kernel.as_ref().filter(|_| id == 0) {
-                setup::linux_entry(&fd, kernel.entry)?;
+                setup::kernel_entry(&fd, kernel)?;
             }
             let (buses, control) = (buses.clone(), control.clone());
             let (kicker, counters) = (Kicker::default(), SharedCounters::default());
@@ -268,6 +277,7 @@ impl Machine {
             devices: Arc::new(devices),
             outputs,
             left_behind: false,
+            notes,
             ram,
             _vm: vm,
         })
@@ -276,6 +286,11 @@ impl Machine {
     /// A handle for other threads.
     pub fn handle(&self) -> MachineHandle {
         self.handle.clone()
+    }
+
+    /// What the operator should know before it runs: fallbacks, and what is lost.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Runs the guest to its end. A second call returns at once.
@@ -306,8 +321,12 @@ impl Machine {
         });
         self.handle.recorder.record(Event::End);
         self.wind_up(running);
-        let reason = outcome.map_err(Error::guest_died)?;
-        Ok(Exit { reason, stats: self.handle.stats(), timeline: self.handle.timeline() })
+        let (reason, triple_fault) = match outcome {
+            Ok(reason) => (reason, None),
+            Err(fault) => (EndReason::Reset, Some(Error::unless_reset(fault)?)),
+        };
+        let (stats, timeline) = (self.handle.stats(), self.handle.timeline());
+        Ok(Exit { reason, triple_fault, stats, timeline })
     }
 
     /// Stops what runs, whatever it is doing, and waits for the host to take the last output.
@@ -524,14 +543,20 @@ fn load(config: &MachineConfig, ram: &GuestRam, recorder: &Recorder) -> Result<K
     };
     // Beside ACPI tables, too: a kernel that prefers those still looks for this one first, and
     // spends 7 ms on the emulated KVM host to find that it is missing.
-    mptable::write(ram, config.cpus).map_err(LinuxError::from)?;
+    mptable::write(ram, config.cpus).map_err(BootError::from)?;
+    reset_vector::write(ram).map_err(BootError::from)?;
+    let is_linux = matches!(kernel.protocol, Protocol::Linux64 | Protocol::Linux32);
     let cmdline = match config.devices {
         // Spares the kernel some 200 exits in search of a PCI bus. In front, so that the
         // operator's own words win.
-        DeviceSet::Virtio if !has_pci => Cow::Owned(format!("pci=off {}", config.cmdline)),
+        DeviceSet::Virtio if !has_pci && is_linux => {
+            Cow::Owned(format!("pci=off {}", config.cmdline))
+        }
         _ => Cow::Borrowed(&*config.cmdline),
     };
-    linux::prepare(ram, &kernel, &cmdline, &config.initrd, rsdp, reserved)?;
+    let initrd = &config.initrd;
+    let information = Information { cmdline: &cmdline, initrd, acpi: rsdp, reserved };
+    prepare(ram, &kernel, &information)?;
     recorder.record(Event::KernelLoaded);
     Ok(kernel)
 }

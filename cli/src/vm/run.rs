@@ -26,6 +26,7 @@ use isolab_vmm::virtio::vsock::VsockOptions;
 use isolab_vmm::{teardown, threads};
 
 use super::control;
+use super::ending::{self, LastWords};
 use super::serial::{self, SerialOption};
 use crate::console::{self, Console};
 use crate::format::{EXIT_OWN_FAILURE, Format, parse_size};
@@ -34,8 +35,11 @@ use crate::signals;
 /// Boot a Linux kernel, with its console on this terminal.
 ///
 /// Ctrl-a x ends the machine, Ctrl-a h tells more. SIGTERM and SIGHUP press the power button and
-/// end the machine after the grace period; a second one, or SIGINT, ends it at once. The exit
-/// status is 0 when the guest powers off, or reboots (unless --on-reboot says otherwise).
+/// end the machine after the grace period; a second one, or SIGINT, ends it at once.
+///
+/// The exit status is 0 when the guest powers off, or reboots (unless --on-reboot says otherwise),
+/// also by a triple fault; 134 when its last words on this console were a kernel panic's; 137 when
+/// it was ended by force; 127 when firmware found nothing to start; 125 when isolab failed.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
@@ -46,7 +50,9 @@ pub struct Run {
     /// PC firmware (SeaBIOS) that starts the system on the first disk; needs --devices emulated.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
     firmware: Option<PathBuf>,
-    /// A disk: PATH[,readonly][,cache=writeback|writethrough|none][,engine=io_uring|sync]...
+    /// A raw disk: PATH[,readonly][,cache=writeback|writethrough|none][,engine=io_uring|sync]
+    /// [,id=NAME][,bps=BYTES][,iops=N][,format=raw]. An image that is plainly qcow2, VMDK or the like
+    /// is refused without format=raw.
     #[arg(long, value_name = "DISK")]
     disk: Vec<DiskOptions>,
     /// An ISO image in a CD-ROM drive; needs --devices emulated.
@@ -73,7 +79,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     initrd: Vec<PathBuf>,
     /// Kernel command line; by default `reboot=k panic=-1` and the console of --console.
-    #[arg(long, value_name = "STRING")]
+    #[arg(long, value_name = "STRING", conflicts_with = "firmware")]
     cmdline: Option<String>,
     /// What this terminal is to the guest.
     #[arg(long, value_enum, default_value_t = ConsoleDevice::Serial)]
@@ -94,10 +100,10 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = OnReboot::Exit)]
     on_reboot: OnReboot,
     /// Describe the machine by MP tables instead of ACPI, for kernels without ACPI.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "firmware")]
     mp_tables: bool,
     /// Where decompressed kernels are kept.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "firmware")]
     kernel_cache: Option<PathBuf>,
     /// Let other processes control the machine through a Unix socket made here: see `isolab vm
     /// info`, pause, resume, stop, kill, stats and balloon.
@@ -167,16 +173,21 @@ const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// What the operator should read.
 pub fn run(options: Run) -> Result<ExitCode> {
-    // Before any thread exists, so that all of them inherit the mask.
-    let signals = signals::block(&[libc::SIGWINCH]).context("cannot block signals")?;
+    // A pipe waits here for its reader, and signals still end the wait.
     let timings = options.timings.as_ref().map(|path| {
         File::create(path).with_context(|| format!("cannot create {}", path.display()))
     });
     let timings = timings.transpose()?;
+    // Before any thread exists, so that all of them inherit the mask.
+    let signals = signals::block(&[libc::SIGWINCH]).context("cannot block signals")?;
 
     let console = Console::open().context("cannot set up the terminal")?;
     let (input, keys) = console.input().context("cannot read standard input")?;
-    let mut machine = Machine::new(configure(&options, input)?)?;
+    let last_words = LastWords::default();
+    let mut machine = Machine::new(configure(&options, input, &last_words)?)?;
+    for note in machine.notes() {
+        eprintln!("isolab: {note}\r");
+    }
     let handle = machine.handle();
     if let Some(keys) = keys {
         let handle = handle.clone();
@@ -204,20 +215,24 @@ pub fn run(options: Run) -> Result<ExitCode> {
     resize(&handle);
 
     let exit = machine.run();
+    let ending = ending::judge(exit.as_ref().ok(), &last_words, options.firmware.is_some());
     if handle.end_was_asked() {
         // What is left to say may find nobody who reads it.
-        teardown::exit_within(EXIT_PATIENCE, 0);
+        teardown::exit_within(EXIT_PATIENCE, ending.status);
     }
     // Whoever asked for the end gets the answer.
     drop(server);
     drop(console);
     let told = exit.map_err(Into::into).and_then(|exit| {
+        if let Some(message) = &ending.message {
+            eprintln!("isolab: {message}");
+        }
         report(&options, &exit, timings)?;
         let rebooted = exit.reason == EndReason::Reset && !handle.end_was_asked();
         if rebooted && options.on_reboot == OnReboot::Reset {
             return Err(start_again()).context("cannot start the machine again");
         }
-        Ok(0)
+        Ok(ending.status)
     });
     // Never by dropping the machine, which would wait for its devices.
     teardown::exit_now(told.unwrap_or_else(|error| {
@@ -227,9 +242,9 @@ pub fn run(options: Run) -> Result<ExitCode> {
 }
 
 /// What the options ask for, with a terminal whose keys are `input`.
-fn configure(options: &Run, input: OwnedFd) -> Result<MachineConfig> {
-    let terminal =
-        SerialPort { output: Box::new(console::Output), gather: true, input: Some(input) };
+fn configure(options: &Run, input: OwnedFd, last_words: &LastWords) -> Result<MachineConfig> {
+    let output = Box::new(last_words.of(console::Output));
+    let terminal = SerialPort { output, gather: true, input: Some(input) };
     let (com1, hvc0) = match options.console {
         ConsoleDevice::Serial => (Some(terminal), None),
         ConsoleDevice::Virtio => (None, Some(terminal)),

@@ -4,4 +4,6 @@
 pub mod disk;
 pub mod net;
 pub mod output;
+pub mod regular_file;
 pub mod tap;
+pub mod unix_socket;

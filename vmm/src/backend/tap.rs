@@ -43,6 +43,17 @@ pub enum TapError {
         #[source]
         source: io::Error,
     },
+    /// The device node is root's alone.
+    #[error(
+        "no permission to open {TUN_DEVICE} for `{name}`: run as root, or let root open it to all with `chmod 0666 {TUN_DEVICE}`, as udev does; whose tap it is, is asked all the same"
+    )]
+    TunPermission {
+        /// The tap's name.
+        name: String,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Not root, and the tap is not the operator's.
     #[error(
         "no permission to use the tap `{name}`: run as root, or let root make it for you with `ip tuntap add {name} mode tap user $USER`"
@@ -229,15 +240,10 @@ fn with_pairs(error: TapError, asked: u16) -> TapError {
 
 fn open_queue(name: &str, multi_queue: bool) -> Result<(String, File), TapError> {
     let owned = || name.replace("%d", "N");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(TUN_DEVICE)
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => TapError::Permission { name: owned(), source },
-            _ => TapError::NoTun { name: owned(), source },
-        })?;
+    let file = open_device(TUN_DEVICE).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => TapError::TunPermission { name: owned(), source },
+        _ => TapError::NoTun { name: owned(), source },
+    })?;
     let mut request = request(name, FLAGS | if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 });
     // SAFETY: TUNSETIFF reads and writes one `ifreq`.
     if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) } < 0 {
@@ -250,6 +256,10 @@ fn open_queue(name: &str, multi_queue: bool) -> Result<(String, File), TapError>
         });
     }
     Ok((name_of(&request), file))
+}
+
+fn open_device(path: &str) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Duplicates descriptors that someone else opened, after a look at what they are.

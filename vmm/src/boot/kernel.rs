@@ -1,20 +1,26 @@
-//! Kernel images: an ELF vmlinux as it is, a bzImage (Documentation/arch/x86/boot.rst) by way of
-//! the vmlinux inside it. The guest never decompresses: on most hosts that would cost more than
-//! the rest of the boot.
+//! Kernel images, and by which protocol each is started. A Linux vmlinux is loaded as it is, a
+//! bzImage by way of the vmlinux inside it: the guest never decompresses, which on most hosts would
+//! cost more than the rest of the boot. 32-bit bzImages unpack themselves. Other ELF kernels are
+//! started by PVH or multiboot, as QEMU's -kernel does.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use linux_loader::elf::{Elf64_Ehdr, Elf64_Phdr, PT_LOAD};
 use linux_loader::loader::bootparam::setup_header;
-use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use super::decompress::{Compression, decompress};
+use super::bzimage::{self, BzImage};
+use super::elf_image::ElfImage;
 use super::kernel_cache::KernelCache;
 use super::layout::HIGH_MEMORY;
+use super::multiboot;
+use crate::backend::regular_file;
 use crate::memory::{GuestRam, HOLE_START};
+
+/// What is looked at to know a file by: multiboot headers lie in the first 8 KiB.
+const HEAD: usize = 8192;
 
 /// A kernel image that cannot be started. Every variant names the file.
 #[derive(Debug, thiserror::Error)]
@@ -28,11 +34,44 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
-    /// Neither ELF nor bzImage.
-    #[error("{path} is not a kernel: neither an ELF vmlinux nor an x86 bzImage")]
+    /// None of the formats we know.
+    #[error("{path} is not a kernel: neither ELF nor an x86 bzImage or multiboot image")]
     NotAKernel {
         /// The file.
         path: PathBuf,
+    },
+    /// A format that we know, and cannot start.
+    #[error("{path} is {kind}, which cannot be started like this: {mend}")]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+        /// The way out.
+        mend: &'static str,
+    },
+    /// An i386 executable that says nothing of how to be started.
+    #[error("{path} is a 32-bit ELF with neither a multiboot header nor a PVH or Linux note")]
+    NoProtocol {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Code for real mode, which calls a BIOS.
+    #[error(
+        "kernel {path} starts in real mode and needs a BIOS, as iPXE's .lkrn and boot floppies do: \
+         put it on a disk or CD and start that with --firmware"
+    )]
+    NeedsFirmware {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A multiboot kernel that cannot do without what we lack.
+    #[error("multiboot kernel {path} requires what is not offered here (flags {flags:#x})")]
+    MultibootFlags {
+        /// The file.
+        path: PathBuf,
+        /// The unknown ones among those that it requires.
+        flags: u32,
     },
     /// For another architecture.
     #[error(
@@ -64,8 +103,8 @@ pub enum KernelError {
         /// What is wrong.
         what: &'static str,
     },
-    /// Before Linux 2.6.26.
-    #[error("bzImage {path} speaks boot protocol {}.{:02}; 2.08 or newer is needed", version >> 8, version & 0xff)]
+    /// Before Linux 2.4.
+    #[error("bzImage {path} speaks boot protocol {}.{:02}; 2.02 or newer is needed", version >> 8, version & 0xff)]
     OldProtocol {
         /// The file.
         path: PathBuf,
@@ -97,21 +136,39 @@ pub enum KernelError {
     },
 }
 
-/// A part of the kernel: file content, then zeroes.
+/// A part of the kernel: file content. What follows it in memory is zero already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
-    offset: u64,
-    in_file: u64,
-    address: u64,
+pub struct Segment {
+    /// Where in the file.
+    pub offset: u64,
+    /// Bytes.
+    pub in_file: u64,
+    /// Where in guest-physical memory.
+    pub address: u64,
+}
+
+/// How a kernel is entered, and in what form it is told of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Linux's 64-bit boot protocol: long mode, a zero page.
+    Linux64,
+    /// Linux's 32-bit boot protocol: protected mode, a zero page.
+    Linux32,
+    /// Xen's PVH: protected mode, a start info.
+    Pvh,
+    /// Multiboot 1: protected mode, an information structure.
+    Multiboot,
 }
 
 /// An opened kernel whose headers have been checked.
 #[derive(Debug)]
 pub struct Kernel {
     path: PathBuf,
-    vmlinux: File,
+    file: File,
     segments: Vec<Segment>,
-    /// Guest-physical address of `startup_64`.
+    /// How it starts.
+    pub protocol: Protocol,
+    /// Guest-physical address of its first instruction.
     pub entry: u64,
     /// End of the highest segment, in guest-physical memory.
     pub end: u64,
@@ -126,100 +183,123 @@ impl Kernel {
     /// [`KernelError`]. A cache that cannot be used is not an error.
     pub fn open(path: &Path, cache: Option<&KernelCache>) -> Result<Self, KernelError> {
         let read = |source| KernelError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
-        if !file.metadata().map_err(read)?.is_file() {
-            return Err(KernelError::NotAKernel { path: path.to_owned() });
+        let (file, length) = regular_file::open(path).map_err(read)?;
+        let mut head = vec![0; HEAD];
+        let head_length = read_up_to(&file, &mut head).map_err(read)?;
+        head.truncate(head_length);
+        if head.starts_with(b"\x7fELF") {
+            let image = ElfImage::read(path, &file)?;
+            return Self::from_elf(path, file, image, &head);
         }
-        let mut head = [0; SetupHeader::END];
-        let length = read_up_to(&file, &mut head).map_err(read)?;
-        if head[..length].starts_with(b"\x7fELF") {
-            return Self::from_elf(path, file, None);
+        if let Some(bzimage) = BzImage::parse(path, &head)? {
+            return Self::from_bzimage(path, file, length, bzimage, cache);
         }
-        let header = SetupHeader::parse(path, &head[..length])?;
-        if let Some(vmlinux) = cache.and_then(|cache| cache.find(&file)) {
-            // A cached file that turns out to be damaged is made anew below.
-            if let Ok(kernel) = Self::from_elf(path, vmlinux, Some(header.0)) {
+        if let Some(header) = multiboot::Header::find(&head) {
+            return Self::from_multiboot(path, file, header);
+        }
+        let path = path.to_owned();
+        Err(match other_kind(&head) {
+            Some((kind, mend)) => KernelError::OtherKind { path, kind, mend },
+            None => KernelError::NotAKernel { path },
+        })
+    }
+
+    /// A Linux vmlinux is started as such, though it may offer PVH as well: its 64-bit entry point
+    /// spares it the way there.
+    fn from_elf(
+        path: &Path,
+        file: File,
+        image: ElfImage,
+        head: &[u8],
+    ) -> Result<Self, KernelError> {
+        let multiboot = multiboot::Header::find(head);
+        let (protocol, entry) = match (image.pvh_entry, multiboot, image.is_64_bit) {
+            (_, _, true) if image.is_linux => (Protocol::Linux64, image.entry),
+            (_, _, false) if image.is_linux => (Protocol::Linux32, image.entry),
+            (Some(entry), _, _) => (Protocol::Pvh, entry),
+            (None, Some(header), _) if header.places_itself() => {
+                return Self::from_multiboot(path, file, header);
+            }
+            (None, Some(header), _) => {
+                header.check(path)?;
+                (Protocol::Multiboot, image.entry)
+            }
+            (None, None, true) => (Protocol::Linux64, image.entry),
+            (None, None, false) => {
+                return Err(KernelError::NoProtocol { path: path.to_owned() });
+            }
+        };
+        if !(HIGH_MEMORY..image.end).contains(&entry) {
+            let what = "its PVH entry point lies outside of it";
+            return Err(KernelError::Malformed { path: path.to_owned(), what });
+        }
+        let (segments, end, path) = (image.segments, image.end, path.to_owned());
+        Ok(Self { path, file, segments, protocol, entry, end, setup_header: None })
+    }
+
+    fn from_bzimage(
+        path: &Path,
+        file: File,
+        length: u64,
+        bzimage: BzImage,
+        cache: Option<&KernelCache>,
+    ) -> Result<Self, KernelError> {
+        if let Some(payload) = bzimage.payload().filter(|_| !bzimage.is_32_bit()) {
+            // A cached file that turns out to be damaged is made anew.
+            let cached = cache.and_then(|cache| cache.find(&file));
+            let cached = cached.and_then(|file| Self::from_vmlinux(path, file, bzimage).ok());
+            let kernel = match cached {
+                Some(kernel) => kernel,
+                None => {
+                    let vmlinux = bzimage::extract(path, &file, payload, cache)?;
+                    Self::from_vmlinux(path, vmlinux, bzimage)?
+                }
+            };
+            // One of i386 from before xloadflags unpacks itself.
+            if kernel.protocol == Protocol::Linux64 {
                 return Ok(kernel);
             }
         }
-        let vmlinux = extract(path, &file, &header, cache)?;
-        Self::from_elf(path, vmlinux, Some(header.0))
+        let (segment, entry, end) = bzimage.protected_mode(path, length)?;
+        let (segments, protocol) = (vec![segment], Protocol::Linux32);
+        let (path, setup_header) = (path.to_owned(), Some(bzimage.0));
+        Ok(Self { path, file, segments, protocol, entry, end, setup_header })
     }
 
-    /// Checks the ELF headers of `vmlinux` (System V ABI, "ELF Header" and "Program Header").
-    fn from_elf(
+    /// The kernel inside a bzImage, which is Linux, whatever it says.
+    fn from_vmlinux(path: &Path, file: File, bzimage: BzImage) -> Result<Self, KernelError> {
+        let image = ElfImage::read(path, &file)?;
+        let protocol = if image.is_64_bit { Protocol::Linux64 } else { Protocol::Linux32 };
+        let (segments, entry, end) = (image.segments, image.entry, image.end);
+        let (path, setup_header) = (path.to_owned(), Some(bzimage.0));
+        Ok(Self { path, file, segments, protocol, entry, end, setup_header })
+    }
+
+    /// A kernel that its multiboot header places, whatever its format.
+    fn from_multiboot(
         path: &Path,
-        vmlinux: File,
-        setup_header: Option<setup_header>,
+        file: File,
+        header: multiboot::Header,
     ) -> Result<Self, KernelError> {
-        let malformed = |what| KernelError::Malformed { path: path.to_owned(), what };
         let read = |source| KernelError::Read { path: path.to_owned(), source };
-        let length = vmlinux.metadata().map_err(read)?.len();
-        let truncated = |needed| KernelError::Truncated { path: path.to_owned(), length, needed };
+        let image = header.placed(path, file.metadata().map_err(read)?.len())?;
+        let (segments, entry, end) = (vec![image.segment], image.entry, image.end);
+        let (path, protocol) = (path.to_owned(), Protocol::Multiboot);
+        Ok(Self { path, file, segments, protocol, entry, end, setup_header: None })
+    }
 
-        let mut header = Elf64_Ehdr::default();
-        if length < size_of::<Elf64_Ehdr>() as u64 {
-            return Err(truncated(size_of::<Elf64_Ehdr>() as u64));
-        }
-        vmlinux.read_exact_at(header.as_mut_slice(), 0).map_err(read)?;
-        let [_, _, _, _, class, data, ..] = header.e_ident;
-        if class != 2 || data != 1 || header.e_machine != EM_X86_64 {
-            let machine = if data == 2 { header.e_machine.swap_bytes() } else { header.e_machine };
-            return Err(KernelError::OtherMachine { path: path.to_owned(), machine, class });
-        }
-        if header.e_type != ET_EXEC {
-            return Err(malformed("it is not an executable"));
-        }
-        if usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
-            return Err(malformed("its program headers have an unknown size"));
-        }
-
-        let count = u64::from(header.e_phnum);
-        let needed = header.e_phoff.checked_add(count * size_of::<Elf64_Phdr>() as u64);
-        let needed = needed.ok_or_else(|| malformed("its program headers are out of reach"))?;
-        if needed > length {
-            return Err(truncated(needed));
-        }
-        let mut segments = Vec::new();
-        let mut end = 0;
-        for index in 0..count {
-            let mut program = Elf64_Phdr::default();
-            let at = header.e_phoff + index * size_of::<Elf64_Phdr>() as u64;
-            vmlinux.read_exact_at(program.as_mut_slice(), at).map_err(read)?;
-            if program.p_type != PT_LOAD {
-                continue;
-            }
-            let wraps = || malformed("a segment wraps around");
-            let file_end = program.p_offset.checked_add(program.p_filesz).ok_or_else(wraps)?;
-            if file_end > length {
-                return Err(truncated(file_end));
-            }
-            if program.p_memsz < program.p_filesz {
-                return Err(malformed("a segment is larger in the file than in memory"));
-            }
-            if program.p_paddr < HIGH_MEMORY {
-                return Err(malformed("a segment lies in the first MiB"));
-            }
-            end = end.max(program.p_paddr.checked_add(program.p_memsz).ok_or_else(wraps)?);
-            segments.push(Segment {
-                offset: program.p_offset,
-                in_file: program.p_filesz,
-                address: program.p_paddr,
-            });
-        }
-        if !(HIGH_MEMORY..end).contains(&header.e_entry) {
-            return Err(malformed("its entry point lies outside of it"));
-        }
-        let path = path.to_owned();
-        Ok(Self { path, vmlinux, segments, entry: header.e_entry, end, setup_header })
+    /// As given.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     #[cfg(test)]
     pub(super) fn with_end(end: u64) -> Self {
         Self {
             path: PathBuf::new(),
-            vmlinux: in_memory(b"").expect("a test has file descriptors"),
+            file: bzimage::in_memory(b"").expect("a test has file descriptors"),
             segments: Vec::new(),
+            protocol: Protocol::Linux64,
             entry: HIGH_MEMORY,
             end,
             setup_header: None,
@@ -247,16 +327,13 @@ impl Kernel {
     /// touches, where memory that was read lies in a few huge pages.
     fn read_segment(&self, ram: &GuestRam, segment: &Segment) -> io::Result<()> {
         use std::io::{Seek, SeekFrom};
-        let mut file = &self.vmlinux;
+        let mut file = &self.file;
         file.seek(SeekFrom::Start(segment.offset))?;
         let length = usize::try_from(segment.in_file).map_err(io::Error::other)?;
         ram.read_exact_volatile_from(GuestAddress(segment.address), &mut file, length)
             .map_err(io::Error::other)
     }
 }
-
-const ET_EXEC: u16 = 2;
-const EM_X86_64: u16 = 62;
 
 /// Reads from the start of `file` until `buffer` is full or the file ends.
 fn read_up_to(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
@@ -270,90 +347,24 @@ fn read_up_to(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(length)
 }
 
-/// The setup header of a bzImage (boot.rst, "The Real-Mode Kernel Header").
-struct SetupHeader(setup_header);
-
-impl SetupHeader {
-    const START: usize = 0x1f1;
-    const END: usize = Self::START + size_of::<setup_header>();
-    /// The first protocol with payload_offset and payload_length.
-    const LEAST_VERSION: u16 = 0x0208;
-
-    fn parse(path: &Path, head: &[u8]) -> Result<Self, KernelError> {
-        let not_a_kernel = || KernelError::NotAKernel { path: path.to_owned() };
-        if head.get(0x1fe..0x200) != Some(&[0x55, 0xaa]) || head.get(0x202..0x206) != Some(b"HdrS")
-        {
-            return Err(not_a_kernel());
-        }
-        let Some(bytes) = head.get(Self::START..Self::END) else {
-            let length = head.len() as u64;
-            let needed = Self::END as u64;
-            return Err(KernelError::Truncated { path: path.to_owned(), length, needed });
-        };
-        // The header ends where the jump at 0x200 leads to; what lies behind is code.
-        let end = (0x202 + usize::from(head[0x201])).clamp(0x24c, Self::END) - Self::START;
-        let mut header = setup_header::default();
-        header.as_mut_slice()[..end].copy_from_slice(&bytes[..end]);
-        let version = header.version;
-        if version < Self::LEAST_VERSION {
-            return Err(KernelError::OldProtocol { path: path.to_owned(), version });
-        }
-        Ok(Self(header))
-    }
-
-    /// Where the payload lies in the file.
-    fn payload(&self) -> (u64, u64) {
-        let sectors = match self.0.setup_sects {
-            0 => 4, // boot.rst: "for backwards compatibility".
-            sectors => u64::from(sectors),
-        };
-        let offset = (sectors + 1) * 512 + u64::from(self.0.payload_offset);
-        (offset, self.0.payload_length.into())
-    }
-}
-
-/// Decompresses the payload of the bzImage `file` into a file of its own.
-fn extract(
-    path: &Path,
-    file: &File,
-    header: &SetupHeader,
-    cache: Option<&KernelCache>,
-) -> Result<File, KernelError> {
-    let read = |source| KernelError::Read { path: path.to_owned(), source };
-    let length = file.metadata().map_err(read)?.len();
-    let (offset, payload_length) = header.payload();
-    let needed = offset + payload_length;
-    if needed > length {
-        return Err(KernelError::Truncated { path: path.to_owned(), length, needed });
-    }
-    // Not longer than the file, which is therefore a bound on the allocation.
-    let mut image = vec![0; needed as usize];
-    file.read_exact_at(&mut image, 0).map_err(read)?;
-    let payload = &image[offset as usize..];
-    let compression = Compression::of(payload).ok_or_else(|| KernelError::Malformed {
-        path: path.to_owned(),
-        what: "its payload has an unknown compression",
-    })?;
-    let vmlinux = decompress(compression, payload)
-        .map_err(|source| KernelError::Decompress { path: path.to_owned(), source })?;
-    if let Some(Ok(cached)) = cache.map(|cache| cache.store(file, &vmlinux)) {
-        return Ok(cached);
-    }
-    in_memory(&vmlinux).map_err(read)
-}
-
-/// A file without a name, for when there is no cache.
-fn in_memory(content: &[u8]) -> io::Result<File> {
-    use std::os::fd::FromRawFd;
-    // SAFETY: the name is a NUL-terminated string; the call has no other preconditions.
-    let fd = unsafe { libc::memfd_create(c"vmlinux".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` is open, and nobody else knows it.
-    let file = unsafe { File::from_raw_fd(fd) };
-    file.write_all_at(content, 0)?;
-    Ok(file)
+/// What people take for a kernel that starts by itself, and the way out.
+fn other_kind(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    const FIRMWARE: &str = "it needs UEFI firmware, which there is none of here";
+    let multiboot2 = 0xe852_50d6_u32.to_le_bytes();
+    let kinds: [(&str, &str, bool); 7] = [
+        ("an arm64 kernel", "x86-64 is needed", head.get(56..60) == Some(b"ARM\x64")),
+        ("a RISC-V kernel", "x86-64 is needed", head.get(56..60) == Some(b"RSC\x05")),
+        ("an EFI application", FIRMWARE, head.starts_with(b"MZ")),
+        (
+            "a multiboot2 image",
+            "only multiboot 1 is spoken here",
+            head.chunks_exact(8).any(|field| field.starts_with(&multiboot2)),
+        ),
+        ("a gzip file", "unpack it with `gunzip`", head.starts_with(b"\x1f\x8b")),
+        ("an xz file", "unpack it with `unxz`", head.starts_with(b"\xfd7zXZ\0")),
+        ("a zstd file", "unpack it with `unzstd`", head.starts_with(b"\x28\xb5\x2f\xfd")),
+    ];
+    kinds.into_iter().find(|(.., is)| *is).map(|(kind, mend, _)| (kind, mend))
 }
 
 #[cfg(test)]

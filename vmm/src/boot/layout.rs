@@ -2,19 +2,20 @@
 //!
 //! ```text
 //! 0x00500  GDT
-//! 0x07000  zero page (boot_params)
+//! 0x07000  zero page (boot_params), or other boot information
 //! 0x09000  page tables: PML4, PDPT, PD
 //! 0x20000  command line
 //! 0x9fc00  end of base memory
 //! 0xe0000  ACPI tables, RSDP first
 //! 0xf0000  MP table, where the BIOS would be
+//! 0xffff0  reset vector
 //! 0x100000 end of the first MiB
 //! ```
 
 /// Global descriptor table.
 pub const GDT: u64 = 0x500;
-/// `struct boot_params`.
-pub const ZERO_PAGE: u64 = 0x7000;
+/// What the kernel is told: Linux's `struct boot_params` or another protocol's, in 8 KiB.
+pub const BOOT_INFO: u64 = 0x7000;
 /// Top-level page table; the two others follow.
 pub const PML4: u64 = 0x9000;
 /// Kernel command line, NUL-terminated.
@@ -29,6 +30,8 @@ pub const ACPI: u64 = 0xe_0000;
 pub const ACPI_MAX: u64 = 0x1_0000;
 /// The MP floating pointer structure.
 pub const MP_TABLE: u64 = 0xf_0000;
+/// Where a processor in real mode starts: F000:FFF0, or FFFF:0000.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// The first byte above legacy memory.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 

@@ -1,9 +1,18 @@
 //! From files to a guest that can take its first step.
 
 pub mod acpi;
+mod bzimage;
+pub mod cpu_state;
 pub mod decompress;
+mod elf_image;
+mod initrd;
 pub mod kernel;
 pub mod kernel_cache;
 pub mod layout;
-pub mod linux;
+mod linux;
+mod memory_map;
 pub mod mptable;
+mod multiboot;
+pub mod prepare;
+mod pvh;
+pub mod reset_vector;

@@ -5,6 +5,5 @@ pub mod client;
 pub mod protocol;
 pub mod run_state;
 pub mod server;
-pub mod socket;
 
 pub use self::run_state::{Control, EndReason, Outcome};

@@ -18,9 +18,11 @@ use nix::sys::socket::{Shutdown as Stop, shutdown};
 use serde_json::Value;
 
 use super::protocol::{MAX_REQUEST, Reply, Request};
-use super::socket::{Socket, SocketError};
+use crate::backend::unix_socket::{Access, Socket, SocketError};
 use crate::threads;
 
+/// Who gives the path.
+const OPTION: &str = "api-socket";
 /// Connections at a time; further ones are told so and closed.
 pub const MAX_CONNECTIONS: usize = 8;
 /// How long a client may take to send a request.
@@ -70,7 +72,7 @@ impl Server {
         idle_limit: Duration,
     ) -> Result<Self, SocketError> {
         let shared = Arc::new(Shared {
-            socket: Socket::bind(path)?,
+            socket: Socket::bind(OPTION, path, Access::Owner)?,
             handler: Box::new(handler),
             idle_limit,
             stopping: AtomicBool::new(false),
@@ -81,8 +83,11 @@ impl Server {
             move || shared.accept()
         };
         let acceptor = threads::builder("api").spawn(accept);
-        let acceptor =
-            acceptor.map_err(|source| SocketError::Host { path: path.into(), source })?;
+        let acceptor = acceptor.map_err(|source| SocketError::Host {
+            option: OPTION,
+            path: path.into(),
+            source,
+        })?;
         Ok(Self { shared, acceptor: Some(acceptor) })
     }
 }

@@ -77,8 +77,8 @@ pub enum AttachError {
     },
 }
 
-/// Attaches what `config` asks for to the buses of the machine. `serial_console` tells firmware
-/// to talk through COM1.
+/// Attaches what `config` asks for to the buses of the machine; beside it, what the operator should
+/// know. `serial_console` tells firmware to talk through COM1.
 ///
 /// # Errors
 /// [`AttachError`].
@@ -88,8 +88,8 @@ pub fn attach(
     vm: &Arc<VmFd>,
     ram: &GuestRam,
     buses: &Buses,
-) -> Result<EmulatedDevices, AttachError> {
-    let (drives, boot_order) = drives(config)?;
+) -> Result<(EmulatedDevices, Vec<String>), AttachError> {
+    let Drives { places: drives, boot_order, notes } = drives(config)?;
     let nics = config.nets.iter().map(nic).collect::<Result<_, _>>()?;
     let start = match &config.firmware {
         None => Start::Kernel,
@@ -119,13 +119,22 @@ pub fn attach(
     };
     let devices = EmulatedConfig { drives, nics, start };
     let line = |number| interrupt_line(vm, number);
-    Ok(assemble::build(ram, &buses.ports, &buses.mmio, line, devices)?)
+    Ok((assemble::build(ram, &buses.ports, &buses.mmio, line, devices)?, notes))
 }
 
-type Drives = [[Option<DriveImage>; 2]; 2];
+/// The open images.
+#[derive(Default)]
+struct Drives {
+    /// By channel and unit.
+    places: [[Option<DriveImage>; 2]; 2],
+    /// Their names to the firmware.
+    boot_order: Vec<String>,
+    /// What the operator should know.
+    notes: Vec<String>,
+}
 
 /// Opens the images, disks first, and names them for the firmware in the order of booting.
-fn drives(config: &MachineConfig) -> Result<(Drives, Vec<String>), AttachError> {
+fn drives(config: &MachineConfig) -> Result<Drives, AttachError> {
     let count = config.disks.len() + config.cdroms.len();
     if count > MAX_DRIVES {
         return Err(AttachError::TooManyDrives { drives: count });
@@ -134,15 +143,16 @@ fn drives(config: &MachineConfig) -> Result<(Drives, Vec<String>), AttachError> 
     let disks = config.disks.iter().map(|options| (options, false));
     let cdroms = config.cdroms.iter().map(|options| (options, true));
     let mut drives = Drives::default();
-    let mut boot_order = Vec::new();
     for ((options, is_cdrom), &(channel, unit)) in disks.chain(cdroms).zip(places) {
-        drives[channel][unit] = Some(open(options, is_cdrom)?);
-        boot_order.push(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"));
+        let (image, notes) = open(options, is_cdrom)?;
+        drives.places[channel][unit] = Some(image);
+        drives.notes.extend(notes);
+        drives.boot_order.push(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"));
     }
-    Ok((drives, boot_order))
+    Ok(drives)
 }
 
-fn open(options: &DiskOptions, is_cdrom: bool) -> Result<DriveImage, AttachError> {
+fn open(options: &DiskOptions, is_cdrom: bool) -> Result<(DriveImage, Vec<String>), AttachError> {
     if options.rate != RateLimit::default() {
         return Err(AttachError::RateLimit { path: options.path.clone() });
     }
@@ -153,7 +163,8 @@ fn open(options: &DiskOptions, is_cdrom: bool) -> Result<DriveImage, AttachError
     let engine = image
         .engine(1)
         .map_err(|source| AttachError::Host { action: "start the disk engine", source })?;
-    Ok(DriveImage { media, bytes: image.size(), serial: image.serial().to_owned(), engine })
+    let (bytes, serial) = (image.size(), image.serial().to_owned());
+    Ok((DriveImage { media, bytes, serial, engine }, image.notes()))
 }
 
 fn nic(options: &NetOptions) -> Result<Nic, AttachError> {
@@ -188,13 +199,13 @@ mod tests {
         let mut config = MachineConfig::new("");
         config.disks.push(options(&folder, "a"));
         config.cdroms.push(options(&folder, "b"));
-        let (places, order) = drives(&config).unwrap();
+        let Drives { places, boot_order, .. } = drives(&config).unwrap();
         assert!(places[0][0].is_some() && places[1][0].is_some() && places[0][1].is_none());
         assert_eq!(places[1][0].as_ref().map(|d| d.media), Some(Media::CdRom));
-        assert_eq!(order[1], "/pci@i0cf8/ide@1,1/drive@1/disk@0");
+        assert_eq!(boot_order[1], "/pci@i0cf8/ide@1,1/drive@1/disk@0");
         drop(places);
         config.disks.push(options(&folder, "c"));
-        let (places, _) = drives(&config).unwrap();
+        let Drives { places, .. } = drives(&config).unwrap();
         assert!(places[0][1].is_some() && places[1][1].is_none());
         drop(places);
         config.disks.extend([options(&folder, "d"), options(&folder, "e")]);

@@ -105,6 +105,13 @@ pub struct VcpuError {
     pub registers: Option<Box<Registers>>,
 }
 
+impl VcpuError {
+    /// Whether a PC would have reset itself and gone on.
+    pub fn is_reset(&self) -> bool {
+        matches!(self.fault, Fault::TripleFault)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

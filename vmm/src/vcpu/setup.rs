@@ -5,7 +5,8 @@ use std::mem::offset_of;
 use kvm_bindings::{Msrs, kvm_lapic_state, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
 
-use crate::boot::linux;
+use crate::boot::cpu_state;
+use crate::boot::kernel::Kernel;
 use crate::kvm::KvmError;
 
 /// Intel SDM 4, 2.1: IA32_MTRR_DEF_TYPE.
@@ -49,12 +50,14 @@ fn connect_local_interrupts(lapic: &mut kvm_lapic_state) {
     }
 }
 
-/// Sets the boot processor to a 64-bit kernel's entry point.
+/// Sets the boot processor to the kernel's entry point.
 ///
 /// # Errors
 /// KVM refused a call.
-pub fn linux_entry(fd: &VcpuFd, entry: u64) -> Result<(), KvmError> {
+pub fn kernel_entry(fd: &VcpuFd, kernel: &Kernel) -> Result<(), KvmError> {
     let reset = fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
-    fd.set_sregs(&linux::system_registers(reset)).map_err(KvmError::call("KVM_SET_SREGS"))?;
-    fd.set_regs(&linux::general_registers(entry)).map_err(KvmError::call("KVM_SET_REGS"))
+    let system = cpu_state::system_registers(kernel.protocol, reset);
+    fd.set_sregs(&system).map_err(KvmError::call("KVM_SET_SREGS"))?;
+    let general = cpu_state::general_registers(kernel);
+    fd.set_regs(&general).map_err(KvmError::call("KVM_SET_REGS"))
 }

@@ -61,6 +61,8 @@ pub enum AttachError {
 /// The devices of a machine.
 pub struct VirtioDevices {
     plugged: Plugged,
+    /// What the operator should know of their back ends.
+    pub notes: Vec<String>,
     /// What each queue of each device did.
     pub counters: DeviceCounters,
     /// Asks the guest for memory.
@@ -108,8 +110,10 @@ pub fn attach(
     };
     let host = |device| move |source| AttachError::Host { device, source };
 
+    let mut notes = Vec::new();
     for options in &config.disks {
         let image = DiskImage::open(options)?;
+        notes.extend(image.notes());
         let queues = config.cpus.min(MAX_DISK_QUEUES) as u16;
         let device = Block::new(image, queues, options.rate).map_err(host("virtio-blk"))?;
         let counters = device.counters();
@@ -148,5 +152,5 @@ pub fn attach(
     }
 
     let (plugged, counters) = slots.finish()?;
-    Ok(VirtioDevices { plugged, counters: counters.into(), balloon, console, output })
+    Ok(VirtioDevices { plugged, notes, counters: counters.into(), balloon, console, output })
 }

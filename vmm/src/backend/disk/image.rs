@@ -3,86 +3,22 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
-use super::buffer::{BOUNCE_ALIGNMENT, BounceBuffer, Vectors};
+use super::buffer::Vectors;
+use super::error::DiskError;
+use super::format;
+use super::host_file::{
+    DirectAlignment, device_is_read_only, direct_alignment, lock, logical_block_size,
+};
 use super::io_uring::IoUringEngine;
 use super::sync::SyncEngine;
 use super::{
     CacheMode, DiskEngine, DiskOperation, DiskOptions, DiskRequest, EngineKind, SECTOR_SIZE,
 };
-
-/// Why a disk cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DiskError {
-    /// The file cannot be opened.
-    #[error("cannot open disk '{path}' for {access}")]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Reading, or reading and writing.
-        access: &'static str,
-        /// The host's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// A directory, pipe, terminal …
-    #[error("disk '{path}' is neither a regular file nor a block device")]
-    NotADisk {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Less than one sector.
-    #[error("disk '{path}' is smaller than one sector ({SECTOR_SIZE} bytes)")]
-    TooSmall {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Another process, or another disk of this machine, has it.
-    #[error(
-        "disk '{path}' is in use elsewhere; stop what uses it, or open it with 'readonly' there \
-         and here"
-    )]
-    InUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// No O_DIRECT on this file system.
-    #[error(
-        "the file system of disk '{path}' does not support O_DIRECT; use cache=writeback or \
-         cache=writethrough"
-    )]
-    NoDirect {
-        /// The file.
-        path: PathBuf,
-        /// The host's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// Something else the host refused.
-    #[error("disk '{path}': cannot {action}")]
-    Host {
-        /// The file.
-        path: PathBuf,
-        /// What was attempted.
-        action: &'static str,
-        /// The host's answer.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// What O_DIRECT demands, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct DirectAlignment {
-    /// Of addresses and lengths of buffers.
-    memory: u32,
-    /// Of offsets and lengths on the disk.
-    offset: u32,
-}
 
 /// How a transfer reaches the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +48,7 @@ pub struct DiskImage {
     /// Cleared when the host says it cannot.
     pub(super) can_punch: AtomicBool,
     pub(super) can_zero: AtomicBool,
-    note: OnceLock<String>,
+    notes: Mutex<Vec<String>>,
 }
 
 impl DiskImage {
@@ -139,30 +75,51 @@ impl DiskImage {
             }
             open_error(options, source)
         })?;
-        let note = OnceLock::new();
+        let mut notes = Vec::new();
         match lock(&file, options.read_only) {
             Ok(()) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
                 return Err(DiskError::InUse { path: path.clone() });
             }
             Err(error) => {
-                let text = format!(
+                notes.push(format!(
                     "disk '{}' cannot be locked ({error}): make sure that nothing else writes it",
                     path.display()
-                );
-                // Empty until here.
-                let _ = note.set(text);
+                ));
             }
         }
         let host = |action| {
             let path = path.clone();
             move |source| DiskError::Host { path, action, source }
         };
+        if kind.is_block_device() && !options.read_only {
+            // The kernel opens it for writing all the same, and fails each write.
+            let refused =
+                device_is_read_only(&file).map_err(host("find out if it is read-only"))?;
+            if refused {
+                let source = io::Error::from_raw_os_error(libc::EROFS);
+                return Err(DiskError::ReadOnly { path: path.clone(), source });
+            }
+        }
         // SEEK_END is what BLKGETSIZE64 says on a block device.
         let end = (&file).seek(SeekFrom::End(0)).map_err(host("find its size"))?;
         let size = end / SECTOR_SIZE * SECTOR_SIZE;
         if size == 0 {
             return Err(DiskError::TooSmall { path: path.clone() });
+        }
+        if end != size {
+            notes.push(format!(
+                "disk '{}' is no multiple of {SECTOR_SIZE} bytes: its last {} are out of the \
+                 guest's reach",
+                path.display(),
+                end - size
+            ));
+        }
+        if !options.raw {
+            let found = format::recognise(&file).map_err(host("read its start"))?;
+            if let Some(format) = found {
+                return Err(DiskError::OtherFormat { path: path.clone(), format });
+            }
         }
         let logical_block = if kind.is_block_device() {
             logical_block_size(&file).map_err(host("find its block size"))?
@@ -190,7 +147,7 @@ impl DiskImage {
             durable_writes: AtomicBool::new(options.cache == CacheMode::Writethrough),
             can_punch: AtomicBool::new(true),
             can_zero: AtomicBool::new(true),
-            note,
+            notes: Mutex::new(notes),
         }))
     }
 
@@ -204,22 +161,28 @@ impl DiskImage {
             match IoUringEngine::new(Arc::clone(self), depth) {
                 Ok(engine) => return Ok(Box::new(engine)),
                 Err(error) => {
-                    self.note.get_or_init(|| {
-                        format!(
-                            "disk '{}': this host refuses io_uring ({error}); using engine=sync",
-                            self.path.display()
-                        )
-                    });
+                    self.add_note(format!(
+                        "disk '{}': this host refuses io_uring ({error}); using engine=sync",
+                        self.path.display()
+                    ));
                 }
             }
         }
         Ok(Box::new(SyncEngine::new(Arc::clone(self))?))
     }
 
-    /// Something the operator should know once, such as a fallback; known after
+    /// What the operator should know: a fallback, a disk of an odd size. There may be more after
     /// [`DiskImage::engine`].
-    pub fn note(&self) -> Option<&str> {
-        self.note.get().map(String::as_str)
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Once, though each queue's engine says it.
+    fn add_note(&self, note: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(|e| e.into_inner());
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
     }
 
     /// As given.
@@ -329,6 +292,10 @@ impl DiskImage {
 }
 
 fn open_error(options: &DiskOptions, source: io::Error) -> DiskError {
+    let refused = matches!(source.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS));
+    if refused && !options.read_only && File::open(&options.path).is_ok() {
+        return DiskError::ReadOnly { path: options.path.clone(), source };
+    }
     DiskError::Open {
         path: options.path.clone(),
         access: if options.read_only { "reading" } else { "reading and writing" },
@@ -339,75 +306,4 @@ fn open_error(options: &DiskOptions, source: io::Error) -> DiskError {
 fn open_file(options: &DiskOptions, direct: bool) -> io::Result<File> {
     let flags = if direct { libc::O_DIRECT } else { 0 };
     OpenOptions::new().read(true).write(!options.read_only).custom_flags(flags).open(&options.path)
-}
-
-fn lock(file: &File, shared: bool) -> io::Result<()> {
-    // SAFETY: `flock` is plain integers, for which zeroes are valid; l_pid must be 0 here.
-    let mut range: libc::flock = unsafe { std::mem::zeroed() };
-    let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
-    range.l_type = kind as libc::c_short;
-    range.l_whence = libc::SEEK_SET as libc::c_short;
-    // SAFETY: a valid descriptor, and a `flock` that outlives the call.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn logical_block_size(file: &File) -> io::Result<u32> {
-    let mut size: libc::c_int = 0;
-    // SAFETY: BLKSSZGET writes one int, which `size` is.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET, &raw mut size) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(u32::try_from(size).unwrap_or(0).max(SECTOR_SIZE as u32))
-}
-
-/// linux/fs.h: `_IO(0x12, 104)`.
-const BLKSSZGET: libc::Ioctl = 0x1268;
-
-/// What the kernel says (since 6.1), or else what a trial read shows.
-fn direct_alignment(file: &File, logical_block: u32) -> DirectAlignment {
-    let mut alignment = reported_alignment(file).unwrap_or_else(|| {
-        let unit = if logical_block > SECTOR_SIZE as u32 {
-            logical_block
-        } else if reads_one_sector(file) {
-            SECTOR_SIZE as u32
-        } else {
-            BOUNCE_ALIGNMENT as u32
-        };
-        DirectAlignment { memory: unit, offset: unit }
-    });
-    if u64::from(alignment.offset) > SECTOR_SIZE {
-        // Direct and other transfers must not share a page, or the page cache could write old
-        // data over new.
-        alignment.offset = alignment.offset.max(BOUNCE_ALIGNMENT as u32);
-    }
-    alignment.offset = alignment.offset.max(SECTOR_SIZE as u32);
-    alignment
-}
-
-fn reported_alignment(file: &File) -> Option<DirectAlignment> {
-    // SAFETY: `statx` is plain integers, for which zeroes are valid.
-    let mut status: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: a valid descriptor, an empty terminated path, and a `statx` to write to.
-    let result = unsafe {
-        libc::statx(
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_DIOALIGN,
-            &raw mut status,
-        )
-    };
-    let known = result == 0 && status.stx_mask & libc::STATX_DIOALIGN != 0;
-    let alignment =
-        DirectAlignment { memory: status.stx_dio_mem_align, offset: status.stx_dio_offset_align };
-    let sane = alignment.memory.is_power_of_two() && alignment.offset.is_power_of_two();
-    let bounded = alignment.memory as usize <= BOUNCE_ALIGNMENT;
-    (known && sane && bounded).then_some(alignment)
-}
-
-fn reads_one_sector(file: &File) -> bool {
-    let mut buffer = BounceBuffer::new(SECTOR_SIZE as usize);
-    file.read_at(buffer.bytes(), 0).is_ok()
 }

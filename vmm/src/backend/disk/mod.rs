@@ -5,6 +5,9 @@
 
 mod blocking;
 mod buffer;
+mod error;
+mod format;
+mod host_file;
 mod image;
 mod io_uring;
 mod options;
@@ -12,7 +15,8 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-pub use image::{DiskError, DiskImage};
+pub use error::DiskError;
+pub use image::DiskImage;
 pub use options::{DiskOptions, DiskOptionsError};
 
 use std::io;

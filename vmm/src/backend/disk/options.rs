@@ -19,6 +19,10 @@ pub struct DiskOptions {
     /// The guest cannot write.
     #[serde(default)]
     pub read_only: bool,
+    /// The content is not looked at: without this, an image that is plainly qcow2 or the like is
+    /// refused.
+    #[serde(default)]
+    pub raw: bool,
     /// See [`CacheMode`].
     #[serde(default)]
     pub cache: CacheMode,
@@ -42,8 +46,8 @@ pub enum DiskOptionsError {
     NoPath,
     /// Not an option we know.
     #[error(
-        "disk option '{0}' is unknown; there are readonly, cache=, engine=, id=, bps= and iops= \
-         (a comma in a path is written twice)"
+        "disk option '{0}' is unknown; there are readonly, format=, cache=, engine=, id=, bps= and \
+         iops= (a comma in a path is written twice)"
     )]
     Unknown(String),
     /// An option's value is not among its choices.
@@ -67,6 +71,7 @@ impl DiskOptions {
         Self {
             path: path.into(),
             read_only: false,
+            raw: false,
             cache: CacheMode::default(),
             engine: EngineKind::default(),
             id: None,
@@ -90,8 +95,8 @@ impl DiskOptions {
 impl FromStr for DiskOptions {
     type Err = DiskOptionsError;
 
-    /// `PATH[,readonly][,cache=writeback|writethrough|none][,engine=sync|io_uring][,id=S]`
-    /// `[,bps=N][,iops=N]`. As in QEMU, `,,` is a comma.
+    /// `PATH[,readonly][,format=raw][,cache=writeback|writethrough|none][,engine=sync|io_uring]`
+    /// `[,id=S][,bps=N][,iops=N]`. As in QEMU, `,,` is a comma.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut words = split_commas(text).into_iter();
         let path = words.next().unwrap_or_default();
@@ -132,6 +137,13 @@ impl DiskOptions {
                 Ok("readonly")
             }
             ("readonly", _) => Err(invalid("readonly", "on or off")),
+            ("format", Some("raw")) => {
+                self.raw = true;
+                Ok("format")
+            }
+            ("format", Some(_)) => {
+                Err(invalid("format", "raw; `qemu-img convert -O raw` makes that of others"))
+            }
             ("cache", Some(mode)) => {
                 self.cache = match mode {
                     "writeback" => CacheMode::Writeback,
@@ -200,10 +212,11 @@ mod tests {
 
     #[test]
     fn every_option_is_understood() {
-        let text = "a,,b.img,readonly,cache=none,engine=sync,id=root-1,bps=1048576,iops=100";
+        let text =
+            "a,,b.img,readonly,format=raw,cache=none,engine=sync,id=root-1,bps=1048576,iops=100";
         let options: DiskOptions = text.parse().unwrap();
         assert_eq!(options.path, PathBuf::from("a,b.img"));
-        assert!(options.read_only);
+        assert!(options.read_only && options.raw);
         assert_eq!(options.cache, CacheMode::None);
         assert_eq!(options.engine, EngineKind::Sync);
         assert_eq!(options.serial(), "root-1");
@@ -218,6 +231,10 @@ mod tests {
             ("a,cache=fast", "disk option cache=fast: expected writeback, writethrough or none"),
             ("a,engine=aio", "disk option engine=aio: expected sync or io_uring"),
             ("a,readonly=maybe", "disk option readonly=maybe: expected on or off"),
+            (
+                "a,format=qcow2",
+                "disk option format=qcow2: expected raw; `qemu-img convert -O raw` makes that of others",
+            ),
             ("a,iops=0", "disk option iops=0: expected requests a second, above 0"),
             ("a,id=", "disk option id=: expected 1 to 20 printable ASCII characters"),
             ("a,readonly,readonly", "disk option readonly is given twice"),

@@ -59,7 +59,7 @@ impl Bench {
 
     fn over(image: std::sync::Arc<DiskImage>) -> Self {
         let engine = image.engine(8).unwrap();
-        assert_eq!(image.note(), None, "these tests need io_uring");
+        assert!(image.notes().is_empty(), "these tests need io_uring: {:?}", image.notes());
         let epoll = Epoll::new().unwrap();
         let event = EpollEvent::new(EventSet::IN, 0);
         epoll.ctl(ControlOperation::Add, engine.completion_event(), event).unwrap();
@@ -417,6 +417,53 @@ fn an_incomplete_last_sector_is_left_out() {
     let image = DiskImage::open(&DiskOptions::new(file.path())).unwrap();
     assert_eq!(image.size(), 512);
     assert_eq!(image.logical_block_size(), 512);
+}
+
+#[test]
+fn what_the_host_does_not_let_be_written_is_only_opened_readonly() {
+    // A mount of this thread's own, which ends with it.
+    std::thread::spawn(|| {
+        use nix::mount::{MsFlags, mount};
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("disk"), [0; 4096]).unwrap();
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("run as root");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let bind = |flags| mount(Some(folder.path()), folder.path(), none, flags, none).unwrap();
+        bind(MsFlags::MS_BIND);
+        bind(MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY);
+        let mut options = DiskOptions::new(folder.path().join("disk"));
+        let error = DiskImage::open(&options).unwrap_err();
+        assert!(matches!(error, DiskError::ReadOnly { .. }), "{error}");
+        assert!(error.to_string().contains("'readonly'"), "{error}");
+        options.read_only = true;
+        DiskImage::open(&options).unwrap();
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn another_format_is_refused_unless_raw_is_insisted_on() {
+    let file = image_file();
+    file.as_file().write_at(b"QFI\xfb", 0).unwrap();
+    for (engine, cache) in every_kind() {
+        let mut options = options(&file, engine, cache);
+        let error = DiskImage::open(&options).unwrap_err();
+        assert!(matches!(error, DiskError::OtherFormat { format: "qcow2", .. }), "{error}");
+        options.raw = true;
+        DiskImage::open(&options).unwrap();
+    }
+}
+
+#[test]
+fn a_size_that_is_no_multiple_of_a_sector_is_told() {
+    let file = image_file();
+    file.as_file().set_len(SIZE + 100).unwrap();
+    let options = options(&file, EngineKind::Sync, CacheMode::Writeback);
+    let image = DiskImage::open(&options).unwrap();
+    assert_eq!(image.size(), SIZE);
+    assert!(image.notes()[0].contains("its last 100 are out of"), "{:?}", image.notes());
 }
 
 #[test]

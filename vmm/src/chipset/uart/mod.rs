@@ -71,7 +71,7 @@ impl Uart {
     }
 
     /// Puts bytes into the receive FIFO and returns how many fit: none in loopback mode, or while
-    /// the guest does not raise RTS.
+    /// nobody in the guest listens.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
         let taken = self.registers.receive(bytes);
         self.drive_line();

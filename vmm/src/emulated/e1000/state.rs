@@ -36,6 +36,8 @@ pub struct Registers {
     pub transmitter_idle: bool,
     /// The receiver does not look at the host until descriptors come.
     pub receiver_starved: bool,
+    /// Frames were stored that the driver has not been told of.
+    frames_untold: bool,
     /// The threads are to end.
     pub stop: bool,
 }
@@ -53,6 +55,7 @@ impl Registers {
             filter_version: 0,
             transmitter_idle: true,
             receiver_starved: false,
+            frames_untold: false,
             stop: false,
         };
         registers.reset();
@@ -64,6 +67,7 @@ impl Registers {
         self.store = Store::new();
         self.interrupts.reset();
         self.filter_version += 1;
+        self.frames_untold = false;
         let [a, b, c, d, e, f] = self.eeprom.mac();
         self.store.set(offset::RAL, u32::from_le_bytes([a, b, c, d]));
         self.store.set(offset::RAL + 4, RAH_AV | u32::from(u16::from_le_bytes([e, f])));
@@ -293,18 +297,22 @@ impl Registers {
         store.count(0x40ac, report.oversized);
         store.count(0x4010, report.missed);
         self.count_received_total(&report);
-        if report.frames > 0 {
-            self.interrupt_for_received(threshold);
+        let low = Ring::receive(&self.store).is_some_and(|ring| {
+            // RDMTS: one half, quarter or eighth of the ring (13.4.22).
+            ring.available() <= ring.count() >> (threshold + 1)
+        });
+        self.frames_untold |= report.frames > 0;
+        // While there are more frames and descriptors, the driver would only take the processor from
+        // who moves them. One that polls needs no telling; one that does not soon runs low.
+        if self.frames_untold && (!report.more || low) {
+            self.frames_untold = false;
+            self.interrupt_for_received(low);
         }
         report
     }
 
-    fn interrupt_for_received(&mut self, threshold: u32) {
+    fn interrupt_for_received(&mut self, low: bool) {
         let store = &self.store;
-        let low = Ring::receive(store).is_some_and(|ring| {
-            // RDMTS: one half, quarter or eighth of the ring (13.4.22).
-            ring.available() <= ring.count() >> (threshold + 1)
-        });
         let (packet, absolute) = (store.get(offset::RDTR), store.get(offset::RADV));
         self.now(|interrupts, now| {
             if low {

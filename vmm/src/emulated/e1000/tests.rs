@@ -484,3 +484,40 @@ fn the_threads_move_frames_both_ways_and_end() {
     assert_eq!(status[0] & 2, 2);
     nic.reset();
 }
+
+#[test]
+fn a_driver_hears_of_frames_when_there_are_no_more_or_its_ring_runs_low() {
+    let mut rig = Rig::new();
+    // 256 descriptors, as Linux has, all of one buffer.
+    rig.write(&[(offset::RDLEN, 256 * 16), (offset::RDT, 255), (offset::IMS, !0)]);
+    for index in 0..256 {
+        let at = GuestAddress(RX_RING + index * 16);
+        rig.memory.write_obj(u128::from(RX_BUFFERS), at).unwrap();
+    }
+    rig.registers.read(offset::ICR);
+    let frame = [&VnetHeader::default().to_bytes()[..], &tcp_packet(100, 0)].concat();
+    let deliver = |rig: &Rig, count| (0..count).for_each(|_| rig.network.deliver(frame.clone()));
+    // Batches until there are no more; how many frames had come when the line rose.
+    let receive_all = |rig: &mut Rig| {
+        let (before, mut frames) = (rig.wire.rises(), 0);
+        let mut rose_at = Vec::new();
+        loop {
+            let report = rig.receive_all();
+            frames += report.frames;
+            if rig.wire.rises() > before && rose_at.is_empty() {
+                rose_at.push(frames);
+            }
+            if !report.more {
+                return (rose_at, frames);
+            }
+        }
+    };
+    deliver(&rig, 100);
+    assert_eq!(receive_all(&mut rig), (vec![100], 100), "once, at the end");
+    assert_eq!(rig.registers.read(offset::ICR) & cause::RXDMT0, 0);
+    rig.registers.write(offset::RDT, 99);
+    deliver(&rig, 200);
+    let (rose_at, frames) = receive_all(&mut rig);
+    assert_eq!((rose_at, frames), (vec![128], 200), "half of the ring is used up");
+    assert_eq!(rig.registers.read(offset::ICR) & cause::RXDMT0, cause::RXDMT0);
+}

@@ -6,11 +6,11 @@ mod gpe;
 pub mod shadow;
 mod smbios;
 
-use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::backend::regular_file;
 use crate::bus::{Bus, BusError};
 use crate::memory::{self, GuestRam};
 
@@ -57,13 +57,14 @@ pub enum FirmwareError {
 /// [`FirmwareError`]; its size is checked before it is read.
 pub fn read_image(path: &Path) -> Result<Vec<u8>, FirmwareError> {
     let read = |source| FirmwareError::Read { path: path.to_owned(), source };
-    let length = fs::metadata(path).map_err(read)?.len();
+    let (file, length) = regular_file::open(path).map_err(read)?;
     let bad = |length| FirmwareError::Length { path: path.to_owned(), length };
     if length == 0 || length > MAX_IMAGE || length % IMAGE_UNIT != 0 {
         return Err(bad(length));
     }
-    let image = fs::read(path).map_err(read)?;
+    let mut image = Vec::new();
     // It may have grown or shrunk meanwhile.
+    file.take(MAX_IMAGE + 1).read_to_end(&mut image).map_err(read)?;
     if image.len() as u64 != length {
         return Err(bad(image.len() as u64));
     }
@@ -167,10 +168,10 @@ mod tests {
         let path = folder.path().join("bios.bin");
         assert!(matches!(read_image(&path), Err(FirmwareError::Read { .. })));
         for length in [0, 1000, 65537, 512 << 10] {
-            fs::write(&path, vec![0; length]).unwrap();
+            std::fs::write(&path, vec![0; length]).unwrap();
             assert!(matches!(read_image(&path), Err(FirmwareError::Length { .. })));
         }
-        fs::write(&path, vec![0; 128 << 10]).unwrap();
+        std::fs::write(&path, vec![0; 128 << 10]).unwrap();
         assert_eq!(read_image(&path).unwrap().len(), 128 << 10);
     }
 

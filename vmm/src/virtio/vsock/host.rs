@@ -4,40 +4,45 @@
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+use crate::backend::unix_socket::{Access, Socket, SocketError};
+
+/// Who gives the path.
+const OPTION: &str = "vsock";
 
 /// The longest line: `CONNECT 4294967295`, and some blanks.
 const MAX_LINE: usize = 32;
 
 /// The socket that programs of the host connect to. Removed with it.
-pub struct Listener {
-    listener: UnixListener,
-    path: PathBuf,
-}
+pub struct Listener(Socket);
 
 impl Listener {
     /// Makes the socket.
     ///
     /// # Errors
-    /// The host's: the path exists, or its directory does not.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        let listener = UnixListener::bind(path)?;
-        let listener = Self { listener, path: path.to_owned() };
-        listener.listener.set_nonblocking(true)?;
-        Ok(listener)
+    /// [`SocketError`].
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let socket = Socket::bind(OPTION, path, Access::Umask)?;
+        socket.listener().set_nonblocking(true).map_err(|source| SocketError::Host {
+            option: OPTION,
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self(socket))
     }
 
     pub fn fd(&self) -> RawFd {
-        self.listener.as_raw_fd()
+        self.0.listener().as_raw_fd()
     }
 
     /// The next program that connected; `None` when there is none for now.
     pub fn accept(&self) -> Option<UnixStream> {
         // ECONNABORTED and the like concern that program only.
-        let (stream, _) = self.listener.accept().ok()?;
+        let (stream, _) = self.0.listener().accept().ok()?;
         stream.set_nonblocking(true).ok()?;
         Some(stream)
     }
@@ -47,19 +52,12 @@ impl Listener {
     /// # Errors
     /// Nobody is there, or it has no room: the guest must not wait for it.
     pub fn connect(&self, port: u32) -> io::Result<UnixStream> {
-        let mut path = OsString::from(&self.path);
+        let mut path = OsString::from(self.0.path());
         path.push(format!("_{port}"));
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(fd.as_raw_fd(), &UnixAddr::new(Path::new(&path))?)?;
         Ok(fd.into())
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // It may be gone already; then there is nothing to remove.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -122,6 +120,7 @@ fn parse(line: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::os::unix::net::UnixListener;
 
     fn say(text: &[u8]) -> Heard {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -174,11 +173,12 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_is_made_once_and_removed() {
+    fn the_socket_is_made_once_and_removed_and_an_abandoned_one_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("v.sock");
+        drop(UnixListener::bind(&path).unwrap());
         let listener = Listener::bind(&path).unwrap();
-        assert!(Listener::bind(&path).is_err());
+        assert!(matches!(Listener::bind(&path), Err(SocketError::InUse { option: "vsock", .. })));
         assert!(listener.connect(1).is_err());
         let _server = UnixListener::bind(directory.path().join("v.sock_1")).unwrap();
         assert!(listener.connect(1).is_ok());

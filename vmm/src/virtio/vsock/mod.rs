@@ -29,6 +29,7 @@ use super::queue::DeviceQueue;
 use super::stats::QueueCounters;
 use super::worker::Worker;
 use super::{ActivateError, Activation, VirtioDevice};
+use crate::backend::unix_socket::SocketError;
 
 /// The device's name.
 const NAME: &str = "virtio-vsock";
@@ -55,15 +56,9 @@ pub enum VsockError {
         /// As given.
         cid: u32,
     },
-    /// Taken, or not there.
-    #[error("vsock: cannot make the socket {}: its directory must exist, and the path itself must not (remove what an earlier run left)", path.display())]
-    Bind {
-        /// As given.
-        path: PathBuf,
-        /// The host's answer.
-        #[source]
-        source: io::Error,
-    },
+    /// The socket cannot be made.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
 }
 
 /// The device.
@@ -84,8 +79,7 @@ impl VirtioVsock {
         if !(MIN_CID..u32::MAX).contains(&cid) {
             return Err(VsockError::Cid { cid });
         }
-        let listener = Listener::bind(&options.path)
-            .map_err(|source| VsockError::Bind { path: options.path.clone(), source })?;
+        let listener = Listener::bind(&options.path)?;
         Ok(Self { cid, listener: Some(listener), worker: None, counters: Default::default() })
     }
 
