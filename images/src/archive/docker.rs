@@ -132,7 +132,9 @@ fn media_type_of(layer: &Path) -> Result<MediaType, ImageError> {
     let count = io::Read::read(&mut file, &mut start).map_err(io_error("read", layer))?;
     Ok(match crate::unpack::Compression::of(&start[..count]) {
         // Unpacking tells what a layer of another form is.
-        crate::unpack::Compression::None | crate::unpack::Compression::Xz => MediaType::ImageLayer,
+        crate::unpack::Compression::None
+        | crate::unpack::Compression::Xz
+        | crate::unpack::Compression::Bzip2 => MediaType::ImageLayer,
         crate::unpack::Compression::Gzip => MediaType::ImageLayerGzip,
         crate::unpack::Compression::Zstd => MediaType::ImageLayerZstd,
     })
