@@ -2,24 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use crate::{Run, TIME_LIMIT};
-
-/// What a pipe of the least size holds.
-const PAGE: libc::c_int = 4096;
-
-mod ioctl {
-    nix::ioctl_read_bad!(waiting_bytes, libc::FIONREAD, libc::c_int);
-}
 
 impl Run {
     /// Starts it with pipes from standard output and error that are held and never read.
@@ -30,17 +24,20 @@ impl Run {
             // A page, so that it is full soon.
             fcntl(pipe, FcntlArg::F_SETPIPE_SZ(1)).expect("a pipe can be smaller");
         }
+        let writable = writer.try_clone().expect("a descriptor");
         let command = self.0.stdout(writer).stderr(error_writer);
         let child = command.spawn().expect("the program starts");
         drop(self);
-        Unread { child, stdout: reader, _stderr: errors }
+        Unread { child, writable, _stdout: reader, _stderr: errors }
     }
 }
 
 /// A command whose output nobody reads.
 pub struct Unread {
     child: Child,
-    stdout: io::PipeReader,
+    /// The other end of `_stdout`, to see when it is full.
+    writable: io::PipeWriter,
+    _stdout: io::PipeReader,
     _stderr: io::PipeReader,
 }
 
@@ -49,11 +46,8 @@ impl Unread {
     #[track_caller]
     pub fn wait_until_full(&mut self) {
         self.wait_while("its output is not full", |unread| {
-            let mut waiting = 0;
-            // SAFETY: FIONREAD writes one int, which `waiting` is.
-            unsafe { ioctl::waiting_bytes(unread.stdout.as_raw_fd(), &mut waiting) }
-                .expect("a pipe");
-            waiting < PAGE
+            let mut poll = [PollFd::new(unread.writable.as_fd(), PollFlags::POLLOUT)];
+            nix::poll::poll(&mut poll, PollTimeout::ZERO).expect("a pipe can be polled") > 0
         });
     }
 
