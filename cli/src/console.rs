@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, PipeWriter, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
+use std::sync::mpsc::{self, TrySendError};
 
 use isolab_vmm::threads;
 
@@ -116,6 +117,9 @@ impl Write for Output {
     }
 }
 
+/// Reads of the terminal that wait for the guest: 256 KiB, when something is pasted.
+const MAX_UNREAD: usize = 4 << 10;
+
 /// Keys on their way from the terminal to the guest.
 pub struct Keys {
     terminal: File,
@@ -123,23 +127,29 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Passes keys on, and calls `quit` at Ctrl-a x.
+    /// Passes keys on, and calls `quit` at Ctrl-a x, also when the guest reads none of them.
     ///
     /// # Errors
     /// The host refused a thread.
-    pub fn watch(mut self, quit: impl Fn() + Send + 'static) -> io::Result<()> {
+    pub fn watch(self, quit: impl Fn() + Send + 'static) -> io::Result<()> {
+        let Self { mut terminal, mut guest } = self;
+        let (keys, pressed) = mpsc::sync_channel::<Vec<u8>>(MAX_UNREAD);
+        let deliver =
+            move || while pressed.recv().is_ok_and(|keys| guest.write_all(&keys).is_ok()) {};
+        threads::builder("keys-guest").spawn(deliver)?;
         let body = move || {
             let mut filter = Filter::default();
-            let mut keys = [0; 64];
-            while let Ok(length @ 1..) = self.terminal.read(&mut keys) {
-                let filtered = filter.pass(&keys[..length]);
+            let mut read = [0; 64];
+            while let Ok(length @ 1..) = terminal.read(&mut read) {
+                let filtered = filter.pass(&read[..length]);
                 if filtered.quit {
                     quit();
                 }
                 if filtered.help {
                     let _ = Output.write(HELP.as_bytes());
                 }
-                if self.guest.write_all(&filtered.keys).is_err() {
+                // What the guest has no ear for is lost, as a terminal's own queue would lose it.
+                if let Err(TrySendError::Disconnected(_)) = keys.try_send(filtered.keys) {
                     break;
                 }
             }

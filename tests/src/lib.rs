@@ -10,6 +10,7 @@ pub mod devices;
 pub mod guests;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;
+pub mod unread;
 pub mod workloads;
 
 use std::env;

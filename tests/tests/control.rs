@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use isolab_tests::guests::boot_slim;
+use isolab_tests::unread::Unread;
 use isolab_tests::{Done, Running, Sandbox, TIME_LIMIT};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -198,4 +199,96 @@ fn clients_of_every_kind_leave_the_machine_alone() {
     machine.answer(&["kill"]);
     machine.ends_by_force();
     drop((idle, stream));
+}
+
+/// Prints faster than anybody could read.
+const FLOODING: &str = "while :; do echo 0123456789abcdef0123456789abcdef; done";
+
+#[derive(Debug)]
+enum End {
+    Signal(Signal),
+    Request(&'static [&'static str]),
+}
+
+/// A host that does not read holds up nobody: the machine can be asked things, paused and ended, and
+/// `kill` answers when it is so.
+#[test]
+fn a_machine_whose_output_nobody_reads_ends_when_it_is_told_to() {
+    let ends = [
+        ("/dev/ttyS0", End::Request(&["kill"])),
+        ("/dev/ttyS0", End::Signal(Signal::SIGTERM)),
+        ("/dev/ttyS0", End::Signal(Signal::SIGINT)),
+        ("/dev/hvc0", End::Request(&["stop", "--grace", "1"])),
+        ("/dev/hvc0", End::Signal(Signal::SIGINT)),
+    ];
+    for (console, end) in ends {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("api");
+        let script = format!("({FLOODING}) >{console}");
+        let options = ["--memory", "128M", "--grace", "1", "--stats"];
+        let (run, _initrd) = boot_slim(&script, &options);
+        let kind = if console == "/dev/hvc0" { "virtio" } else { "serial" };
+        let run = run.arg("--api-socket").arg(&socket).args(&["--console", kind]);
+        let mut machine: Unread = run.start_unread();
+        machine.wait_until_full();
+        let ask = |words: &[&str]| -> Value {
+            let done = Sandbox::empty().isolab(&["vm"]).args(words).arg(&socket).finish();
+            serde_json::from_str(&done.success()).expect("answers are JSON")
+        };
+        assert_eq!(ask(&["pause"])["state"], "paused");
+        assert_eq!(ask(&["resume"])["state"], "running");
+        match end {
+            End::Signal(signal) => machine.signal(signal),
+            End::Request(words) => assert_eq!(ask(words)["reason"], "stopped"),
+        }
+        assert!(machine.finish().is_some(), "{console} {end:?}: it exits, and was not killed");
+        assert!(!socket.exists());
+    }
+}
+
+/// What a machine holds does not outlive an execve: not the start after a reboot, and nothing that
+/// it might run.
+#[test]
+fn every_descriptor_is_closed_at_an_execve() {
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    disk.as_file().set_len(1 << 20).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let vsock = format!("cid=3,path={}", folder.path().join("vsock").display());
+    let disk = disk.path().to_str().unwrap();
+    let virtio = [
+        "--disk",
+        disk,
+        "--net",
+        "tap",
+        "--vsock",
+        &vsock,
+        "--rng",
+        "--balloon",
+        "0",
+        "--console",
+        "virtio",
+        "--cpus",
+        "2",
+    ];
+    let emulated = ["--devices", "emulated", "--disk", disk, "--net", "tap"];
+    for options in [&virtio[..], &emulated] {
+        let script = "[ -e /dev/hvc0 ] && echo up >/dev/hvc0 || echo up; sleep 1000";
+        let mut machine = Machine::start(script, options);
+        machine.running.wait_for("up");
+        let folder = format!("/proc/{}/fdinfo", machine.running.id());
+        let mut seen = 0;
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
+            let Ok(info) = fs::read_to_string(entry.path()) else { continue };
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+            let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
+            let target = fs::read_link(format!("{folder}/../fd/{number}"));
+            let kept = flags & libc::O_CLOEXEC as u32 == 0;
+            assert!(!kept || number < 3, "{number} is {target:?}: {info}");
+            seen += 1;
+        }
+        assert!(seen > 10, "{seen} descriptors");
+        machine.answer(&["kill"]);
+        machine.running.finish();
+    }
 }

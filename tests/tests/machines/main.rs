@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Instant;
 
-use isolab_tests::devices::tool;
+use isolab_tests::devices::{text, tool};
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
 use isolab_tests::{Sandbox, TIME_LIMIT, cached, workloads};
 use nix::sys::signal::Signal;
@@ -298,4 +298,45 @@ fn disks_and_networks_are_measured_beside_qemus() {
     assert!(figure(&report, "vmm-virtio", "ping_exits") > 0.5);
     // The tap is gone.
     assert!(!fs::read_to_string("/proc/net/dev").unwrap().contains("bench"));
+}
+
+/// The operator has the last word over a guest that ignores signals, waits for a host that does not
+/// read, or never comes up.
+#[test]
+fn signals_end_a_machine_whose_guest_does_not_answer_them() {
+    let sandbox = Sandbox::with_busybox();
+    let run = |level: &str, options: &[&str], command: &[&str]| {
+        let words = [&["run", "--isolation", level], options, &["busybox"], command].concat();
+        sandbox.isolab(&words)
+    };
+    let deaf = "trap '' INT TERM HUP QUIT; echo ready; while :; do sleep 1; done";
+    for (level, signals) in [
+        ("paravirt", &[Signal::SIGINT, Signal::SIGQUIT][..]),
+        ("fullvirt", &[Signal::SIGHUP, Signal::SIGTERM]),
+        // Its time limit.
+        ("paravirt", &[Signal::SIGTERM]),
+    ] {
+        let mut machine = run(level, &[], &["sh", "-c", deaf]).start(Stdio::null());
+        machine.wait_for("ready");
+        signals.iter().for_each(|signal| machine.signal(*signal));
+        let done = machine.finish();
+        assert_eq!(done.code(), Some(137), "{level} {signals:?}: {done:?}");
+    }
+
+    let mut machine = run("paravirt", &[], &["yes"]).start_unread();
+    machine.wait_until_full();
+    machine.signal(Signal::SIGTERM);
+    machine.signal(Signal::SIGTERM);
+    assert_eq!(machine.finish(), Some(137));
+
+    // cli; hlt; and again, if anything should wake it.
+    let dir = tempfile::tempdir().unwrap();
+    let silent = tiny_kernel(dir.path(), &[0xfa, 0xf4, 0xeb, 0xfc]);
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let options = ["--kernel", text(&silent)];
+        let mut machine = run("paravirt", &options, &["true"]).start_unread();
+        machine.wait_for_thread("vcpu0");
+        machine.signal(signal);
+        assert_eq!(machine.finish(), Some(code));
+    }
 }

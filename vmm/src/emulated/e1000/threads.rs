@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::rx::Receiver;
@@ -204,7 +204,7 @@ impl E1000 {
             transmitter: Mutex::new(Transmitter::new(transmit)),
             receiver: Mutex::new(Receiver::new(receive)),
             transmit_work: Condvar::new(),
-            receive_work: EventFd::new(EFD_NONBLOCK)?,
+            receive_work: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
         });
         let mut controller = Self { shared, threads: Vec::new() };
         let (shared, ram) = (Arc::clone(&controller.shared), memory.clone());

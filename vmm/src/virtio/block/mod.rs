@@ -19,7 +19,7 @@ use self::request::{
     MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_SEGMENT_SIZE, MAX_SEGMENTS, MAX_ZERO_RANGES,
     MAX_ZERO_SECTORS,
 };
-use self::worker::BlockQueue;
+use self::worker::{BlockQueue, MAX_IN_FLIGHT};
 use super::queue::DeviceQueue;
 use super::stats::QueueCounters;
 use super::worker::Worker;
@@ -118,7 +118,8 @@ impl Block {
         };
         let limiter = self.limiter.as_ref().map(RateLimiter::share).transpose()?;
         let serial = self.image.serial().to_owned();
-        let handler = BlockQueue::new(queue, engine, limiter, serial);
+        let limit = MAX_IN_FLIGHT / self.counters.len().max(1) as u64;
+        let handler = BlockQueue::new(queue, engine, limiter, serial, limit);
         let worker = Worker::spawn(&format!("virtio-blk-{index}"), handler)?;
         self.workers.push(worker);
         Ok(())

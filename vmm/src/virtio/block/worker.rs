@@ -18,9 +18,9 @@ const REFILLED: u32 = 2;
 /// Rounds after which a driver that never stops must let the thread look at its other events.
 const MAX_ROUNDS: usize = 64;
 
-/// The weight of requests that the host may be given at a time: some hundredths of a second of a
-/// fast disk. More wait in the ring, where a reset forgets them.
-const MAX_IN_FLIGHT: u64 = 32 << 20;
+/// The weight of requests that the host may be given at a time by all queues of a disk: some
+/// hundredths of a second of a fast one. More wait in the ring, where a reset forgets them.
+pub const MAX_IN_FLIGHT: u64 = 32 << 20;
 
 /// Why no more requests are taken.
 #[derive(PartialEq, Eq)]
@@ -55,18 +55,21 @@ pub struct BlockQueue {
     /// Tags are indices into this.
     pending: Vec<Option<Pending>>,
     free: Vec<usize>,
-    /// The weight of requests in the engine.
+    /// The weight of requests in the engine, and from where on no more are taken.
     in_flight: u64,
+    limit: u64,
     /// Empty between calls; kept for its allocation.
     done: Vec<DiskCompletion>,
 }
 
 impl BlockQueue {
+    /// The thread of `queue`, which gives `engine` requests of the weight `limit` at a time.
     pub fn new(
         queue: DeviceQueue,
         engine: Box<dyn DiskEngine>,
         limiter: Option<RateLimiter>,
         serial: String,
+        limit: u64,
     ) -> Self {
         Self {
             queue,
@@ -76,6 +79,7 @@ impl BlockQueue {
             pending: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
+            limit,
             done: Vec::new(),
         }
     }
@@ -109,7 +113,7 @@ impl BlockQueue {
                 // The timer wakes a throttled queue and a completion a full one; the driver's
                 // notifications would be for nothing.
                 Stop::Throttled => true,
-                Stop::Full => self.in_flight >= MAX_IN_FLIGHT,
+                Stop::Full => self.in_flight >= self.limit,
                 Stop::Empty => !self.queue.enable_notifications()?,
             };
             if waits {
@@ -123,7 +127,7 @@ impl BlockQueue {
     /// Submits what the driver offers.
     fn take_requests(&mut self) -> Result<Stop, BrokenQueue> {
         loop {
-            if self.in_flight >= MAX_IN_FLIGHT {
+            if self.in_flight >= self.limit {
                 return Ok(Stop::Full);
             }
             if let Some(limiter) = &mut self.limiter
@@ -325,8 +329,8 @@ mod tests {
             let head = driver.chain(&[readable(HEADER, 16), data, writable(STATUS, 1)]);
             driver.offer(head);
         }
-        let worker =
-            Worker::spawn("test", BlockQueue::new(queue, engine, None, String::new())).unwrap();
+        let handler = BlockQueue::new(queue, engine, None, String::new(), MAX_IN_FLIGHT);
+        let worker = Worker::spawn("test", handler).unwrap();
         let wait_for = |count: usize| {
             while disk.lock().unwrap().requests.len() < count {
                 std::thread::yield_now();
