@@ -62,7 +62,7 @@ impl Clause {
                 let executable = *executable_if_any && (is_folder || mode & 0o111 != 0);
                 let special = if *set_id { SET_UID | SET_GID } else { 0 };
                 let sticky = if *sticky { STICKY } else { 0 };
-                (bits | u32::from(executable)) * 0o111 | special | sticky
+                ((bits | u32::from(executable)) * 0o111) | special | sticky
             }
         };
         match self.operator {
