@@ -19,7 +19,7 @@ mod unpack;
 
 pub use archive::ArchiveFormat;
 pub use build::merged::Merged;
-pub use build::{BuildRequest, BuildRunner, BuildStep};
+pub use build::{BuildNews, BuildRequest, BuildRunner, BuildStep, Mounted, Secret, StepMount};
 pub use error::ImageError;
 pub use image::Image;
 pub use private::{data_dir, make_private};

@@ -1,33 +1,84 @@
 //! The commands of an image build, each in a container of its own.
 
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, ExitStatus, Limits, RootFilesystem, Stdio, Stream,
     default_spec,
 };
-use isolab_images::{BuildRunner, BuildStep};
+use isolab_images::{BuildRunner, BuildStep, Mounted, StepMount};
 use nix::unistd::dup;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{LinuxNamespaceType, Mount, MountBuilder, Spec};
 
 use crate::error::IsolationError;
 use crate::instances::Instances;
 use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
-use crate::{stdio, users};
+use crate::{pidfd, stdio, users};
 
 /// The host name in a step, which is to be the same each time.
 const HOSTNAME: &str = "build";
 
 /// Runs build steps in containers, their output on our standard error.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ContainerSteps;
+#[derive(Clone, Debug, Default)]
+pub struct ContainerSteps(Arc<Shared>);
 
-impl BuildRunner for ContainerSteps {
-    fn run(&self, step: &BuildStep) -> Result<i32, String> {
-        run(step).map_err(|error| error.to_string())
+#[derive(Debug, Default)]
+struct Shared {
+    is_interrupted: AtomicBool,
+    /// Whoever runs now.
+    running: Mutex<Option<OwnedFd>>,
+}
+
+impl ContainerSteps {
+    /// Ends the step that runs, and the build with it, which then cleans up. From another thread.
+    pub fn interrupt(&self) {
+        self.0.is_interrupted.store(true, Ordering::SeqCst);
+        self.kill();
+    }
+
+    /// Kills the first process of a PID namespace, and so all of them (pid_namespaces(7)). One that
+    /// is gone needs no signal.
+    fn kill(&self) {
+        if let Some(process) = &*self.running() {
+            let _ = pidfd::signal(process, libc::SIGKILL);
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        // Nobody panics while holding it, and a descriptor is never half set.
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a container that was started, and lets it be interrupted meanwhile.
+    fn wait(&self, container: &mut Container) -> Result<ExitStatus, IsolationError> {
+        let pidfd = container.pidfd().try_clone_to_owned();
+        let pidfd = pidfd.map_err(IsolationError::host("duplicate a pidfd"))?;
+        // Either `interrupt` finds the container, or we find that it was called.
+        *self.running() = Some(pidfd);
+        if self.is_interrupted() {
+            self.kill();
+        }
+        let ended = container.wait();
+        *self.running() = None;
+        Ok(ended?)
     }
 }
 
-fn run(step: &BuildStep) -> Result<i32, IsolationError> {
+impl BuildRunner for ContainerSteps {
+    fn run(&self, step: &BuildStep) -> Result<i32, String> {
+        run(step, self).map_err(|error| error.to_string())
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.0.is_interrupted.load(Ordering::SeqCst)
+    }
+}
+
+fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> {
     // A step is an instance like others: whatever a kill leaves of it is found.
     let mut folder = Instances::open_default()?.create(None, Level::Container)?;
     let files = folder.files();
@@ -44,6 +95,7 @@ fn run(step: &BuildStep) -> Result<i32, IsolationError> {
     let mut spec = spec(step)?;
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     mounts.extend(names.mounts);
+    mounts.extend(added_mounts(&step.mounts)?);
     spec.set_mounts(Some(mounts));
     let mut lower = step.lower.clone();
     lower.push(names.lowest);
@@ -67,7 +119,7 @@ fn run(step: &BuildStep) -> Result<i32, IsolationError> {
     })?;
     folder.record(container.cgroup_directories(), container.pid())?;
     container.start()?;
-    let code = match container.wait()? {
+    let code = match steps.wait(&mut container)? {
         ExitStatus::Exited(code) => code,
         ExitStatus::Signaled { signal, .. } => 128 + signal as i32,
     };
@@ -96,4 +148,30 @@ fn spec(step: &BuildStep) -> Result<Spec, IsolationError> {
         namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
     }
     Ok(spec)
+}
+
+/// Mounts of this step only, over all others.
+fn added_mounts(added: &[StepMount]) -> Result<Vec<Mount>, IsolationError> {
+    let mut mounts = Vec::new();
+    for StepMount { target, what } in added {
+        let mut options = vec!["nosuid".to_owned(), "nodev".to_owned()];
+        let mount = MountBuilder::default().destination(target);
+        let mount = match what {
+            Mounted::Path { source, read_only } => {
+                options.push("bind".to_owned());
+                options.push(if *read_only { "ro" } else { "rw" }.to_owned());
+                mount.typ("bind").source(source)
+            }
+            Mounted::Memory { size } => {
+                options.push("mode=1777".to_owned());
+                options.extend(size.map(|size| format!("size={size}")));
+                mount.typ("tmpfs").source("tmpfs")
+            }
+        };
+        let mount = mount.options(options).build();
+        let wrong =
+            |why: OciSpecError| IsolationError::Setting { field: "mounts", why: why.to_string() };
+        mounts.push(mount.map_err(wrong)?);
+    }
+    Ok(mounts)
 }

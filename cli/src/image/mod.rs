@@ -5,6 +5,7 @@ mod build;
 mod manage;
 mod obtain;
 mod registry;
+mod secret;
 mod show;
 
 use std::process::ExitCode;
@@ -49,7 +50,7 @@ pub fn run(image: Image) -> Result<ExitCode> {
         Command::Pull(args) => registry::pull(&store, &args)?,
         Command::Push(args) => registry::push(&store, &args)?,
         Command::Login(_) => {}
-        Command::Build(args) => build::build(&store, args)?,
+        Command::Build(args) => return build::build(&store, args),
         Command::Load(args) => archive::load(&store, &args)?,
         Command::Save(args) => archive::save(&store, &args)?,
         Command::Ls(args) => show::list(&store.list()?, args.format)?,

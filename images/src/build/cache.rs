@@ -1,7 +1,8 @@
 //! What a build step made of which inputs.
 //!
 //! An entry is a file `build-cache/KEY.json`, where the key is the digest of everything that the
-//! step's outcome depends on. It names the layer that the step made.
+//! step's outcome depends on. It names the layer that the step made. Folders beside them,
+//! `mount-KEY`, are what steps mount as their cache (`stage/mounts`).
 
 use std::fs;
 use std::io;
@@ -25,6 +26,9 @@ pub(crate) struct CachedLayer {
     pub(crate) digest: String,
     pub(crate) size: u64,
     pub(crate) diff_id: String,
+    /// As RFC 3339 has it.
+    #[serde(default)]
+    pub(crate) created: String,
 }
 
 fn path(store: &Store, key: &BlobId) -> PathBuf {
@@ -67,6 +71,9 @@ pub(crate) fn layers(store: &Store) -> Result<Vec<(BlobId, BlobId)>, ImageError>
     let mut layers = Vec::new();
     for entry in entries {
         let path = entry.map_err(io_error("list", &folder))?.path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
         let text = fs::read(&path).map_err(io_error("read", &path))?;
         // A damaged entry keeps nothing; `find` does not trust it either.
         let Ok(CachedStep { layer: Some(layer) }) = serde_json::from_slice(&text) else { continue };

@@ -107,6 +107,17 @@ impl Config {
         self.document.insert("author".to_owned(), json!(author));
     }
 
+    /// `OS/ARCHITECTURE`, where the document says it.
+    pub(super) fn platform(&self) -> Option<String> {
+        let text = |key: &str| self.document.get(key).and_then(Value::as_str);
+        Some(format!("{}/{}", text("os")?, text("architecture")?))
+    }
+
+    /// When it was made, where the document says it.
+    pub(super) fn created(&self) -> Option<String> {
+        self.document.get("created").and_then(Value::as_str).map(str::to_owned)
+    }
+
     pub(super) fn diff_ids(&self) -> Vec<String> {
         let ids = self.document.get("rootfs").and_then(|rootfs| rootfs.get("diff_ids"));
         let ids = ids.and_then(Value::as_array).into_iter().flatten();

@@ -5,9 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use globset::{GlobBuilder, GlobMatcher};
-
 use super::merged::Merged;
+use super::pattern::Pattern;
 
 /// Where COPY takes from: a context folder, or the file system of another stage or image. All
 /// names in it are resolved inside of it.
@@ -42,7 +41,7 @@ impl Source {
 
     /// Whether something below an ignored folder may yet be taken.
     pub(super) fn has_exceptions(&self) -> bool {
-        self.ignored.patterns.iter().any(|(_, is_exception)| *is_exception)
+        self.ignored.has_exceptions()
     }
 
     /// The paths that a pattern stands for, sorted; one without wildcards stands for itself, if
@@ -55,7 +54,7 @@ impl Source {
             let is_there = found.file.is_some() && !self.is_gone(&pattern);
             return Ok(if is_there { vec![pattern] } else { Vec::new() });
         }
-        let matcher = glob(&text).map_err(io::Error::other)?;
+        let matcher = Pattern::of_path(&text).map_err(io::Error::other)?;
         let mut found = Vec::new();
         self.walk(Path::new(""), text.split('/').count(), &text, &matcher, &mut found)?;
         found.sort();
@@ -63,7 +62,7 @@ impl Source {
     }
 
     /// Ignored with everything below.
-    fn is_gone(&self, path: &Path) -> bool {
+    pub(super) fn is_gone(&self, path: &Path) -> bool {
         self.is_ignored(path) && !self.has_exceptions()
     }
 
@@ -72,12 +71,12 @@ impl Source {
         folder: &Path,
         depth: usize,
         pattern: &str,
-        matcher: &GlobMatcher,
+        matcher: &Pattern,
         found: &mut Vec<PathBuf>,
     ) -> io::Result<()> {
         for name in self.files.list(folder)? {
             let path = folder.join(name);
-            if matcher.is_match(&path) && !self.is_gone(&path) {
+            if matcher.is_match(&path.to_string_lossy()) && !self.is_gone(&path) {
                 found.push(path.clone());
             }
             let goes_deeper = depth > 1 || pattern.contains("**");
@@ -91,49 +90,51 @@ impl Source {
 }
 
 /// The patterns of a .dockerignore: the last that matches a path or a folder above it decides.
-#[derive(Default)]
-struct Ignored {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ignored {
     /// With whether it takes back what earlier ones ignore.
-    patterns: Vec<(GlobMatcher, bool)>,
+    patterns: Vec<(Pattern, bool)>,
 }
 
 impl Ignored {
-    fn parse(text: &str) -> Result<Self, globset::Error> {
+    fn parse(text: &str) -> Result<Self, String> {
+        let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+        Self::of_patterns(lines.filter(|line| !line.starts_with('#')))
+    }
+
+    /// One pattern each; `!` takes back.
+    pub(super) fn of_patterns<'a>(
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, String> {
         let mut patterns = Vec::new();
-        for line in text.trim_start_matches('\u{feff}').lines() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let (line, is_exception) = match line.strip_prefix('!') {
+        for text in texts {
+            let (text, is_exception) = match text.strip_prefix('!') {
                 Some(rest) => (rest.trim(), true),
-                None => (line, false),
+                None => (text, false),
             };
-            let pattern = normal(Path::new(line));
+            let pattern = normal(Path::new(text));
             if !pattern.as_os_str().is_empty() {
-                patterns.push((glob(&pattern.to_string_lossy())?, is_exception));
+                patterns.push((Pattern::of_path(&pattern.to_string_lossy())?, is_exception));
             }
         }
         Ok(Self { patterns })
     }
 
-    fn matches(&self, path: &Path) -> bool {
+    pub(super) fn has_exceptions(&self) -> bool {
+        self.patterns.iter().any(|(_, is_exception)| *is_exception)
+    }
+
+    pub(super) fn matches(&self, path: &Path) -> bool {
+        let names: Vec<_> = path.ancestors().map(Path::to_string_lossy).collect();
         let mut ignored = false;
         for (pattern, is_exception) in &self.patterns {
-            if ignored == *is_exception
-                && path.ancestors().any(|path| path != Path::new("") && pattern.is_match(path))
-            {
+            let mut names = names.iter().filter(|name| !name.is_empty());
+            if ignored == *is_exception && names.any(|name| pattern.is_match(name)) {
                 ignored = !is_exception;
             }
         }
         ignored
     }
-}
-
-/// As Go's path.Match, with `**`: `*` and `?` do not cross a slash.
-fn glob(pattern: &str) -> Result<GlobMatcher, globset::Error> {
-    let mut builder = GlobBuilder::new(pattern);
-    Ok(builder.literal_separator(true).backslash_escape(true).build()?.compile_matcher())
 }
 
 /// Relative to the root, without `.` and `..`: a name cannot leave the context.
@@ -156,15 +157,25 @@ mod tests {
     #[test]
     fn the_last_pattern_that_matches_decides() {
         let ignored = Ignored::parse(
-            "# comment\n*.log\n/secret\n**/target\ndocs\n!docs/README.md\n!keep.log\n",
+            "# comment\n*.log\n/secret\n**/target\ndocs\n!docs/README.md\n!keep.log\n\
+             {a,b}.c\n**.pyc\n",
         )
         .unwrap();
         let is_ignored = |path: &str| ignored.matches(Path::new(path));
-        for path in ["a.log", "secret", "secret/key", "target/x", "a/b/target/x", "docs/x"] {
+        for path in [
+            "a.log",
+            "secret",
+            "secret/key",
+            "target/x",
+            "a/b/target/x",
+            "docs/x",
+            "{a,b}.c",
+            "a/b.pyc",
+        ] {
             assert!(is_ignored(path), "{path}");
         }
         // A pattern without `**` is for the context's own folder only.
-        for path in ["sub/a.log", "sub/secret", "docs/README.md", "keep.log", "targets"] {
+        for path in ["sub/a.log", "sub/secret", "docs/README.md", "keep.log", "targets", "a.c"] {
             assert!(!is_ignored(path), "{path}");
         }
     }

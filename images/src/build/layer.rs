@@ -13,6 +13,7 @@ use nix::unistd::{getegid, geteuid};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use super::Check;
 use super::cache::CachedLayer;
 use super::merged::{is_opaque, is_whiteout};
 use crate::blob::{BlobId, hex};
@@ -20,12 +21,13 @@ use crate::error::{ImageError, io_error};
 use crate::store::Store;
 
 /// Packs `tree` and takes it into the store. None when there is nothing in it. No file's time is
-/// later than `epoch`, in seconds since 1970. `partial` is a file to write to.
+/// later than `epoch`, in seconds since 1970, if there is one. `partial` is a file to write to.
 pub(super) fn pack(
     store: &Store,
     tree: &Path,
-    epoch: u64,
+    epoch: Option<u64>,
     partial: &Path,
+    check: Check<'_>,
 ) -> Result<Option<CachedLayer>, ImageError> {
     let is_empty = fs::read_dir(tree).map_err(io_error("list", tree))?.next().is_none();
     if is_empty && !is_opaque(tree) {
@@ -37,7 +39,7 @@ pub(super) fn pack(
     let mut archive = Builder::new(plain);
     archive.sparse(false);
     let own = (!geteuid().is_root()).then(|| (geteuid().as_raw(), getegid().as_raw()));
-    let mut packer = Packer { archive, epoch, own, links: HashMap::new() };
+    let mut packer = Packer { archive, epoch, own, links: HashMap::new(), check };
     let packed = packer.folder(tree, Path::new("")).and_then(|()| packer.archive.into_inner());
     let plain = packed.map_err(io_error("pack", tree))?;
     let diff_id = hex(&plain.hasher.finalize());
@@ -47,19 +49,25 @@ pub(super) fn pack(
     let id = BlobId::parse(&format!("sha256:{}", hex(&compressed.hasher.finalize())))?;
     store.adopt(&id, partial)?;
     let diff_id = format!("sha256:{diff_id}");
-    Ok(Some(CachedLayer { digest: id.full(), size: compressed.written, diff_id }))
+    Ok(Some(CachedLayer {
+        digest: id.full(),
+        size: compressed.written,
+        diff_id,
+        created: String::new(),
+    }))
 }
 
-struct Packer<W: Write> {
+struct Packer<'a, W: Write> {
     archive: Builder<W>,
-    epoch: u64,
+    epoch: Option<u64>,
     /// Without root all files are ours, and root's in the user namespace of a step.
     own: Option<(u32, u32)>,
     /// The first name of every file that has several.
     links: HashMap<(u64, u64), PathBuf>,
+    check: Check<'a>,
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Write> Packer<'_, W> {
     /// Adds what is in the folder `path` of `tree`, sorted.
     fn folder(&mut self, tree: &Path, path: &Path) -> io::Result<()> {
         if is_opaque(&tree.join(path)) {
@@ -70,6 +78,7 @@ impl<W: Write> Packer<W> {
             entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
         names.sort();
         for name in names {
+            (self.check)()?;
             let path = path.join(&name);
             let file = tree.join(&path);
             let metadata = fs::symlink_metadata(&file)?;
@@ -109,7 +118,9 @@ impl<W: Write> Packer<W> {
         let inside = |id, own| if Some(id) == own { 0 } else { u64::from(id) };
         header.set_uid(inside(metadata.uid(), self.own.map(|(uid, _)| uid)));
         header.set_gid(inside(metadata.gid(), self.own.map(|(_, gid)| gid)));
-        header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0).min(self.epoch));
+        // Before 1970 there is no time in this form.
+        let time = u64::try_from(metadata.mtime()).unwrap_or(0);
+        header.set_mtime(self.epoch.map_or(time, |epoch| time.min(epoch)));
         if metadata.nlink() > 1 && !metadata.is_dir() {
             let inode = (metadata.dev(), metadata.ino());
             if let Some(first) = self.links.get(&inode) {

@@ -157,7 +157,7 @@ impl Merged {
 }
 
 /// Whether no part of `path` is a link in this layer, which would lead out of it.
-fn is_real_folder(layer: &Path, path: &Path) -> bool {
+pub(super) fn is_real_folder(layer: &Path, path: &Path) -> bool {
     let is_folder = |path: &Path| {
         fs::symlink_metadata(layer.join(path)).is_ok_and(|metadata| metadata.is_dir())
     };

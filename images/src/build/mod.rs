@@ -1,28 +1,34 @@
 //! Building images from Dockerfiles.
 //!
 //! `mod` is the story: parse, build the wanted stage and those it takes from, commit.
-//! `stage` executes instructions; what each needs is beside it: `words` (quotes and variables),
-//! `context` (files to copy from), `merged` (the image's file system so far), `copy`, `layer`
-//! (from files to a blob) and `cache`.
+//! `dockerfile` is the grammar and `stage` executes instructions; what each needs is beside it:
+//! `words` (quotes and variables), `context` (files to copy from), `merged` (the image's file
+//! system so far), `copy`, `fetch` (files of other hosts), `layer` (from files to a blob) and
+//! `cache`.
 
 pub(crate) mod cache;
+mod chmod;
 mod config;
 mod context;
 mod copy;
+mod dockerfile;
+mod fetch;
 mod layer;
 pub(crate) mod merged;
 mod owner;
+mod pattern;
+mod request;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
-use parse_dockerfile::{Dockerfile, Instruction};
 
 use crate::archive::descriptor;
 use crate::error::{ImageError, io_error};
@@ -30,66 +36,23 @@ use crate::image::{Image, bad_document};
 use crate::registry::RegistryOptions;
 use crate::store::Store;
 use crate::store::names::{full_name, with_name};
+use dockerfile::{Dockerfile, Instruction, Keyword};
 use stage::{Stage, StageBuilder};
 
-/// What to build.
-#[derive(Clone, Debug)]
-pub struct BuildRequest {
-    /// The image's name.
-    pub name: Option<String>,
-    /// The folder that COPY takes from.
-    pub context: PathBuf,
-    /// The Dockerfile; by default `Dockerfile` in the context.
-    pub dockerfile: Option<PathBuf>,
-    /// Values for ARG.
-    pub args: HashMap<String, String>,
-    /// The stage to build, by default the last.
-    pub target: Option<String>,
-    /// Do every step, even where the cache has its outcome.
-    pub no_cache: bool,
-    /// No file is younger, and the image is as old, in seconds since 1970: what makes builds of
-    /// the same inputs the same image.
-    pub epoch: u64,
-    /// Whether steps share the host's network; otherwise they have none but loopback.
-    pub host_network: bool,
-    /// Registries of base images may be reached by plain HTTP.
-    pub insecure: bool,
-    /// Where the CAs of those registries are, if not where [`RegistryOptions`] says.
-    pub cert_dir: Option<PathBuf>,
-}
+pub use request::{BuildNews, BuildRequest, BuildRunner, BuildStep, Mounted, Secret, StepMount};
 
-/// One command that a build runs, over the layers so far.
-#[derive(Clone, Debug)]
-pub struct BuildStep {
-    /// The layers so far, topmost first; at least one.
-    pub lower: Vec<PathBuf>,
-    /// Receives what the command writes, in overlayfs's form.
-    pub upper: PathBuf,
-    /// An empty folder for overlayfs.
-    pub work: PathBuf,
-    /// The command.
-    pub args: Vec<String>,
-    /// `NAME=value`.
-    pub env: Vec<String>,
-    /// Working directory, absolute.
-    pub cwd: String,
-    /// `USER[:GROUP]`; empty is root.
-    pub user: String,
-    /// Whether it shares the host's network.
-    pub host_network: bool,
-}
+/// Asked between files: fails when the build is to end.
+type Check<'a> = &'a dyn Fn() -> io::Result<()>;
 
-/// Runs the commands of a build. This crate knows no container runtime; who calls it brings one.
-pub trait BuildRunner {
-    /// Runs the command to its end and tells its exit code; 128 and the number for a signal.
-    ///
-    /// # Errors
-    /// Why the command could not be run.
-    fn run(&self, step: &BuildStep) -> Result<i32, String>;
-}
+/// What a Dockerfile is called, in podman's order.
+const FILE_NAMES: [&str; 2] = ["Containerfile", "Dockerfile"];
+
+/// Given to every build without an ARG that takes it (Dockerfile reference, "Predefined ARGs",
+/// "BuildKit built-in build args").
+const ARGS_WITHOUT_DECLARATION: [&str; 2] = ["SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE"];
 
 impl Store {
-    /// Builds an image. `log` is told, line by line, what is done.
+    /// Builds an image. `log` is told what is done.
     ///
     /// # Errors
     /// The Dockerfile does not parse, an instruction fails, a base image cannot be had.
@@ -97,19 +60,17 @@ impl Store {
         &self,
         request: &BuildRequest,
         runner: &dyn BuildRunner,
-        log: &mut dyn FnMut(&str),
+        log: &mut dyn FnMut(BuildNews<'_>),
     ) -> Result<Image, ImageError> {
-        let name = request.name.as_deref().map(full_name).transpose()?;
-        let path = match &request.dockerfile {
-            Some(path) => path.clone(),
-            None => request.context.join("Dockerfile"),
-        };
-        let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
-        let dockerfile = parse_dockerfile::parse(&text)
+        let names = request.names.iter().map(|name| full_name(name));
+        let names = names.collect::<Result<Vec<_>, _>>()?;
+        let path = dockerfile_of(request);
+        let text = fs::read(&path).map_err(io_error("read", &path))?;
+        let dockerfile = dockerfile::parse(&String::from_utf8_lossy(&text))
             .map_err(|e| ImageError::Dockerfile { path: path.clone(), why: e.to_string() })?;
         let context = &request.context;
         if !context.is_dir() {
-            let error = std::io::Error::from(std::io::ErrorKind::NotADirectory);
+            let error = io::Error::from(io::ErrorKind::NotADirectory);
             return Err(io_error("build from", context)(error));
         }
         let _writing = self.writing()?;
@@ -119,59 +80,75 @@ impl Store {
             request,
             runner,
             log,
-            text: &text,
             dockerfile: &dockerfile,
             path: &path,
             work: work.path(),
+            globals: BTreeMap::new(),
             stages: HashMap::new(),
             bases: HashMap::new(),
+            used_args: declared(&dockerfile),
             steps: 0,
         };
         let wanted = build.wanted_stage()?;
+        stage::declare_globals(&mut build)?;
         let stage = build.stage(wanted)?;
-        let entry = commit(self, &stage, name)?;
-        self.add_to_index(std::slice::from_ref(&entry))?;
-        drop(build);
-        self.resolve(entry.digest().as_ref())
+        build.warn_of_unused_args();
+        let entries = commit(self, &stage, names)?;
+        self.add_to_index(&entries)?;
+        self.resolve(entries[0].digest().as_ref())
+    }
+}
+
+/// A given name counts from where we are, and else from the context, as podman's.
+fn dockerfile_of(request: &BuildRequest) -> PathBuf {
+    let context = &request.context;
+    match &request.dockerfile {
+        Some(path) if path.exists() || !context.join(path).exists() => path.clone(),
+        Some(path) => context.join(path),
+        None => {
+            let found = FILE_NAMES.iter().map(|name| context.join(name)).find(|p| p.exists());
+            found.unwrap_or_else(|| context.join("Dockerfile"))
+        }
     }
 }
 
 /// A build under way.
-struct Build<'a, 'd> {
+struct Build<'a> {
     store: &'a Store,
     request: &'a BuildRequest,
     runner: &'a dyn BuildRunner,
-    log: &'a mut dyn FnMut(&str),
-    text: &'a str,
-    /// Its type is invariant in the lifetime of its text, which so needs a name of its own.
-    dockerfile: &'a Dockerfile<'d>,
+    log: &'a mut dyn FnMut(BuildNews<'_>),
+    dockerfile: &'a Dockerfile,
     path: &'a Path,
     work: &'a Path,
+    /// ARGs before the first FROM.
+    globals: BTreeMap<String, Option<String>>,
     /// Those that are built.
     stages: HashMap<usize, Stage>,
     /// Images by the names they were asked for.
     bases: HashMap<String, Image>,
+    /// Names that an ARG takes a value for.
+    used_args: BTreeSet<String>,
     /// Counts the folders of steps.
     steps: usize,
 }
 
-impl Build<'_, '_> {
+impl Build<'_> {
     fn wanted_stage(&self) -> Result<usize, ImageError> {
-        let last = self.dockerfile.stages().len().saturating_sub(1);
-        let Some(target) = &self.request.target else { return Ok(last) };
-        self.stage_named(target, last + 1).ok_or_else(|| ImageError::Dockerfile {
+        let end = self.dockerfile.stages.len();
+        let Some(target) = &self.request.target else { return Ok(end - 1) };
+        self.stage_named(target, end).ok_or_else(|| ImageError::Dockerfile {
             path: self.path.to_owned(),
             why: format!("there is no stage `{target}`"),
         })
     }
 
-    /// The stage of that name or number, of those before `end`.
+    /// The stage of that name or number, of those before `end`; of several the last.
     fn stage_named(&self, name: &str, end: usize) -> Option<usize> {
-        let is_it = |stage: &parse_dockerfile::Stage<'_, '_>| {
-            let own = stage.from.as_.as_ref().map(|(_, name)| name.value.as_ref());
-            own.is_some_and(|own| own.eq_ignore_ascii_case(name))
+        let is_it = |stage: &dockerfile::StageSource| {
+            stage.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name))
         };
-        let by_name = self.dockerfile.stages().take(end).position(|stage| is_it(&stage));
+        let by_name = self.dockerfile.stages[..end].iter().rposition(is_it);
         by_name.or_else(|| name.parse().ok().filter(|number| *number < end))
     }
 
@@ -192,7 +169,7 @@ impl Build<'_, '_> {
         }
         let image = match self.store.resolve(name) {
             Err(ImageError::NotFound(_)) => {
-                (self.log)(&format!("pulling {name}"));
+                self.tell(&format!("pulling {name}"));
                 let BuildRequest { insecure, cert_dir, .. } = self.request;
                 let (insecure, cert_dir) = (*insecure, cert_dir.as_deref());
                 let options = RegistryOptions { insecure, cert_dir, ..RegistryOptions::default() };
@@ -204,22 +181,57 @@ impl Build<'_, '_> {
         Ok(image)
     }
 
+    fn tell(&mut self, line: &str) {
+        (self.log)(BuildNews::Step(line));
+    }
+
+    fn warn(&mut self, line: &str) {
+        (self.log)(BuildNews::Warning(line));
+    }
+
+    fn warn_of_unused_args(&mut self) {
+        let is_known = |name: &&String| {
+            self.used_args.contains(*name)
+                || stage::PROXY_ARGS.contains(&name.as_str())
+                || ARGS_WITHOUT_DECLARATION.contains(&name.as_str())
+        };
+        let mut unused: Vec<String> =
+            self.request.args.keys().filter(|name| !is_known(name)).cloned().collect();
+        unused.sort();
+        if !unused.is_empty() {
+            self.warn(&format!("no ARG takes the --build-arg {}", unused.join(", ")));
+        }
+    }
+
     /// An instruction that failed.
-    fn failed(&self, instruction: &Instruction<'_>, why: impl ToString) -> ImageError {
-        let start = stage::start_of(instruction).min(self.text.len());
-        let line = 1 + self.text[..start].matches('\n').count();
-        let text = self.text[start..].lines().next().unwrap_or_default().trim_end();
+    fn failed(&self, instruction: &Instruction, why: impl ToString) -> ImageError {
         ImageError::BuildStep {
             path: self.path.to_owned(),
-            line,
-            instruction: text.to_owned(),
+            line: instruction.line,
+            instruction: instruction.text.clone(),
             why: why.to_string(),
         }
     }
 }
 
-/// Writes a stage's configuration and manifest; gives the index entry.
-fn commit(store: &Store, stage: &Stage, name: Option<String>) -> Result<Descriptor, ImageError> {
+/// Names of ARGs anywhere in the Dockerfile, also in stages that are not built.
+fn declared(dockerfile: &Dockerfile) -> BTreeSet<String> {
+    let own = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let args = dockerfile.global.iter().chain(own).filter(|it| it.keyword == Keyword::Arg);
+    let words = args.flat_map(|arg| words::split(&arg.arguments, dockerfile.escape));
+    words.map(|word| word.split('=').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// What long work asks between files.
+fn check_of(runner: &dyn BuildRunner) -> impl Fn() -> io::Result<()> + '_ {
+    move || match runner.is_interrupted() {
+        true => Err(io::Error::other("the build was interrupted")),
+        false => Ok(()),
+    }
+}
+
+/// Writes a stage's configuration and manifest; gives index entries, at least one.
+fn commit(store: &Store, stage: &Stage, names: Vec<String>) -> Result<Vec<Descriptor>, ImageError> {
     let config = stage.config.to_bytes();
     let config_id = store.take_in_bytes(&config)?;
     let config = descriptor(MediaType::ImageConfig, &config_id, config.len() as u64)?;
@@ -234,5 +246,8 @@ fn commit(store: &Store, stage: &Stage, name: Option<String>) -> Result<Descript
         serde_json::to_vec(&manifest).map_err(|e| bad_document("manifest", &config_id, e))?;
     let id = store.take_in_bytes(&manifest)?;
     let entry = descriptor(MediaType::ImageManifest, &id, manifest.len() as u64)?;
-    Ok(with_name(&entry, name))
+    if names.is_empty() {
+        return Ok(vec![with_name(&entry, None)]);
+    }
+    Ok(names.into_iter().map(|name| with_name(&entry, Some(name))).collect())
 }

@@ -164,8 +164,21 @@ fn unpack_verified(
 pub(crate) fn is_archive(file: &Path) -> io::Result<bool> {
     let mut header = Vec::new();
     let start = decompress(File::open(file)?).and_then(|s| s.take(512).read_to_end(&mut header));
-    // POSIX's and GNU's magic (pax(1), tar(5)). What cannot be uncompressed is no archive.
-    Ok(start.is_ok() && header.len() == 512 && &header[257..262] == b"ustar")
+    // What cannot be uncompressed is no archive.
+    Ok(start.is_ok() && is_header(&header))
+}
+
+/// Whether a block is a member's header, of whatever form: POSIX's and GNU's have a magic (pax(1),
+/// tar(5)), Unix version 7's a checksum only.
+fn is_header(block: &[u8]) -> bool {
+    if block.len() != 512 {
+        return false;
+    }
+    let text = str::from_utf8(&block[148..156]).unwrap_or_default();
+    let written = u32::from_str_radix(text.trim_matches([' ', '\0']), 8);
+    let bytes = block.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    let own = block[148..156].iter().map(|byte| u32::from(*byte)).sum::<u32>();
+    written == Ok(bytes - own + 8 * u32::from(b' ')) && block[0] != 0
 }
 
 /// Unpacks an archive, called `name` in errors, into the empty folder `tree`.
@@ -181,8 +194,9 @@ pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
-    /// Of archives only: layers are never packed so (image-spec, layer.md).
+    /// Of archives only, as the next: layers are never packed so (image-spec, layer.md).
     Xz,
+    Bzip2,
 }
 
 impl Compression {
@@ -192,18 +206,20 @@ impl Compression {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', ..] => Self::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
             _ => Self::None,
         }
     }
 }
 
-/// Uncompresses gzip, zstd and xz.
+/// Uncompresses gzip, zstd, xz and bzip2.
 pub(crate) fn decompress(source: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     let mut source = BufReader::with_capacity(1 << 17, source);
     Ok(match Compression::of(source.fill_buf()?) {
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         Compression::Zstd => Box::new(ZstdFrames::new(source)?),
         Compression::Xz => Box::new(lzma_rust2::XzReader::new(source, true)),
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(source)),
         Compression::None => Box::new(source),
     })
 }

@@ -5,15 +5,17 @@ use std::path::Path;
 use oci_spec::image::MediaType;
 use sha2::{Digest as _, Sha256};
 
-use super::{Layer, Outcome, StageBuilder};
+use super::{Layer, Outcome, StageBuilder, now};
 use crate::archive::descriptor;
 use crate::blob::BlobId;
 use crate::build::cache::{self, CachedLayer, CachedStep};
 use crate::build::copy::Plan;
-use crate::build::layer;
 use crate::build::merged::Merged;
+use crate::build::{check_of, layer};
+use crate::error::io_error;
+use crate::removal::remove_tree;
 
-impl StageBuilder<'_, '_, '_> {
+impl StageBuilder<'_, '_> {
     /// Everything that a step's outcome depends on, as a digest. The layers stand for the image
     /// so far, so that the same step over the same files is found whatever led there.
     pub(super) fn key(&self, kind: &str, inputs: &[u8]) -> BlobId {
@@ -22,13 +24,12 @@ impl StageBuilder<'_, '_, '_> {
             hasher.update((bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
-        field(b"isolab build step, version 1");
+        field(b"isolab build step, version 2");
         field(kind.as_bytes());
         for layer in &self.stage.layers {
             field(layer.diff_id.as_bytes());
         }
-        field(&self.build.request.epoch.to_le_bytes());
-        field(&[u8::from(self.build.request.host_network)]);
+        field(format!("{:?}", self.build.request.epoch).as_bytes());
         field(inputs);
         BlobId::from_digest(&hasher.finalize())
     }
@@ -38,43 +39,62 @@ impl StageBuilder<'_, '_, '_> {
             return None;
         }
         let step = cache::find(self.build.store, key)?;
-        (self.build.log)("    cached");
+        self.build.tell("    cached");
         Some(step)
     }
 
     /// Makes the layer of planned files.
     pub(super) fn write(&mut self, plan: &Plan, image: &Merged, text: &str) -> Outcome {
         if plan.is_empty() {
-            self.stage.config.record(&self.created, text, None);
+            self.record(text, None);
             return Ok(());
         }
-        let key = self.key("files", &plan.digest()?);
+        let check = check_of(self.build.runner);
+        let key = self.key("files", &plan.digest(&check)?);
         if let Some(step) = self.cached(&key) {
             return self.take(step, text);
         }
         let upper = self.folder("upper")?;
-        plan.write(&upper, image)?;
+        plan.write(&upper, image, &check)?;
         self.finish(&key, &upper, text)
     }
 
     /// Packs what a step made, and remembers it.
     pub(super) fn finish(&mut self, key: &BlobId, upper: &Path, text: &str) -> Outcome {
         let partial = self.build.work.join("layer");
-        let layer = layer::pack(self.build.store, upper, self.build.request.epoch, &partial)?;
-        let step = CachedStep { layer };
+        let epoch = self.build.request.epoch;
+        let check = check_of(self.build.runner);
+        let packed = layer::pack(self.build.store, upper, epoch, &partial, &check)?;
+        let created = now(epoch);
+        let step = CachedStep { layer: packed.map(|layer| CachedLayer { created, ..layer }) };
         cache::remember(self.build.store, key, &step)?;
+        // What was packed is not needed again, and may be large.
+        remove_tree(upper).map_err(io_error("remove", upper))?;
         self.take(step, text)
     }
 
     pub(super) fn take(&mut self, step: CachedStep, text: &str) -> Outcome {
-        let Some(CachedLayer { digest, size, diff_id }) = step.layer else {
-            self.stage.config.record(&self.created, text, None);
+        let Some(layer) = step.layer else {
+            self.record(text, None);
             return Ok(());
         };
-        let id = BlobId::parse(&digest)?;
-        let descriptor = descriptor(MediaType::ImageLayerGzip, &id, size)?;
-        self.stage.config.record(&self.created, text, Some(&diff_id));
-        self.stage.layers.push(Layer { descriptor, diff_id });
+        let id = BlobId::parse(&layer.digest)?;
+        let descriptor = descriptor(MediaType::ImageLayerGzip, &id, layer.size)?;
+        self.record(text, Some(&layer));
+        self.stage.layers.push(Layer { descriptor, diff_id: layer.diff_id });
         Ok(())
+    }
+
+    /// Writes a step into the history. What made no layer is as old as the last that did, so that
+    /// a build whose steps are all cached gives the image that it gave before (as BuildKit's).
+    pub(super) fn record(&mut self, text: &str, layer: Option<&CachedLayer>) {
+        let epoch = self.build.request.epoch;
+        let config = &mut self.stage.config;
+        let created = match (epoch, layer) {
+            (None, Some(layer)) if !layer.created.is_empty() => layer.created.clone(),
+            (None, None) => config.created().unwrap_or_else(|| now(None)),
+            _ => now(epoch),
+        };
+        config.record(&created, text, layer.map(|layer| layer.diff_id.as_str()));
     }
 }

@@ -1,56 +1,73 @@
 //! RUN.
 
-use parse_dockerfile::{Command, RunInstruction};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
+use super::mount_points::MountPoints;
+use super::mounts::Planned;
 use super::{Outcome, PROXY_ARGS, StageBuilder};
 use crate::build::copy::{Ownership, Plan};
+use crate::build::dockerfile::{Instruction, here};
 use crate::build::merged::Merged;
-use crate::build::{BuildStep, words};
+use crate::build::{BuildStep, Mounted, StepMount, check_of};
+use crate::error::io_error;
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-impl StageBuilder<'_, '_, '_> {
-    pub(super) fn run(&mut self, run: &RunInstruction<'_>, text: &str) -> Outcome {
-        if let Some(option) = run.options.first() {
-            let name = option.name.value.as_ref();
-            let value = option.value.as_ref().map_or("", |value| value.value.as_ref());
-            // What steps have anyway.
-            let is_usual =
-                (name, value) == ("network", "default") || (name, value) == ("security", "sandbox");
-            if !is_usual || run.options.len() > 1 {
-                return Err(format!("RUN --{name} is not supported").into());
+/// Where a script with an interpreter of its own is found, as BuildKit has it.
+const SCRIPTS: &str = "/dev/pipes";
+
+/// A command, with the script that it is where it is one.
+struct Command {
+    args: Vec<String>,
+    script: Option<String>,
+}
+
+impl StageBuilder<'_, '_> {
+    pub(super) fn run(&mut self, it: &Instruction) -> Outcome {
+        let text = &it.text;
+        let mut host_network = self.build.request.host_network;
+        let mut options = Vec::new();
+        for option in &it.options {
+            let value = option.value.as_deref().unwrap_or_default();
+            match (option.name.as_str(), value) {
+                ("mount", value) => options.push(value),
+                ("network", "none") => host_network = false,
+                ("network", "host") if !host_network => {
+                    return Err("RUN --network=host needs `build --network host`".into());
+                }
+                // What steps have anyway.
+                ("network", "default" | "host") | ("security", "sandbox") => {}
+                (name, "") => return Err(format!("RUN --{name} is not supported").into()),
+                (name, value) => {
+                    return Err(format!("RUN --{name}={value} is not supported").into());
+                }
             }
         }
-        let args = self.run_command(run)?;
-        let mut env = self.stage.config.list("Env");
-        let has = |env: &[String], name: &str| {
-            env.iter().any(|other| other.split('=').next() == Some(name))
-        };
-        for (name, value) in &self.args {
-            if let (Some(value), false) = (value, has(&env, name)) {
-                env.push(format!("{name}={value}"));
-            }
-        }
-        let proxies: Vec<String> = PROXY_ARGS
-            .iter()
-            .filter_map(|name| Some(format!("{name}={}", self.build.request.args.get(*name)?)))
-            .collect();
-        if !has(&env, "PATH") {
-            env.push(format!("PATH={DEFAULT_PATH}"));
-        }
-        let cwd = match self.stage.config.text("WorkingDir") {
-            "" => "/".to_owned(),
-            dir => dir.to_owned(),
-        };
+        let planned = self.plan_mounts(&options)?;
+        let Command { args, script } = self.run_command(it);
+        let mut env = self.environment();
+        let cwd = self.working_dir();
         let user = self.stage.config.text("User").to_owned();
-        // Without the proxies: which way a file came does not make it another.
-        let inputs = json!({"args": args, "env": env, "cwd": cwd, "user": user});
+        let mounts: Vec<_> = planned.iter().map(Planned::describe).collect();
+        // Without the proxies and secrets: which way a file came does not make it another.
+        let inputs = json!({
+            "args": args, "script": script, "env": env, "cwd": cwd, "user": user,
+            "host_network": host_network, "mounts": mounts,
+        });
         let key = self.key("run", inputs.to_string().as_bytes());
         if let Some(step) = self.cached(&key) {
             return self.take(step, text);
         }
-        env.extend(proxies);
+        let mut mounted = self.mount(planned)?;
+        env.append(&mut mounted.env);
+        env.extend(self.proxies());
+        if let Some(script) = script {
+            let target = args.first().cloned().unwrap_or_default();
+            mounted.mounts.push(self.script_mount(target, &script)?);
+        }
         let mut lower = self.folders()?;
         if lower.is_empty() {
             lower.push(self.folder("empty")?);
@@ -58,48 +75,81 @@ impl StageBuilder<'_, '_, '_> {
         let (upper, work) = (self.folder("upper")?, self.folder("work")?);
         // overlayfs shows the upper folder's owner and mode as the root's.
         let root = Merged::new(lower.clone());
-        Plan::new(Ownership::default(), true).write(&upper, &root)?;
-        let host_network = self.build.request.host_network;
-        let step = BuildStep { lower, upper, work, args, env, cwd, user, host_network };
-        match self.build.runner.run(&step)? {
-            0 => self.finish(&key, &step.upper, text),
-            code => Err(format!("the command ended with exit code {code}").into()),
+        let check = check_of(self.build.runner);
+        Plan::new(Ownership::default(), true).write(&upper, &root, &check)?;
+        let points = MountPoints::missing(&root, &mounted.mounts)?;
+        let mounts = mounted.mounts.clone();
+        let step = BuildStep { lower, upper, work, args, env, cwd, user, host_network, mounts };
+        let ended = self.build.runner.run(&step);
+        // Secrets and locks go with what was mounted, whatever became of the command.
+        drop(mounted);
+        self.check()?;
+        match ended? {
+            0 => {}
+            code => return Err(format!("the command ended with exit code {code}").into()),
+        }
+        points.remove_from(&step.upper)?;
+        self.finish(&key, &step.upper, text)
+    }
+
+    /// What is set for commands: ENV, and ARGs that it does not have.
+    fn environment(&self) -> Vec<String> {
+        let mut env = self.stage.config.list("Env");
+        let has = |env: &[String], name: &str| {
+            env.iter().any(|other| other.split('=').next() == Some(name))
+        };
+        for (name, value) in &self.stage.args {
+            if let (Some(value), false) = (value, has(&env, name)) {
+                env.push(format!("{name}={value}"));
+            }
+        }
+        if !has(&env, "PATH") {
+            env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        env
+    }
+
+    fn proxies(&self) -> Vec<String> {
+        let given = &self.build.request.args;
+        let set = PROXY_ARGS.iter().filter_map(|name| Some((name, given.get(*name)?)));
+        set.map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    pub(super) fn working_dir(&self) -> String {
+        match self.stage.config.text("WorkingDir") {
+            "" => "/".to_owned(),
+            dir => dir.to_owned(),
         }
     }
 
-    fn run_command(&self, run: &RunInstruction<'_>) -> Outcome<Vec<String>> {
-        let Command::Shell(text) = &run.arguments else { return Ok(self.command(&run.arguments)) };
-        let line = words::join_lines(text.value, self.escape);
-        let words = words::split(&line, self.escape);
-        let script = match &run.here_docs[..] {
-            [] if !words.iter().any(|word| begins_here_document(word)) => line,
-            [only] if only.value.starts_with("#!") => {
-                let mend = "COPY it and RUN the file";
-                return Err(format!(
-                    "a here-document with an interpreter of its own is not \
-                                    supported; {mend}"
-                )
-                .into());
-            }
-            // The document is the script.
-            [only] if words.is_empty() => only.value.to_string(),
-            // The parser knows documents at the beginning only, and of several the first.
-            _ => {
-                let mend = "COPY <<END FILE makes a file of one, for the command to read";
-                return Err(
-                    format!("a here-document beside a command is not supported; {mend}").into()
-                );
-            }
+    /// As BuildKit: a document alone is the script, of its own interpreter where it names one;
+    /// documents beside a command are the shell's to read.
+    fn run_command(&self, it: &Instruction) -> Command {
+        let in_shell = |script: String| {
+            let mut args = self.shell();
+            args.push(script);
+            Command { args, script: None }
         };
-        let mut command = self.shell();
-        command.push(script);
-        Ok(command)
+        match &it.documents[..] {
+            [] => Command { args: self.command(&it.arguments), script: None },
+            [only] if here::beginning(&it.arguments).is_some() => {
+                let content = only.content();
+                if !content.starts_with("#!") {
+                    return in_shell(content);
+                }
+                let name = if only.name().contains('/') { "script" } else { only.name() };
+                Command { args: vec![format!("{SCRIPTS}/{name}")], script: Some(content) }
+            }
+            _ => in_shell(format!("{}{}\n", it.arguments, it.documents_as_written())),
+        }
     }
-}
 
-/// As BuildKit tells them from what else a shell knows: `<<END`, `2<<-END`, but not `<<<word`.
-fn begins_here_document(word: &str) -> bool {
-    let operator = word.trim_start_matches(|c: char| c.is_ascii_digit());
-    let end = operator.strip_prefix("<<").map(|end| end.strip_prefix('-').unwrap_or(end));
-    end.is_some_and(|end| !end.is_empty() && !end.contains('<'))
+    /// A script as an executable file that only this command sees.
+    fn script_mount(&mut self, target: String, script: &str) -> Outcome<StepMount> {
+        let source = self.place("script");
+        fs::write(&source, script).map_err(io_error("write", &source))?;
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&source, mode).map_err(io_error("write", &source))?;
+        Ok(StepMount { target, what: Mounted::Path { source, read_only: true } })
+    }
 }

@@ -1,10 +1,15 @@
 //! Builds: beside podman's, reproducible, and what a failed or killed one leaves.
 
+mod constructs;
+mod mounts;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use isolab_tests::{Run, Sandbox, busybox_layout, isolab_path, text, tool};
+use isolab_tests::{Run, Sandbox, TIME_LIMIT, busybox_layout, isolab_path, text, tool};
 use nix::sys::signal::Signal;
 
 const DOCKERFILE: &str = r#"
@@ -15,10 +20,13 @@ WORKDIR /build
 COPY src .
 RUN echo "$GREETING from $(id -u)" >out \
     # comments are left out
+
     && mkdir bin && cp out bin/program && chmod 4755 bin/program \
     && ln bin/program bin/second && ln -s program bin/third
 FROM busybox
 ENV MODE=production
+RUN --mount=type=bind,from=builder,source=/build/bin,target=/tmp \
+    --mount=type=cache,target=/var cp /tmp/program /var/p && cp /var/p /copied
 RUN mkdir -p /srv/data /srv/work && chown 33:34 /srv/data && chmod 2750 /srv/data \
     && rm -r /var && touch /srv/made && chmod 1700 /tmp
 COPY --from=builder /build/bin/ /usr/local/bin/
@@ -67,7 +75,7 @@ fn podman_build_and_ours_give_the_same_files() {
     let folder = dir.path().join("context");
     context(&folder);
     let sandbox = Sandbox::with_busybox();
-    let build = ["image", "build", "-t", "app", text(&folder)];
+    let build = ["image", "build", "--timestamp", "0", "-t", "app", text(&folder)];
     let digest = sandbox.isolab(&build).finish().success();
     for level in ["process", "container"] {
         let output = sandbox.isolab(&["run", "--isolation", level, "app"]).finish().success();
@@ -184,6 +192,51 @@ fn what_fails_says_where() {
     sandbox.isolab(&["image", "build", "/no/such"]).finish().fails_with(125, &["/no/such"]);
     let left = fs::read_dir(sandbox.data().join("isolab/images/partial")).unwrap().count();
     assert_eq!(left, 0);
+}
+
+/// How much is in a folder.
+fn count(folder: &Path) -> usize {
+    fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn a_build_that_is_interrupted_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let temporary = dir.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let token = "a-secret-of-this-test";
+    let script = "RUN --mount=type=secret,id=token --mount=type=cache,target=/c,sharing=locked \\\n\
+                  trap '' INT TERM; echo begun; sleep 1000\n";
+    write(dir.path(), "context/Dockerfile", &format!("FROM busybox\n{script}"));
+    let sandbox = Sandbox::with_busybox();
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(isolab_path());
+        shell.args(["image", "build", "--quiet", "--secret", "id=token,env=TOKEN"]);
+        shell.arg(dir.path().join("context")).env("TOKEN", token).env("TMPDIR", &temporary);
+        shell.env("XDG_DATA_HOME", sandbox.data());
+        let mut running = Run::new(shell).start(Stdio::null());
+        running.wait_for("begun");
+        // Of builds beside this one too, which end in time.
+        let cgroups = tool("find", &["/sys/fs/cgroup", "-type", "d", "-name", "*build-*"]);
+        assert_ne!(cgroups, "");
+        running.signal(signal);
+        let done = running.finish();
+        assert_eq!(done.code(), Some(code), "{done:?}");
+        assert!(done.stdout.contains("interrupted"), "{done:?}");
+        let partial = sandbox.data().join("isolab/images/partial");
+        assert_eq!((count(&partial), count(&temporary)), (0, 0));
+        let deadline = Instant::now() + TIME_LIMIT;
+        while let Some(left) = cgroups.lines().find(|group| Path::new(group).exists()) {
+            assert!(Instant::now() < deadline, "{left} is left");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let secrets = fs::read_dir("/dev/shm").unwrap().filter_map(|entry| {
+        let file = entry.ok()?.path().join("0");
+        fs::read_to_string(file).ok().filter(|text| text == token)
+    });
+    assert_eq!(secrets.count(), 0);
 }
 
 #[test]

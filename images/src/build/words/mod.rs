@@ -1,38 +1,41 @@
 //! Words of a Dockerfile: quotes, escapes and variables (Dockerfile reference, "Environment
 //! replacement").
 
+mod patterns;
+#[cfg(test)]
+mod tests;
+
 use std::iter::Peekable;
 use std::str::Chars;
+
+use patterns::{Side, replaced, without};
 
 /// Splits at white space that is neither quoted nor escaped. Quotes and escapes stay.
 pub(super) fn split(text: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
-    let mut word = String::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (word, behind) = first(rest, escape);
+        words.push(word.to_owned());
+        rest = behind.trim_start();
+    }
+    words
+}
+
+/// The first of the words that [`split`] gives, which `text` begins with, and what follows it.
+pub(super) fn first(text: &str, escape: char) -> (&str, &str) {
     let mut quote = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
         match (c, quote) {
-            (c, None) if c.is_whitespace() => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-                continue;
-            }
-            (c, _) if c == escape && quote != Some('\'') => {
-                word.push(c);
-                word.extend(chars.next());
-                continue;
-            }
+            (c, None) if c.is_whitespace() => return text.split_at(at),
+            (c, _) if c == escape && quote != Some('\'') => drop(chars.next()),
             ('"' | '\'', None) => quote = Some(c),
             (c, Some(open)) if c == open => quote = None,
             _ => {}
         }
-        word.push(c);
     }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    words
+    (text, "")
 }
 
 /// Takes quotes and escapes away and puts variables' values in. `lookup` gives a variable's
@@ -76,6 +79,24 @@ impl Expander<'_> {
             None => Ok(text),
             Some(end) => Err(format!("a `{end}` is missing")),
         }
+    }
+
+    /// A pattern up to one of `ends`, which is told; what is quoted in it is quoted by `\`.
+    fn pattern(&mut self, ends: &[char]) -> Result<(String, char), String> {
+        let mut text = String::new();
+        while let Some(c) = self.chars.next() {
+            let mut part = String::new();
+            match c {
+                c if ends.contains(&c) => return Ok((text, c)),
+                '\'' => self.single_quoted(&mut part)?,
+                '"' => self.double_quoted(&mut part)?,
+                '$' => text += &self.variable()?,
+                c if c == self.escape => part.extend(self.chars.next()),
+                c => text.push(c),
+            }
+            text.extend(part.chars().flat_map(|c| ['\\', c]));
+        }
+        Err("a `}` is missing".to_owned())
     }
 
     fn single_quoted(&mut self, text: &mut String) -> Result<(), String> {
@@ -125,7 +146,8 @@ impl Expander<'_> {
         name
     }
 
-    /// `${NAME}`, and `-`, `+`, `?`, with `:` also where the value is empty.
+    /// `${NAME}`; `-`, `+`, `?`, with `:` also where the value is empty; `#`, `##`, `%`, `%%` take
+    /// from the value what matches, `/` and `//` replace it.
     fn braced(&mut self) -> Result<String, String> {
         let name = self.name();
         if name.is_empty() {
@@ -142,107 +164,39 @@ impl Expander<'_> {
             return Err("variables are nested too deep".to_owned());
         }
         self.depth += 1;
-        let word = self.until(Some('}'))?;
+        let result = match operator {
+            '#' | '%' | '/' if !counts_empty => self.matched(operator, &value.unwrap_or_default()),
+            '-' | '+' | '?' => self.alternative(operator, &name, value.filter(|_| is_set)),
+            other => Err(format!("`${{{name}{other}` is not known")),
+        };
         self.depth -= 1;
-        match operator {
-            '-' if is_set => Ok(value.unwrap_or_default()),
-            '-' => Ok(word),
-            '+' if is_set => Ok(word),
-            '+' => Ok(String::new()),
-            '?' if is_set => Ok(value.unwrap_or_default()),
-            '?' => Err(format!("{name} is not set: {word}")),
-            other => Err(format!("`${{{name}{other}` is not known; there are `-`, `+` and `?`")),
-        }
-    }
-}
-
-/// Joins continued lines, and leaves out comments between them, as Docker does before a shell
-/// sees the text.
-pub(super) fn join_lines(text: &str, escape: char) -> String {
-    let mut joined = String::new();
-    let mut continues = false;
-    for (number, line) in text.lines().enumerate() {
-        if number > 0 && continues && line.trim_start().starts_with('#') {
-            continue;
-        }
-        if number > 0 && !continues {
-            joined.push('\n');
-        }
-        match line.trim_end().strip_suffix(escape) {
-            Some(start) => {
-                joined += start;
-                continues = true;
-            }
-            None => {
-                joined += line;
-                continues = false;
-            }
-        }
-    }
-    joined
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn expanded(word: &str) -> Result<String, String> {
-        expand(word, '\\', &|name| match name {
-            "A" => Some("value".to_owned()),
-            "EMPTY" => Some(String::new()),
-            _ => None,
-        })
+        result
     }
 
-    #[test]
-    fn words_are_split_outside_quotes() {
-        assert_eq!(
-            split(r#"a=1  b="two words" c='x y'  d=e\ f"#, '\\'),
-            ["a=1", r#"b="two words""#, "c='x y'", r"d=e\ f"]
-        );
-        assert_eq!(split("  ", '\\'), [""; 0]);
-    }
-
-    #[test]
-    fn variables_are_replaced_as_docker_does() {
-        for (word, value) in [
-            ("plain", "plain"),
-            ("$A/$A", "value/value"),
-            ("${A}s", "values"),
-            ("$Ab", ""),
-            ("${NONE:-other}", "other"),
-            ("${EMPTY:-other}", "other"),
-            ("${EMPTY-other}", ""),
-            ("${A:+set}", "set"),
-            ("${NONE+set}", ""),
-            ("${NONE:-${A}/x}", "value/x"),
-            (r"\$A", "$A"),
-            ("'$A'", "$A"),
-            (r#""$A \" \n""#, r#"value " \n"#),
-            ("cost: 5$", "cost: 5$"),
-            (r"a\ b", "a b"),
-        ] {
-            assert_eq!(expanded(word).as_deref(), Ok(value), "{word}");
+    fn alternative(
+        &mut self,
+        operator: char,
+        name: &str,
+        value: Option<String>,
+    ) -> Result<String, String> {
+        let word = self.until(Some('}'))?;
+        match (operator, value) {
+            ('-', value) => Ok(value.unwrap_or(word)),
+            ('+', value) => Ok(value.map_or(String::new(), |_| word)),
+            (_, Some(value)) => Ok(value),
+            (_, None) => Err(format!("{name} is not set: {word}")),
         }
     }
 
-    #[test]
-    fn what_is_not_closed_or_not_known_is_an_error() {
-        for word in ["'open", "\"open", "${A", "${A:-x", "${}", "${A%x}", "${NONE:?needed}"] {
-            assert!(expanded(word).is_err(), "{word}");
+    fn matched(&mut self, operator: char, value: &str) -> Result<String, String> {
+        let is_doubled = self.chars.next_if_eq(&operator).is_some();
+        if operator != '/' {
+            let (pattern, _) = self.pattern(&['}'])?;
+            let side = if operator == '#' { Side::Beginning } else { Side::End };
+            return Ok(without(value, &pattern, side, is_doubled));
         }
-        let deep = "${NONE:-".repeat(1000);
-        assert!(expanded(&deep).is_err());
-    }
-
-    #[test]
-    fn continued_lines_become_one() {
-        let text = "apt-get update \\\n  # why\n  && apt-get install x \\\n\n  && true";
-        assert_eq!(
-            join_lines("a \\\n# comment\n  && b", '\\'),
-            "a   && b",
-            "a comment between continued lines"
-        );
-        assert!(join_lines(text, '\\').starts_with("apt-get update   && apt-get install x "));
+        let (pattern, end) = self.pattern(&['/', '}'])?;
+        let by = if end == '/' { self.until(Some('}'))? } else { String::new() };
+        Ok(replaced(value, &pattern, &by, is_doubled))
     }
 }
