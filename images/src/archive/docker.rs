@@ -1,6 +1,6 @@
 //! The archives of `docker save`: `manifest.json`, which names configurations, tags and layers.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{self, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -86,10 +86,10 @@ fn take_in<'a>(
     for layer in &image.layers {
         // Which diff_id it has, `load` verifies by unpacking it.
         let path = member(members, layer, origin)?;
-        if !known.contains_key(path) {
-            known.insert(path, take_in_layer(store, path)?);
-        }
-        layers.extend(known.get(path).cloned());
+        layers.push(match known.entry(path) {
+            hash_map::Entry::Occupied(known) => known.get().clone(),
+            hash_map::Entry::Vacant(new) => new.insert(take_in_layer(store, path)?).clone(),
+        });
     }
     let config = descriptor(MediaType::ImageConfig, &config_id, config.len() as u64)?;
     let manifest = ImageManifestBuilder::default()
