@@ -77,7 +77,14 @@ impl Secret {
             libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>());
             let add = |ring: libc::c_int| {
                 let data = c"secret".as_ptr();
-                libc::syscall(libc::SYS_add_key, c"user".as_ptr(), name.as_ptr(), data, 6usize, ring)
+                libc::syscall(
+                    libc::SYS_add_key,
+                    c"user".as_ptr(),
+                    name.as_ptr(),
+                    data,
+                    6usize,
+                    ring,
+                )
             };
             assert!(add(SESSION) > 0, "{}", std::io::Error::last_os_error());
             add(USER)
@@ -116,10 +123,15 @@ fn keys_of_the_caller_cannot_be_found_from_inside() {
         let process = config.spec.process_mut().as_mut().unwrap();
         process.set_no_new_privileges(Some(no_new_privs));
         let output = run(config).unwrap().output;
-        let denied: Vec<_> = output.lines().filter(|line| line.ends_with("not permitted")).collect();
+        let denied: Vec<_> =
+            output.lines().filter(|line| line.ends_with("not permitted")).collect();
         let absent = output.lines().filter(|line| *line == "i386 absent").count();
         let expected = if absent == 1 { 4 } else { 7 };
-        assert_eq!((denied.len(), output.lines().count()), (expected, expected + absent), "{output}");
+        assert_eq!(
+            (denied.len(), output.lines().count()),
+            (expected, expected + absent),
+            "{output}"
+        );
     }
 
     // The session keyring is a new one whatever the filter says.

@@ -128,7 +128,8 @@ fn the_executable_cannot_be_started_by_the_image_s_loader() {
     }
     for command in [r#"["/proc/self/exe"]"#, r#"["/script"]"#] {
         let context = attack.build_context(command);
-        let done = Run::new(attack.isolab(&["image", "build", "-t", "built", text(&context)])).finish();
+        let done =
+            Run::new(attack.isolab(&["image", "build", "-t", "built", text(&context)])).finish();
         assert_eq!(done.code(), Some(125), "{done:?}");
         assert!(!done.stderr.contains("payload runs"), "{done:?}");
         attack.assert_unharmed();
@@ -178,7 +179,9 @@ fn nothing_outlives_a_command_that_is_killed() {
             let context = attack.build_context(&format!(r#"["/payload", "{word}"]"#));
             let words: Vec<&str> = match level {
                 "build" => vec!["image", "build", "-t", &word, text(&context)],
-                _ => vec!["run", "--isolation", level, "--name", &word, "hostile", "/payload", &word],
+                _ => {
+                    vec!["run", "--isolation", level, "--name", &word, "hostile", "/payload", &word]
+                }
             };
             let mut command = attack.isolab(&words);
             let cli = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -249,6 +252,9 @@ fn device_nodes_of_an_image_cannot_be_opened() {
     fs::write(context.join("Dockerfile"), format!("FROM nodes\nRUN {script}\n")).unwrap();
     let built = sandbox.isolab(&["image", "build", "-t", "built"]).arg(&context).finish();
     assert!(built.stderr.contains("there"), "{built:?}");
-    assert!(!built.stderr.contains("read null") && !built.stderr.contains("wrote null"), "{built:?}");
+    assert!(
+        !built.stderr.contains("read null") && !built.stderr.contains("wrote null"),
+        "{built:?}"
+    );
     built.success();
 }
