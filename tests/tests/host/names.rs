@@ -5,11 +5,14 @@ use std::fs;
 use isolab_tests::Sandbox;
 
 fn build(sandbox: &Sandbox, dockerfile: &str) {
-    let context = tempfile::tempdir().unwrap();
-    fs::write(context.path().join("hosts"), "9.9.9.9 localhost\n").unwrap();
-    fs::create_dir(context.path().join("etc")).unwrap();
-    std::os::unix::fs::symlink("../var/names", context.path().join("etc/hosts")).unwrap();
-    fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+    let context = tempfile::tempdir().expect("a temporary folder takes files");
+    fs::write(context.path().join("hosts"), "9.9.9.9 localhost\n")
+        .expect("a temporary folder takes files");
+    fs::create_dir(context.path().join("etc")).expect("a temporary folder takes files");
+    std::os::unix::fs::symlink("../var/names", context.path().join("etc/hosts"))
+        .expect("a temporary folder takes files");
+    fs::write(context.path().join("Dockerfile"), dockerfile)
+        .expect("a temporary folder takes files");
     sandbox.isolab(&["image", "build", "-t", "named"]).arg(context.path()).finish().success();
 }
 

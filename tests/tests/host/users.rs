@@ -7,11 +7,12 @@ use isolab_tests::Sandbox;
 /// A store with an image `odd` that has these files in /etc, and a Dockerfile's further lines.
 fn image(passwd: &str, group: &str, lines: &str) -> Sandbox {
     let sandbox = Sandbox::with_busybox();
-    let context = tempfile::tempdir().unwrap();
-    fs::write(context.path().join("passwd"), passwd).unwrap();
-    fs::write(context.path().join("group"), group).unwrap();
+    let context = tempfile::tempdir().expect("a temporary folder takes files");
+    fs::write(context.path().join("passwd"), passwd).expect("a temporary folder takes files");
+    fs::write(context.path().join("group"), group).expect("a temporary folder takes files");
     let dockerfile = format!("FROM busybox\nCOPY passwd group /etc/\n{lines}");
-    fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+    fs::write(context.path().join("Dockerfile"), dockerfile)
+        .expect("a temporary folder takes files");
     sandbox.isolab(&["image", "build", "-t", "odd"]).arg(context.path()).finish().success();
     sandbox
 }
