@@ -66,9 +66,9 @@ impl Clause {
             }
         };
         match self.operator {
-            '+' => mode | bits & self.who,
+            '+' => mode | (bits & self.who),
             '-' => mode & !(bits & self.who),
-            _ => mode & !self.who | bits & self.who,
+            _ => (mode & !self.who) | (bits & self.who),
         }
     }
 }

@@ -25,8 +25,6 @@ RUN echo "$GREETING from $(id -u)" >out \
     && ln bin/program bin/second && ln -s program bin/third
 FROM busybox
 ENV MODE=production
-RUN --mount=type=bind,from=builder,source=/build/bin,target=/tmp \
-    --mount=type=cache,target=/var cp /tmp/program /var/p && cp /var/p /copied
 RUN mkdir -p /srv/data /srv/work && chown 33:34 /srv/data && chmod 2750 /srv/data \
     && rm -r /var && touch /srv/made && chmod 1700 /tmp
 COPY --from=builder /build/bin/ /usr/local/bin/
