@@ -1,5 +1,7 @@
 //! Images that attack: what they reach of the host, and what outlives the command that runs them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;

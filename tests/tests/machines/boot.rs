@@ -45,7 +45,7 @@ fn bad_kernels_are_told_apart() {
 }
 
 /// An ELF vmlinux whose entry is this machine code. With a note it is started by PVH.
-fn tiny_kernel(folder: &Path, code: &[u8], pvh: bool) -> PathBuf {
+pub fn tiny_kernel(folder: &Path, code: &[u8], pvh: bool) -> PathBuf {
     const LOAD: u64 = 0x100_0000;
     const NOTE_AT: u64 = 2048;
     const NOTE_LENGTH: u64 = 20;
