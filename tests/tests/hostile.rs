@@ -72,14 +72,13 @@ impl Attack {
         tool("gcc", &["-static", "-o", text(&payload), text(&source)]);
         fs::write(context.join("script"), "#!/proc/self/exe\n").unwrap();
         fs::set_permissions(context.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
-        symlink("/proc/self/exe", context.join("link")).unwrap();
         // A program whose loader is /proc/self/exe.
         let loaded = folder.path().join("loaded.c");
         fs::write(&loaded, "int main(void) { return 0; }\n").unwrap();
         let loader = "-Wl,--dynamic-linker=/proc/self/exe";
         tool("gcc", &[loader, "-o", text(&context.join("loaded")), text(&loaded)]);
         let dockerfile = "FROM busybox\nCOPY payload /lib64/ld-linux-x86-64.so.2\n\
-                          COPY payload script link loaded /\n";
+                          COPY payload script loaded /\nRUN ln -s /proc/self/exe /link\n";
         fs::write(context.join("Dockerfile"), dockerfile).unwrap();
         let sandbox = Sandbox::with_busybox();
         sandbox.isolab(&["image", "build", "-t", "hostile"]).arg(&context).finish().success();
