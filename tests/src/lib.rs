@@ -14,13 +14,15 @@ pub mod unread;
 pub mod workloads;
 
 use std::env;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigHandler, Signal};
 use tempfile::TempDir;
 
 /// How long anything may take before a test calls it hung. Generous: the host may be emulated, and
@@ -160,6 +162,8 @@ impl Run {
 
     /// Starts it.
     pub fn start(mut self, stdin: Stdio) -> Running {
+        // SAFETY: `obey_the_keyboard` makes system calls only, which a forked child may.
+        unsafe { self.0.pre_exec(obey_the_keyboard) };
         let mut child = self
             .0
             .stdin(stdin)
@@ -171,6 +175,16 @@ impl Run {
         let stderr = pieces_of(child.stderr.take().expect("it was piped"));
         Running { child, stdout, stderr, seen: String::new(), searched: 0 }
     }
+}
+
+/// SIGINT and SIGQUIT do what they do in a terminal: a shell that was told to run the tests in the background starts
+/// them with both ignored (POSIX shell, 2.11), and what they start inherits that.
+fn obey_the_keyboard() -> io::Result<()> {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: no handler is installed.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    }
+    Ok(())
 }
 
 /// A command that runs.

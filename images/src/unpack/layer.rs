@@ -358,7 +358,11 @@ fn make_node(member: &Member, place: &Place, kind: SFlag) -> io::Result<()> {
     }
 }
 
+/// chown(2) takes -1 for "as it is", which is root: a set-user-ID file of that owner would become root's.
 fn owner(member: &Member) -> io::Result<(Uid, Gid)> {
-    let id = |id: u64| u32::try_from(id).map_err(io::Error::other);
+    let id = |id: u64| match u32::try_from(id) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(io::Error::other(format!("its owner or group is {id}, which no file can have"))),
+    };
     Ok((Uid::from_raw(id(member.uid)?), Gid::from_raw(id(member.gid)?)))
 }

@@ -470,6 +470,29 @@ fn an_error_tells_a_name_without_its_codes_for_a_terminal() {
 
 /// A layer that occurs twice is taken once, where it is uppermost; whatever is between them.
 #[test]
+fn an_owner_that_no_file_can_have_is_refused() {
+    for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX), (u32::MAX, u32::MAX)] {
+        for (kind, name) in [(EntryType::Regular, "su"), (EntryType::Directory, "./")] {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_mode(0o4755);
+            header.set_uid(uid.into());
+            header.set_gid(gid.into());
+            header.set_mtime(0);
+            header.set_size(0);
+            let mut archive = tar::Builder::new(Vec::new());
+            archive.append_data(&mut header, name, io::empty()).unwrap();
+            let archive = archive.into_inner().unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let (id, stream) = (BlobId::of(&archive), io::Cursor::new(archive));
+            let error = unpack_verified("sha256:test", stream, &id, dir.path(), LIMITS);
+            let error = error.unwrap_err();
+            assert!(matches!(error, ImageError::BadEntry { .. }), "{name} {uid}:{gid}: {error}");
+        }
+    }
+}
+
+#[test]
 fn a_layer_twice_in_an_image_counts_where_it_is_uppermost() {
     use crate::build::merged::Merged;
     use crate::testing::{add_image, layer, layer_of, new_store};
