@@ -118,8 +118,8 @@ pub fn further_signals(level: &str) {
     let sandbox = Sandbox::with_busybox();
     // 37: SIGRTMIN+3, by which systemd is told to power off.
     let script = format!(
-        "for name in {} 37; do trap \"echo got $name.\" $name; done; echo ready
-         trap 'exit 42' TERM; while :; do sleep 0.1; done",
+        "for name in {} 37; do trap \"echo got $name.\" $name; done; trap 'exit 42' TERM
+         echo ready; while :; do sleep 0.1; done",
         NAMES.join(" ")
     );
     let run = sandbox.isolab(&["run", "--isolation", level, "busybox", "sh", "-c", &script]);
