@@ -132,14 +132,14 @@ fn a_guest_that_ignores_its_power_button_is_stopped_after_the_grace_period() {
     machine.running.wait_for("tick");
     machine.ask(&["stop", "--grace", "999999"]).fails_with(2, &["999999"]);
     assert_eq!(machine.answer(&["stop", "--grace", "1"])["reason"], "stopped");
-    machine.ends_well();
+    machine.ends_by_force();
 
     // Another signal means it.
     let mut machine = Machine::start(TICKING, &["--grace", "86400"]);
     machine.running.wait_for("tick");
     machine.running.signal(Signal::SIGTERM);
     machine.running.signal(Signal::SIGINT);
-    machine.ends_well();
+    machine.ends_by_force();
 }
 
 #[test]
