@@ -48,9 +48,10 @@ pub(crate) fn tell(runtime_end: &OwnedFd, command: Command) -> Result<(), Errno>
 /// Waits for the child's next report.
 pub(crate) fn hear(runtime_end: &OwnedFd) -> Result<Report, Errno> {
     let mut wire = [0u8; WIRE_LEN];
-    let received = match retry(|| recv(runtime_end.as_raw_fd(), &mut wire, MsgFlags::empty())) {
-        // The child died with a command of ours unread in its queue.
-        Err(Errno::ECONNRESET) => 0,
+    let mut receive = || retry(|| recv(runtime_end.as_raw_fd(), &mut wire, MsgFlags::empty()));
+    let received = match receive() {
+        // The child died with a command of ours unread in its queue. That is told once, and before what it reported.
+        Err(Errno::ECONNRESET) => receive()?,
         other => other?,
     };
     if received != WIRE_LEN {
@@ -123,6 +124,17 @@ mod tests {
         let (runtime, child) = pair().unwrap();
         tell(&runtime, Command::Joined).unwrap();
         drop(child);
+        assert_eq!(hear(&runtime).unwrap(), Report::Closed);
+    }
+
+    #[test]
+    fn a_dead_child_s_report_is_heard_even_with_commands_unread() {
+        let (runtime, child) = pair().unwrap();
+        let sent = Failure { step: Step::Mount, index: 7, errno: Errno::ENOSPC };
+        tell(&runtime, Command::Joined).unwrap();
+        report_failure(child.as_raw_fd(), &sent);
+        drop(child);
+        assert_eq!(hear(&runtime).unwrap(), Report::Failed(sent));
         assert_eq!(hear(&runtime).unwrap(), Report::Closed);
     }
 
