@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use isolab_command::format::Format;
 use isolab_isolation::host::{self, HostReport};
-
-use crate::format::Format;
 
 /// Show what this host can do, found by trying, and which isolation levels are ready.
 ///

@@ -1,25 +1,30 @@
 //! The `isolab` command: parse, call a library, print.
+//!
+//! This executable is the run path and stays small (`tests/tests/host/executables.rs`): a start waits
+//! for it. What needs registries, TLS, the Dockerfile builder or the benchmarks is an executable of its
+//! own, which this one becomes.
 
 #[macro_use]
-mod output;
+extern crate isolab_command;
 
-mod bench;
 mod check;
 mod console;
-mod format;
-mod image;
+mod obtain;
 mod run;
-mod signals;
 mod system;
 mod vm;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use isolab_command::format::EXIT_OWN_FAILURE;
+use isolab_command::program::become_program;
 
 /// One OCI image at four levels of isolation: process, container, paravirt and fullvirt.
 #[derive(Parser)]
-#[command(name = "isolab", version)]
+#[command(name = "isolab", version, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -27,50 +32,59 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Bench(bench::Bench),
+    /// Measure the levels of isolation side by side.
+    Bench(Elsewhere),
     Check(check::Args),
-    Image(image::Image),
+    /// Manage the images in the local store.
+    Image(Elsewhere),
     Run(Box<run::Args>),
     System(system::System),
     Vm(vm::Vm),
+    /// Print this message or the help of the given command.
+    Help {
+        /// The command.
+        command: Vec<OsString>,
+    },
+}
+
+/// A command that is an executable of its own, which reads its arguments itself, `--help` too.
+#[derive(Args)]
+#[command(disable_help_flag = true)]
+struct Elsewhere {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    arguments: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
-    signals::hear_of_children();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return refuse(&error),
-    };
-    let result = match cli.command {
-        Command::Bench(bench) => bench::run(bench),
-        Command::Check(args) => check::run(&args),
-        Command::Image(image) => image::run(image),
-        Command::Run(args) => run::run(*args),
-        Command::System(system) => system::run(system),
-        Command::Vm(vm) => vm::run(vm),
-    };
-    let code = result.unwrap_or_else(|error| {
-        eprintln!("isolab: {}", output::explain(&error));
-        ExitCode::from(format::EXIT_OWN_FAILURE)
-    });
-    match output::failure() {
-        Some(error) => {
-            eprintln!("isolab: cannot write to standard output: {error}");
-            ExitCode::from(format::EXIT_OWN_FAILURE)
-        }
-        None => code,
+    isolab_command::start();
+    match Cli::try_parse() {
+        Ok(cli) => isolab_command::end(act(cli.command)),
+        Err(error) => refuse(&error),
     }
 }
 
-/// Tells what is wrong with the arguments, or the help that was asked for. The codes below 125 of
-/// `isolab run` are the command's own.
-fn refuse(error: &clap::Error) -> ExitCode {
-    // Where nobody reads it, nobody can be told.
-    let _ = error.print();
-    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
-    match error.exit_code() {
-        0 => ExitCode::SUCCESS,
-        _ if is_run => ExitCode::from(format::EXIT_OWN_FAILURE),
-        code => ExitCode::from(u8::try_from(code).unwrap_or(format::EXIT_OWN_FAILURE)),
+fn act(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Bench(Elsewhere { arguments }) => become_program("isolab-bench", &arguments),
+        Command::Check(args) => check::run(&args),
+        Command::Image(Elsewhere { arguments }) => become_program("isolab-image", &arguments),
+        Command::Run(args) => run::run(*args),
+        Command::System(system) => system::run(system),
+        Command::Vm(vm) => vm::run(vm),
+        Command::Help { command } => {
+            let words = ["isolab".into()].into_iter().chain(command).chain(["--help".into()]);
+            match Cli::try_parse_from(words) {
+                // Whoever is elsewhere tells it there.
+                Ok(cli) => act(cli.command),
+                Err(help) => Ok(refuse(&help)),
+            }
+        }
     }
+}
+
+/// Tells what is wrong with the arguments. The codes below 125 of `isolab run` are the command's own.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let code = isolab_command::refuse(error);
+    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    if is_run && error.exit_code() != 0 { ExitCode::from(EXIT_OWN_FAILURE) } else { code }
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use isolab_command::format::{EXIT_OWN_FAILURE, parse_size};
+use isolab_command::{output, signals};
 use isolab_images::{Image, Store};
 use isolab_isolation::timeline::{Milestone, now};
 use isolab_isolation::{
@@ -11,9 +13,7 @@ use isolab_isolation::{
     parse_hostname,
 };
 
-use crate::format::parse_size;
-use crate::image::Obtain;
-use crate::{output, signals};
+use crate::obtain::Obtain;
 
 /// Run a command in an image, at one of the four levels of isolation.
 ///
@@ -91,14 +91,16 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let started = now();
     // Until the instance is there, signals do what they always do: a pull can be interrupted.
-    let image = args.obtain.image(&Store::open_default()?, &args.image)?;
+    let Some(image) = args.obtain.image(&Store::open_default()?, &args.image)? else {
+        return Ok(ExitCode::from(EXIT_OWN_FAILURE));
+    };
     // Before any thread exists, so that all of them inherit the mask.
     let signals = signals::block(&signals::passed_on()).context("cannot block signals")?;
     let is_virtual_machine = args.isolation.is_virtual_machine();
     let code = match run_instance(args, image, started, signals) {
         Ok(code) => code,
         Err(error) => {
-            let code = error.downcast_ref().map_or(125, IsolationError::exit_code);
+            let code = error.downcast_ref().map_or(EXIT_OWN_FAILURE, IsolationError::exit_code);
             eprintln!("isolab: {}", output::explain(&error));
             code
         }

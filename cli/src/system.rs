@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use isolab_command::format::{EXIT_OWN_FAILURE, Format};
 use isolab_isolation::{Instances, Leftover};
-
-use crate::format::{EXIT_OWN_FAILURE, Format};
 
 /// Look after what isolab keeps on this host.
 #[derive(Args)]

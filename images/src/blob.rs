@@ -9,16 +9,19 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{ImageError, io_error};
 
 /// Documents (indexes, manifests, configs) beyond this size are refused, as registries do.
-pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
+pub const MAX_DOCUMENT: u64 = 4 << 20;
 
 /// A sha256 digest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct BlobId(String);
+pub struct BlobId(String);
 
 impl BlobId {
     /// Parses `sha256:` and 64 hexadecimal digits. The strictness is what makes a digest safe to
     /// use as a file name.
-    pub(crate) fn parse(digest: &str) -> Result<Self, ImageError> {
+    ///
+    /// # Errors
+    /// [`ImageError::BadDigest`].
+    pub fn parse(digest: &str) -> Result<Self, ImageError> {
         let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
         match digest.strip_prefix("sha256:") {
             Some(hex) if hex.len() == 64 && hex.chars().all(is_hex) => Ok(Self(hex.to_owned())),
@@ -26,33 +29,35 @@ impl BlobId {
         }
     }
 
-    pub(crate) fn of(content: &[u8]) -> Self {
+    /// The digest of `content`.
+    pub fn of(content: &[u8]) -> Self {
         Self(hex(&Sha256::digest(content)))
     }
 
     /// Of a digest that was computed.
-    pub(crate) fn from_digest(digest: &[u8]) -> Self {
+    pub fn from_digest(digest: &[u8]) -> Self {
         Self(hex(digest))
     }
 
     /// The 64 hexadecimal digits.
-    pub(crate) fn hex(&self) -> &str {
+    pub fn hex(&self) -> &str {
         &self.0
     }
 
     /// With its algorithm, as everybody writes it.
-    pub(crate) fn full(&self) -> String {
+    pub fn full(&self) -> String {
         format!("sha256:{}", self.0)
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A folder of blobs, `blobs/sha256` of an OCI image layout.
 #[derive(Clone, Debug)]
-pub(crate) struct Blobs {
+pub struct Blobs {
     dir: PathBuf,
 }
 
@@ -62,11 +67,16 @@ impl Blobs {
         Self { dir: layout.join("blobs/sha256") }
     }
 
-    pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
+    /// Where the blob is, or would be.
+    pub fn path(&self, id: &BlobId) -> PathBuf {
         self.dir.join(id.hex())
     }
 
-    pub(crate) fn open(&self, id: &BlobId) -> Result<File, ImageError> {
+    /// Opens a blob. Its content is not verified.
+    ///
+    /// # Errors
+    /// There is no such blob, or the host refuses to open it.
+    pub fn open(&self, id: &BlobId) -> Result<File, ImageError> {
         let path = self.path(id);
         File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ImageError::MissingBlob(id.full()),
@@ -75,7 +85,10 @@ impl Blobs {
     }
 
     /// Reads a document and verifies it.
-    pub(crate) fn read_document(&self, id: &BlobId) -> Result<Vec<u8>, ImageError> {
+    ///
+    /// # Errors
+    /// It is missing, or its content has another digest.
+    pub fn read_document(&self, id: &BlobId) -> Result<Vec<u8>, ImageError> {
         let mut content = Vec::new();
         self.open(id)?
             .take(MAX_DOCUMENT)

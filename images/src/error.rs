@@ -217,7 +217,7 @@ impl ImageError {
 }
 
 /// Names the action and the path of a failed system call.
-pub(crate) fn io_error(
+pub fn io_error(
     action: &'static str,
     path: impl AsRef<Path>,
 ) -> impl FnOnce(io::Error) -> ImageError {

@@ -55,11 +55,13 @@ impl Image {
         &self.id
     }
 
-    pub(crate) fn entry(&self) -> &Descriptor {
+    /// The index entry that led here.
+    pub fn entry(&self) -> &Descriptor {
         &self.entry
     }
 
-    pub(crate) fn manifest(&self) -> &ImageManifest {
+    /// The image manifest (image-spec, manifest.md).
+    pub fn manifest(&self) -> &ImageManifest {
         &self.manifest
     }
 
@@ -99,8 +101,10 @@ impl Image {
 }
 
 /// A document that an index entry may name.
-pub(crate) enum Document {
+pub enum Document {
+    /// Of several platforms.
     Index(Box<ImageIndex>),
+    /// Of one.
     Manifest(Box<ImageManifest>),
 }
 
@@ -110,7 +114,11 @@ impl Document {
         Self::parse(id, &blobs.read_document(id)?)
     }
 
-    pub(crate) fn parse(id: &BlobId, text: &[u8]) -> Result<Self, ImageError> {
+    /// Reads a document that was verified.
+    ///
+    /// # Errors
+    /// [`ImageError::BadDocument`].
+    pub fn parse(id: &BlobId, text: &[u8]) -> Result<Self, ImageError> {
         let mut document = parse_json("document", id, text)?;
         if document.get("config").is_some() {
             fill_list(&mut document, "layers");
@@ -172,7 +180,7 @@ pub(crate) fn manifest_for_this_machine(
 }
 
 /// The entry for linux/amd64; one without a platform will do where it is the only one.
-pub(crate) fn choose_platform(index: &ImageIndex) -> Option<&Descriptor> {
+pub fn choose_platform(index: &ImageIndex) -> Option<&Descriptor> {
     let fits = |descriptor: &&Descriptor| {
         descriptor.platform().as_ref().is_some_and(|platform| {
             platform.os().to_string() == "linux" && platform.architecture().to_string() == "amd64"
@@ -184,6 +192,7 @@ pub(crate) fn choose_platform(index: &ImageIndex) -> Option<&Descriptor> {
     })
 }
 
-pub(crate) fn bad_document(what: &'static str, id: &BlobId, why: impl ToString) -> ImageError {
+/// A document that does not parse, or does not say what it has to.
+pub fn bad_document(what: &'static str, id: &BlobId, why: impl ToString) -> ImageError {
     ImageError::BadDocument { what, digest: id.full(), why: why.to_string() }
 }

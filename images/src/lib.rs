@@ -1,29 +1,31 @@
 //! OCI images: a content-addressed store, root filesystems and guest disks.
 //!
 //! Start at [`Store`]. An [`Image`] of it gives its configuration, its layers as folders for an
-//! overlay, and its root file system as a disk.
+//! overlay, and its root file system as a disk. Registries (`isolab-registry`) and Dockerfiles
+//! (`isolab-build`) are crates of their own over [`ingest`], since a start needs neither.
 
 mod archive;
 mod blob;
-mod build;
+mod build_step;
 mod disk;
 mod error;
 mod image;
+pub mod ingest;
+mod merged;
 mod private;
-mod registry;
 mod removal;
 mod store;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod testing;
 mod unpack;
 
 pub use archive::ArchiveFormat;
-pub use build::merged::Merged;
-pub use build::{BuildNews, BuildRequest, BuildRunner, BuildStep, Mounted, Secret, StepMount};
+pub use build_step::{BuildRunner, BuildStep, Mounted, StepMount};
 pub use error::ImageError;
 pub use image::Image;
+pub use merged::Merged;
 pub use private::{data_dir, make_private};
-pub use registry::{Progress, RegistryOptions, Silent, login};
 pub use removal::remove_tree;
 pub use store::{
     HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing, Prune, Removed, Store,

@@ -14,14 +14,15 @@ use crate::image::Image;
 use crate::store::Store;
 use crate::store::names::{full_name, with_name};
 
-pub(crate) fn new_store() -> (TempDir, Store) {
+/// An empty store in a folder that goes with the guard.
+pub fn new_store() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     (dir, store)
 }
 
 /// A layer's archive with these files.
-pub(crate) fn layer(files: &[(&str, &str)]) -> Vec<u8> {
+pub fn layer(files: &[(&str, &str)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_ustar();
@@ -36,7 +37,7 @@ pub(crate) fn layer(files: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// A layer's archive with these names, modes and times; one that ends with a slash is a folder's.
-pub(crate) fn layer_of(members: &[(&str, u32, u64)]) -> Vec<u8> {
+pub fn layer_of(members: &[(&str, u32, u64)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, mode, time) in members {
         let mut header = tar::Header::new_ustar();
@@ -55,14 +56,15 @@ pub(crate) fn layer_of(members: &[(&str, u32, u64)]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+/// `bytes`, compressed.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
 /// Adds an image of these uncompressed layers, which are stored as gzip.
-pub(crate) fn add_image(store: &Store, name: Option<&str>, layers: &[Vec<u8>]) -> Image {
+pub fn add_image(store: &Store, name: Option<&str>, layers: &[Vec<u8>]) -> Image {
     let diff_ids: Vec<String> = layers.iter().map(|layer| BlobId::of(layer).full()).collect();
     let history: Vec<_> =
         (0..layers.len()).map(|n| json!({"created_by": format!("step {n}")})).collect();

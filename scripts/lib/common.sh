@@ -54,6 +54,6 @@ need_cargo() {
 warm_kernel_cache() {
     local kernel
     for kernel in "$(isolab_cache)"/kernels/*/vmlinuz; do
-        [ ! -e "$kernel" ] || target/release/isolab vm extract-vmlinux "$kernel"
+        [ ! -e "$kernel" ] || target/x86_64-unknown-linux-gnu/release/isolab vm extract-vmlinux "$kernel"
     done
 }

@@ -34,11 +34,28 @@ pub fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace").into()
 }
 
-/// The `isolab` that is tested: the release build, as `scripts/kvm-host` puts it on PATH.
-pub fn isolab_path() -> PathBuf {
-    let path = checkout().join("target/release/isolab");
+/// The executable `name` that is tested: of the release build, as `scripts/kvm-host` puts it on PATH.
+pub fn executable(name: &str) -> PathBuf {
+    let path = checkout().join("target/x86_64-unknown-linux-gnu/release").join(name);
     assert!(path.exists(), "{} is missing: run cargo build --release", path.display());
     path
+}
+
+/// The `isolab` that is tested.
+pub fn isolab_path() -> PathBuf {
+    executable("isolab")
+}
+
+/// Copies the executables that run and manage images into `folder`, for those who may not enter the
+/// checkout; gives the `isolab` there.
+///
+/// By cp: a descriptor of ours, open for writing, could be inherited by another test's child, and the
+/// kernel executes nothing that somebody writes.
+pub fn install_isolab(folder: &Path) -> PathBuf {
+    for name in ["isolab", "isolab-image"] {
+        tool("install", &["-m", "755", text(&executable(name)), text(&folder.join(name))]);
+    }
+    folder.join("isolab")
 }
 
 /// `${XDG_CACHE_HOME:-~/.cache}/isolab/PATH`, which must exist.

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isolab_tests::{Run, Sandbox, TIME_LIMIT, isolab_path, text, tool};
+use isolab_tests::{Run, Sandbox, TIME_LIMIT, text, tool};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -54,16 +54,18 @@ int main(void) {
 struct Attack {
     sandbox: Sandbox,
     folder: tempfile::TempDir,
-    isolab: PathBuf,
+    /// The copy, and what it is one of.
+    copy: PathBuf,
+    original: PathBuf,
 }
 
 impl Attack {
-    /// `name`: of the copy, no longer than the kernel keeps of it.
-    fn new(name: &str) -> Self {
+    /// On a copy of `executable` called `name`, which is no longer than the kernel keeps of it.
+    fn new(executable: &str, name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let isolab = folder.path().join(name);
-        // By cp: see `as_nobody` in host.rs.
-        tool("cp", &[text(&isolab_path()), text(&isolab)]);
+        let (original, copy) = (isolab_tests::executable(executable), folder.path().join(name));
+        // By cp: see `install_isolab`.
+        tool("cp", &[text(&original), text(&copy)]);
         let context = folder.path().join("context");
         fs::create_dir(&context).unwrap();
         let source = folder.path().join("payload.c");
@@ -82,12 +84,12 @@ impl Attack {
         fs::write(context.join("Dockerfile"), dockerfile).unwrap();
         let sandbox = Sandbox::with_busybox();
         sandbox.isolab(&["image", "build", "-t", "hostile"]).arg(&context).finish().success();
-        Self { sandbox, folder, isolab }
+        Self { sandbox, folder, copy, original }
     }
 
     /// The copy, in a process group of its own.
-    fn isolab(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.isolab);
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.copy);
         command.args(arguments).env("XDG_DATA_HOME", self.sandbox.data()).process_group(0);
         command
     }
@@ -103,14 +105,14 @@ impl Attack {
 
     #[track_caller]
     fn assert_unharmed(&self) {
-        let same = fs::read(&self.isolab).unwrap() == fs::read(isolab_path()).unwrap();
+        let same = fs::read(&self.copy).unwrap() == fs::read(&self.original).unwrap();
         assert!(same, "the executable was overwritten");
     }
 }
 
 #[test]
 fn the_executable_cannot_be_started_by_the_image_s_loader() {
-    let attack = Attack::new("isolab-attacked");
+    let attack = Attack::new("isolab", "isolab-attacked");
     let ways: [&[&str]; 5] =
         [&["/proc/self/exe"], &["/link"], &["/script"], &["/proc/1/exe"], &["/loaded"]];
     for level in ["container", "process"] {
@@ -120,17 +122,17 @@ fn the_executable_cannot_be_started_by_the_image_s_loader() {
                 continue;
             }
             let words = [&["run", "--isolation", level, "hostile"], way].concat();
-            let done = Run::new(attack.isolab(&words)).finish();
+            let done = Run::new(attack.command(&words)).finish();
             assert_eq!(done.code(), Some(126), "{level} {way:?}: {done:?}");
             assert!(done.stderr.contains("leads to /proc/self/exe"), "{level} {way:?}: {done:?}");
             assert_eq!(done.stdout, "", "{level} {way:?}");
             attack.assert_unharmed();
         }
     }
+    let attack = Attack::new("isolab-image", "image-attacked");
     for command in [r#"["/proc/self/exe"]"#, r#"["/script"]"#] {
         let context = attack.build_context(command);
-        let done =
-            Run::new(attack.isolab(&["image", "build", "-t", "built", text(&context)])).finish();
+        let done = Run::new(attack.command(&["build", "-t", "built", text(&context)])).finish();
         assert_eq!(done.code(), Some(125), "{done:?}");
         assert!(!done.stderr.contains("payload runs"), "{done:?}");
         attack.assert_unharmed();
@@ -167,7 +169,6 @@ fn cgroups_named(word: &str) -> Vec<String> {
 fn nothing_outlives_a_command_that_is_killed() {
     // Short, and no other process's: pkill takes it for a pattern.
     let name = format!("il{}", std::process::id());
-    let attack = Attack::new(&name);
     type Kill = (&'static str, fn(i32, &str));
     let kills: [Kill; 3] = [
         ("kill -9", |pid, _| kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap()),
@@ -175,16 +176,18 @@ fn nothing_outlives_a_command_that_is_killed() {
         ("pkill -9", |_, name| drop(tool("pkill", &["-9", name]))),
     ];
     for level in ["container", "process", "build"] {
+        let executable = if level == "build" { "isolab-image" } else { "isolab" };
+        let attack = Attack::new(executable, &name);
         for (how, kill) in kills {
             let word = format!("{name}-{level}");
             let context = attack.build_context(&format!(r#"["/payload", "{word}"]"#));
             let words: Vec<&str> = match level {
-                "build" => vec!["image", "build", "-t", &word, text(&context)],
+                "build" => vec!["build", "-t", &word, text(&context)],
                 _ => {
                     vec!["run", "--isolation", level, "--name", &word, "hostile", "/payload", &word]
                 }
             };
-            let mut command = attack.isolab(&words);
+            let mut command = attack.command(&words);
             let cli = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut cli = cli.spawn().unwrap();
             let payloads = || processes(&word).iter().filter(|name| *name == "payload").count();
@@ -200,9 +203,9 @@ fn nothing_outlives_a_command_that_is_killed() {
             let output = std::io::read_to_string(cli.stdout.take().unwrap()).unwrap();
             assert!(!output.contains("overwritten"), "{output}");
         }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(attack.sandbox.data().to_str().unwrap()), "{mounts}");
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(attack.sandbox.data().to_str().unwrap()), "{mounts}");
 }
 
 /// An image with the host's devices in a layer: an archive as `docker save` writes it.

@@ -6,11 +6,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
+use isolab_command::format::parse_size;
 use isolab_vmm::control::client;
 use isolab_vmm::control::protocol::{DEFAULT_GRACE, MAX_GRACE, Request};
 use serde_json::Value;
-
-use crate::format::parse_size;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {

@@ -4,10 +4,9 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use isolab_command::format::EXIT_OWN_FAILURE;
 use isolab_vmm::control::EndReason;
 use isolab_vmm::machine::Exit;
-
-use crate::format::EXIT_OWN_FAILURE;
 
 /// The guest's kernel gave up: as an abort(3).
 pub const PANICKED: i32 = 134;

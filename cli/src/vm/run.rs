@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use isolab_command::format::{EXIT_OWN_FAILURE, Format, parse_size};
+use isolab_command::signals;
 use isolab_vmm::backend::disk::DiskOptions;
 use isolab_vmm::backend::net::NetOptions;
 use isolab_vmm::config::{
@@ -29,8 +31,6 @@ use super::control;
 use super::ending::{self, LastWords};
 use super::serial::{self, SerialOption};
 use crate::console::{self, Console};
-use crate::format::{EXIT_OWN_FAILURE, Format, parse_size};
-use crate::signals;
 
 /// Boot a Linux kernel, with its console on this terminal.
 ///

@@ -141,11 +141,7 @@ fn media_type_of(layer: &Path) -> Result<MediaType, ImageError> {
 }
 
 /// A descriptor of a blob.
-pub(crate) fn descriptor(
-    media_type: MediaType,
-    id: &BlobId,
-    size: u64,
-) -> Result<Descriptor, ImageError> {
+pub fn descriptor(media_type: MediaType, id: &BlobId, size: u64) -> Result<Descriptor, ImageError> {
     let digest: Sha256Digest = id.hex().parse().map_err(|_| ImageError::BadDigest(id.full()))?;
     DescriptorBuilder::default()
         .media_type(media_type)

@@ -8,6 +8,6 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use docker::descriptor;
-pub(crate) use parts::Parts;
+pub use docker::descriptor;
+pub use parts::Parts;
 pub use save::ArchiveFormat;

@@ -11,18 +11,18 @@ use crate::store::Store;
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Everything that has to go along when an image leaves the store.
-pub(crate) struct Parts {
+pub struct Parts {
     /// What names the image: its index where the store has all of that, otherwise its manifest.
-    pub(crate) top: Descriptor,
+    pub top: Descriptor,
     /// Configurations and layers.
-    pub(crate) blobs: Vec<(BlobId, u64)>,
+    pub blobs: Vec<(BlobId, u64)>,
     /// Indexes and manifests, each after those that it leads to, with their media types.
-    pub(crate) documents: Vec<(BlobId, String)>,
+    pub documents: Vec<(BlobId, String)>,
 }
 
 impl Parts {
     /// The parts of the image that `top`, an index entry, leads to.
-    pub(crate) fn of(store: &Store, image: &Image, top: &Descriptor) -> Result<Self, ImageError> {
+    pub fn of(store: &Store, image: &Image, top: &Descriptor) -> Result<Self, ImageError> {
         let mut parts = Self { top: top.clone(), blobs: Vec::new(), documents: Vec::new() };
         let id = BlobId::parse(top.digest().as_ref())?;
         if parts.add(store, &id, top.media_type().as_ref(), 0)? {

@@ -15,9 +15,8 @@ use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use super::lock::FileLock;
-use super::{Store, lease_name};
+use super::{Store, build_cache, lease_name};
 use crate::blob::BlobId;
-use crate::build;
 use crate::error::{ImageError, io_error};
 use crate::image::{self, Document};
 use crate::removal::remove_tree;
@@ -132,7 +131,7 @@ impl Store {
     /// Marks what the build cache names; gives the bytes on the disk of what nothing else needs.
     fn mark_build_cache(&self, reachable: &mut Reachable) -> Result<u64, ImageError> {
         let mut bytes = 0;
-        for (layer, diff_id) in build::cache::layers(self)? {
+        for (layer, diff_id) in build_cache::layers(self)? {
             if reachable.blobs.insert(layer.hex().to_owned()) {
                 bytes += disk_usage(&self.blobs().path(&layer));
             }

@@ -11,7 +11,7 @@ use crate::blob::{BlobId, hex};
 use crate::error::{ImageError, io_error};
 
 /// What there is to do about a blob.
-pub(crate) enum Arrival {
+pub enum Arrival {
     /// Nothing: the store has it.
     Present,
     /// Wait: somebody else is bringing it.
@@ -22,7 +22,7 @@ pub(crate) enum Arrival {
 
 /// A blob that only we write, in `partial`. What was received stays there when this is dropped
 /// unfinished, to be resumed.
-pub(crate) struct Incoming {
+pub struct Incoming {
     id: BlobId,
     size: u64,
     received: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Incoming {
 
 impl Store {
     /// Begins to bring a blob in, without waiting for others who do.
-    pub(crate) fn receive(&self, id: &BlobId, size: u64) -> Result<Arrival, ImageError> {
+    pub fn receive(&self, id: &BlobId, size: u64) -> Result<Arrival, ImageError> {
         if self.blobs().path(id).exists() {
             return Ok(Arrival::Present);
         }
@@ -66,12 +66,7 @@ impl Store {
     }
 
     /// Takes `source` in under `id`, if its digest and size are right.
-    pub(crate) fn take_in(
-        &self,
-        id: &BlobId,
-        size: u64,
-        mut source: impl Read,
-    ) -> Result<(), ImageError> {
+    pub fn take_in(&self, id: &BlobId, size: u64, mut source: impl Read) -> Result<(), ImageError> {
         if self.blobs().path(id).exists() {
             return Ok(());
         }
@@ -97,14 +92,14 @@ impl Store {
     }
 
     /// Takes in a document that we wrote ourselves.
-    pub(crate) fn take_in_bytes(&self, content: &[u8]) -> Result<BlobId, ImageError> {
+    pub fn take_in_bytes(&self, content: &[u8]) -> Result<BlobId, ImageError> {
         let id = BlobId::of(content);
         self.take_in(&id, content.len() as u64, content)?;
         Ok(id)
     }
 
     /// Takes in a file that we made in `partial`, with its digest already known.
-    pub(crate) fn adopt(&self, id: &BlobId, file: &std::path::Path) -> Result<(), ImageError> {
+    pub fn adopt(&self, id: &BlobId, file: &std::path::Path) -> Result<(), ImageError> {
         let _lock = FileLock::exclusive(&self.lock_path(&blob_lock(id)))?;
         match self.blobs().path(id) {
             target if target.exists() => fs::remove_file(file).map_err(io_error("remove", file)),
@@ -115,23 +110,28 @@ impl Store {
 
 impl Incoming {
     /// Bytes that are here already.
-    pub(crate) fn received(&self) -> u64 {
+    pub fn received(&self) -> u64 {
         self.received
     }
 
-    pub(crate) fn is_complete(&self) -> bool {
+    /// Whether all bytes are here, though not verified.
+    pub fn is_complete(&self) -> bool {
         self.received == self.size
     }
 
     /// Forgets what is here, for a source that can only send all of it.
-    pub(crate) fn restart(&mut self) -> Result<(), ImageError> {
+    pub fn restart(&mut self) -> Result<(), ImageError> {
         self.file.set_len(0).map_err(io_error("write to", &self.partial))?;
         io::Seek::rewind(&mut self.file).map_err(io_error("write to", &self.partial))?;
         (self.received, self.hasher) = (0, Sha256::new());
         Ok(())
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
+    /// Adds what comes next.
+    ///
+    /// # Errors
+    /// It is more than the descriptor said, or the disk is full.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ImageError> {
         let found = self.received.saturating_add(bytes.len() as u64);
         if found > self.size {
             return Err(self.wrong_size(found));
@@ -143,7 +143,7 @@ impl Incoming {
     }
 
     /// Verifies it and gives it its name. What is wrong is thrown away.
-    pub(crate) fn finish(self) -> Result<(), ImageError> {
+    pub fn finish(self) -> Result<(), ImageError> {
         if self.received != self.size {
             let error = self.wrong_size(self.received);
             return Err(self.give_up(error));

@@ -21,7 +21,7 @@ use crate::error::{ImageError, io_error};
 
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
-pub(crate) struct FileLock {
+pub struct FileLock {
     /// None on a read-only file system where nobody ever locked: nobody changes anything there.
     _file: Option<Flock<File>>,
     path: PathBuf,
@@ -29,12 +29,12 @@ pub(crate) struct FileLock {
 
 impl FileLock {
     /// Waits until nobody holds it alone.
-    pub(crate) fn shared(path: &Path) -> Result<Self, ImageError> {
+    pub fn shared(path: &Path) -> Result<Self, ImageError> {
         Self::wait(path, FlockArg::LockShared)
     }
 
     /// Waits until nobody holds it.
-    pub(crate) fn exclusive(path: &Path) -> Result<Self, ImageError> {
+    pub fn exclusive(path: &Path) -> Result<Self, ImageError> {
         Self::wait(path, FlockArg::LockExclusive)
     }
 
@@ -47,7 +47,7 @@ impl FileLock {
     }
 
     /// `None` when somebody holds it.
-    pub(crate) fn try_exclusive(path: &Path) -> Result<Option<Self>, ImageError> {
+    pub fn try_exclusive(path: &Path) -> Result<Option<Self>, ImageError> {
         Self::acquire(path, FlockArg::LockExclusiveNonblock).map_err(io_error("lock", path))
     }
 

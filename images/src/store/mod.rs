@@ -13,12 +13,13 @@
 //! Nothing appears under its name before it is whole, verified and on the disk: it is made in
 //! `partial`, synced and renamed. A kill at any moment leaves at most something in `partial`.
 
+pub mod build_cache;
 mod collect;
 mod incoming;
 mod inspect;
-pub(crate) mod lock;
+pub mod lock;
 mod manage;
-pub(crate) mod names;
+pub mod names;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -37,13 +38,13 @@ use crate::image::{self, Image};
 use crate::private::{data_dir, make_private};
 use crate::removal::remove_tree;
 use lock::FileLock;
-use names::{candidates, digest_digits, name_of, spellings, with_name};
+use names::{candidates, digest_digits, name_of, with_name};
 
 pub use collect::Removed;
-pub(crate) use incoming::{Arrival, Incoming};
+pub use incoming::{Arrival, Incoming};
 pub use inspect::{HistoryRecord, ImageDetails, LayerDetails};
 pub use manage::Prune;
-pub(crate) use work::WorkFolder;
+pub use work::WorkFolder;
 
 /// Images by digest, and names for them.
 #[derive(Clone, Debug)]
@@ -164,7 +165,8 @@ impl Store {
             let is_it = |d: &&Descriptor| name_of(d).as_ref() == Some(wanted);
             index.manifests().iter().find(is_it).cloned()
         };
-        if let Some(descriptor) = spellings(name).iter().find_map(named) {
+        // Other tools may have given it a name that is no reference.
+        if let Some(descriptor) = named(&name.to_owned()) {
             return Ok(descriptor);
         }
         let names = candidates(name);
@@ -219,25 +221,29 @@ impl Store {
                 .is_ok_and(|(id, _)| id.hex().starts_with(digits))
     }
 
-    pub(crate) fn root(&self) -> &Path {
+    /// The folder of the layout.
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
-    pub(crate) fn blobs(&self) -> Blobs {
+    /// The blobs of the layout.
+    pub fn blobs(&self) -> Blobs {
         Blobs::of_layout(&self.root)
     }
 
-    pub(crate) fn partial(&self, name: &str) -> PathBuf {
+    /// The place of something unfinished.
+    pub fn partial(&self, name: &str) -> PathBuf {
         self.root.join("partial").join(name)
     }
 
-    pub(crate) fn lock_path(&self, name: &str) -> PathBuf {
+    /// The file of the lock of that name; see `lock`.
+    pub fn lock_path(&self, name: &str) -> PathBuf {
         self.root.join("locks").join(name)
     }
 
     /// Held from the first blob that comes in until the index names it, so that the collector
     /// does not take it for garbage.
-    pub(crate) fn writing(&self) -> Result<FileLock, ImageError> {
+    pub fn writing(&self) -> Result<FileLock, ImageError> {
         let lock = FileLock::shared(&self.lock_path("writers"))?;
         self.sweep_abandoned();
         Ok(lock)
@@ -266,7 +272,7 @@ impl Store {
 
     /// Gives each descriptor's name to it alone. An image that loses its last name so stays,
     /// nameless, until it is pruned.
-    pub(crate) fn add_to_index(&self, new: &[Descriptor]) -> Result<(), ImageError> {
+    pub fn add_to_index(&self, new: &[Descriptor]) -> Result<(), ImageError> {
         let lock = self.change_index()?;
         let mut manifests = self.index()?.manifests().clone();
         for descriptor in new {
@@ -343,7 +349,7 @@ fn lease_name(manifest: &BlobId) -> String {
 }
 
 /// Gives what is finished its name, durably: content first, then the name (rename(2) is atomic).
-pub(crate) fn publish(partial: &Path, target: &Path) -> Result<(), ImageError> {
+pub fn publish(partial: &Path, target: &Path) -> Result<(), ImageError> {
     let file = File::open(partial).map_err(io_error("open", partial))?;
     let is_dir = file.metadata().map_err(io_error("inspect", partial))?.is_dir();
     // A folder is as durable as all that is in it.

@@ -19,7 +19,7 @@ use crate::removal::remove_tree;
 const SWEPT: [&str; 6] = ["archive-", "build-", "layer-", "cover-", "disk-", "removed-"];
 
 /// A folder that is removed when this is dropped, or by others when we did not get to that.
-pub(crate) struct WorkFolder {
+pub struct WorkFolder {
     path: PathBuf,
     /// Taken when the folder is gone.
     lock: Option<FileLock>,
@@ -27,7 +27,7 @@ pub(crate) struct WorkFolder {
 
 impl Store {
     /// A new folder for `kind` of work, one of those that are swept.
-    pub(crate) fn work_folder(&self, kind: &str) -> Result<WorkFolder, ImageError> {
+    pub fn work_folder(&self, kind: &str) -> Result<WorkFolder, ImageError> {
         let mut number = 0;
         loop {
             // Several PID namespaces may share the store: the lock decides.
@@ -59,7 +59,8 @@ impl Store {
 }
 
 impl WorkFolder {
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -20,8 +20,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::geteuid;
 
 use crate::blob::BlobId;
-use crate::build::merged::Merged;
 use crate::error::{ImageError, io_error};
+use crate::merged::Merged;
 use crate::store::Store;
 
 /// Which folders of a layer are whose.

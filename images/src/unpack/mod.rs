@@ -83,7 +83,7 @@ fn folder_of(store: &Store, diff_id: &BlobId) -> PathBuf {
 /// Layers with their diff_ids, topmost first, as folders for overlayfs in the same order, and
 /// before them what covers implied folders. Several are unpacked at once. An image without layers
 /// has an empty one.
-pub(crate) fn ensure_all(
+pub fn ensure_all(
     store: &Store,
     layers: &[(&Descriptor, &String)],
 ) -> Result<Vec<PathBuf>, ImageError> {
@@ -161,7 +161,7 @@ fn unpack_verified(
 }
 
 /// Whether a file is a tar archive, plain or compressed.
-pub(crate) fn is_archive(file: &Path) -> io::Result<bool> {
+pub fn is_archive(file: &Path) -> io::Result<bool> {
     let mut header = Vec::new();
     let start = decompress(File::open(file)?).and_then(|s| s.take(512).read_to_end(&mut header));
     // What cannot be uncompressed is no archive.
@@ -182,7 +182,7 @@ fn is_header(block: &[u8]) -> bool {
 }
 
 /// Unpacks an archive, called `name` in errors, into the empty folder `tree`.
-pub(crate) fn unpack_archive(name: &str, file: &Path, tree: &Path) -> Result<(), ImageError> {
+pub fn unpack_archive(name: &str, file: &Path, tree: &Path) -> Result<(), ImageError> {
     let bad = |source| ImageError::BadLayer { layer: name.to_owned(), source };
     let file = File::open(file).map_err(io_error("open", file))?;
     layer::unpack(name, &mut decompress(file).map_err(bad)?, tree, LIMITS).map(drop)

@@ -141,7 +141,7 @@ fn whiteouts_in_what_is_no_folder_any_more_are_moot() {
     assert_eq!(read(&outer, "file"), "now");
     // Not through the link either.
     assert_eq!(fs::read_dir(outer.path().join("tree/other")).unwrap().count(), 0);
-    assert!(!crate::build::merged::is_opaque(&outer.path().join("tree/other")));
+    assert!(!crate::merged::is_opaque(&outer.path().join("tree/other")));
 }
 
 #[test]
@@ -457,7 +457,7 @@ fn a_whiteout_of_a_name_that_is_no_utf_8_is_applied() {
     let entries: Vec<_> = fs::read_dir(tree.join("dir")).unwrap().map(Result::unwrap).collect();
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].file_name().as_encoded_bytes(), b"caf\xe9");
-    assert!(crate::build::merged::is_whiteout(&entries[0].metadata().unwrap()));
+    assert!(crate::merged::is_whiteout(&entries[0].metadata().unwrap()));
 }
 
 #[test]
@@ -494,7 +494,7 @@ fn an_owner_that_no_file_can_have_is_refused() {
 
 #[test]
 fn a_layer_twice_in_an_image_counts_where_it_is_uppermost() {
-    use crate::build::merged::Merged;
+    use crate::merged::Merged;
     use crate::testing::{add_image, layer, layer_of, new_store};
     let twice = layer(&[("f", "twice"), ("dir/g", "twice"), ("dir/.wh.low", "")]);
     let base = layer_of(&[("dir/", 0o700, 5), ("dir/low", 0o644, 5), ("dir/base", 0o644, 5)]);

@@ -1,6 +1,7 @@
 //! Images, `isolab check`, and what `isolab run` does beside the workload's own affairs, on any host.
 
 mod arguments;
+mod executables;
 mod leftovers;
 mod names;
 mod storage;
@@ -11,8 +12,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use isolab_tests::{Run, Sandbox, busybox_layout, isolab_path};
+use isolab_tests::{Run, Sandbox, busybox_layout, install_isolab, isolab_path};
 
 /// A copy of the busybox layout that a test may spoil.
 fn copied_layout(target: &Path) {
@@ -137,16 +139,9 @@ fn program_of_nobody() -> PathBuf {
     let folder = Path::new("/tmp").join(format!("isolab-nobody-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("/tmp can be written");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("our own folder");
-    let program = folder.join("isolab");
-    if !program.exists() {
-        // By cp: a descriptor of ours, open for writing, could be inherited by another test's
-        // child, and the kernel executes nothing that somebody writes. And at once under its name,
-        // as tests run beside each other.
-        let unfinished = folder.join(format!("{:?}", std::thread::current().id()));
-        tool("cp", &[isolab_path().to_str().expect("UTF-8"), unfinished.to_str().expect("UTF-8")]);
-        fs::rename(unfinished, &program).expect("our own folder");
-    }
-    program
+    // Tests run beside each other.
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    INSTALLED.get_or_init(|| install_isolab(&folder)).clone()
 }
 
 /// `isolab` as somebody without any rights, with a home of theirs or none.

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use isolab_tests::odd_image::{LIST_FILES, MAKERS, Made, NOT_THE_IMAGES};
-use isolab_tests::{Run, isolab_path, text, tool};
+use isolab_tests::{Run, install_isolab, text, tool};
 
 /// Leaves the images for the test `files`, which looks at them at every level.
 #[test]
@@ -27,8 +27,7 @@ fn somebody_without_rights_sees_the_same_but_for_owners_and_devices() {
     let (maker, make) = MAKERS[0];
     let made = make(work.path());
     let dir = tempfile::tempdir().unwrap();
-    let isolab = dir.path().join("isolab");
-    tool("install", &["-m", "755", text(&isolab_path()), text(&isolab)]);
+    let isolab = install_isolab(dir.path());
     tool("install", &["-m", "644", text(&made.archive), text(&dir.path().join("odd.tar"))]);
     tool("install", &["-d", "-o", "65534", "-g", "65534", text(&dir.path().join("data"))]);
     tool("chmod", &["755", text(dir.path())]);

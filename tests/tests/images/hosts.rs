@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use isolab_tests::{Done, Run, Sandbox, TIME_LIMIT, busybox_layout, isolab_path, text, tool};
+use isolab_tests::{
+    Done, Run, Sandbox, TIME_LIMIT, busybox_layout, install_isolab, isolab_path, text, tool,
+};
 use nix::sys::signal::Signal;
 
 /// busybox as an archive of `save`.
@@ -52,15 +54,14 @@ fn a_full_disk_and_refused_threads_are_told_as_such() {
     sandbox.isolab(&["image", "build", "-t", "app", text(context.path())]).finish().success();
     let app = text(&dir.path().join("app.tar")).to_owned();
     sandbox.isolab(&["image", "save", "-o", &app, "app"]).finish().success();
-    let isolab = text(&dir.path().join("isolab")).to_owned();
-    tool("install", &["-m", "755", text(&isolab_path()), &isolab]);
+    let isolab = install_isolab(dir.path());
     tool("install", &["-d", "-o", "65534", "-g", "65534", text(&dir.path().join("data"))]);
     tool("chmod", &["644", &app]);
     tool("chmod", &["755", text(dir.path())]);
     let nobody = |words: &[&str]| {
         let mut nobody = Command::new("setpriv");
         nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-        nobody.args(["prlimit", "--nproc=1:1", &isolab, "image"]).args(words);
+        nobody.args(["prlimit", "--nproc=1:1", text(&isolab), "image"]).args(words);
         nobody.env("XDG_DATA_HOME", dir.path().join("data")).env_remove("XDG_RUNTIME_DIR");
         Run::new(nobody).finish()
     };

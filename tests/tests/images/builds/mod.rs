@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isolab_tests::{Run, Sandbox, TIME_LIMIT, busybox_layout, isolab_path, text, tool};
+use isolab_tests::{
+    Run, Sandbox, TIME_LIMIT, busybox_layout, install_isolab, isolab_path, text, tool,
+};
 use nix::sys::signal::Signal;
 
 const DOCKERFILE: &str = r#"
@@ -270,9 +272,8 @@ fn somebody_without_rights_builds_an_image_of_roots_files() {
         "context/Dockerfile",
         "FROM busybox\nCOPY src /src\nRUN id -u >/made && rm /etc/group && rm -r /var\n",
     );
-    let isolab = dir.path().join("isolab");
     tool("cp", &["-r", text(&busybox_layout()), text(&dir.path().join("busybox"))]);
-    tool("install", &["-m", "755", text(&isolab_path()), text(&isolab)]);
+    let isolab = install_isolab(dir.path());
     tool("chmod", &["-R", "a+rX", text(dir.path())]);
     tool("install", &["-d", "-o", "65534", "-g", "65534", text(&dir.path().join("data"))]);
     let nobody = |arguments: &[&str]| {

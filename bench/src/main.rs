@@ -1,0 +1,18 @@
+//! The `isolab-bench` executable, which `isolab bench` becomes.
+
+#[macro_use]
+extern crate isolab_command;
+
+mod command;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    isolab_command::start();
+    match command::Bench::try_parse() {
+        Ok(bench) => isolab_command::end(command::run(bench)),
+        Err(error) => isolab_command::refuse(&error),
+    }
+}

@@ -1,0 +1,45 @@
+//! What isolab's executables do alike: print, read options that several of them take, hear signals,
+//! end, and find each other.
+//!
+//! `isolab` is the run path, small and quick. `isolab image` and `isolab bench` are the executables
+//! `isolab-image` and `isolab-bench`, which [`program`] finds.
+
+#[macro_use]
+pub mod output;
+pub mod fetch;
+pub mod format;
+pub mod program;
+pub mod signals;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use format::EXIT_OWN_FAILURE;
+
+/// Prepares the process, before any thread exists.
+pub fn start() {
+    signals::hear_of_children();
+}
+
+/// Tells what is wrong with the arguments, or the help that was asked for.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    // Where nobody reads it, nobody can be told.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_OWN_FAILURE))
+}
+
+/// Tells what failed, if something did, and gives the code to end with.
+pub fn end(result: Result<ExitCode>) -> ExitCode {
+    let code = result.unwrap_or_else(|error| {
+        eprintln!("isolab: {}", output::explain(&error));
+        ExitCode::from(EXIT_OWN_FAILURE)
+    });
+    match output::failure() {
+        Some(error) => {
+            eprintln!("isolab: cannot write to standard output: {error}");
+            ExitCode::from(EXIT_OWN_FAILURE)
+        }
+        None => code,
+    }
+}

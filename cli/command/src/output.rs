@@ -1,0 +1,81 @@
+//! What the commands print, once for all of them.
+//!
+//! `print!`, `println!`, `eprint!` and `eprintln!` are the ones below (an executable takes them by
+//! `#[macro_use] extern crate isolab_command`), not std's, which panic where the other side of a pipe has gone. Here a reader that has seen enough (`isolab image ls |
+//! head -1`) is no failure: the rest is not printed. Any other failure of standard output, such as
+//! a full disk, is told at the end, and by the exit code.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+
+static FAILURE: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints facts to standard output.
+pub fn print(text: fmt::Arguments<'_>) {
+    if FAILURE.get().is_some() {
+        return;
+    }
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = stdout.write_fmt(text).and_then(|()| stdout.flush()) {
+        // The first one counts.
+        let _ = FAILURE.set(error);
+    }
+}
+
+/// Prints a message to standard error. If nobody is there to read it, there is nobody to tell.
+pub fn tell(text: fmt::Arguments<'_>) {
+    let _ = io::stderr().lock().write_fmt(text);
+}
+
+/// An error and its causes in one line. Some errors' texts end with their cause, which is said once.
+pub fn explain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {
+        match (said.is_empty(), said.contains(&cause)) {
+            (true, _) => cause,
+            (false, true) => said,
+            (false, false) => format!("{said}: {cause}"),
+        }
+    })
+}
+
+/// Why not everything was printed that should have been.
+pub fn failure() -> Option<&'static io::Error> {
+    FAILURE.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+}
+
+/// As std's, without its panic.
+#[macro_export]
+macro_rules! println {
+    () => { $crate::output::print(format_args!("\n")) };
+    ($($argument:tt)*) => { $crate::output::print(format_args!("{}\n", format_args!($($argument)*))) };
+}
+
+/// As std's, without its panic.
+#[macro_export]
+macro_rules! print {
+    ($($argument:tt)*) => { $crate::output::print(format_args!($($argument)*)) };
+}
+
+/// As std's, without its panic.
+#[macro_export]
+macro_rules! eprint {
+    ($($argument:tt)*) => { $crate::output::tell(format_args!($($argument)*)) };
+}
+
+/// As std's, without its panic.
+#[macro_export]
+macro_rules! eprintln {
+    ($($argument:tt)*) => { $crate::output::tell(format_args!("{}\n", format_args!($($argument)*))) };
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow!("no space").context("cannot write: no space").context("cannot start");
+        assert_eq!(super::explain(&error), "cannot start: cannot write: no space");
+    }
+}

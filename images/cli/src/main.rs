@@ -1,0 +1,72 @@
+//! The `isolab-image` executable, which `isolab image` becomes.
+
+#[macro_use]
+extern crate isolab_command;
+
+mod archive;
+mod build;
+mod manage;
+mod registry;
+mod secret;
+mod show;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use isolab_images::Store;
+
+/// Manage the images in the local store.
+#[derive(Parser)]
+#[command(name = "isolab-image", bin_name = "isolab image", version)]
+struct Image {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Pull(registry::Pull),
+    Push(registry::Push),
+    Login(registry::Login),
+    Build(build::Build),
+    Load(archive::Load),
+    Save(archive::Save),
+    Ls(show::Ls),
+    Inspect(show::Inspect),
+    History(show::History),
+    Tag(manage::Tag),
+    Rm(manage::Rm),
+    Prune(manage::Prune),
+}
+
+fn main() -> ExitCode {
+    isolab_command::start();
+    match Image::try_parse() {
+        Ok(image) => isolab_command::end(run(image)),
+        Err(error) => isolab_command::refuse(&error),
+    }
+}
+
+fn run(image: Image) -> Result<ExitCode> {
+    if let Command::Login(login) = &image.command {
+        registry::login(login)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let store = Store::open_default()?;
+    match image.command {
+        Command::Pull(args) => registry::pull(&store, &args)?,
+        Command::Push(args) => registry::push(&store, &args)?,
+        Command::Login(_) => {}
+        Command::Build(args) => return build::build(&store, args),
+        Command::Load(args) => archive::load(&store, &args)?,
+        Command::Save(args) => archive::save(&store, &args)?,
+        Command::Ls(args) => show::list(&store.list()?, args.format)?,
+        Command::Inspect(args) => show::inspect(&store, &args)?,
+        Command::History(args) => show::history(&store, &args)?,
+        Command::Tag(args) => manage::tag(&store, &args)?,
+        Command::Rm(args) => manage::remove(&store, &args)?,
+        Command::Prune(args) => manage::prune(&store, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,87 @@
+//! The executables as they are built, and how they stand in for each other.
+
+use isolab_tests::{Run, Sandbox, executable, text, tool};
+
+/// What a start waits for; the kernel maps and faults in every page of it that is used.
+const RUN_PATH_LIMIT: u64 = 4 << 20;
+
+/// What the run path has no use for.
+const ELSEWHERE: [&str; 8] =
+    ["hyper", "isolab-bench", "isolab-build", "oci-client", "reqwest", "ring", "rustls", "tokio"];
+
+#[test]
+fn all_are_static_at_a_fixed_address_and_the_run_path_s_is_small() {
+    for name in ["isolab", "isolab-image", "isolab-bench"] {
+        let path = executable(name);
+        let headers = tool("readelf", &["--file-header", "--program-headers", text(&path)]);
+        assert!(headers.contains("EXEC (Executable file)"), "{name}: {headers}");
+        assert!(!headers.contains("INTERP") && !headers.contains("DYNAMIC"), "{name}: {headers}");
+    }
+    let size = executable("isolab").metadata().unwrap().len();
+    assert!(size <= RUN_PATH_LIMIT, "{size} bytes");
+}
+
+#[test]
+fn the_run_path_is_built_without_registries_and_builders() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let tree = ["tree", "--offline", "--manifest-path", manifest, "--edges", "normal"];
+    let of =
+        |package: &str| tool("cargo", &[&tree[..], &["--prefix", "none", "-p", package]].concat());
+    let has = |tree: &str, package: &str| {
+        tree.lines().any(|line| line.split(' ').next() == Some(package))
+    };
+    let (own, images) = (of("isolab-cli"), of("isolab-image"));
+    for package in ELSEWHERE {
+        assert!(!has(&own, package), "{package}: {own}");
+    }
+    // The names are right.
+    for package in ["oci-client", "rustls", "tokio"] {
+        assert!(has(&images, package), "{package}: {images}");
+    }
+}
+
+#[test]
+fn one_help_lists_them_all_and_leads_to_each() {
+    let sandbox = Sandbox::empty();
+    let help = sandbox.isolab(&["--help"]).finish().success();
+    for (command, about) in
+        [("image", "Manage the images in the local store"), ("bench", "Measure the levels")]
+    {
+        let line = help.lines().find(|line| line.trim_start().starts_with(command));
+        assert!(line.is_some_and(|line| line.contains(about)), "{help}");
+        for words in [&[command, "--help"][..], &["help", command]] {
+            let theirs = sandbox.isolab(words).finish().success();
+            assert!(theirs.contains(about), "{theirs}");
+            assert!(theirs.contains(&format!("Usage: isolab {command}")), "{theirs}");
+        }
+    }
+    let pull = sandbox.isolab(&["help", "image", "pull"]).finish().success();
+    assert!(pull.contains("Usage: isolab image pull"), "{pull}");
+    // What looks like an option of ours, or ends options, is theirs.
+    let words = ["bench", "startup", "--isolation", "none", "--", "echo", "--version"];
+    sandbox.isolab(&words).finish().fails_with(2, &["no isolation level `none`"]);
+}
+
+#[test]
+fn who_has_but_one_of_them_is_told_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = folder.path().join("isolab");
+    tool("install", &[text(&executable("isolab")), text(&alone)]);
+    let run = |words: &[&str]| {
+        let mut command = std::process::Command::new(&alone);
+        command.args(words).env("PATH", "").env("XDG_DATA_HOME", folder.path());
+        Run::new(command).finish()
+    };
+    for words in [["image", "ls"], ["bench", "startup"], ["run", "busybox"]] {
+        let missing = if words[0] == "bench" { "`isolab-bench`" } else { "`isolab-image`" };
+        run(&words).fails_with(125, &[missing, text(&alone), "same package"]);
+    }
+    // Where packages put what nobody calls by name, seen from PREFIX/bin.
+    let prefix = folder.path().join("prefix");
+    let image = prefix.join("libexec/isolab/isolab-image");
+    tool("install", &["-D", text(&executable("isolab")), text(&prefix.join("bin/isolab"))]);
+    tool("install", &["-D", text(&executable("isolab-image")), text(&image)]);
+    let mut list = std::process::Command::new(prefix.join("bin/isolab"));
+    list.args(["image", "ls"]).env("PATH", "").env("XDG_DATA_HOME", folder.path());
+    assert!(Run::new(list).finish().success().starts_with("NAME"));
+}
