@@ -1,9 +1,9 @@
 //! `isolab vm`: the virtual machine monitor by itself, without images and levels.
 
 mod control;
-mod ending;
 mod run;
 mod serial;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

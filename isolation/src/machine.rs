@@ -14,8 +14,13 @@ use isolab_guest::{Marker, RootDisks, User, Workload};
 use isolab_guest::{initramfs, modules};
 use isolab_images::Image;
 use isolab_vmm::backend::disk::DiskOptions;
-use isolab_vmm::config::{DeviceSet, InitrdPart, MachineConfig, SerialPort};
-use isolab_vmm::machine::{Exit, Machine, MachineHandle};
+use isolab_vmm::backend::net::NetOptions;
+use isolab_vmm::backend::serial_port::SerialPort;
+use isolab_vmm::board::{BoardConfig, paravirtual, pc};
+use isolab_vmm::boot::initrd::InitrdPart;
+use isolab_vmm::boot::load::KernelConfig;
+use isolab_vmm::config::MachineConfig;
+use isolab_vmm::machine::{Machine, MachineHandle, RunReport};
 use isolab_vmm::teardown;
 use isolab_vmm::timeline::Event;
 use oci_spec::runtime::{LinuxResources, Spec};
@@ -42,7 +47,8 @@ const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a level's guest finds, and needs to find it.
 struct Hardware {
-    devices: DeviceSet,
+    /// Puts disks and networks on the board.
+    board: fn(Vec<DiskOptions>, Vec<NetOptions>) -> BoardConfig,
     /// What the two disks may be called.
     disks: [&'static str; 2],
     /// Drivers and file systems, for kernels that have them as modules. The file systems look for
@@ -53,13 +59,15 @@ struct Hardware {
 }
 
 const VIRTIO: Hardware = Hardware {
-    devices: DeviceSet::Virtio,
+    board: |disks, nets| {
+        BoardConfig::Paravirtual(paravirtual::Options { disks, nets, ..Default::default() })
+    },
     disks: ["/dev/vda", "/dev/vdb"],
     modules: &["virtio_pci", "virtio_blk", "crc32c_generic", "erofs", "ext4", "overlay"],
     network_driver: "virtio_net",
 };
 const EMULATED: Hardware = Hardware {
-    devices: DeviceSet::Emulated,
+    board: |disks, nets| BoardConfig::Pc(pc::Options { disks, nets, ..Default::default() }),
     disks: ["/dev/sda", "/dev/sdb"],
     modules: &["ata_piix", "sd_mod", "crc32c_generic", "erofs", "ext4", "overlay"],
     network_driver: "e1000",
@@ -125,17 +133,19 @@ impl Isolation for MachineLevel {
             .map_err(IsolationError::host("prepare the control channel"))?;
         let receiver = control::Receiver::new(io::stdout(), io::stderr(), sender.clone(), on_end);
         let console = ConsoleTail::default();
+        let nets = spec.network.iter().map(|network| network.tap.clone()).collect();
         let config = MachineConfig {
-            initrd: vec![InitrdPart::Bytes(initramfs)],
-            disks: vec![image, scratch],
-            nets: spec.network.iter().map(|network| network.tap.clone()).collect(),
-            cmdline: format!(
-                "console=ttyS0 quiet reboot=k panic=-1 rdinit={}",
-                initramfs::INIT_PATH
-            ),
+            kernel: KernelConfig {
+                initrd: vec![InitrdPart::Bytes(initramfs)],
+                cmdline: format!(
+                    "console=ttyS0 quiet reboot=k panic=-1 rdinit={}",
+                    initramfs::INIT_PATH
+                ),
+                ..KernelConfig::new(&kernel.image)
+            },
             memory: memory(&spec.spec)?,
             cpus: cpus(&spec.spec),
-            devices: hardware.devices,
+            board: (hardware.board)(vec![image, scratch], nets),
             serial: [
                 Some(SerialPort::output_only(console.clone())),
                 Some(SerialPort {
@@ -146,7 +156,6 @@ impl Isolation for MachineLevel {
                 None,
                 None,
             ],
-            ..MachineConfig::new(&kernel.image)
         };
         let machine = Machine::new(config).map_err(|error| machine_error(error, &console))?;
         Ok(Box::new(MachineInstance {
@@ -169,7 +178,7 @@ enum Ending {
     Workload(End),
     /// The operator wants it gone; by this signal, if it had been a process.
     Forced(u8),
-    Machine(Result<Exit, Box<isolab_vmm::machine::Error>>),
+    Machine(Result<RunReport, Box<isolab_vmm::machine::Error>>),
 }
 
 struct MachineInstance {

@@ -120,6 +120,15 @@ impl Bus {
     }
 }
 
+/// Where a guest's accesses go.
+#[derive(Clone, Default)]
+pub struct Buses {
+    /// I/O ports.
+    pub ports: Arc<Bus>,
+    /// Guest-physical addresses that are not RAM.
+    pub mmio: Arc<Bus>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

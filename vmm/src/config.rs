@@ -1,15 +1,13 @@
 //! What the operator asks for: plain structs, validated once, with errors that name the field.
 
-use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use nix::sys::sysinfo::sysinfo;
 
-use crate::backend::disk::DiskOptions;
-use crate::backend::net::NetOptions;
-use crate::virtio::balloon::BalloonOptions;
-use crate::virtio::vsock::VsockOptions;
+use crate::backend::serial_port::SerialPort;
+use crate::board::BoardConfig;
+use crate::board::paravirtual::Transport;
+use crate::boot::load::{FirmwareTables, KernelConfig};
 
 /// Linux brings up nothing useful in less; the kernel image and the initramfs come on top.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -17,133 +15,29 @@ pub const MIN_MEMORY: u64 = 16 << 20;
 /// xAPIC ids are 8 bits wide and 0xff is the broadcast address.
 pub const MAX_CPUS: u32 = 254;
 
-/// Which machine the guest sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceSet {
-    /// Paravirtual: KVM's CPUID leaves and kvmclock are offered.
-    #[default]
-    Virtio,
-    /// A physical PC: no hint of a hypervisor.
-    Emulated,
-}
-
-/// How virtio devices are found and spoken to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VirtioTransport {
-    /// PCI, with an interrupt for each queue (virtio 1.2, 4.1).
-    #[default]
-    Pci,
-    /// A page of registers and a shared interrupt (4.2), described by ACPI: less for the guest to
-    /// search at its start.
-    Mmio,
-}
-
-/// How the kernel learns of processors, interrupts and power control.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FirmwareTables {
-    /// ACPI tables: what stock kernels expect.
-    #[default]
-    Acpi,
-    /// Intel MultiProcessor tables, for kernels built without ACPI. The guest cannot power off.
-    Mp,
-}
-
-/// A piece of the initial RAM file system. Linux accepts several cpio archives one after the
-/// other (Documentation/driver-api/early-userspace/buffer-format.rst).
-#[derive(Clone, Debug)]
-pub enum InitrdPart {
-    /// A file, compressed or not.
-    File(PathBuf),
-    /// Bytes made by the caller.
-    Bytes(Vec<u8>),
-}
-
-/// The host side of a serial port.
-pub struct SerialPort {
-    /// What the guest sends.
-    pub output: Box<dyn Write + Send>,
-    /// Whether output is gathered: written and flushed at line ends, and within milliseconds
-    /// otherwise. A terminal wants that; a protocol wants every byte at once.
-    pub gather: bool,
-    /// What the guest receives: anything that can be polled and read. At its end the guest
-    /// simply receives nothing more.
-    pub input: Option<OwnedFd>,
-}
-
-impl SerialPort {
-    /// A port that sends to `output` and receives nothing.
-    pub fn output_only(output: impl Write + Send + 'static) -> Self {
-        Self { output: Box::new(output), gather: true, input: None }
-    }
-}
-
 /// One machine.
 pub struct MachineConfig {
-    /// An ELF vmlinux, or a bzImage.
-    pub kernel: PathBuf,
-    /// PC firmware to start instead of a kernel, which then comes from a disk. Emulated devices
-    /// only.
-    pub firmware: Option<PathBuf>,
-    /// Disks, in the guest's order.
-    pub disks: Vec<DiskOptions>,
-    /// ISO images in CD-ROM drives. Emulated devices only.
-    pub cdroms: Vec<DiskOptions>,
-    /// Networks.
-    pub nets: Vec<NetOptions>,
-    /// Streams between programs of host and guest. Virtio devices only, as are the next three.
-    pub vsock: Option<VsockOptions>,
-    /// A console without a serial port: hvc0.
-    pub console: Option<SerialPort>,
-    /// Memory that the guest gives back.
-    pub balloon: Option<BalloonOptions>,
-    /// Random numbers from the host.
-    pub rng: bool,
-    /// Concatenated, each part starting on a 4-byte boundary.
-    pub initrd: Vec<InitrdPart>,
-    /// The kernel command line.
-    pub cmdline: String,
+    /// What is started, unless the board has firmware that finds a kernel itself.
+    pub kernel: KernelConfig,
     /// Guest RAM in bytes, a multiple of 4096.
     pub memory: u64,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// See [`DeviceSet`].
-    pub devices: DeviceSet,
-    /// See [`VirtioTransport`].
-    pub transport: VirtioTransport,
-    /// See [`FirmwareTables`].
-    pub tables: FirmwareTables,
     /// COM1 to COM4; a port without a host side does not exist.
     pub serial: [Option<SerialPort>; 4],
-    /// Where decompressed kernels are kept; by default
-    /// `${XDG_CACHE_HOME:-~/.cache}/isolab/vmlinux`.
-    pub kernel_cache: Option<PathBuf>,
+    /// The devices.
+    pub board: BoardConfig,
 }
 
 impl MachineConfig {
     /// A machine with `kernel` and nothing else: 128 MiB, one CPU, no serial port.
     pub fn new(kernel: impl Into<PathBuf>) -> Self {
         Self {
-            kernel: kernel.into(),
-            firmware: None,
-            disks: Vec::new(),
-            cdroms: Vec::new(),
-            nets: Vec::new(),
-            vsock: None,
-            console: None,
-            balloon: None,
-            rng: false,
-            initrd: Vec::new(),
-            cmdline: String::new(),
+            kernel: KernelConfig::new(kernel),
             memory: 128 << 20,
             cpus: 1,
-            devices: DeviceSet::default(),
-            transport: VirtioTransport::default(),
-            tables: FirmwareTables::default(),
             serial: [None, None, None, None],
-            kernel_cache: None,
+            board: BoardConfig::default(),
         }
     }
 
@@ -165,29 +59,13 @@ impl MachineConfig {
         if self.memory > host {
             return Err(ConfigError::MemoryBeyondHost { memory: self.memory, host });
         }
-        let only_emulated =
-            [("firmware", self.firmware.is_some()), ("cdrom", !self.cdroms.is_empty())];
-        if self.devices == DeviceSet::Virtio
-            && let Some((field, _)) = only_emulated.into_iter().find(|(_, asked)| *asked)
+        if let BoardConfig::Paravirtual(board) = &self.board
+            && board.transport == Transport::Mmio
+            && self.kernel.tables == FirmwareTables::Mp
         {
-            return Err(ConfigError::OnlyEmulated { field });
-        }
-        let only_virtio = [
-            ("vsock", self.vsock.is_some()),
-            ("console", self.console.is_some()),
-            ("balloon", self.balloon.is_some()),
-            ("rng", self.rng),
-            ("virtio-transport", self.transport != VirtioTransport::default()),
-        ];
-        if self.devices == DeviceSet::Emulated
-            && let Some((field, _)) = only_virtio.into_iter().find(|(_, asked)| *asked)
-        {
-            return Err(ConfigError::OnlyVirtio { field });
-        }
-        if self.transport == VirtioTransport::Mmio && self.tables == FirmwareTables::Mp {
             return Err(ConfigError::MmioNeedsAcpi);
         }
-        if self.cmdline.contains('\0') {
+        if self.kernel.cmdline.contains('\0') {
             return Err(ConfigError::CmdlineNul);
         }
         Ok(())
@@ -196,30 +74,16 @@ impl MachineConfig {
 
 /// RAM and swap of the host: more than that can never be resident.
 fn host_memory() -> u64 {
-    // SAFETY: `sysinfo` is plain data, for which all zeroes is a valid value.
-    let mut info: libc::sysinfo = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a live, writable `sysinfo`.
-    if unsafe { libc::sysinfo(&mut info) } != 0 {
-        return u64::MAX; // Cannot fail with a valid pointer; the mapping itself is checked later.
+    match sysinfo() {
+        Ok(info) => info.ram_total().saturating_add(info.swap_total()),
+        // Never: the call has no reason to fail. The mapping itself is checked later.
+        Err(_) => u64::MAX,
     }
-    info.totalram.saturating_add(info.totalswap).saturating_mul(u64::from(info.mem_unit))
 }
 
 /// A setting that cannot work.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// A physical PC's part in a paravirtual machine.
-    #[error("{field}: only the emulated device set has that; use --devices emulated")]
-    OnlyEmulated {
-        /// Asked for.
-        field: &'static str,
-    },
-    /// A paravirtual device in a physical PC.
-    #[error("{field}: only the virtio device set has that; use --devices virtio")]
-    OnlyVirtio {
-        /// Asked for.
-        field: &'static str,
-    },
     /// Zero, or more than the APIC can name.
     #[error("cpus: {cpus} is out of range; use 1 to {max}")]
     Cpus {
@@ -274,7 +138,7 @@ pub enum ConfigError {
         max: usize,
     },
     /// Nothing else tells a kernel where the devices are.
-    #[error("virtio-transport: mmio needs ACPI tables; leave out --mp-tables")]
+    #[error("virtio over MMIO needs ACPI tables: an MP table does not tell of such devices")]
     MmioNeedsAcpi,
     /// The command line is NUL-terminated in guest memory.
     #[error("cmdline: contains a NUL byte")]
@@ -284,6 +148,7 @@ pub enum ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::paravirtual;
 
     #[test]
     fn a_plain_configuration_is_valid() {
@@ -303,13 +168,11 @@ mod tests {
         assert!(broken(|c| c.memory = (64 << 20) + 1).contains("multiple of the page size"));
         assert!(broken(|c| c.memory = 1 << 60).contains("more than this host's RAM"));
         let mmio_without_acpi = |c: &mut MachineConfig| {
-            (c.transport, c.tables) = (VirtioTransport::Mmio, FirmwareTables::Mp);
+            let transport = Transport::Mmio;
+            let board = paravirtual::Options { transport, ..Default::default() };
+            (c.board, c.kernel.tables) = (BoardConfig::Paravirtual(board), FirmwareTables::Mp);
         };
-        assert!(broken(mmio_without_acpi).contains("--mp-tables"));
-        let mmio_in_a_pc = |c: &mut MachineConfig| {
-            (c.transport, c.devices) = (VirtioTransport::Mmio, DeviceSet::Emulated);
-        };
-        assert!(broken(mmio_in_a_pc).starts_with("virtio-transport: "));
-        assert!(broken(|c| c.cmdline = "a\0b".into()).starts_with("cmdline: "));
+        assert!(broken(mmio_without_acpi).starts_with("virtio over MMIO needs ACPI tables"));
+        assert!(broken(|c| c.kernel.cmdline = "a\0b".into()).starts_with("cmdline: "));
     }
 }

@@ -9,11 +9,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::chipset::acpi_pm::PowerButton;
-use crate::config::DeviceSet;
 use crate::control::protocol::{
-    BalloonState, DEFAULT_GRACE, Ended, Info, MAX_GRACE, Request, RunState,
+    BalloonState, DEFAULT_GRACE, DeviceSet, EndReply, Info, MAX_GRACE, Request, RunState,
 };
-use crate::control::{Control, EndReason, Outcome};
+use crate::control::{Control, EndReason, MachineEnd};
 use crate::stats::{SharedCounters, Stats};
 use crate::timeline::{Event, Recorder, Timeline, monotonic_nanoseconds};
 use crate::vcpu::kick::Kicker;
@@ -23,11 +22,11 @@ use crate::virtio::stats::DeviceCounters;
 
 /// How long a vCPU may take to leave the guest. It is a matter of microseconds, unless it is held
 /// up by a device that it resets and whose disk does not answer.
-const PAUSE_PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two kicks of a vCPU that is to stand still.
 const KICK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the guest's balloon driver may take to answer.
-const BALLOON_PATIENCE: Duration = Duration::from_secs(1);
+const BALLOON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request that cannot be fulfilled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,11 +41,11 @@ pub enum HandleError {
     #[error(
         "a vCPU did not stand still within {} s and the machine goes on: does it wait for a disk of \
          the host?",
-        PAUSE_PATIENCE.as_secs()
+        PAUSE_TIMEOUT.as_secs()
     )]
     NotPaused,
     /// Nothing to ask for memory.
-    #[error("the machine has no balloon; start it with --balloon 0")]
+    #[error("the machine has no balloon; it has to be started with one, of size 0 perhaps")]
     NoBalloon,
     /// More than there is.
     #[error("target: {target} bytes is more than the machine's RAM, {memory}")]
@@ -99,16 +98,16 @@ impl MachineHandle {
 
     /// Presses the power button, and pulls the plug after `grace`. Waits for the end. A machine
     /// that is paused is resumed, as it could not hear otherwise.
-    pub fn shut_down(&self, grace: Duration) -> Outcome {
+    pub fn shut_down(&self, grace: Duration) -> MachineEnd {
         self.end_asked.store(true, Ordering::Relaxed);
         self.press_power_button();
         self.resume();
-        let outcome = self.control.wait_for(grace).unwrap_or_else(|| {
+        let end = self.control.wait_for(grace).unwrap_or_else(|| {
             self.stop();
             self.control.wait()
         });
         self.control.hurry();
-        outcome
+        end
     }
 
     /// Whether somebody wants the machine to end, be it that the guest answers with a reset.
@@ -134,7 +133,7 @@ impl MachineHandle {
             if self.control.wait_parked(self.vcpus.len(), KICK_INTERVAL) {
                 return Ok(());
             }
-            if started.elapsed() > PAUSE_PATIENCE {
+            if started.elapsed() > PAUSE_TIMEOUT {
                 self.control.resume();
                 return Err(HandleError::NotPaused);
             }
@@ -192,7 +191,7 @@ impl MachineHandle {
         }
         // A guest that stands still answers nothing.
         let guest = match self.info().state {
-            RunState::Running => balloon.stats(BALLOON_PATIENCE),
+            RunState::Running => balloon.stats(BALLOON_TIMEOUT),
             _ => None,
         };
         Ok(BalloonState { target: balloon.target(), actual: balloon.actual(), guest })
@@ -228,13 +227,13 @@ impl MachineHandle {
     }
 }
 
-fn ended(outcome: Outcome) -> Result<Value, HandleError> {
-    let reason = match outcome {
+fn ended(end: MachineEnd) -> Result<Value, HandleError> {
+    let reason = match end {
         Ok(reason) => reason,
         Err(error) if error.is_reset() => EndReason::Reset,
         Err(error) => return Err(HandleError::Failed(error.to_string())),
     };
-    json(Ended { state: RunState::Ended, reason })
+    json(EndReply { state: RunState::Ended, reason })
 }
 
 fn json(answer: impl Serialize) -> Result<Value, HandleError> {

@@ -1,16 +1,18 @@
 //! The virtual machine monitor: one KVM machine, two device sets.
 //!
-//! Start at [`machine`] for the story on one page, at [`bus`] for how an access of the guest
-//! reaches a device, at [`irq`] for the way back, and at [`backend`] for what virtio and emulated
-//! devices share.
+//! Start at [`machine`] for the story on one page, at [`board`] for the devices of each set, at
+//! [`bus`] for how an access of the guest reaches a device, at [`irq`] for the way back, and at
+//! [`backend`] for what virtio and emulated devices share.
 
 pub mod backend;
+pub mod board;
 pub mod boot;
 pub mod bus;
 pub mod chipset;
 pub mod config;
 pub mod control;
 pub mod emulated;
+pub mod error;
 mod footprint;
 pub mod handle;
 pub mod irq;

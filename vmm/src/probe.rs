@@ -32,7 +32,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(3);
 const LOOP_ITERATIONS: u64 = 500_000;
 
 /// What helps where KVM cannot run guests.
-pub const MEND: &str = "use a host with hardware virtualisation, or run the command in an emulated \
+pub const HINT: &str = "use a host with hardware virtualisation, or run the command in an emulated \
                         one: scripts/kvm-host run -- COMMAND";
 
 /// What the probe guest managed.

@@ -31,11 +31,11 @@ pub fn exit_now(code: i32) -> ! {
     process::exit(code)
 }
 
-/// Exits with `code` after `patience`, whatever the process is doing then; for one that is to end and
+/// Exits with `code` after `timeout`, whatever the process is doing then; for one that is to end and
 /// has things to do that may never be done, such as a last line for a reader that does not read.
-pub fn exit_within(patience: Duration, code: i32) {
+pub fn exit_within(timeout: Duration, code: i32) {
     let wait = move || {
-        thread::sleep(patience);
+        thread::sleep(timeout);
         exit_now(code)
     };
     if threads::builder("exit").spawn(wait).is_err() {

@@ -10,26 +10,28 @@ use std::process::{self, ExitCode};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use isolab_command::format::{EXIT_OWN_FAILURE, Format, parse_size};
 use isolab_command::signals;
 use isolab_vmm::backend::disk::DiskOptions;
 use isolab_vmm::backend::net::NetOptions;
-use isolab_vmm::config::{
-    DeviceSet, FirmwareTables, InitrdPart, MachineConfig, SerialPort, VirtioTransport,
-};
+use isolab_vmm::backend::serial_port::SerialPort;
+use isolab_vmm::board::{BoardConfig, paravirtual, pc};
+use isolab_vmm::boot::initrd::InitrdPart;
+use isolab_vmm::boot::load::{FirmwareTables, KernelConfig};
+use isolab_vmm::config::MachineConfig;
 use isolab_vmm::control::EndReason;
 use isolab_vmm::control::protocol::DEFAULT_GRACE;
 use isolab_vmm::control::server::Server;
-use isolab_vmm::machine::{Exit, Machine, MachineHandle};
+use isolab_vmm::machine::{Machine, MachineHandle, RunReport};
 use isolab_vmm::virtio::balloon::BalloonOptions;
 use isolab_vmm::virtio::vsock::VsockOptions;
 use isolab_vmm::{teardown, threads};
 
 use super::control;
-use super::ending::{self, LastWords};
 use super::serial::{self, SerialOption};
+use super::verdict::{self, LastWords};
 use crate::console::{self, Console};
 
 /// Boot a Linux kernel, with its console on this terminal.
@@ -149,7 +151,7 @@ impl ConsoleDevice {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Transport {
     /// On a PCI bus, with an interrupt for each queue.
     Pci,
@@ -166,7 +168,7 @@ enum OnReboot {
 }
 
 /// How long this process may take to end once somebody asked for it and the machine is gone.
-const EXIT_PATIENCE: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs `isolab vm run`.
 ///
@@ -214,25 +216,25 @@ pub fn run(options: Run) -> Result<ExitCode> {
     signals.on_arrival(on_signal).context("cannot wait for signals")?;
     resize(&handle);
 
-    let exit = machine.run();
-    let ending = ending::judge(exit.as_ref().ok(), &last_words, options.firmware.is_some());
+    let report = machine.run();
+    let verdict = verdict::judge(report.as_ref().ok(), &last_words, options.firmware.is_some());
     if handle.end_was_asked() {
         // What is left to say may find nobody who reads it.
-        teardown::exit_within(EXIT_PATIENCE, ending.status);
+        teardown::exit_within(EXIT_TIMEOUT, verdict.status);
     }
     // Whoever asked for the end gets the answer.
     drop(server);
     drop(console);
-    let told = exit.map_err(Into::into).and_then(|exit| {
-        if let Some(message) = &ending.message {
+    let told = report.map_err(Into::into).and_then(|report| {
+        if let Some(message) = &verdict.message {
             eprintln!("isolab: {message}");
         }
-        report(&options, &exit, timings)?;
-        let rebooted = exit.reason == EndReason::Reset && !handle.end_was_asked();
+        write_figures(&options, &report, timings)?;
+        let rebooted = report.reason == EndReason::Reset && !handle.end_was_asked();
         if rebooted && options.on_reboot == OnReboot::Reset {
             return Err(start_again()).context("cannot start the machine again");
         }
-        Ok(ending.status)
+        Ok(verdict.status)
     });
     // Never by dropping the machine, which would wait for its devices.
     teardown::exit_now(told.unwrap_or_else(|error| {
@@ -253,35 +255,74 @@ fn configure(options: &Run, input: OwnedFd, last_words: &LastWords) -> Result<Ma
     serial::connect(&mut serial, &options.serial)?;
     let cmdline = options.cmdline.as_deref().unwrap_or(options.console.default_cmdline());
     Ok(MachineConfig {
-        firmware: options.firmware.clone(),
-        disks: options.disk.clone(),
-        cdroms: options.cdrom.iter().map(DiskOptions::new).collect(),
-        nets: options.net.clone(),
-        vsock: options.vsock.clone(),
-        console: hvc0,
-        rng: options.rng,
-        balloon: options.balloon.map(|target| BalloonOptions {
-            target,
-            deflate_on_oom: true,
-            free_page_reporting: true,
-        }),
-        initrd: options.initrd.iter().cloned().map(InitrdPart::File).collect(),
-        cmdline: cmdline.to_owned(),
+        kernel: KernelConfig {
+            image: options.kernel.clone().unwrap_or_default(),
+            initrd: options.initrd.iter().cloned().map(InitrdPart::File).collect(),
+            cmdline: cmdline.to_owned(),
+            tables: if options.mp_tables { FirmwareTables::Mp } else { FirmwareTables::Acpi },
+            cache: options.kernel_cache.clone(),
+        },
         memory: options.memory,
         cpus: options.cpus,
-        devices: match options.devices {
-            Devices::Virtio => DeviceSet::Virtio,
-            Devices::Emulated => DeviceSet::Emulated,
-        },
-        transport: match options.virtio_transport {
-            Transport::Pci => VirtioTransport::Pci,
-            Transport::Mmio => VirtioTransport::Mmio,
-        },
-        tables: if options.mp_tables { FirmwareTables::Mp } else { FirmwareTables::Acpi },
         serial,
-        kernel_cache: options.kernel_cache.clone(),
-        ..MachineConfig::new(options.kernel.clone().unwrap_or_default())
+        board: board(options, hvc0)?,
     })
+}
+
+/// The board that --devices names, with what the options put on it.
+fn board(options: &Run, hvc0: Option<SerialPort>) -> Result<BoardConfig> {
+    let (disks, nets) = (options.disk.clone(), options.net.clone());
+    match options.devices {
+        Devices::Virtio => {
+            refuse(
+                &[("firmware", options.firmware.is_some()), ("cdrom", !options.cdrom.is_empty())],
+                "emulated",
+            )?;
+            let transport = match options.virtio_transport {
+                Transport::Pci => paravirtual::Transport::Pci,
+                Transport::Mmio => paravirtual::Transport::Mmio,
+            };
+            if options.mp_tables && transport == paravirtual::Transport::Mmio {
+                bail!("--virtio-transport mmio needs ACPI tables; leave out --mp-tables");
+            }
+            Ok(BoardConfig::Paravirtual(paravirtual::Options {
+                transport,
+                disks,
+                nets,
+                vsock: options.vsock.clone(),
+                rng: options.rng,
+                console: hvc0,
+                balloon: options.balloon.map(|target| BalloonOptions {
+                    target,
+                    deflate_on_oom: true,
+                    free_page_reporting: true,
+                }),
+            }))
+        }
+        Devices::Emulated => {
+            refuse(
+                &[
+                    ("vsock", options.vsock.is_some()),
+                    ("console virtio", hvc0.is_some()),
+                    ("balloon", options.balloon.is_some()),
+                    ("rng", options.rng),
+                    ("virtio-transport mmio", options.virtio_transport == Transport::Mmio),
+                ],
+                "virtio",
+            )?;
+            let cdroms = options.cdrom.iter().map(DiskOptions::new).collect();
+            let firmware = options.firmware.clone();
+            Ok(BoardConfig::Pc(pc::Options { firmware, disks, cdroms, nets }))
+        }
+    }
+}
+
+/// Refuses the first option that was given though only machines with other devices have its like.
+fn refuse(given: &[(&str, bool)], devices: &str) -> Result<()> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => bail!("--{option} needs --devices {devices}"),
+        None => Ok(()),
+    }
 }
 
 /// Becomes a new process with the same arguments, id and open terminal: every device and page
@@ -308,16 +349,17 @@ fn end(machine: &MachineHandle, grace: Option<Duration>) {
     }
 }
 
-fn report(options: &Run, exit: &Exit, timings: Option<File>) -> Result<()> {
+/// The statistics and times that were asked for.
+fn write_figures(options: &Run, report: &RunReport, timings: Option<File>) -> Result<()> {
     if options.stats {
         let mut out = io::stderr().lock();
         match options.format {
-            Format::Table => write!(out, "{}", exit.stats)?,
-            Format::Json => writeln!(out, "{}", serde_json::to_string(&exit.stats)?)?,
+            Format::Table => write!(out, "{}", report.stats)?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string(&report.stats)?)?,
         }
     }
     if let Some(mut file) = timings {
-        writeln!(file, "{}", serde_json::to_string(&exit.timeline)?)
+        writeln!(file, "{}", serde_json::to_string(&report.timeline)?)
             .context("cannot write the timings")?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use isolab_vmm::config::SerialPort;
+use isolab_vmm::backend::serial_port::SerialPort;
 
 /// One `--serial`.
 #[derive(Clone, Debug, PartialEq, Eq)]

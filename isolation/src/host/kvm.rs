@@ -20,9 +20,9 @@ impl KvmState {
     pub fn fault(&self) -> Option<(String, String)> {
         match self {
             KvmState::Works => None,
-            KvmState::Unusable(why) => Some((why.clone(), probe::MEND.to_owned())),
+            KvmState::Unusable(why) => Some((why.clone(), probe::HINT.to_owned())),
             KvmState::Unfaithful(why) => {
-                Some((format!("/dev/kvm cannot run a guest kernel: {why}"), probe::MEND.to_owned()))
+                Some((format!("/dev/kvm cannot run a guest kernel: {why}"), probe::HINT.to_owned()))
             }
         }
     }

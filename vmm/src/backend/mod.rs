@@ -5,5 +5,6 @@ pub mod disk;
 pub mod net;
 pub mod output;
 pub mod regular_file;
+pub mod serial_port;
 pub mod tap;
 pub mod unix_socket;

@@ -12,7 +12,6 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use super::layout::{ACPI, ACPI_MAX, IO_APIC, LOCAL_APIC};
 use crate::chipset::{acpi_pm, cmos_rtc, i8042, reset, uart};
-use crate::config::DeviceSet;
 use crate::memory::GuestRam;
 
 /// Who made the tables.
@@ -26,23 +25,30 @@ pub const OEM_REVISION: u32 = 1;
 pub struct Description<'a> {
     /// Virtual CPUs; APIC ids are 0 to cpus - 1.
     pub cpus: u32,
-    /// See [`DeviceSet`].
-    pub devices: DeviceSet,
     /// Which of COM1 to COM4 exist.
     pub serial: [bool; 4],
+    /// What the board adds.
+    pub board: &'a BoardTables,
+}
+
+/// What a board has the tables say.
+#[derive(Clone, Debug, Default)]
+pub struct BoardTables {
+    /// That there are a PM timer, a keyboard controller and a CMOS clock to be probed.
+    pub legacy: bool,
     /// ISA interrupts besides the SCI that are level-triggered, active high: PCI's INTx.
-    pub level_interrupts: &'a [u8],
+    pub level_interrupts: &'static [u8],
     /// AML for the DSDT, outside of any scope: PCI host bridges and the like.
-    pub definitions: &'a [u8],
+    pub definitions: Vec<u8>,
     /// Whole further tables (MCFG …).
-    pub tables: &'a [Vec<u8>],
+    pub tables: Vec<Vec<u8>>,
 }
 
 /// Tables that could not be placed.
 #[derive(Debug, thiserror::Error)]
 pub enum AcpiError {
     /// Devices added more than there is room for.
-    #[error("the ACPI tables need {0} bytes; there is room for 65536")]
+    #[error("the ACPI tables need {0} bytes; there is room for {ACPI_MAX}")]
     TooLarge(usize),
     /// The place is RAM in every valid configuration.
     #[error("cannot write the ACPI tables to guest memory")]
@@ -72,7 +78,7 @@ fn build(description: &Description<'_>) -> Vec<u8> {
         place(&mut image, &fadt(description, dsdt, facs)),
         place(&mut image, &madt(description)),
     ];
-    entries.extend(description.tables.iter().map(|table| place(&mut image, table)));
+    entries.extend(description.board.tables.iter().map(|table| place(&mut image, table)));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     entries.into_iter().for_each(|entry| xsdt.add_entry(entry));
     let xsdt = place(&mut image, &bytes(&xsdt));
@@ -101,7 +107,7 @@ fn fadt(description: &Description<'_>, dsdt: u64, facs: u64) -> Vec<u8> {
     const HAS_8042: u16 = 1 << 1;
     const NO_VGA: u16 = 1 << 2;
     const NO_RTC: u16 = 1 << 5;
-    let emulated = description.devices == DeviceSet::Emulated;
+    let legacy = description.board.legacy;
     let io = |address: u16, bits: u8, access| {
         GAS::new(AddressSpace::SystemIo, bits, 0, access, address.into())
     };
@@ -120,7 +126,7 @@ fn fadt(description: &Description<'_>, dsdt: u64, facs: u64) -> Vec<u8> {
     fadt.pm1a_cnt_blk = u32::from(acpi_pm::CONTROL_BLOCK).into();
     fadt.pm1_cnt_len = 2;
     fadt.x_pm1a_cnt_blk = io(acpi_pm::CONTROL_BLOCK, 16, AccessSize::WordAccess);
-    if emulated {
+    if legacy {
         fadt = fadt.flag(Flags::TmrValExt);
         fadt.pm_tmr_blk = u32::from(acpi_pm::TIMER_BLOCK).into();
         fadt.pm_tmr_len = 4;
@@ -134,8 +140,8 @@ fn fadt(description: &Description<'_>, dsdt: u64, facs: u64) -> Vec<u8> {
     fadt.reset_value = reset::HARD_RESET;
     // A paravirtual guest has its time from kvmclock. Told so, Linux does not spend hundreds of
     // exits on probing the keyboard controller and the clock.
-    let legacy = if emulated { HAS_8042 } else { NO_RTC };
-    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA | legacy).into();
+    let probed = if legacy { HAS_8042 } else { NO_RTC };
+    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA | probed).into();
     bytes(&fadt.finalize())
 }
 
@@ -155,7 +161,7 @@ fn madt(description: &Description<'_>) -> Vec<u8> {
     madt.append_slice(&[1, 12, 0, 0]);
     madt.append(IO_APIC);
     madt.append(0u32); // First global system interrupt.
-    for &irq in [acpi_pm::SCI as u8].iter().chain(description.level_interrupts) {
+    for &irq in [acpi_pm::SCI as u8].iter().chain(description.board.level_interrupts) {
         madt.append_slice(&[2, 10, 0, irq]);
         madt.append(u32::from(irq));
         madt.append(ACTIVE_HIGH_LEVEL);
@@ -182,7 +188,7 @@ fn dsdt(description: &Description<'_>) -> Vec<u8> {
             device(&mut devices, &name, "PNP0501", index as u8, &[&io], Some(place.irq));
         }
     }
-    if description.devices == DeviceSet::Emulated {
+    if description.board.legacy {
         let io = IO::new(cmos_rtc::PORT, cmos_rtc::PORT, 1, 2);
         device(&mut devices, "RTC_", "PNP0B00", 0, &[&io], Some(cmos_rtc::IRQ));
         let data = IO::new(i8042::DATA_PORT, i8042::DATA_PORT, 1, 1);
@@ -190,7 +196,7 @@ fn dsdt(description: &Description<'_>) -> Vec<u8> {
         device(&mut devices, "KBD_", "PNP0303", 0, &[&data, &command], Some(i8042::IRQ));
     }
     dsdt.append_slice(&aml::Scope::raw("\\_SB_".into(), devices));
-    dsdt.append_slice(description.definitions);
+    dsdt.append_slice(&description.board.definitions);
     dsdt.as_slice().to_vec()
 }
 
@@ -218,15 +224,12 @@ fn device(
 mod tests {
     use super::*;
 
-    fn description() -> Description<'static> {
-        Description {
-            cpus: 2,
-            devices: DeviceSet::Emulated,
-            serial: [true, true, false, false],
-            level_interrupts: &[10, 11],
-            definitions: &[],
-            tables: &[],
-        }
+    fn board(legacy: bool) -> BoardTables {
+        BoardTables { legacy, level_interrupts: &[10, 11], ..BoardTables::default() }
+    }
+
+    fn description(board: &BoardTables) -> Description<'_> {
+        Description { cpus: 2, serial: [true, true, false, false], board }
     }
 
     fn u32_at(image: &[u8], offset: usize) -> u32 {
@@ -249,11 +252,9 @@ mod tests {
 
     #[test]
     fn tables_are_linked_and_their_checksums_hold() {
-        let mut description = description();
         let extra = Sdt::new(*b"MCFG", 44, 1, OEM_ID, OEM_TABLE_ID, 1).as_slice().to_vec();
-        let extra = [extra];
-        description.tables = &extra;
-        let image = build(&description);
+        let board = BoardTables { tables: vec![extra], ..board(true) };
+        let image = build(&description(&board));
         assert_eq!(&image[..8], b"RSD PTR ");
         assert_eq!(sum(&image[..20]), 0);
         assert_eq!(sum(&image[..36]), 0);
@@ -277,7 +278,8 @@ mod tests {
 
     #[test]
     fn every_cpu_has_a_local_apic() {
-        let madt = madt(&description());
+        let board = board(true);
+        let madt = madt(&description(&board));
         let mut rest = &madt[44..];
         let mut types = Vec::new();
         while let [kind, length, ..] = *rest {
@@ -289,11 +291,12 @@ mod tests {
 
     #[test]
     fn a_paravirtual_guest_is_told_of_no_keyboard_and_no_pm_timer() {
-        let mut description = description();
+        let (pc, paravirtual) = (board(true), board(false));
+        let pc = description(&pc);
         let contains = |image: &[u8], name: &[u8]| image.windows(4).any(|w| w == name);
-        assert!(contains(&dsdt(&description), b"KBD_"));
-        assert_ne!(fadt(&description, 0, 0)[91], 0);
-        description.devices = DeviceSet::Virtio;
+        assert!(contains(&dsdt(&pc), b"KBD_"));
+        assert_ne!(fadt(&pc, 0, 0)[91], 0);
+        let description = description(&paravirtual);
         assert!(!contains(&dsdt(&description), b"KBD_"));
         assert_eq!(fadt(&description, 0, 0)[91], 0);
         assert!(contains(&dsdt(&description), b"COM2"));

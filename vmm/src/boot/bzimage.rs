@@ -10,7 +10,7 @@ use linux_loader::loader::bootparam::{LOADED_HIGH, setup_header};
 use vm_memory::ByteValued;
 
 use super::decompress::{Compression, decompress};
-use super::kernel::{KernelError, Segment};
+use super::image::{KernelError, Segment};
 use super::kernel_cache::KernelCache;
 use super::layout::HIGH_MEMORY;
 

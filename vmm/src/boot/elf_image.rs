@@ -11,7 +11,7 @@ use elf::note::{Note, NoteIterator};
 use elf::parse::ParseAt;
 use elf::segment::{ProgramHeader, SegmentTable};
 
-use super::kernel::{KernelError, Segment};
+use super::image::{KernelError, Segment};
 use super::layout::HIGH_MEMORY;
 
 /// e_ident and the rest of the header (System V ABI, "ELF Header").

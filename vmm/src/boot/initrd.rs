@@ -6,10 +6,19 @@ use std::path::PathBuf;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use super::prepare::BootError;
+use super::error::BootError;
 use crate::backend::regular_file;
-use crate::config::InitrdPart;
 use crate::memory::{GuestRam, HOLE_START};
+
+/// A piece of the initial RAM file system. Linux accepts several cpio archives one after the
+/// other (Documentation/driver-api/early-userspace/buffer-format.rst).
+#[derive(Clone, Debug)]
+pub enum InitrdPart {
+    /// A file, compressed or not.
+    File(PathBuf),
+    /// Bytes made by the caller.
+    Bytes(Vec<u8>),
+}
 
 /// An opened part.
 enum Source<'a> {

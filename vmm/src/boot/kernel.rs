@@ -13,6 +13,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::bzimage::{self, BzImage};
 use super::elf_image::ElfImage;
+use super::image::{KernelError, Segment};
 use super::kernel_cache::KernelCache;
 use super::layout::HIGH_MEMORY;
 use super::multiboot;
@@ -21,131 +22,6 @@ use crate::memory::{GuestRam, HOLE_START};
 
 /// What is looked at to know a file by: multiboot headers lie in the first 8 KiB.
 const HEAD: usize = 8192;
-
-/// A kernel image that cannot be started. Every variant names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// Missing, or not readable.
-    #[error("cannot read kernel {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The host's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// None of the formats we know.
-    #[error("{path} is not a kernel: neither ELF nor an x86 bzImage or multiboot image")]
-    NotAKernel {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A format that we know, and cannot start.
-    #[error("{path} is {kind}, which cannot be started like this: {mend}")]
-    OtherKind {
-        /// The file.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-        /// The way out.
-        mend: &'static str,
-    },
-    /// An i386 executable that says nothing of how to be started.
-    #[error("{path} is a 32-bit ELF with neither a multiboot header nor a PVH or Linux note")]
-    NoProtocol {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Code for real mode, which calls a BIOS.
-    #[error(
-        "kernel {path} starts in real mode and needs a BIOS, as iPXE's .lkrn and boot floppies do: \
-         put it on a disk or CD and start that with --firmware"
-    )]
-    NeedsFirmware {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A multiboot kernel that cannot do without what we lack.
-    #[error("multiboot kernel {path} requires what is not offered here (flags {flags:#x})")]
-    MultibootFlags {
-        /// The file.
-        path: PathBuf,
-        /// The unknown ones among those that it requires.
-        flags: u32,
-    },
-    /// For another architecture.
-    #[error(
-        "kernel {path} is for another machine (ELF machine {machine}, class {class}); x86-64 is needed"
-    )]
-    OtherMachine {
-        /// The file.
-        path: PathBuf,
-        /// `e_machine`.
-        machine: u16,
-        /// `EI_CLASS`: 1 is 32-bit, 2 is 64-bit.
-        class: u8,
-    },
-    /// Shorter than its headers say.
-    #[error("kernel {path} is truncated: it has {length} bytes where its headers need {needed}")]
-    Truncated {
-        /// The file.
-        path: PathBuf,
-        /// Bytes there are.
-        length: u64,
-        /// Bytes there should be.
-        needed: u64,
-    },
-    /// Contradicts the format.
-    #[error("kernel {path} is malformed: {what}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// Before Linux 2.4.
-    #[error("bzImage {path} speaks boot protocol {}.{:02}; 2.02 or newer is needed", version >> 8, version & 0xff)]
-    OldProtocol {
-        /// The file.
-        path: PathBuf,
-        /// As in the setup header.
-        version: u16,
-    },
-    /// The payload could not be decompressed.
-    #[error("cannot decompress bzImage {path}")]
-    Decompress {
-        /// The file.
-        path: PathBuf,
-        /// The decoder's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// The guest has less RAM than the kernel occupies.
-    #[error(
-        "memory: kernel {path} occupies guest memory up to {} MiB, but there are {} MiB; raise memory",
-        end.div_ceil(1 << 20),
-        memory >> 20
-    )]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// End of the kernel in guest memory.
-        end: u64,
-        /// End of the RAM below 4 GiB.
-        memory: u64,
-    },
-}
-
-/// A part of the kernel: file content. What follows it in memory is zero already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Where in the file.
-    pub offset: u64,
-    /// Bytes.
-    pub in_file: u64,
-    /// Where in guest-physical memory.
-    pub address: u64,
-}
 
 /// How a kernel is entered, and in what form it is told of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +75,7 @@ impl Kernel {
         }
         let path = path.to_owned();
         Err(match other_kind(&head) {
-            Some((kind, mend)) => KernelError::OtherKind { path, kind, mend },
+            Some((kind, hint)) => KernelError::OtherKind { path, kind, hint },
             None => KernelError::NotAKernel { path },
         })
     }
@@ -364,7 +240,7 @@ fn other_kind(head: &[u8]) -> Option<(&'static str, &'static str)> {
         ("an xz file", "unpack it with `unxz`", head.starts_with(b"\xfd7zXZ\0")),
         ("a zstd file", "unpack it with `unzstd`", head.starts_with(b"\x28\xb5\x2f\xfd")),
     ];
-    kinds.into_iter().find(|(.., is)| *is).map(|(kind, mend, _)| (kind, mend))
+    kinds.into_iter().find(|(.., is)| *is).map(|(kind, hint, _)| (kind, hint))
 }
 
 #[cfg(test)]

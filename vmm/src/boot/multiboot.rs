@@ -5,7 +5,7 @@ use std::path::Path;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use super::kernel::{Kernel, KernelError, Segment};
+use super::image::{KernelError, Segment};
 use super::layout::{BASE_MEMORY_END, BOOT_INFO, CMDLINE, HIGH_MEMORY};
 use super::memory_map::{MemoryRange, RAM};
 use crate::memory::GuestRam;
@@ -128,8 +128,8 @@ const EMPTY_STRING: u64 = LOADER_NAME + LOADER.len() as u64 - 1;
 const LOADER: &[u8] = b"isolab\0";
 
 /// The command line as the kernel sees it: its own name comes first, as from QEMU.
-pub fn cmdline(kernel: &Kernel, cmdline: &str) -> String {
-    format!("{} {cmdline}", kernel.path().display())
+pub fn cmdline(kernel: &Path, cmdline: &str) -> String {
+    format!("{} {cmdline}", kernel.display())
 }
 
 /// Writes the information. The command line is in its place already; `modules` are address and

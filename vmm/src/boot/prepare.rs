@@ -1,63 +1,14 @@
 //! Everything that a kernel reads at its start, in the form of its boot protocol.
 
-use std::io;
-use std::path::PathBuf;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
-
+use super::error::BootError;
+use super::initrd::{self, InitrdPart};
 use super::kernel::{Kernel, Protocol};
 use super::layout::{CMDLINE, CMDLINE_MAX};
 use super::memory_map::memory_map;
-use super::{cpu_state, initrd, linux, multiboot, pvh};
-use crate::config::InitrdPart;
+use super::{cpu_state, linux, multiboot, pvh};
 use crate::memory::{GuestRam, HOLE_START};
-
-/// What does not fit, or cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// Beyond what this kernel takes.
-    #[error("cmdline: {length} bytes is too long; this kernel takes {max}")]
-    CmdlineTooLong {
-        /// Bytes given.
-        length: usize,
-        /// Bytes allowed, without the NUL.
-        max: u64,
-    },
-    /// A part cannot be opened or read.
-    #[error("cannot read initrd {path}")]
-    Initrd {
-        /// The file.
-        path: PathBuf,
-        /// The host's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// More than the table has room for.
-    #[error("initrd: {count} multiboot modules; there is room for {}", multiboot::MAX_MODULES)]
-    TooManyModules {
-        /// As given.
-        count: usize,
-    },
-    /// Kernel and initrd together are larger than RAM.
-    #[error(
-        "memory: an initrd of {} MiB does not fit between the kernel's end at {} MiB and the end \
-         of usable memory at {} MiB; raise memory",
-        length.div_ceil(1 << 20),
-        kernel_end.div_ceil(1 << 20),
-        limit >> 20
-    )]
-    InitrdTooLarge {
-        /// Bytes of all parts.
-        length: u64,
-        /// End of the kernel.
-        kernel_end: u64,
-        /// Where the initrd has to end.
-        limit: u64,
-    },
-    /// The fixed places of [`super::layout`] are RAM in every valid configuration.
-    #[error("cannot write boot structures to guest memory")]
-    Guest(#[from] GuestMemoryError),
-}
 
 /// What a kernel is told.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +52,7 @@ pub fn prepare(
             if initrd.len() > multiboot::MAX_MODULES {
                 return Err(BootError::TooManyModules { count: initrd.len() });
             }
-            write_cmdline(ram, &multiboot::cmdline(kernel, cmdline), CMDLINE_MAX)?;
+            write_cmdline(ram, &multiboot::cmdline(kernel.path(), cmdline), CMDLINE_MAX)?;
             let modules = load(4096, HOLE_START)?;
             multiboot::write_info(ram, &map, &modules)?;
         }

@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex};
 
 use crate::bus::BusDevice;
-use crate::config::DeviceSet;
 use crate::control::{Control, EndReason};
 use crate::irq::IrqLine;
 use crate::timeline::monotonic_nanoseconds;
@@ -45,22 +44,30 @@ const SLEEP_ENABLE: u16 = 1 << 13;
 /// ACPI 6.5, 4.8.2.1.
 const TIMER_HZ: u128 = 3_579_545;
 
-/// See the module.
+/// What there is besides status, enable and control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PmModel {
+    /// Nothing. A paravirtual guest has better clocks than the PM timer, every reading of which is
+    /// an exit.
+    Minimal,
+    /// The PM timer, and the PIIX4's own sleep type of soft-off.
+    Piix4,
+}
+
+/// The registers of ACPI's fixed hardware, at [`PORT`].
 pub struct AcpiPm {
     status: u16,
     enable: u16,
     sleep_type: u16,
-    emulated: bool,
+    model: PmModel,
     sci: IrqLine,
     control: Control,
 }
 
 impl AcpiPm {
-    /// The registers, with their interrupt. A paravirtual guest has better clocks than the PM
-    /// timer, every reading of which is an exit, and is not given one.
-    pub fn new(sci: IrqLine, control: Control, devices: DeviceSet) -> Self {
-        let emulated = devices == DeviceSet::Emulated;
-        Self { status: 0, enable: 0, sleep_type: 0, emulated, sci, control }
+    /// The registers as after a reset; `sci` is their interrupt, and `control` ends the machine.
+    pub fn new(sci: IrqLine, control: Control, model: PmModel) -> Self {
+        Self { status: 0, enable: 0, sleep_type: 0, model, sci, control }
     }
 
     fn update_interrupt(&self) {
@@ -77,7 +84,7 @@ impl AcpiPm {
             STATUS => Some(self.status.into()),
             ENABLE => Some(self.enable.into()),
             CONTROL => Some((SCI_ENABLED | self.sleep_type << SLEEP_TYPE_SHIFT).into()),
-            TIMER if self.emulated => {
+            TIMER if self.model == PmModel::Piix4 => {
                 let ticks = u128::from(monotonic_nanoseconds()) * TIMER_HZ / 1_000_000_000;
                 Some(ticks as u32)
             }
@@ -88,7 +95,7 @@ impl AcpiPm {
     fn write_control(&mut self, value: u16) {
         self.sleep_type = value >> SLEEP_TYPE_SHIFT & SLEEP_TYPE_MASK;
         let soft_off = self.sleep_type == u16::from(SLEEP_TYPE_S5)
-            || self.emulated && self.sleep_type == PIIX4_SOFT_OFF;
+            || self.model == PmModel::Piix4 && self.sleep_type == PIIX4_SOFT_OFF;
         if value & SLEEP_ENABLE != 0 && soft_off {
             self.control.end(Ok(EndReason::PowerOff));
         }
@@ -152,7 +159,7 @@ mod tests {
     #[test]
     fn the_power_button_interrupts_until_it_is_acknowledged() {
         let line = Arc::new(Level::default());
-        let mut pm = AcpiPm::new(line.clone(), Control::default(), DeviceSet::Virtio);
+        let mut pm = AcpiPm::new(line.clone(), Control::default(), PmModel::Minimal);
         pm.press_power_button();
         assert!(!line.0.load(Ordering::Relaxed));
         pm.write(ENABLE, &POWER_BUTTON.to_le_bytes());
@@ -166,7 +173,7 @@ mod tests {
     #[test]
     fn entering_s5_powers_off_and_other_sleep_types_do_not() {
         let control = Control::default();
-        let mut pm = AcpiPm::new(Arc::new(Level::default()), control.clone(), DeviceSet::Virtio);
+        let mut pm = AcpiPm::new(Arc::new(Level::default()), control.clone(), PmModel::Minimal);
         assert_eq!(word(&mut pm, CONTROL), SCI_ENABLED);
         pm.write(CONTROL, &(5u16 << 10).to_le_bytes());
         pm.write(CONTROL, &(1u16 << 10 | SLEEP_ENABLE).to_le_bytes());
@@ -179,9 +186,9 @@ mod tests {
     fn the_timer_runs_where_there_is_one() {
         let make = |devices| AcpiPm::new(Arc::new(Level::default()), Control::default(), devices);
         let mut data = [0xff; 4];
-        make(DeviceSet::Virtio).read(TIMER, &mut data);
+        make(PmModel::Minimal).read(TIMER, &mut data);
         assert_eq!(data, [0xff; 4]);
-        let pm = make(DeviceSet::Emulated);
+        let pm = make(PmModel::Piix4);
         let first = pm.register(TIMER).unwrap();
         while pm.register(TIMER) == Some(first) {}
     }

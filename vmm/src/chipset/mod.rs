@@ -23,19 +23,18 @@ use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::VmFd;
 
+use self::acpi_pm::{AcpiPm, PmModel, PowerButton};
+use self::cmos_rtc::CmosRtc;
+use self::i8042::I8042;
+use self::reset::ResetControl;
+use self::serial_io::SerialIo;
+use self::uart::UartPorts;
+use crate::backend::serial_port::SerialPort;
 use crate::bus::{Bus, BusError};
-use crate::config::{DeviceSet, SerialPort};
 use crate::control::Control;
 use crate::irq::SharedWire;
 use crate::kvm::interrupt_line;
 use crate::timeline::{MarkerPort, Recorder};
-
-use acpi_pm::{AcpiPm, PowerButton};
-use cmos_rtc::CmosRtc;
-use i8042::I8042;
-use reset::ResetControl;
-use serial_io::SerialIo;
-use uart::UartPorts;
 
 /// What the rest of the machine needs of the chipset.
 pub struct Chipset {
@@ -63,7 +62,7 @@ pub enum ChipsetError {
 pub fn build(
     ports: &Bus,
     vm: &Arc<VmFd>,
-    devices: DeviceSet,
+    power_management: PmModel,
     serial: [Option<SerialPort>; 4],
     control: &Control,
     recorder: &Recorder,
@@ -95,7 +94,7 @@ pub fn build(
     ports.insert("rtc", cmos_rtc::PORT.into(), 2, Arc::new(Mutex::new(rtc)))?;
     ports.insert("post", 0x80, 1, Arc::new(Mutex::new(MarkerPort(recorder.clone()))))?;
 
-    let pm = AcpiPm::new(interrupt_line(vm, acpi_pm::SCI), control.clone(), devices);
+    let pm = AcpiPm::new(interrupt_line(vm, acpi_pm::SCI), control.clone(), power_management);
     let pm = Arc::new(Mutex::new(pm));
     ports.insert("acpi-pm", acpi_pm::PORT.into(), acpi_pm::PORTS, pm.clone())?;
     let reset = Arc::new(Mutex::new(ResetControl::new(control.clone())));

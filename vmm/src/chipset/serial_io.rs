@@ -10,7 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::uart::Uart;
 use crate::backend::output::Output;
-use crate::config::SerialPort;
+use crate::backend::serial_port::SerialPort;
 use crate::control::Control;
 use crate::irq::IrqLine;
 

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::protocol::{DEFAULT_GRACE, Reply, Request};
 
 /// How long an answer may take beyond what was asked for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Far more than any answer has.
 const MAX_REPLY: u64 = 16 << 20;
 
@@ -18,7 +18,7 @@ const MAX_REPLY: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody is there.
-    #[error("cannot reach a machine at {path}: is it running, with --api-socket {path}?")]
+    #[error("cannot reach a machine at {path}: does one run, with this as its control socket?")]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -75,8 +75,8 @@ fn exchange(mut stream: UnixStream, request: Request) -> io::Result<Vec<u8>> {
         Request::Stop { grace_ms } => grace_ms.map_or(DEFAULT_GRACE, Duration::from_millis),
         _ => Duration::ZERO,
     };
-    stream.set_read_timeout(Some(asked_for.saturating_add(PATIENCE)))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(asked_for.saturating_add(ANSWER_TIMEOUT)))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut line = serde_json::to_vec(&request)?;
     line.push(b'\n');
     stream.write_all(&line)?;

@@ -6,4 +6,4 @@ pub mod protocol;
 pub mod run_state;
 pub mod server;
 
-pub use self::run_state::{Control, EndReason, Outcome};
+pub use self::run_state::{Control, EndReason, MachineEnd};

@@ -11,8 +11,8 @@
 //! |---|---|---|
 //! | `info` | | [`Info`] |
 //! | `pause`, `resume` | | [`Info`], once all vCPUs stand still or may run |
-//! | `stop` | `grace_ms` (default 10000) | [`Ended`]; presses the power button, resuming first |
-//! | `kill` | | [`Ended`] |
+//! | `stop` | `grace_ms` (default 10000) | [`EndReply`]; presses the power button, resuming first |
+//! | `kill` | | [`EndReply`] |
 //! | `stats` | | [`crate::stats::Stats`], as `--stats --format json` prints |
 //! | `balloon` | `target`, in bytes, optional | [`BalloonState`] |
 //!
@@ -23,7 +23,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::EndReason;
-use crate::config::DeviceSet;
 use crate::virtio::balloon::BalloonStats;
 
 /// The longest request, in bytes without its line end.
@@ -79,12 +78,22 @@ pub enum Reply<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
-    /// It does.
+    /// Its vCPUs may enter it.
     Running,
     /// Its vCPUs stand still.
     Paused,
     /// It has ended, and the VMM is about to.
     Ended,
+}
+
+/// Which board a machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceSet {
+    /// The paravirtual one: virtio devices, KVM's CPUID leaves and kvmclock.
+    Virtio,
+    /// A physical PC's: no hint of a hypervisor.
+    Emulated,
 }
 
 /// A machine as its VMM sees it.
@@ -108,12 +117,12 @@ pub struct Info {
     pub balloon: bool,
 }
 
-/// How a machine ended.
+/// The answer to who asked for a machine's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct EndReply {
     /// Always [`RunState::Ended`].
     pub state: RunState,
-    /// Why.
+    /// Who or what ended it.
     pub reason: EndReason,
 }
 
@@ -162,7 +171,7 @@ mod tests {
         let text = |request| serde_json::to_string(&request).unwrap();
         assert_eq!(text(Request::Pause {}), r#"{"command":"pause"}"#);
         assert_eq!(text(Request::Stop { grace_ms: None }), r#"{"command":"stop"}"#);
-        let ended = Ended { state: RunState::Ended, reason: EndReason::PowerOff };
+        let ended = EndReply { state: RunState::Ended, reason: EndReason::PowerOff };
         let reply = serde_json::to_string(&Reply::Ok(ended)).unwrap();
         assert_eq!(reply, r#"{"ok":{"state":"ended","reason":"power_off"}}"#);
         let reply = serde_json::to_string(&Reply::<()>::Error("no".into())).unwrap();

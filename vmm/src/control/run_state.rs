@@ -21,8 +21,8 @@ pub enum EndReason {
     Stopped,
 }
 
-/// The end of a machine.
-pub type Outcome = Result<EndReason, VcpuError>;
+/// How a machine ended: in good order, or by a vCPU that could not go on.
+pub type MachineEnd = Result<EndReason, VcpuError>;
 
 /// What a vCPU does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct State {
-    outcome: Option<Outcome>,
+    end: Option<MachineEnd>,
     /// Somebody wants the machine gone: from then on nobody is waited for.
     hurry_from: Option<Instant>,
     /// Nothing of the machine runs any more.
@@ -66,10 +66,10 @@ pub struct Control(Arc<Inner>);
 
 impl Control {
     /// Ends the machine, unless it has ended already.
-    pub fn end(&self, outcome: Outcome) {
+    pub fn end(&self, end: MachineEnd) {
         let mut state = self.state();
         if !self.0.ended.swap(true, Ordering::SeqCst) {
-            state.outcome = Some(outcome);
+            state.end = Some(end);
             self.0.held.store(true, Ordering::SeqCst);
             self.0.changed.notify_all();
         }
@@ -100,11 +100,11 @@ impl Control {
     }
 
     /// Waits for the end, and until nothing of the machine runs.
-    pub fn wait_gone(&self) -> Outcome {
-        let outcome = self.wait();
+    pub fn wait_gone(&self) -> MachineEnd {
+        let end = self.wait();
         let running = |state: &mut State| !state.gone;
         drop(self.0.changed.wait_while(self.state(), running));
-        outcome
+        end
     }
 
     /// Whether the machine has ended.
@@ -113,19 +113,19 @@ impl Control {
     }
 
     /// Waits for the end.
-    pub fn wait(&self) -> Outcome {
+    pub fn wait(&self) -> MachineEnd {
         let mut state = self.state();
         loop {
-            if let Some(outcome) = &state.outcome {
-                return outcome.clone();
+            if let Some(end) = &state.end {
+                return end.clone();
             }
             state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Waits for the end, but no longer than `patience`.
-    pub fn wait_for(&self, patience: Duration) -> Option<Outcome> {
-        self.wait_until(patience, |state| state.outcome.is_some()).outcome.clone()
+    /// Waits for the end, but no longer than `timeout`.
+    pub fn wait_for(&self, timeout: Duration) -> Option<MachineEnd> {
+        self.wait_until(timeout, |state| state.end.is_some()).end.clone()
     }
 
     /// Holds every vCPU back from its next entry. Those inside the guest have to be kicked out.
@@ -148,10 +148,10 @@ impl Control {
         self.state().paused
     }
 
-    /// Waits until `vcpus` are held back, but no longer than `patience`; tells whether they are.
-    pub fn wait_parked(&self, vcpus: usize, patience: Duration) -> bool {
+    /// Waits until `vcpus` are held back, but no longer than `timeout`; tells whether they are.
+    pub fn wait_parked(&self, vcpus: usize, timeout: Duration) -> bool {
         let is_still = |state: &State| state.paused && state.parked == vcpus;
-        is_still(&self.wait_until(patience, is_still))
+        is_still(&self.wait_until(timeout, is_still))
     }
 
     /// What every vCPU asks before it enters the guest; during a pause it waits here.
@@ -161,24 +161,24 @@ impl Control {
         }
         let mut state = self.state();
         let mut entry = Entry::Run;
-        if state.paused && state.outcome.is_none() {
+        if state.paused && state.end.is_none() {
             entry = Entry::RunAfterPause;
             state.parked += 1;
             self.0.changed.notify_all();
-            while state.paused && state.outcome.is_none() {
+            while state.paused && state.end.is_none() {
                 state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             state.parked -= 1;
         }
-        if state.outcome.is_some() { Entry::End } else { entry }
+        if state.end.is_some() { Entry::End } else { entry }
     }
 
     fn wait_until(
         &self,
-        patience: Duration,
+        timeout: Duration,
         condition: impl Fn(&State) -> bool,
     ) -> MutexGuard<'_, State> {
-        let waited = self.0.changed.wait_timeout_while(self.state(), patience, |s| !condition(s));
+        let waited = self.0.changed.wait_timeout_while(self.state(), timeout, |s| !condition(s));
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 

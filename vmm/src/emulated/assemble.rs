@@ -50,7 +50,7 @@ pub struct EmulatedConfig {
 
 /// Devices that cannot be attached.
 #[derive(Debug, thiserror::Error)]
-pub enum EmulatedError {
+pub enum AssembleError {
     /// An address is taken already.
     #[error(transparent)]
     Bus(#[from] BusError),
@@ -85,14 +85,14 @@ pub struct EmulatedDevices {
 /// ACPI registers are on `ports` already.
 ///
 /// # Errors
-/// [`EmulatedError`].
+/// [`AssembleError`].
 pub fn build(
     ram: &GuestRam,
     ports: &Arc<Bus>,
     memory: &Arc<Bus>,
     line: impl Fn(u32) -> IrqLine,
     config: EmulatedConfig,
-) -> Result<EmulatedDevices, EmulatedError> {
+) -> Result<EmulatedDevices, AssembleError> {
     let mut pci = PciBus::new(Arc::clone(ports), Arc::clone(memory));
     let (from_kernel, mapper) = match config.start {
         Start::Kernel => (true, Box::new(RamOnly) as Box<dyn PamMapper>),
@@ -121,7 +121,7 @@ pub fn build(
     for (device, nic) in (FIRST_NETWORK_DEVICE..).zip(config.nics) {
         let wire = router.input(device, InterruptPin::A);
         let controller = E1000::new(ram, nic.mac, nic.transmit, nic.receive, wire)
-            .map_err(|source| EmulatedError::Host { device: "e1000", source })?;
+            .map_err(|source| AssembleError::Host { device: "e1000", source })?;
         let controller = Arc::new(controller);
         let irq = if from_kernel { USUAL_ROUTES[pirq(device, InterruptPin::A)] } else { 0 };
         let function = E1000Function::new(Arc::clone(&controller), irq)?;
@@ -142,10 +142,10 @@ fn attach_ide(
     ports: &Bus,
     line: &impl Fn(u32) -> IrqLine,
     drives: [[Option<DriveImage>; 2]; 2],
-) -> Result<Arc<IdeController>, EmulatedError> {
+) -> Result<Arc<IdeController>, AssembleError> {
     let lines = COMPATIBILITY.map(|channel| line(channel.irq.into()));
     let ide = IdeController::new(ram, drives, lines)
-        .map_err(|source| EmulatedError::Host { device: "ide", source })?;
+        .map_err(|source| AssembleError::Host { device: "ide", source })?;
     for (number, place) in COMPATIBILITY.iter().enumerate() {
         let command = Arc::new(Mutex::new(ide.command_ports(number)));
         ports.insert("ide", place.command.into(), 8, command)?;
@@ -158,8 +158,7 @@ fn attach_ide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chipset::acpi_pm::AcpiPm;
-    use crate::config::DeviceSet;
+    use crate::chipset::acpi_pm::{AcpiPm, PmModel};
     use crate::control::Control;
     use crate::emulated::ide::Media;
     use crate::emulated::testing::{MemoryDisk, Network, Wire, ram};
@@ -195,7 +194,7 @@ mod tests {
             start: Start::Kernel,
         };
         let line = |_| Wire::new() as IrqLine;
-        let pm = AcpiPm::new(line(9), Control::default(), DeviceSet::Emulated);
+        let pm = AcpiPm::new(line(9), Control::default(), PmModel::Piix4);
         let pm = Arc::new(Mutex::new(pm));
         ports.insert("acpi-pm", acpi_pm::PORT.into(), acpi_pm::PORTS, pm).unwrap();
         let _devices = build(&ram(0x10_0000), &ports, &memory, line, config).unwrap();

@@ -2,7 +2,6 @@
 
 pub mod acpi;
 pub mod assemble;
-pub mod attach;
 pub mod e1000;
 pub mod firmware;
 pub mod ide;

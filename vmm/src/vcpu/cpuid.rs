@@ -6,7 +6,6 @@
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::{Cap, Kvm};
 
-use crate::config::DeviceSet;
 use crate::kvm::KvmError;
 
 /// The leaves that hypervisors use.
@@ -40,8 +39,8 @@ impl HostCpuid {
         leaf.map_or(36, |e| e.eax & 0xff)
     }
 
-    /// The answers for vCPU `id` of `cpus`. `tsc_khz` is its time stamp counter's frequency,
-    /// where KVM knows it.
+    /// The answers for vCPU `id` of `cpus`, which shows itself as KVM's if `shows_kvm` is set.
+    /// `tsc_khz` is its time stamp counter's frequency, where KVM knows it.
     ///
     /// # Errors
     /// More leaves than KVM takes.
@@ -49,10 +48,10 @@ impl HostCpuid {
         &self,
         id: u32,
         cpus: u32,
-        devices: DeviceSet,
+        shows_kvm: bool,
         tsc_khz: Option<u32>,
     ) -> Result<CpuId, KvmError> {
-        let vcpu = Vcpu { id, cpus, devices, has_tsc_deadline: self.has_tsc_deadline };
+        let vcpu = Vcpu { id, cpus, shows_kvm, has_tsc_deadline: self.has_tsc_deadline };
         let entries = vcpu.patch(&self.entries, tsc_khz);
         CpuId::from_entries(&entries).map_err(|_| KvmError::Call {
             call: "KVM_SET_CPUID2 (too many leaves)",
@@ -64,13 +63,13 @@ impl HostCpuid {
 struct Vcpu {
     id: u32,
     cpus: u32,
-    devices: DeviceSet,
+    shows_kvm: bool,
     has_tsc_deadline: bool,
 }
 
 impl Vcpu {
     fn patch(&self, host: &[kvm_cpuid_entry2], tsc_khz: Option<u32>) -> Vec<kvm_cpuid_entry2> {
-        let hidden = self.devices == DeviceSet::Emulated;
+        let hidden = !self.shows_kvm;
         let mut entries: Vec<_> = host
             .iter()
             .filter(|e| !(hidden && HYPERVISOR_LEAVES.contains(&e.function)))
@@ -127,7 +126,7 @@ impl Vcpu {
         // Not in KVM's supported leaves before Linux 6.9, because it needs the in-kernel APIC.
         // Without it Linux calibrates the APIC timer for a quarter of a second.
         set_bit(&mut entry.ecx, TSC_DEADLINE, self.has_tsc_deadline);
-        set_bit(&mut entry.ecx, HYPERVISOR, self.devices == DeviceSet::Virtio);
+        set_bit(&mut entry.ecx, HYPERVISOR, self.shows_kvm);
         set_bit(&mut entry.edx, HTT, self.cpus > 1);
     }
 
@@ -212,7 +211,7 @@ mod tests {
 
     #[test]
     fn every_vcpu_has_its_own_apic_id_in_every_leaf() {
-        let cpuid = host().for_vcpu(2, 3, DeviceSet::Virtio, None).unwrap();
+        let cpuid = host().for_vcpu(2, 3, true, None).unwrap();
         assert_eq!(leaf(&cpuid, 1, 0).unwrap()[1], 0x0203_0800);
         assert_eq!(leaf(&cpuid, 0xb, 0).unwrap(), [0, 1, 0x100, 2]);
         assert_eq!(leaf(&cpuid, 0xb, 1).unwrap(), [2, 3, 0x201, 2]);
@@ -227,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_emulated_machine_shows_no_hypervisor() {
-        let cpuid = host().for_vcpu(0, 1, DeviceSet::Emulated, Some(2_000_000)).unwrap();
+        let cpuid = host().for_vcpu(0, 1, false, Some(2_000_000)).unwrap();
         assert_eq!(leaf(&cpuid, 1, 0).unwrap()[2] >> 31, 0);
         assert!(cpuid.as_slice().iter().all(|e| !HYPERVISOR_LEAVES.contains(&e.function)));
         let [denominator, numerator, crystal, _] = leaf(&cpuid, 0x15, 0).unwrap();
@@ -237,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_paravirtual_machine_shows_kvm() {
-        let cpuid = host().for_vcpu(0, 1, DeviceSet::Virtio, Some(2_000_000)).unwrap();
+        let cpuid = host().for_vcpu(0, 1, true, Some(2_000_000)).unwrap();
         let [_, _, features, feature_flags] = leaf(&cpuid, 1, 0).unwrap();
         assert_eq!((features >> 31, features >> 24 & 1), (1, 1));
         assert_eq!(feature_flags >> 28 & 1, 0);

@@ -1,10 +1,11 @@
 //! Virtual CPUs: what they are told of themselves ([`cpuid`]), how they start ([`setup`]), run
-//! ([`run`]) and are made to stop ([`kick`]).
+//! ([`run`], [`threads`]) and are made to stop ([`kick`]).
 
 pub mod cpuid;
 pub mod kick;
 pub mod run;
 pub mod setup;
+pub mod threads;
 
 use std::fmt;
 
@@ -97,7 +98,7 @@ fn suberror_meaning(suberror: u32) -> &'static str {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("vCPU {cpu}: {fault}{}", registers.as_ref().map(|r| format!("; {r}")).unwrap_or_default())]
 pub struct VcpuError {
-    /// Its number.
+    /// Which: its APIC id.
     pub cpu: u32,
     /// What happened.
     pub fault: Fault,

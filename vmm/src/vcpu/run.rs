@@ -1,25 +1,14 @@
 //! The exit loop.
 
-use std::sync::Arc;
-
 use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
-use super::kick::{Kicker, RunPage};
+use super::kick::{GuestExit, Kicker};
 use super::{Fault, Registers, VcpuError};
-use crate::bus::Bus;
+use crate::bus::Buses;
 use crate::control::run_state::Entry;
 use crate::control::{Control, EndReason};
 use crate::stats::{Access, NO_DEVICE, SharedCounters};
-
-/// Where the guest's accesses go.
-#[derive(Clone)]
-pub struct Buses {
-    /// I/O ports.
-    pub ports: Arc<Bus>,
-    /// Guest-physical addresses that are not RAM.
-    pub mmio: Arc<Bus>,
-}
 
 /// A vCPU ready to run, to be moved to its thread.
 pub struct Vcpu {
@@ -41,33 +30,32 @@ impl Vcpu {
     /// Runs the guest until the machine ends, by this vCPU's doing or otherwise. Dropping the
     /// handle that is left makes the kernel tear the vCPU down.
     pub fn run(mut self) -> VcpuFd {
-        let page = RunPage::of(&mut self.fd);
         let mut handler = ExitHandler {
             buses: self.buses,
             control: self.control.clone(),
             counters: self.counters,
         };
-        let kickable = self.kicker.enter(&mut self.fd);
-        loop {
-            // What a kick is for is set before the kick itself, and looked at here after it is
-            // cleared: so none is missed.
-            page.clear_exit_request();
-            match self.control.before_entry() {
-                Entry::Run => {}
-                // Keeps the guest's watchdogs quiet. Refused where it has no kvmclock.
-                Entry::RunAfterPause => drop(self.fd.kvmclock_ctrl()),
-                Entry::End => break,
+        self.kicker.kickable(&mut self.fd, |vcpu| {
+            loop {
+                // What a kick is for is set before the kick itself, and looked at here after it is
+                // cleared: so none is missed.
+                vcpu.clear_exit_request();
+                match self.control.before_entry() {
+                    Entry::Run => {}
+                    // Keeps the guest's watchdogs quiet. Refused where it has no kvmclock.
+                    Entry::RunAfterPause => drop(vcpu.fd().kvmclock_ctrl()),
+                    Entry::End => break,
+                }
+                let result = match vcpu.run() {
+                    Ok(exit) => handler.handle(exit),
+                    Err(error) => handler.handle_error(error),
+                };
+                if let Err(fault) = result {
+                    let registers = Registers::of(vcpu.fd()).map(Box::new);
+                    self.control.end(Err(VcpuError { cpu: self.id, fault, registers }));
+                }
             }
-            let result = match self.fd.run() {
-                Ok(exit) => handler.handle(exit, &page),
-                Err(error) => handler.handle_error(error),
-            };
-            if let Err(fault) = result {
-                let registers = Registers::of(&self.fd).map(Box::new);
-                self.control.end(Err(VcpuError { cpu: self.id, fault, registers }));
-            }
-        }
-        drop(kickable);
+        });
         self.fd
     }
 }
@@ -79,10 +67,11 @@ struct ExitHandler {
 }
 
 impl ExitHandler {
-    fn handle(&mut self, exit: VcpuExit<'_>, page: &RunPage) -> Result<(), Fault> {
-        match exit {
-            VcpuExit::IoIn(port, data) => self.port_read(port.into(), page.io_width(), data),
-            VcpuExit::IoOut(port, data) => self.port_write(port.into(), page.io_width(), data),
+    fn handle(&mut self, exit: GuestExit<'_>) -> Result<(), Fault> {
+        let GuestExit { reason, io_width, suberror } = exit;
+        match reason {
+            VcpuExit::IoIn(port, data) => self.port_read(port.into(), io_width, data),
+            VcpuExit::IoOut(port, data) => self.port_write(port.into(), io_width, data),
             VcpuExit::MmioRead(address, data) => self.mmio_read(address, data),
             VcpuExit::MmioWrite(address, data) => self.mmio_write(address, data),
             VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _) => {
@@ -95,7 +84,7 @@ impl ExitHandler {
             VcpuExit::Intr => self.counters.other("interrupted"),
             VcpuExit::Shutdown => return Err(Fault::TripleFault),
             VcpuExit::FailEntry(reason, cpu) => return Err(Fault::FailEntry { reason, cpu }),
-            VcpuExit::InternalError => return Err(Fault::Internal { suberror: page.suberror() }),
+            VcpuExit::InternalError => return Err(Fault::Internal { suberror }),
             VcpuExit::MemoryFault { gpa, .. } => return Err(Fault::Memory { address: gpa }),
             VcpuExit::Hlt => return Err(Fault::Unexpected("HLT, despite the in-kernel APIC")),
             VcpuExit::Unknown => return Err(Fault::Unexpected("KVM_EXIT_UNKNOWN")),

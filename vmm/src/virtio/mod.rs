@@ -1,7 +1,6 @@
 //! virtio 1.2 devices: what a device shows its transport (PCI or MMIO), and what the transport
 //! hands the device when the driver is ready.
 
-pub mod attach;
 pub mod balloon;
 pub mod block;
 pub mod chain;
@@ -9,7 +8,7 @@ pub mod console;
 pub mod net;
 pub mod queue;
 pub mod rng;
-mod slots;
+pub mod slots;
 pub mod stats;
 #[cfg(test)]
 pub(crate) mod testing;

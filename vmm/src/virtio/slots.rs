@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use kvm_ioctls::VmFd;
 
 use super::VirtioDevice;
-use super::attach::AttachError;
 use super::stats::QueueCounters;
-use super::transport::{KvmNotifyRegistrar, NotifyRegistrar, VirtioMmio, VirtioPci, mmio, pci};
-use crate::bus::Bus;
+use super::transport::{
+    KvmNotifyRegistrar, NotifyRegistrar, TransportError, VirtioMmio, VirtioPci, mmio, pci,
+};
+use crate::bus::{Bus, BusError, Buses};
 use crate::irq::{IrqLine, SharedWire};
 use crate::kvm::interrupt_line;
 use crate::memory::GuestRam;
@@ -18,10 +19,23 @@ use crate::pci::host_bridge::HostBridge;
 use crate::pci::intx;
 use crate::pci::kvm_msi::KvmMsiRouter;
 use crate::pci::{InterruptPin, PciBus, PciBusError, config_access};
-use crate::vcpu::run::Buses;
 
 /// The queues' counters of every device, by its name in statistics.
 pub type Counters = Vec<(String, Vec<Arc<QueueCounters>>)>;
+
+/// A device for which there is no slot.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// The device and its transport do not fit together.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The PCI bus is full.
+    #[error(transparent)]
+    Pci(#[from] PciBusError),
+    /// An address is taken already.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
 
 /// Takes devices in.
 pub trait Slots {
@@ -33,31 +47,36 @@ pub trait Slots {
         &mut self,
         device: Box<dyn VirtioDevice>,
         counters: Vec<Arc<QueueCounters>>,
-    ) -> Result<(), AttachError>;
+    ) -> Result<(), SlotError>;
 
     /// All devices are in: the guest may find them.
     ///
     /// # Errors
     /// An address is taken.
-    fn finish(self: Box<Self>) -> Result<(Plugged, Counters), AttachError>;
+    fn finish(self: Box<Self>) -> Result<(Occupied, Counters), SlotError>;
 }
 
-/// Devices in their slots.
-pub enum Plugged {
+/// Slots with devices in them.
+pub enum Occupied {
     /// On a PCI bus.
     Pci(Arc<Mutex<PciBus>>),
     /// At addresses of their own on the bus of memory.
-    Mmio { memory: Arc<Bus>, addresses: Vec<u64> },
+    Mmio {
+        /// The bus.
+        memory: Arc<Bus>,
+        /// Guest-physical, one a device.
+        addresses: Vec<u64>,
+    },
 }
 
-impl Plugged {
+impl Occupied {
     /// Drops all devices, which completes requests under way and lets go of the host's things.
     pub fn clear(&self) {
         match self {
-            Plugged::Pci(bus) => {
+            Occupied::Pci(bus) => {
                 bus.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear()
             }
-            Plugged::Mmio { memory, addresses } => {
+            Occupied::Mmio { memory, addresses } => {
                 for address in addresses {
                     memory.remove(*address);
                 }
@@ -82,8 +101,8 @@ impl PciSlots {
     /// An empty bus with a host bridge.
     ///
     /// # Errors
-    /// [`AttachError::Pci`].
-    pub fn new(vm: &Arc<VmFd>, ram: &GuestRam, buses: &Buses) -> Result<Self, AttachError> {
+    /// [`SlotError::Pci`].
+    pub fn new(vm: &Arc<VmFd>, ram: &GuestRam, buses: &Buses) -> Result<Self, SlotError> {
         let mut bus = PciBus::new(Arc::clone(&buses.ports), Arc::clone(&buses.mmio));
         bus.add(Address { device: 0, function: 0 }, Arc::new(Mutex::new(HostBridge::default())))?;
         Ok(Self {
@@ -104,7 +123,7 @@ impl Slots for PciSlots {
         &mut self,
         device: Box<dyn VirtioDevice>,
         counters: Vec<Arc<QueueCounters>>,
-    ) -> Result<(), AttachError> {
+    ) -> Result<(), SlotError> {
         let name = device.name();
         let slot = self.bus.free_device().ok_or(PciBusError::Full { name })?;
         let gsi = intx::gsi(slot, InterruptPin::A);
@@ -122,13 +141,13 @@ impl Slots for PciSlots {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<(Plugged, Counters), AttachError> {
+    fn finish(self: Box<Self>) -> Result<(Occupied, Counters), SlotError> {
         let Self { mut bus, buses, counters, .. } = *self;
         bus.assign_addresses()?;
         let bus = Arc::new(Mutex::new(bus));
         config_access::insert_ports(&buses.ports, &bus)?;
         config_access::insert_ecam(&buses.mmio, &bus)?;
-        Ok((Plugged::Pci(bus), counters))
+        Ok((Occupied::Pci(bus), counters))
     }
 }
 
@@ -163,7 +182,7 @@ impl Slots for MmioSlots {
         &mut self,
         device: Box<dyn VirtioDevice>,
         counters: Vec<Arc<QueueCounters>>,
-    ) -> Result<(), AttachError> {
+    ) -> Result<(), SlotError> {
         let name = device.name();
         let place = mmio::place(self.addresses.len());
         let resources = mmio::Resources {
@@ -180,9 +199,9 @@ impl Slots for MmioSlots {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<(Plugged, Counters), AttachError> {
+    fn finish(self: Box<Self>) -> Result<(Occupied, Counters), SlotError> {
         let Self { memory, addresses, counters, .. } = *self;
-        Ok((Plugged::Mmio { memory, addresses }, counters))
+        Ok((Occupied::Mmio { memory, addresses }, counters))
     }
 }
 

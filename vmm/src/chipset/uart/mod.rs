@@ -37,7 +37,7 @@ pub const PORTS: u64 = 8;
 /// How long a vCPU that asks whether the transmitter is empty is held while it is not. Linux's
 /// console and firmware ask in a loop and drop what they have after some thousand times, which an
 /// answer at once would spend in milliseconds. The guest's interrupts wait meanwhile.
-const POLL_PATIENCE: Duration = Duration::from_millis(1);
+const POLL_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// One serial port.
 pub struct Uart {
@@ -130,7 +130,7 @@ impl UartPorts {
             uart.registers.is_transmitter_held().then(|| uart.output.clone())
         };
         if let Some(output) = held {
-            output.wait_for_room(POLL_PATIENCE);
+            output.wait_for_room(POLL_TIMEOUT);
         }
     }
 }

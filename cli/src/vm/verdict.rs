@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use isolab_command::format::EXIT_OWN_FAILURE;
 use isolab_vmm::control::EndReason;
-use isolab_vmm::machine::Exit;
+use isolab_vmm::machine::RunReport;
 
 /// The guest's kernel gave up: as an abort(3).
 pub const PANICKED: i32 = 134;
@@ -62,18 +62,18 @@ impl<W: Write> Write for Remembered<W> {
 
 /// What the operator is told, if anything, and the exit status.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Ending {
+pub struct Verdict {
     pub message: Option<String>,
     pub status: i32,
 }
 
 /// Judges an end by its reason and by the guest's last words; without one, isolab has failed.
-pub fn judge(exit: Option<&Exit>, last_words: &LastWords, firmware: bool) -> Ending {
-    let Some(exit) = exit else {
-        return Ending { message: None, status: EXIT_OWN_FAILURE.into() };
+pub fn judge(report: Option<&RunReport>, last_words: &LastWords, firmware: bool) -> Verdict {
+    let Some(report) = report else {
+        return Verdict { message: None, status: EXIT_OWN_FAILURE.into() };
     };
-    let triple_fault = exit.triple_fault.as_ref().map(ToString::to_string);
-    judge_words(exit.reason, triple_fault, &last_words.text(), firmware)
+    let triple_fault = report.triple_fault.as_ref().map(ToString::to_string);
+    judge_words(report.reason, triple_fault, &last_words.text(), firmware)
 }
 
 fn judge_words(
@@ -81,7 +81,7 @@ fn judge_words(
     triple_fault: Option<String>,
     text: &str,
     firmware: bool,
-) -> Ending {
+) -> Verdict {
     let panic = panic_in(text);
     let (message, status) = match reason {
         EndReason::Stopped => {
@@ -99,7 +99,7 @@ fn judge_words(
             (None, None) => (None, 0),
         },
     };
-    Ending { message, status }
+    Verdict { message, status }
 }
 
 /// Why a kernel panicked (Linux, kernel/panic.c), with or without a time before it.
@@ -123,8 +123,8 @@ mod tests {
     use super::*;
 
     fn status(reason: EndReason, text: &str, firmware: bool) -> (Option<String>, i32) {
-        let ending = judge_words(reason, None, text, firmware);
-        (ending.message, ending.status)
+        let verdict = judge_words(reason, None, text, firmware);
+        (verdict.message, verdict.status)
     }
 
     #[test]

@@ -1,0 +1,249 @@
+//! The paravirtual board: virtio devices on a PCI bus or in MMIO pages, and KVM's own features.
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_ioctls::VmFd;
+use serde::{Deserialize, Serialize};
+
+use super::{Board, BoardError, Devices, Plugged, Reach, Surroundings};
+use crate::backend::disk::{DiskImage, DiskOptions};
+use crate::backend::net::NetOptions;
+use crate::backend::output::Output;
+use crate::backend::serial_port::SerialPort;
+use crate::boot::acpi::BoardTables;
+use crate::boot::hardware::Hardware;
+use crate::bus::Buses;
+use crate::chipset::acpi_pm::PmModel;
+use crate::control::protocol::DeviceSet;
+use crate::memory::GuestRam;
+use crate::pci;
+use crate::rate_limit::RateLimit;
+use crate::virtio::VirtioDevice;
+use crate::virtio::balloon::{Balloon, BalloonOptions};
+use crate::virtio::block::Block;
+use crate::virtio::console::Console;
+use crate::virtio::net::VirtioNet;
+use crate::virtio::rng::Rng;
+use crate::virtio::slots::{MmioSlots, Occupied, PciSlots, Slots};
+use crate::virtio::stats::QueueCounters;
+use crate::virtio::transport::acpi as transport_acpi;
+use crate::virtio::vsock::{VirtioVsock, VsockOptions};
+
+/// Queues of a disk: one per vCPU, up to this.
+const MAX_DISK_QUEUES: u32 = 16;
+
+/// Spares the kernel some 200 exits in search of a PCI bus.
+const NO_PCI: &str = "pci=off";
+
+/// How virtio devices are found and spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// PCI, with an interrupt for each queue (virtio 1.2, 4.1).
+    #[default]
+    Pci,
+    /// A page of registers and a shared interrupt (4.2), described by ACPI: less for the guest to
+    /// search at its start.
+    Mmio,
+}
+
+/// What is on the board.
+#[derive(Default)]
+pub struct Options {
+    /// See [`Transport`].
+    pub transport: Transport,
+    /// Disks, in the guest's order.
+    pub disks: Vec<DiskOptions>,
+    /// Networks.
+    pub nets: Vec<NetOptions>,
+    /// Streams between programs of host and guest.
+    pub vsock: Option<VsockOptions>,
+    /// Random numbers from the host.
+    pub rng: bool,
+    /// A console without a serial port: hvc0.
+    pub console: Option<SerialPort>,
+    /// Memory that the guest gives back.
+    pub balloon: Option<BalloonOptions>,
+}
+
+/// See the module.
+pub struct Paravirtual {
+    transport: Transport,
+    devices: Vec<Unplugged>,
+    reach: Reach,
+}
+
+/// A device, and what counts the work of each of its queues.
+struct Unplugged(Box<dyn VirtioDevice>, Vec<Arc<QueueCounters>>);
+
+impl Paravirtual {
+    /// Makes every device that `options` ask for. Their order is that of the slots.
+    ///
+    /// # Errors
+    /// [`BoardError`].
+    pub fn open(options: Options, around: Surroundings) -> Result<Self, BoardError> {
+        let Options { transport, disks, nets, vsock, rng, console, balloon } = options;
+        let mut board = Self { transport, devices: Vec::new(), reach: Reach::default() };
+        for options in &disks {
+            let image = DiskImage::open(options)?;
+            board.reach.notes.extend(image.notes());
+            let queues = around.cpus.min(MAX_DISK_QUEUES) as u16;
+            let device = Block::new(image, queues, options.rate);
+            let device = device.map_err(BoardError::host("virtio-blk"))?;
+            board.add(device.counters(), device);
+        }
+        for options in &nets {
+            let device = VirtioNet::open(options)?;
+            board.add(device.counters(), device);
+        }
+        if let Some(options) = &vsock {
+            let device = VirtioVsock::open(options)?;
+            board.add(device.counters(), device);
+        }
+        if rng {
+            let device = Rng::new(RateLimit::default()).map_err(BoardError::host("virtio-rng"))?;
+            board.add(device.counters(), device);
+        }
+        if let Some(port) = console {
+            let device = board.console(port).map_err(BoardError::host("virtio-console"))?;
+            board.add(device.counters(), device);
+        }
+        if let Some(options) = balloon {
+            let device = Balloon::new(options).map_err(BoardError::host("virtio-balloon"))?;
+            board.reach.balloon = Some(device.handle());
+            board.add(device.counters(), device);
+        }
+        Ok(board)
+    }
+
+    fn console(&mut self, port: SerialPort) -> io::Result<Console> {
+        let output = Output::new("hvc0", port.output, port.gather)?;
+        let device = Console::new(output.clone(), port.input)?;
+        self.reach.output = Some(output);
+        self.reach.console = Some(device.handle());
+        Ok(device)
+    }
+
+    fn add(&mut self, counters: Vec<Arc<QueueCounters>>, device: impl VirtioDevice + 'static) {
+        self.devices.push(Unplugged(Box::new(device), counters));
+    }
+}
+
+impl Board for Paravirtual {
+    fn device_set(&self) -> DeviceSet {
+        DeviceSet::Virtio
+    }
+
+    fn shows_kvm(&self) -> bool {
+        true
+    }
+
+    fn power_management(&self) -> PmModel {
+        PmModel::Minimal
+    }
+
+    fn hardware(&self) -> Option<Hardware> {
+        let bus = (!self.devices.is_empty()).then_some(self.transport);
+        let (definitions, tables, reserved) = match bus {
+            None => (Vec::new(), Vec::new(), &[][..]),
+            Some(Transport::Mmio) => {
+                (transport_acpi::mmio_devices(self.devices.len()), Vec::new(), &[][..])
+            }
+            // Linux trusts the MCFG table only where the memory map says the same.
+            Some(Transport::Pci) => (
+                pci::acpi::host_bridge(pci::intx::gsi, None),
+                vec![pci::acpi::mcfg()],
+                &[(pci::ECAM_BASE, pci::ECAM_LENGTH)][..],
+            ),
+        };
+        let acpi = BoardTables { legacy: false, level_interrupts: &[], definitions, tables };
+        let linux_words = if bus == Some(Transport::Pci) { "" } else { NO_PCI };
+        Some(Hardware { acpi, reserved, linux_words })
+    }
+
+    fn plug_in(
+        self: Box<Self>,
+        vm: &Arc<VmFd>,
+        ram: &GuestRam,
+        buses: &Buses,
+    ) -> Result<Devices, BoardError> {
+        let Self { transport, devices, mut reach } = *self;
+        if devices.is_empty() {
+            return Ok(Devices { plugged: None, reach });
+        }
+        let mut slots: Box<dyn Slots> = match transport {
+            Transport::Pci => Box::new(PciSlots::new(vm, ram, buses)?),
+            Transport::Mmio => Box::new(MmioSlots::new(vm, ram, buses)),
+        };
+        for Unplugged(device, counters) in devices {
+            slots.plug(device, counters)?;
+        }
+        let (occupied, counters) = slots.finish()?;
+        reach.counters = counters.into();
+        Ok(Devices { plugged: Some(Arc::new(VirtioDevices(occupied))), reach })
+    }
+}
+
+struct VirtioDevices(Occupied);
+
+impl Plugged for VirtioDevices {
+    fn shut_down(&self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for VirtioDevices {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AROUND: Surroundings = Surroundings { memory: 128 << 20, cpus: 1, com1: true };
+
+    fn hardware(transport: Transport, rng: bool) -> Hardware {
+        let options = Options { transport, rng, ..Options::default() };
+        Paravirtual::open(options, AROUND).unwrap().hardware().unwrap()
+    }
+
+    #[test]
+    fn a_kernel_is_told_of_the_bus_that_there_is() {
+        let names = |hardware: &Hardware, name: &[u8]| {
+            hardware.acpi.definitions.windows(name.len()).any(|window| window == name)
+        };
+        for transport in [Transport::Pci, Transport::Mmio] {
+            let bare = hardware(transport, false);
+            assert_eq!(bare.linux_words, NO_PCI, "{transport:?}");
+            assert!(bare.acpi.definitions.is_empty() && bare.acpi.tables.is_empty());
+        }
+        let pci = hardware(Transport::Pci, true);
+        assert!(names(&pci, b"PCI0") && pci.linux_words.is_empty());
+        assert_eq!((pci.acpi.tables.len(), pci.reserved.len()), (1, 1));
+        let mmio = hardware(Transport::Mmio, true);
+        assert!(names(&mmio, b"LNRO0005") && mmio.linux_words == NO_PCI);
+        assert!(mmio.acpi.tables.is_empty() && mmio.reserved.is_empty());
+    }
+
+    #[test]
+    fn each_device_that_is_asked_for_takes_a_slot() {
+        let options = Options {
+            rng: true,
+            console: Some(SerialPort::output_only(io::sink())),
+            balloon: Some(BalloonOptions {
+                target: 0,
+                deflate_on_oom: true,
+                free_page_reporting: true,
+            }),
+            ..Options::default()
+        };
+        let board = Paravirtual::open(options, AROUND).unwrap();
+        let names: Vec<_> =
+            board.devices.iter().map(|Unplugged(device, _)| device.name()).collect();
+        assert_eq!(names, ["virtio-rng", "virtio-console", "virtio-balloon"]);
+        assert!(board.reach.balloon.is_some() && board.reach.output.is_some());
+    }
+}

@@ -1,0 +1,256 @@
+//! A physical PC's board: PIIX chipset, IDE and e1000, and no hint of a hypervisor. A kernel is
+//! started on it directly, or firmware that finds one.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use kvm_ioctls::VmFd;
+
+use super::{Board, BoardError, Devices, Plugged, Reach, Surroundings};
+use crate::backend::disk::{DiskImage, DiskOptions};
+use crate::backend::net::{MacAddress, NetOptions};
+use crate::backend::output::Output;
+use crate::backend::tap::Tap;
+use crate::boot::acpi::BoardTables;
+use crate::boot::hardware::Hardware;
+use crate::bus::Buses;
+use crate::chipset::acpi_pm::PmModel;
+use crate::control::protocol::DeviceSet;
+use crate::emulated::acpi::{LEVEL_INTERRUPTS, pci_host_bridge};
+use crate::emulated::assemble::{self, EmulatedConfig, EmulatedDevices, Nic, Start};
+use crate::emulated::firmware;
+use crate::emulated::firmware::debug_port::{self, DebugPort};
+use crate::emulated::firmware::shadow::{self, Shadow};
+use crate::emulated::ide::{DriveImage, Media};
+use crate::kvm::interrupt_line;
+use crate::memory::GuestRam;
+use crate::rate_limit::RateLimit;
+
+/// Two channels with two drives each.
+pub(super) const MAX_DRIVES: usize = 4;
+/// Channel and unit of each drive in turn. Two drives get a channel each, as the two of one
+/// channel take turns.
+const SPREAD: [(usize, usize); 2] = [(0, 0), (1, 0)];
+const FILLED: [(usize, usize); MAX_DRIVES] = [(0, 0), (0, 1), (1, 0), (1, 1)];
+
+/// What is on the board.
+#[derive(Default)]
+pub struct Options {
+    /// PC firmware to start instead of the machine's kernel, which then comes from a disk.
+    pub firmware: Option<PathBuf>,
+    /// Disks, in the guest's order.
+    pub disks: Vec<DiskOptions>,
+    /// ISO images in CD-ROM drives, behind the disks.
+    pub cdroms: Vec<DiskOptions>,
+    /// Networks.
+    pub nets: Vec<NetOptions>,
+}
+
+/// See the module.
+pub struct Pc {
+    drives: Drives,
+    nics: Vec<Nic>,
+    /// The firmware's image, if that comes first.
+    firmware: Option<Vec<u8>>,
+    around: Surroundings,
+}
+
+impl Pc {
+    /// Opens images, taps and firmware.
+    ///
+    /// # Errors
+    /// [`BoardError`].
+    pub fn open(options: Options, around: Surroundings) -> Result<Self, BoardError> {
+        let drives = drives(&options)?;
+        let nics = options.nets.iter().map(nic).collect::<Result<_, _>>()?;
+        let firmware = options.firmware.as_deref().map(firmware::read_image).transpose()?;
+        Ok(Self { drives, nics, firmware, around })
+    }
+}
+
+impl Board for Pc {
+    fn device_set(&self) -> DeviceSet {
+        DeviceSet::Emulated
+    }
+
+    fn shows_kvm(&self) -> bool {
+        false
+    }
+
+    fn power_management(&self) -> PmModel {
+        PmModel::Piix4
+    }
+
+    fn hardware(&self) -> Option<Hardware> {
+        let acpi = BoardTables {
+            legacy: true,
+            level_interrupts: &LEVEL_INTERRUPTS,
+            definitions: pci_host_bridge(),
+            tables: Vec::new(),
+        };
+        let hardware = Hardware { acpi, reserved: &[], linux_words: "" };
+        self.firmware.is_none().then_some(hardware)
+    }
+
+    fn own_memory(&self) -> Option<Range<u64>> {
+        self.firmware.as_ref().map(|_| shadow::RANGE)
+    }
+
+    fn plug_in(
+        self: Box<Self>,
+        vm: &Arc<VmFd>,
+        ram: &GuestRam,
+        buses: &Buses,
+    ) -> Result<Devices, BoardError> {
+        let Self { drives, nics, firmware, around } = *self;
+        let Drives { places: drives, boot_order, notes } = drives;
+        let start = match &firmware {
+            None => Start::Kernel,
+            Some(image) => {
+                let shadow = put_firmware(image, &boot_order, around, vm, ram, buses)?;
+                Start::Firmware(Box::new(shadow))
+            }
+        };
+        let devices = EmulatedConfig { drives, nics, start };
+        let line = |number| interrupt_line(vm, number);
+        let devices = assemble::build(ram, &buses.ports, &buses.mmio, line, devices)?;
+        let reach = Reach { notes, ..Reach::default() };
+        Ok(Devices { plugged: Some(Arc::new(devices)), reach })
+    }
+}
+
+impl Plugged for EmulatedDevices {
+    /// They have nothing of the host's that its end would not take.
+    fn shut_down(&self) {}
+}
+
+/// Puts firmware and what it talks to in place.
+fn put_firmware(
+    image: &[u8],
+    boot_order: &[String],
+    around: Surroundings,
+    vm: &Arc<VmFd>,
+    ram: &GuestRam,
+    buses: &Buses,
+) -> Result<Shadow, BoardError> {
+    let shadow = Shadow::new(Arc::clone(vm), ram.clone(), image)?;
+    let writes = Arc::new(Mutex::new(shadow.writes()));
+    let length = shadow::RANGE.end - shadow::RANGE.start;
+    buses.mmio.insert("shadow-ram", shadow::RANGE.start, length, writes)?;
+    let description = firmware::Description {
+        memory: around.memory,
+        cpus: around.cpus,
+        serial_console: around.com1,
+        boot_order,
+    };
+    firmware::insert_devices(&buses.ports, ram, &description)?;
+    if std::env::var_os("ISOLAB_FIRMWARE_LOG").is_some() {
+        let log = Output::new("firmware-log", Box::new(io::stderr()), true);
+        let log = DebugPort(log.map_err(BoardError::host("firmware log"))?);
+        buses.ports.insert("debug", debug_port::PORT, 1, Arc::new(Mutex::new(log)))?;
+    }
+    Ok(shadow)
+}
+
+/// The open images.
+#[derive(Default)]
+struct Drives {
+    /// By channel and unit.
+    places: [[Option<DriveImage>; 2]; 2],
+    /// Their names to the firmware.
+    boot_order: Vec<String>,
+    /// What the operator should know.
+    notes: Vec<String>,
+}
+
+/// Opens the images, disks first, and names them for the firmware in the order of booting.
+fn drives(options: &Options) -> Result<Drives, BoardError> {
+    let count = options.disks.len() + options.cdroms.len();
+    if count > MAX_DRIVES {
+        return Err(BoardError::TooManyDrives { drives: count });
+    }
+    let places: &[(usize, usize)] = if count <= SPREAD.len() { &SPREAD } else { &FILLED };
+    let disks = options.disks.iter().map(|options| (options, false));
+    let cdroms = options.cdroms.iter().map(|options| (options, true));
+    let mut drives = Drives::default();
+    for ((options, is_cdrom), &(channel, unit)) in disks.chain(cdroms).zip(places) {
+        let (image, notes) = open(options, is_cdrom)?;
+        drives.places[channel][unit] = Some(image);
+        drives.notes.extend(notes);
+        drives.boot_order.push(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"));
+    }
+    Ok(drives)
+}
+
+fn open(options: &DiskOptions, is_cdrom: bool) -> Result<(DriveImage, Vec<String>), BoardError> {
+    if options.rate != RateLimit::default() {
+        return Err(BoardError::RateLimit { path: options.path.clone() });
+    }
+    let read_only = options.read_only || is_cdrom;
+    let image = DiskImage::open(&DiskOptions { read_only, ..options.clone() })?;
+    let media = if is_cdrom { Media::CdRom } else { Media::HardDisk { read_only } };
+    // IDE has one command in flight per channel.
+    let engine = image.engine(1).map_err(BoardError::host("ide"))?;
+    let (bytes, serial) = (image.size(), image.serial().to_owned());
+    Ok((DriveImage { media, bytes, serial, engine }, image.notes()))
+}
+
+fn nic(options: &NetOptions) -> Result<Nic, BoardError> {
+    if options.vhost {
+        return Err(BoardError::NetOption("vhost"));
+    }
+    if options.queue_pairs != 1 {
+        return Err(BoardError::NetOption("more than one queue pair"));
+    }
+    let tap = Tap::open(&options.tap, 1)?;
+    let no_queue = || BoardError::host("e1000")(io::ErrorKind::NotFound.into());
+    let receive = tap.into_queues().pop().ok_or_else(no_queue)?;
+    let transmit = receive.try_clone().map_err(BoardError::host("e1000"))?;
+    let MacAddress(mac) = options.mac.unwrap_or_else(MacAddress::random);
+    Ok(Nic { mac, transmit: Box::new(transmit), receive: Box::new(receive) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::disk::EngineKind;
+
+    fn options(folder: &tempfile::TempDir, name: &str) -> DiskOptions {
+        let path = folder.path().join(name);
+        std::fs::write(&path, vec![0; 4096]).unwrap();
+        DiskOptions { engine: EngineKind::Sync, ..DiskOptions::new(path) }
+    }
+
+    #[test]
+    fn two_drives_get_a_channel_each_and_more_fill_them_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut board = Options::default();
+        board.disks.push(options(&folder, "a"));
+        board.cdroms.push(options(&folder, "b"));
+        let Drives { places, boot_order, .. } = drives(&board).unwrap();
+        assert!(places[0][0].is_some() && places[1][0].is_some() && places[0][1].is_none());
+        assert_eq!(places[1][0].as_ref().map(|d| d.media), Some(Media::CdRom));
+        assert_eq!(boot_order[1], "/pci@i0cf8/ide@1,1/drive@1/disk@0");
+        drop(places);
+        board.disks.push(options(&folder, "c"));
+        let Drives { places, .. } = drives(&board).unwrap();
+        assert!(places[0][1].is_some() && places[1][1].is_none());
+        drop(places);
+        board.disks.extend([options(&folder, "d"), options(&folder, "e")]);
+        assert!(matches!(drives(&board), Err(BoardError::TooManyDrives { drives: 5 })));
+    }
+
+    #[test]
+    fn options_of_virtio_devices_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut limited = options(&folder, "a");
+        limited.rate.operations_per_second = std::num::NonZeroU64::new(1);
+        assert!(matches!(open(&limited, false), Err(BoardError::RateLimit { .. })));
+        let vhost = NetOptions { vhost: true, ..NetOptions::default() };
+        assert!(matches!(nic(&vhost), Err(BoardError::NetOption("vhost"))));
+        let queues = NetOptions { queue_pairs: 2, ..NetOptions::default() };
+        assert!(matches!(nic(&queues), Err(BoardError::NetOption(_))));
+    }
+}
