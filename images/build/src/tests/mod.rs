@@ -13,8 +13,8 @@ use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
-use isolab_images::Prune;
 use isolab_images::testing::{add_image, gzip, layer as archive, new_store};
+use isolab_images::{BuildStep, Merged, Mounted, Prune, StepMount};
 
 use super::*;
 
@@ -130,8 +130,8 @@ impl Bench {
     }
 }
 
-fn files(image: &Image) -> merged::Merged {
-    merged::Merged::new(image.layers_unpacked().unwrap())
+fn files(image: &Image) -> Merged {
+    Merged::new(image.layers_unpacked().unwrap())
 }
 
 fn read(image: &Image, name: &str) -> String {
