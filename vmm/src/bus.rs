@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock};
 
+use crate::poison::unpoisoned;
+
 /// A device behind a range of I/O ports or of guest-physical addresses.
 ///
 /// Offsets are relative to the start of the range the device was inserted at, so a device never
@@ -92,7 +94,7 @@ impl Bus {
         let Some(last) = length.checked_sub(1).and_then(|l| base.checked_add(l)) else {
             return Err(bad);
         };
-        let mut slots = self.slots.write().unwrap_or_else(|e| e.into_inner());
+        let mut slots = unpoisoned(self.slots.write());
         // The slot that starts last among those starting at or before our end is the only one
         // that can reach into our range without starting in it.
         if let Some((&start, slot)) = slots.range(..=last).next_back()
@@ -107,13 +109,13 @@ impl Bus {
 
     /// Takes away the device that starts at `base`, and tells whether there was one.
     pub fn remove(&self, base: u64) -> bool {
-        let mut slots = self.slots.write().unwrap_or_else(|e| e.into_inner());
+        let mut slots = unpoisoned(self.slots.write());
         slots.remove(&base).is_some()
     }
 
     /// The device at `address`, its name and the offset into its range.
     pub fn find(&self, address: u64) -> Option<(SharedDevice, &'static str, u64)> {
-        let slots = self.slots.read().unwrap_or_else(|e| e.into_inner());
+        let slots = unpoisoned(self.slots.read());
         let (&base, slot) = slots.range(..=address).next_back()?;
         let offset = address - base;
         (offset < slot.length).then(|| (Arc::clone(&slot.device), slot.name, offset))

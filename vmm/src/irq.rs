@@ -2,9 +2,11 @@
 //!
 //! Devices hold these traits, not KVM handles, so they are tested without /dev/kvm.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::poison::unpoisoned;
 
 /// One wire to the interrupt controllers (an ISA line, a PCI INTx pin, an IOAPIC input).
 pub trait InterruptLine: Send + Sync {
@@ -51,13 +53,13 @@ struct WireDriver {
 
 impl InterruptLine for WireDriver {
     fn set(&self, asserted: bool) {
-        let mut before = self.asserted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = unpoisoned(self.asserted.lock());
         if *before == asserted {
             return;
         }
         *before = asserted;
         // Under the lock, so that two drivers cannot overtake each other.
-        let mut count = self.wire.asserted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = unpoisoned(self.wire.asserted.lock());
         if asserted {
             *count += 1;
         } else {

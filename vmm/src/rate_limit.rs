@@ -3,11 +3,13 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::timerfd::TimerFd;
+
+use crate::poison::unpoisoned;
 
 /// How much of a second's allowance can be saved up and spent at once.
 const BURST_SECONDS: f64 = 0.1;
@@ -136,7 +138,7 @@ impl RateLimiter {
 
     fn lock(&self) -> MutexGuard<'_, Buckets> {
         // Plain numbers are never left half changed.
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.buckets.lock())
     }
 }
 

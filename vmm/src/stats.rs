@@ -3,10 +3,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
+use crate::poison::unpoisoned;
 use crate::virtio::stats::{DeviceStats, QueueStats};
 
 /// What kind of access reached a device.
@@ -91,8 +92,7 @@ impl SharedCounters {
     }
 
     fn lock(&self) -> MutexGuard<'_, ExitCounters> {
-        // Plain values are never left half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.lock())
     }
 }
 

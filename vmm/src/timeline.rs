@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use crate::bus::BusDevice;
+use crate::poison::unpoisoned;
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -55,7 +56,7 @@ impl Recorder {
     /// Records `event` now, unless it is there already.
     pub fn record(&self, event: Event) {
         let nanoseconds = monotonic_nanoseconds();
-        let mut timeline = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let mut timeline = unpoisoned(self.0.lock());
         if timeline.at(event).is_none() {
             timeline.moments.push(Moment { nanoseconds, event });
         }
@@ -63,7 +64,7 @@ impl Recorder {
 
     /// What has been recorded so far.
     pub fn timeline(&self) -> Timeline {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        unpoisoned(self.0.lock()).clone()
     }
 }
 

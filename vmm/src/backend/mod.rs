@@ -8,3 +8,4 @@ pub mod regular_file;
 pub mod serial_port;
 pub mod tap;
 pub mod unix_socket;
+pub mod vectors;

@@ -10,9 +10,11 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::eintr::retry;
+use crate::poison::unpoisoned;
 use crate::threads;
 
 /// What is kept of output that the host does not take.
@@ -62,8 +64,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Plain values are never left half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.state.lock())
     }
 }
 
@@ -143,11 +144,11 @@ impl Output {
         self.0.shared.lock().has_room()
     }
 
-    /// Waits for room, but no longer than `patience`.
-    pub fn wait_for_room(&self, patience: Duration) {
+    /// Waits for room, but no longer than `timeout`.
+    pub fn wait_for_room(&self, timeout: Duration) {
         let shared = &self.0.shared;
         let full = |state: &mut State| !state.has_room();
-        drop(shared.changed.wait_timeout_while(shared.lock(), patience, full));
+        drop(shared.changed.wait_timeout_while(shared.lock(), timeout, full));
     }
 
     /// Waits until everything is with the host, or until `given_up`. Tells whether it is.
@@ -164,7 +165,7 @@ impl Output {
                 return false;
             }
             let waited = shared.changed.wait_timeout(state, RETRY);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = unpoisoned(waited).0;
         }
     }
 }
@@ -195,9 +196,9 @@ impl Writer {
                 (false, true, _) => break,
                 (false, false, Some(left)) => {
                     let waited = self.shared.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    unpoisoned(waited).0
                 }
-                _ => self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                _ => unpoisoned(self.shared.changed.wait(state)),
             };
         }
         let size = state.buffer.len().min(PIECE);
@@ -217,10 +218,9 @@ impl Writer {
     /// Bytes that the host refuses are lost, as on a real line with nothing at the other end.
     fn write(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
-            match self.sink.write(rest) {
+            match retry(|| self.sink.write(rest)) {
                 Ok(0) => break,
                 Ok(written) => rest = &rest[written..],
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(RETRY),
                 Err(_) => break,
             }
@@ -324,11 +324,11 @@ mod tests {
         assert!(!output.drain(|| true), "given up");
 
         // Once somebody reads, everything arrives, and who waits for room hears of it.
-        let (told, hears) = channel();
-        output.on_room(move || told.send(()).unwrap_or_default());
+        let (notify, notices) = channel();
+        output.on_room(move || notify.send(()).unwrap_or_default());
         drop(release);
         assert!(output.drain(|| false) && output.has_room());
-        hears.recv_timeout(LONG).unwrap();
+        notices.recv_timeout(LONG).unwrap();
         drop(output);
         assert_eq!(writes.iter().flatten().count(), sent);
     }

@@ -2,11 +2,15 @@
 
 use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
 use super::net::{MAX_QUEUE_PAIRS, NetBackend, TapSource, VNET_HEADER_LENGTH};
+use super::vectors::{Gather, Scatter};
 
 /// Where taps come from.
 const TUN_DEVICE: &str = "/dev/net/tun";
@@ -23,13 +27,13 @@ pub enum TapError {
         "`{name}` cannot name a network interface: use 1 to 15 characters without `/`, `%` or space"
     )]
     BadName {
-        /// As given.
+        /// What was asked for.
         name: String,
     },
     /// Zero or too many.
     #[error("tap: {pairs} queue pairs; use 1 to {MAX_QUEUE_PAIRS}")]
     BadQueuePairs {
-        /// As given.
+        /// What was asked for.
         pairs: u16,
     },
     /// The module is not there, or a container was not given the device.
@@ -175,12 +179,12 @@ impl TapQueue {
 }
 
 impl NetBackend for TapQueue {
-    fn send(&mut self, frame: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.write_vectored(frame)
+    fn send(&mut self, frame: &Gather<'_>) -> io::Result<usize> {
+        frame.write_to(self.0.as_fd())
     }
 
-    fn receive(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.0.read_vectored(buffers)
+    fn receive(&mut self, buffers: &mut Scatter<'_>) -> io::Result<usize> {
+        buffers.read_from(self.0.as_fd())
     }
 
     fn set_offloads(&mut self, tun_flags: u32) -> io::Result<()> {
@@ -199,8 +203,8 @@ impl NetBackend for TapQueue {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    fn event(&self) -> RawFd {
-        self.0.as_raw_fd()
+    fn event(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -288,12 +292,9 @@ fn adopt(fds: &[RawFd]) -> Result<(String, Vec<File>), TapError> {
 }
 
 fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    // SAFETY: F_GETFL and F_SETFL take and return flags only.
-    let result = unsafe {
-        let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
-        libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 fn bring_up(name: &str) -> Result<(), TapError> {
@@ -321,11 +322,12 @@ fn mtu(name: &str) -> Result<u16, TapError> {
 
 /// Any socket will do for the interface ioctls.
 fn control_socket(name: &str) -> Result<OwnedFd, TapError> {
-    // SAFETY: `socket` takes numbers only.
-    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    check(fd, name, "make a socket to configure it")?;
-    // SAFETY: the descriptor was opened just now and is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socket(AddressFamily::Unix, SockType::Datagram, flags, None).map_err(|errno| TapError::Host {
+        name: name.to_owned(),
+        action: "make a socket to configure it",
+        source: errno.into(),
+    })
 }
 
 fn check(result: libc::c_int, name: &str, action: &'static str) -> Result<(), TapError> {
@@ -355,17 +357,19 @@ fn name_of(request: &libc::ifreq) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::{FromRawFd, IntoRawFd};
+
     use super::*;
-    use std::os::fd::IntoRawFd;
+    use crate::backend::vectors::VectorBuffer;
 
     /// Runs `test` in a network namespace of its own. A host that cannot is a failure with its
     /// reason, not a silent pass.
     fn in_namespace(test: impl FnOnce() + Send + 'static) {
         std::thread::spawn(|| {
-            // SAFETY: affects only this thread, which ends with the test.
-            let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-            let error = io::Error::last_os_error();
-            assert_eq!(result, 0, "tap tests need a network namespace, run as root: {error}");
+            // Of this thread only, which ends with the test.
+            let own = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET);
+            assert_eq!(own, Ok(()), "tap tests need a network namespace, run as root");
             let tun = File::open(TUN_DEVICE);
             assert!(tun.is_ok(), "tap tests need {TUN_DEVICE}: {:?}", tun.err());
             test();
@@ -417,7 +421,11 @@ mod tests {
 
             let header = [0; VNET_HEADER_LENGTH];
             let out = frame(KIND);
-            let sent = queue.send(&[IoSlice::new(&header), IoSlice::new(&out)]).unwrap();
+            let mut vectors = VectorBuffer::default();
+            let mut whole = vectors.gather();
+            whole.add(&header);
+            whole.add(&out);
+            let sent = queue.send(&whole).unwrap();
             assert_eq!(sent, header.len() + out.len());
             let mut seen = [0; 2048];
             loop {
@@ -431,14 +439,18 @@ mod tests {
             loop {
                 let mut header = [0; VNET_HEADER_LENGTH];
                 let mut data = [0; 2048];
-                let buffers = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut data)];
-                match queue.receive(buffers) {
+                let mut buffers = vectors.scatter();
+                buffers.add(&mut header);
+                buffers.add(&mut data);
+                match queue.receive(&mut buffers) {
                     Ok(length) if data[..length - 12] == frame(KIND + 1) => break,
                     Ok(_) => {}
                     Err(error) => panic!("the frame did not arrive: {error}"),
                 }
             }
-            let error = queue.receive(&mut [IoSliceMut::new(&mut seen)]);
+            let mut buffers = vectors.scatter();
+            buffers.add(&mut seen);
+            let error = queue.receive(&mut buffers);
             assert!(error.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock));
         });
     }
@@ -458,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_tap_and_the_mend() {
+    fn errors_name_the_tap_and_a_hint() {
         in_namespace(|| {
             let _first = Tap::open(&TapSource::Named("taken".into()), 1).unwrap();
             let busy = Tap::open(&TapSource::Named("taken".into()), 1).unwrap_err();

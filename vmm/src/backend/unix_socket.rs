@@ -86,7 +86,7 @@ impl Socket {
         Ok(Self { listener, path: path.into(), file })
     }
 
-    /// As given.
+    /// Where the socket is, as the operator named it.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::bus::BusDevice;
 use crate::control::{Control, EndReason};
 use crate::irq::IrqLine;
+use crate::poison::unpoisoned;
 use crate::timeline::monotonic_nanoseconds;
 
 /// Where the block is.
@@ -131,7 +132,7 @@ pub struct PowerButton(pub(super) Arc<Mutex<AcpiPm>>);
 impl PowerButton {
     /// Presses and releases it. What follows is up to the guest.
     pub fn press(&self) {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).press_power_button();
+        unpoisoned(self.0.lock()).press_power_button();
     }
 }
 

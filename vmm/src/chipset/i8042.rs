@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use crate::bus::BusDevice;
 use crate::control::{Control, EndReason};
 use crate::irq::IrqLine;
+use crate::poison::unpoisoned;
 
 /// Data.
 pub const DATA_PORT: u16 = 0x60;
@@ -182,7 +183,7 @@ pub struct CommandPort(pub Arc<Mutex<I8042>>);
 
 impl BusDevice for CommandPort {
     fn read(&mut self, _offset: u64, data: &mut [u8]) {
-        let status = self.0.lock().unwrap_or_else(|e| e.into_inner()).status();
+        let status = unpoisoned(self.0.lock()).status();
         if let Some(first) = data.first_mut() {
             *first = status;
         }
@@ -190,7 +191,7 @@ impl BusDevice for CommandPort {
 
     fn write(&mut self, _offset: u64, data: &[u8]) {
         if let Some(&command) = data.first() {
-            self.0.lock().unwrap_or_else(|e| e.into_inner()).command(command);
+            unpoisoned(self.0.lock()).command(command);
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::backend::output::Output;
 use crate::backend::serial_port::SerialPort;
 use crate::control::Control;
 use crate::irq::IrqLine;
+use crate::poison::unpoisoned;
 
 struct Port {
     uart: Arc<Mutex<Uart>>,
@@ -24,7 +25,7 @@ struct Port {
 
 impl Port {
     fn uart(&self) -> MutexGuard<'_, Uart> {
-        self.uart.lock().unwrap_or_else(|e| e.into_inner())
+        unpoisoned(self.uart.lock())
     }
 
     /// Gives the guest what has been read but did not fit.

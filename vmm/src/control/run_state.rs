@@ -2,11 +2,12 @@
 //! whoever gives it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::poison::unpoisoned;
 use crate::vcpu::VcpuError;
 
 /// Why a machine ended in good order.
@@ -119,7 +120,7 @@ impl Control {
             if let Some(end) = &state.end {
                 return end.clone();
             }
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = unpoisoned(self.0.changed.wait(state));
         }
     }
 
@@ -166,7 +167,7 @@ impl Control {
             state.parked += 1;
             self.0.changed.notify_all();
             while state.paused && state.end.is_none() {
-                state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = unpoisoned(self.0.changed.wait(state));
             }
             state.parked -= 1;
         }
@@ -179,12 +180,11 @@ impl Control {
         condition: impl Fn(&State) -> bool,
     ) -> MutexGuard<'_, State> {
         let waited = self.0.changed.wait_timeout_while(self.state(), timeout, |s| !condition(s));
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        unpoisoned(waited).0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Plain values are never left half changed.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.state.lock())
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use serde_json::Value;
 
 use super::protocol::{MAX_REQUEST, Reply, Request};
 use crate::backend::unix_socket::{Access, Socket, SocketError};
+use crate::eintr::retry;
+use crate::poison::unpoisoned;
 use crate::threads;
 
 /// Who gives the path.
@@ -115,7 +117,7 @@ impl Drop for Server {
 impl Shared {
     fn connections(&self) -> MutexGuard<'_, Vec<Connection>> {
         // Only whole connections are added and taken.
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.connections.lock())
     }
 
     fn accept(self: Arc<Self>) {
@@ -226,12 +228,11 @@ impl Lines<'_> {
             let left = self.limit.saturating_sub(started.elapsed()).max(Duration::from_millis(1));
             self.stream.set_read_timeout(Some(left))?;
             let mut bytes = [0; 1024];
-            match self.stream.read(&mut bytes) {
+            match retry(|| self.stream.read(&mut bytes)) {
                 // A last request may lack its line end.
                 Ok(0) if self.pending.is_empty() => return Ok(Line::End),
                 Ok(0) => return Ok(Line::Request(std::mem::take(&mut self.pending))),
                 Ok(length) => self.pending.extend_from_slice(&bytes[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
             if started.elapsed() >= self.limit {

@@ -1,8 +1,9 @@
 //! Stand-ins for the host in unit tests of emulated devices.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,6 +12,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::backend::disk::{DiskCompletion, DiskEngine, DiskOperation, DiskRequest};
 use crate::backend::net::NetBackend;
+use crate::backend::vectors::{Gather, Scatter};
 use crate::irq::InterruptLine;
 use crate::memory::GuestRam;
 
@@ -71,7 +73,7 @@ impl MemoryDisk {
         }
     }
 
-    fn run(&self, memory: &GuestRam, request: &DiskRequest) -> io::Result<()> {
+    fn run(&self, memory: &GuestRam, request: &DiskRequest<'_>) -> io::Result<()> {
         let mut medium = self.medium.lock().unwrap();
         let range = request.offset..request.offset + request.length;
         if medium.bad_byte.is_some_and(|b| range.contains(&b)) {
@@ -84,7 +86,7 @@ impl MemoryDisk {
             DiskOperation::Read | DiskOperation::Write => {
                 assert_eq!(sum, request.length, "segments cover the request");
                 assert!(range.end <= medium.bytes.len() as u64, "a front end checks the range");
-                for segment in &request.segments {
+                for segment in request.segments {
                     let length = segment.length as usize;
                     let part = &mut medium.bytes[at..at + length];
                     if request.operation == DiskOperation::Read {
@@ -102,7 +104,7 @@ impl MemoryDisk {
 }
 
 impl DiskEngine for MemoryDisk {
-    fn submit(&mut self, memory: &GuestRam, request: DiskRequest) {
+    fn submit(&mut self, memory: &GuestRam, request: DiskRequest<'_>) {
         let result = self.run(memory, &request);
         self.done.push(DiskCompletion { tag: request.tag, result });
         self.event.write(1).unwrap();
@@ -135,12 +137,18 @@ pub struct Network {
     pub sent: Arc<Mutex<Vec<Vec<u8>>>>,
     to_receive: Arc<Mutex<VecDeque<Vec<u8>>>>,
     event: Arc<EventFd>,
+    /// Frames go through datagrams on their way, as the host's kernel would have them.
+    link: Arc<(UnixDatagram, UnixDatagram)>,
 }
 
 impl Network {
     pub fn new() -> Self {
-        let event = EventFd::new(EFD_NONBLOCK).unwrap();
-        Self { sent: Arc::default(), to_receive: Arc::default(), event: Arc::new(event) }
+        Self {
+            sent: Arc::default(),
+            to_receive: Arc::default(),
+            event: Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()),
+            link: Arc::new(UnixDatagram::pair().unwrap()),
+        }
     }
 
     /// Lets the device receive `frame`, its virtio header in front.
@@ -155,31 +163,32 @@ impl Network {
 }
 
 impl NetBackend for Network {
-    fn send(&mut self, frame: &[IoSlice<'_>]) -> io::Result<usize> {
-        let frame: Vec<u8> = frame.iter().flat_map(|part| part.iter().copied()).collect();
-        let length = frame.len();
-        self.sent.lock().unwrap().push(frame);
+    fn send(&mut self, frame: &Gather<'_>) -> io::Result<usize> {
+        let (near, far) = &*self.link;
+        // The list stays what it is until the frame is out on the other side.
+        let mut sent = self.sent.lock().unwrap();
+        let length = frame.write_to(near.as_fd())?;
+        let mut bytes = vec![0; length];
+        assert_eq!(far.recv(&mut bytes)?, length);
+        sent.push(bytes);
         Ok(length)
     }
 
-    fn receive(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    fn receive(&mut self, buffers: &mut Scatter<'_>) -> io::Result<usize> {
         let _ = self.event.read();
         let mut frames = self.to_receive.lock().unwrap();
         let frame = frames.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
-        let mut rest = &frame[..];
-        for buffer in buffers {
-            let length = rest.len().min(buffer.len());
-            buffer[..length].copy_from_slice(&rest[..length]);
-            rest = &rest[length..];
-        }
-        Ok(frame.len() - rest.len())
+        let (near, far) = &*self.link;
+        far.send(&frame)?;
+        buffers.read_from(near.as_fd())
     }
 
     fn set_offloads(&mut self, _tun_flags: u32) -> io::Result<()> {
         Ok(())
     }
 
-    fn event(&self) -> RawFd {
-        self.event.as_raw_fd()
+    fn event(&self) -> BorrowedFd<'_> {
+        // SAFETY: the eventfd is open for as long as `self` is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.event.as_raw_fd()) }
     }
 }

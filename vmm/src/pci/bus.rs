@@ -8,6 +8,7 @@ use super::config_space::{ConfigSpaceError, command};
 use super::function::{PciFunction, SharedFunction};
 use super::{IO_WINDOW, MEMORY_WINDOW};
 use crate::bus::{Bus, BusDevice, SharedDevice};
+use crate::poison::unpoisoned;
 
 /// Devices on a bus.
 pub const DEVICES: u8 = 32;
@@ -241,7 +242,7 @@ impl BusDevice for BarAccess {
 
 /// A panic elsewhere does not make the guest's devices unusable.
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    unpoisoned(mutex.lock())
 }
 
 #[cfg(test)]

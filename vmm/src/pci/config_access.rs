@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::bus::{Address, PciBus};
 use super::{ECAM_BASE, ECAM_LENGTH};
 use crate::bus::{Bus, BusDevice, BusError};
+use crate::poison::unpoisoned;
 
 /// CONFIG_ADDRESS. One port only: 0xCF9 to 0xCFB belong to others unless accessed as a dword,
 /// which arrives at 0xCF8.
@@ -132,7 +133,7 @@ fn within_dword(offset: u64, length: usize) -> usize {
 }
 
 fn lock(pci: &Mutex<PciBus>) -> MutexGuard<'_, PciBus> {
-    pci.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    unpoisoned(pci.lock())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::msi::{MsiMessage, MsiRouter, MsiVector};
+use crate::poison::unpoisoned;
 
 /// Inputs of KVM's IOAPIC; message vectors are numbered from here.
 const IOAPIC_PINS: u32 = 24;
@@ -61,7 +62,7 @@ impl MsiRouter for KvmMsiRouter {
 
 impl Table {
     fn lock(&self) -> MutexGuard<'_, Routes> {
-        self.routes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        unpoisoned(self.routes.lock())
     }
 
     /// Routes `gsi` to `message`. Routes stay when a vector is masked: most are unmasked with
@@ -101,7 +102,7 @@ struct KvmVector {
 
 impl MsiVector for KvmVector {
     fn connect(&self, message: Option<MsiMessage>) -> io::Result<()> {
-        let mut connected = self.connected.lock().unwrap_or_else(|e| e.into_inner());
+        let mut connected = unpoisoned(self.connected.lock());
         // A new message for a connected vector: no interrupt may go to the old target once the
         // guest's write is over, and none may be lost, so it is disconnected in between.
         if *connected {

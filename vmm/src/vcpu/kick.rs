@@ -6,11 +6,13 @@
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 
 use kvm_bindings::kvm_run;
 use kvm_ioctls::{Error, VcpuExit, VcpuFd};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+
+use crate::poison::unpoisoned;
 
 /// The page that a vCPU shares with KVM. It stays mapped as long as the vCPU's fd is open.
 #[derive(Clone, Copy)]
@@ -128,7 +130,7 @@ impl Kicker {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Target>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.0.lock())
     }
 }
 

@@ -8,6 +8,7 @@ use super::{Fault, Registers, VcpuError};
 use crate::bus::Buses;
 use crate::control::run_state::Entry;
 use crate::control::{Control, EndReason};
+use crate::poison::unpoisoned;
 use crate::stats::{Access, NO_DEVICE, SharedCounters};
 
 /// A vCPU ready to run, to be moved to its thread.
@@ -112,7 +113,7 @@ impl ExitHandler {
             return self.counters.access(NO_DEVICE, Access::PortRead, port);
         };
         self.counters.access(name, Access::PortRead, port);
-        let mut device = device.lock().unwrap_or_else(|e| e.into_inner());
+        let mut device = unpoisoned(device.lock());
         if data.len() > width {
             device.read_repeated(offset, width, data);
         } else {
@@ -125,7 +126,7 @@ impl ExitHandler {
             return self.counters.access(NO_DEVICE, Access::PortWrite, port);
         };
         self.counters.access(name, Access::PortWrite, port);
-        let mut device = device.lock().unwrap_or_else(|e| e.into_inner());
+        let mut device = unpoisoned(device.lock());
         if data.len() > width {
             device.write_repeated(offset, width, data);
         } else {
@@ -139,7 +140,7 @@ impl ExitHandler {
             return self.counters.access(NO_DEVICE, Access::MmioRead, address & !0xfff);
         };
         self.counters.access(name, Access::MmioRead, address);
-        device.lock().unwrap_or_else(|e| e.into_inner()).read(offset, data);
+        unpoisoned(device.lock()).read(offset, data);
     }
 
     fn mmio_write(&mut self, address: u64, data: &[u8]) {
@@ -148,7 +149,7 @@ impl ExitHandler {
             return self.counters.access(NO_DEVICE, Access::MmioWrite, address & !0xfff);
         };
         self.counters.access(name, Access::MmioWrite, address);
-        device.lock().unwrap_or_else(|e| e.into_inner()).write(offset, data);
+        unpoisoned(device.lock()).write(offset, data);
     }
 }
 

@@ -5,9 +5,11 @@ pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod console;
+pub mod log;
 pub mod net;
 pub mod queue;
 pub mod rng;
+pub mod service;
 pub mod slots;
 pub mod stats;
 #[cfg(test)]
@@ -25,6 +27,7 @@ use virtio_bindings::bindings::virtio_ring::{
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
+use self::log::DeviceLog;
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
 
@@ -63,6 +66,8 @@ pub struct Activation {
     pub queues: Vec<ActiveQueue>,
     /// How to reach the driver.
     pub interrupt: Arc<dyn VirtioInterrupt>,
+    /// How to reach the operator.
+    pub log: Arc<DeviceLog>,
 }
 
 /// Why a device could not start working; the transport marks it DEVICE_NEEDS_RESET.
@@ -77,7 +82,7 @@ pub enum ActivateError {
         queue: u16,
     },
     /// The host refused something.
-    #[error("{device}: {action}")]
+    #[error("{device}: cannot {action}")]
     Host {
         /// The device's name.
         device: &'static str,

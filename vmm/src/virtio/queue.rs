@@ -9,9 +9,9 @@ use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::chain::Chain;
+use super::chain::{Chain, ChainFault};
+use super::log::DeviceLog;
 use super::stats::QueueCounters;
-use super::worker::Flow;
 use super::{ActivateError, Activation, ActiveQueue};
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
@@ -30,16 +30,6 @@ pub struct BrokenQueue {
     pub queue: u16,
     /// What is wrong.
     pub reason: &'static str,
-}
-
-impl From<Result<(), BrokenQueue>> for Flow {
-    fn from(result: Result<(), BrokenQueue>) -> Self {
-        match result {
-            Ok(()) => Self::Continue,
-            // The driver has been told.
-            Err(BrokenQueue { .. }) => Self::Stop,
-        }
-    }
 }
 
 /// Takes queue number `index` out of `queues`.
@@ -65,49 +55,51 @@ pub struct DeviceQueue {
     memory: GuestRam,
     interrupt: Arc<dyn VirtioInterrupt>,
     counters: Arc<QueueCounters>,
+    log: Arc<DeviceLog>,
     /// Chains taken and not yet given back.
     in_flight: u16,
     /// Chains given back since the last interrupt decision.
-    unannounced: bool,
+    unsignalled: bool,
     /// The used index at that decision.
-    announced: u16,
+    signalled: u16,
+    /// The thread notified itself since it last looked.
+    notified_self: bool,
+    /// Chains that are done with, for their allocations.
+    spare: Vec<Chain>,
 }
 
 impl DeviceQueue {
-    /// Takes over a queue that the driver set up.
-    pub fn new(
-        active: ActiveQueue,
-        memory: GuestRam,
-        interrupt: Arc<dyn VirtioInterrupt>,
-        counters: Arc<QueueCounters>,
-    ) -> Self {
+    /// Takes over a queue of `activation`, which the driver set up; it need not be in there still.
+    pub fn new(active: ActiveQueue, activation: &Activation, counters: Arc<QueueCounters>) -> Self {
         Self {
             index: active.index,
-            announced: active.queue.next_used(),
+            signalled: active.queue.next_used(),
             queue: active.queue,
             notify: active.notify,
-            memory,
-            interrupt,
+            memory: activation.memory.clone(),
+            interrupt: Arc::clone(&activation.interrupt),
             counters,
+            log: Arc::clone(&activation.log),
             in_flight: 0,
-            unannounced: false,
+            unsignalled: false,
+            notified_self: false,
+            spare: Vec::new(),
         }
     }
 
     /// Takes over every queue of an activation, in its order. `counters[i]` counts for queue
     /// number `i`; a queue without one gets its own.
-    pub fn from_activation(activation: Activation, counters: &[Arc<QueueCounters>]) -> Vec<Self> {
-        let Activation { memory, queues, interrupt, .. } = activation;
+    pub fn from_activation(
+        mut activation: Activation,
+        counters: &[Arc<QueueCounters>],
+    ) -> Vec<Self> {
+        let queues = std::mem::take(&mut activation.queues);
+        let counters_of = |index: u16| counters.get(usize::from(index)).cloned();
         queues
             .into_iter()
             .map(|queue| {
-                let counters = counters.get(usize::from(queue.index)).cloned();
-                Self::new(
-                    queue,
-                    memory.clone(),
-                    Arc::clone(&interrupt),
-                    counters.unwrap_or_default(),
-                )
+                let counters = counters_of(queue.index).unwrap_or_default();
+                Self::new(queue, &activation, counters)
             })
             .collect()
     }
@@ -132,6 +124,11 @@ impl DeviceQueue {
         &self.counters
     }
 
+    /// Where the operator hears of the device.
+    pub fn log(&self) -> &DeviceLog {
+        &self.log
+    }
+
     /// The interrupt to the driver, for devices that change their configuration.
     pub fn interrupt(&self) -> &dyn VirtioInterrupt {
         self.interrupt.as_ref()
@@ -144,9 +141,17 @@ impl DeviceQueue {
     }
 
     /// Makes the queue's own thread come back as if the driver had notified.
-    pub fn notify_self(&self) {
+    pub fn notify_self(&mut self) {
+        self.notified_self = true;
         // Fails only if the counter is full, and then it is readable.
         let _ = self.notify.write(1);
+    }
+
+    /// The queue's event was signalled: counts it, if that was the driver.
+    pub fn notified(&mut self) {
+        if !std::mem::take(&mut self.notified_self) {
+            self.counters.notification();
+        }
     }
 
     /// Takes the next chain; `None` when the driver has offered no more, or when as many are in
@@ -158,79 +163,102 @@ impl DeviceQueue {
         if self.in_flight >= self.queue.size() {
             return Ok(None);
         }
-        let next = match self.queue.iter(&self.memory) {
-            Ok(mut available) => available.next().map(Chain::parse),
+        let descriptors = match self.queue.iter(&self.memory) {
+            Ok(mut available) => available.next(),
             Err(virtio_queue::Error::InvalidAvailRingIndex) => {
                 return Err(self.broken("more chains are available than the ring can hold"));
             }
             Err(_) => return Err(self.broken("the available ring cannot be read")),
         };
-        match next {
-            Some(chain) if chain.head >= self.queue.size() => {
-                Err(self.broken("a chain starts outside the descriptor table"))
+        let Some(descriptors) = descriptors else {
+            return Ok(None);
+        };
+        let mut chain = self.spare.pop().unwrap_or_default();
+        chain.parse(descriptors);
+        if chain.head >= self.queue.size() {
+            return Err(self.broken("a chain starts outside the descriptor table"));
+        }
+        self.in_flight += 1;
+        Ok(Some(chain))
+    }
+
+    /// As [`DeviceQueue::pop`], for devices that can give no answer to a chain without an end.
+    ///
+    /// # Errors
+    /// The rings are broken, or the chain is endless.
+    pub fn pop_finite(&mut self) -> Result<Option<Chain>, BrokenQueue> {
+        match self.pop()? {
+            Some(chain) if chain.fault == Some(ChainFault::Endless) => {
+                Err(self.broken("a buffer's descriptor chain has no end"))
             }
-            Some(chain) => {
-                self.in_flight += 1;
-                Ok(Some(chain))
-            }
-            None => Ok(None),
+            chain => Ok(chain),
         }
     }
 
-    /// Puts the chain that [`DeviceQueue::pop`] returned last back, to be taken again later.
-    pub fn undo_pop(&mut self) {
+    /// Puts `chain`, the last that was taken, back, to be taken again later.
+    pub fn undo_pop(&mut self, chain: Chain) {
         self.queue.go_to_previous_position();
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.recycle(chain);
     }
 
     /// Gives a chain back, with the number of bytes the device wrote to its start.
     ///
     /// # Errors
     /// The rings are broken.
-    pub fn push(&mut self, head: u16, written: u32) -> Result<(), BrokenQueue> {
-        if self.queue.add_used(&self.memory, head, written).is_err() {
+    pub fn push(&mut self, chain: Chain, written: u32) -> Result<(), BrokenQueue> {
+        if self.queue.add_used(&self.memory, chain.head, written).is_err() {
             return Err(self.broken("the used ring cannot be written"));
         }
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.unannounced = true;
+        self.unsignalled = true;
+        self.recycle(chain);
         Ok(())
     }
 
-    /// Gives several chains back at once: the driver sees all of them or none, which a frame over
-    /// several receive buffers needs (virtio 1.2, 5.1.6.4).
+    /// Gives several chains back at once, and leaves the list empty: the driver sees all of them
+    /// or none, which a frame over several receive buffers needs (virtio 1.2, 5.1.6.4).
     ///
     /// # Errors
     /// The rings are broken.
-    pub fn push_together(&mut self, chains: &[(u16, u32)]) -> Result<(), BrokenQueue> {
-        let Some((&(last_head, last_written), others)) = chains.split_last() else {
+    pub fn push_together(&mut self, chains: &mut Vec<(Chain, u32)>) -> Result<(), BrokenQueue> {
+        let Some((last, last_written)) = chains.pop() else {
             return Ok(());
         };
         // Everything but the last goes into the ring ahead of the index; the last one's
         // `add_used` then moves the index over all of them.
         let mut next = self.queue.next_used();
-        for &(head, written) in others {
+        for (chain, written) in chains.drain(..) {
             let slot = u64::from(next % self.queue.size());
-            let element = u64::from(head) | u64::from(written) << 32;
+            let element = u64::from(chain.head) | u64::from(written) << 32;
             let address = GuestAddress(self.queue.used_ring() + USED_RING + slot * USED_ELEMENT);
             if self.memory.write_obj(element.to_le(), address).is_err() {
                 return Err(self.broken("the used ring cannot be written"));
             }
             next = next.wrapping_add(1);
             self.in_flight = self.in_flight.saturating_sub(1);
+            self.recycle(chain);
         }
         self.queue.set_next_used(next);
-        self.push(last_head, last_written)
+        self.push(last, last_written)
+    }
+
+    /// Keeps the allocations of a chain, unless a driver made them larger than any sensible one.
+    fn recycle(&mut self, chain: Chain) {
+        if chain.capacity() <= 2 * usize::from(self.queue.size()) {
+            self.spare.push(chain);
+        }
     }
 
     /// Interrupts the driver if chains were given back and it wants to know; once per batch.
     ///
     /// # Errors
     /// The rings are broken.
-    pub fn announce(&mut self) -> Result<(), BrokenQueue> {
-        if !self.unannounced {
+    pub fn signal_used(&mut self) -> Result<(), BrokenQueue> {
+        if !self.unsignalled {
             return Ok(());
         }
-        self.unannounced = false;
+        self.unsignalled = false;
         match self.wants_interrupt() {
             Ok(true) => {
                 self.counters.interrupt();
@@ -256,7 +284,7 @@ impl DeviceQueue {
         let used_event = available + AVAILABLE_RING + 2 * u64::from(self.queue.size());
         let event: u16 = self.memory.load(GuestAddress(used_event), Ordering::Relaxed)?;
         let now = self.queue.next_used();
-        let before = std::mem::replace(&mut self.announced, now);
+        let before = std::mem::replace(&mut self.signalled, now);
         let past_event = now.wrapping_sub(u16::from_le(event)).wrapping_sub(1);
         Ok(past_event < now.wrapping_sub(before))
     }
@@ -287,6 +315,7 @@ impl DeviceQueue {
     /// Sets DEVICE_NEEDS_RESET: for faults from which no answer in the rings is possible.
     pub fn broken(&self, reason: &'static str) -> BrokenQueue {
         self.counters.error();
+        self.log.queue_broken(self.index, reason);
         self.interrupt.device_needs_reset();
         BrokenQueue { queue: self.index, reason }
     }
@@ -294,9 +323,8 @@ impl DeviceQueue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::chain::ChainFault;
     use super::super::testing::{
-        Driver, INDIRECT, Inbox, NEXT, Told, interrupt, memory, readable, writable,
+        Driver, INDIRECT, Inbox, NEXT, Signal, activation, interrupt, memory, readable, writable,
     };
     use super::*;
     use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
@@ -305,13 +333,8 @@ mod tests {
 
     fn queue(driver: &Driver, features: u64) -> (DeviceQueue, Inbox) {
         let (interrupt, inbox) = interrupt();
-        let queue = DeviceQueue::new(
-            driver.queue(3, features),
-            driver.memory.clone(),
-            interrupt,
-            Arc::default(),
-        );
-        (queue, inbox)
+        let activation = activation(&driver.memory, features, Vec::new(), interrupt);
+        (DeviceQueue::new(driver.queue(3, features), &activation, Arc::default()), inbox)
     }
 
     fn one_chain(prepare: impl FnOnce(&mut Driver) -> u16) -> Chain {
@@ -411,7 +434,7 @@ mod tests {
         let (mut queue, inbox) = queue(&driver, 0);
         driver.jump(9);
         assert!(queue.pop().is_err());
-        assert_eq!(inbox.drain(), [Told::NeedsReset]);
+        assert_eq!(inbox.drain(), [Signal::NeedsReset]);
     }
 
     #[test]
@@ -421,7 +444,7 @@ mod tests {
         let (mut queue, inbox) = queue(&driver, 0);
         driver.offer(8);
         assert!(queue.pop().is_err());
-        assert_eq!(inbox.drain(), [Told::NeedsReset]);
+        assert_eq!(inbox.drain(), [Signal::NeedsReset]);
     }
 
     #[test]
@@ -435,7 +458,7 @@ mod tests {
             driver.offer(head);
             let chain = queue.pop().unwrap().unwrap();
             assert_eq!((chain.head, chain.fault), (head, None));
-            queue.push(chain.head, round).unwrap();
+            queue.push(chain, round).unwrap();
             assert_eq!(driver.used(), [(head.into(), round)]);
             assert!(queue.pop().unwrap().is_none());
         }
@@ -447,14 +470,14 @@ mod tests {
         let mut driver = Driver::new(&memory, 0, 2);
         let (mut queue, _inbox) = queue(&driver, 0);
         let head = driver.chain(&[readable(0x5000, 1)]);
-        for _ in 0..2 {
+        let mut pop = || {
             driver.offer(head);
-            assert!(queue.pop().unwrap().is_some());
-        }
-        driver.offer(head);
-        assert!(queue.pop().unwrap().is_none(), "the same chain a third time");
+            queue.pop().unwrap()
+        };
+        let (first, _second) = (pop().unwrap(), pop().unwrap());
+        assert!(pop().is_none(), "the same chain a third time");
         assert!(!queue.enable_notifications().unwrap());
-        queue.push(head, 0).unwrap();
+        queue.push(first, 0).unwrap();
         assert!(queue.pop().unwrap().is_some());
     }
 
@@ -468,17 +491,17 @@ mod tests {
             for _ in 0..count {
                 driver.offer(head);
                 let chain = queue.pop().unwrap().unwrap();
-                queue.push(chain.head, 0).unwrap();
+                queue.push(chain, 0).unwrap();
             }
-            queue.announce().unwrap();
+            queue.signal_used().unwrap();
             inbox.drain()
         };
         driver.set_used_event(0);
-        assert_eq!(complete(&mut driver, 3), [Told::Used(3)]);
+        assert_eq!(complete(&mut driver, 3), [Signal::Used(3)]);
         driver.set_used_event(5);
         assert_eq!(complete(&mut driver, 2), [], "used index 5 is not past 5");
-        assert_eq!(complete(&mut driver, 1), [Told::Used(3)]);
-        assert_eq!(complete(&mut driver, 0), [], "nothing new to announce");
+        assert_eq!(complete(&mut driver, 1), [Signal::Used(3)]);
+        assert_eq!(complete(&mut driver, 0), [], "nothing new to signal");
     }
 
     #[test]
@@ -487,12 +510,12 @@ mod tests {
         let mut driver = Driver::new(&memory, 0, 8);
         let (mut queue, inbox) = queue(&driver, 0);
         let head = driver.chain(&[readable(0x5000, 1)]);
-        for (flags, expected) in [(1, vec![]), (0, vec![Told::Used(3)])] {
+        for (flags, expected) in [(1, vec![]), (0, vec![Signal::Used(3)])] {
             driver.set_available_flags(flags);
             driver.offer(head);
             let chain = queue.pop().unwrap().unwrap();
-            queue.push(chain.head, 0).unwrap();
-            queue.announce().unwrap();
+            queue.push(chain, 0).unwrap();
+            queue.signal_used().unwrap();
             assert_eq!(inbox.drain(), expected);
         }
     }
@@ -519,8 +542,9 @@ mod tests {
         let (mut queue, _inbox) = queue(&driver, 0);
         let head = driver.chain(&[readable(0x5000, 1)]);
         driver.offer(head);
-        assert_eq!(queue.pop().unwrap().unwrap().head, head);
-        queue.undo_pop();
+        let chain = queue.pop().unwrap().unwrap();
+        assert_eq!(chain.head, head);
+        queue.undo_pop(chain);
         assert_eq!(queue.pop().unwrap().unwrap().head, head);
         assert!(queue.pop().unwrap().is_none());
     }
@@ -533,20 +557,24 @@ mod tests {
         let heads: Vec<u16> = (0..4).map(|i| driver.chain(&[writable(0x5000 + i, 1)])).collect();
         heads.iter().for_each(|head| driver.offer(*head));
         let (mut queue, inbox) = queue(&driver, EVENT_IDX);
-        while queue.pop().unwrap().is_some() {}
+        let mut chains = Vec::new();
+        while let Some(chain) = queue.pop().unwrap() {
+            chains.push((chain, 100));
+        }
         // The driver asks for an interrupt at the second of them.
         driver.set_used_event(0xFFFF);
-        queue.push_together(&[]).unwrap();
-        queue.announce().unwrap();
-        let all: Vec<(u16, u32)> = heads.iter().map(|head| (*head, 100)).collect();
-        queue.push_together(&all).unwrap();
-        queue.announce().unwrap();
+        queue.push_together(&mut Vec::new()).unwrap();
+        queue.signal_used().unwrap();
+        queue.push_together(&mut chains).unwrap();
+        queue.signal_used().unwrap();
         let expected: Vec<(u32, u32)> = heads.iter().map(|head| (u32::from(*head), 100)).collect();
         assert_eq!(driver.used(), expected);
-        assert_eq!(inbox.drain(), [Told::Used(3)]);
+        assert_eq!(inbox.drain(), [Signal::Used(3)]);
         // It has not asked again.
-        queue.push(heads[0], 0).unwrap();
-        queue.announce().unwrap();
+        driver.offer(heads[0]);
+        let again = queue.pop().unwrap().unwrap();
+        queue.push(again, 0).unwrap();
+        queue.signal_used().unwrap();
         assert_eq!(inbox.drain(), []);
     }
 }

@@ -1,24 +1,24 @@
 //! virtio-rng, the entropy device (virtio 1.2, 5.4): fills the driver's buffers from getrandom(2).
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 use vmm_sys_util::epoll::EventSet;
 
-use super::chain::{self, ChainFault};
 use super::queue::{BrokenQueue, DeviceQueue, take_queue};
+use super::service::{Service, Step, serve, unless_broken};
 use super::stats::QueueCounters;
-use super::worker::{EventHandler, EventSources, Flow, Worker};
+use super::worker::{EventHandler, EventSources, Worker};
 use super::{ActivateError, Activation, BASE_FEATURES, VirtioDevice};
 use crate::rate_limit::{RateLimit, RateLimiter};
+use crate::segments;
 
 const NAME: &str = "virtio-rng";
 const QUEUE_SIZE: u16 = 64;
 /// Most bytes given per request; a driver that wants more asks again (5.4.6).
 const MAX_BYTES: usize = 4096;
-/// Requests answered before the thread looks at its other events.
-const MAX_BATCH: usize = 256;
 
 const NOTIFIED: u32 = 0;
 const REFILLED: u32 = 1;
@@ -74,7 +74,7 @@ impl VirtioDevice for Rng {
             .and_then(|limiter| Worker::spawn("virtio-rng", RngQueue { queue, limiter }))
             .map_err(|source| ActivateError::Host {
                 device: NAME,
-                action: "cannot start its thread",
+                action: "start its thread",
                 source,
             })?;
         self.worker = Some(worker);
@@ -91,47 +91,27 @@ struct RngQueue {
     limiter: Option<RateLimiter>,
 }
 
-impl RngQueue {
-    fn run(&mut self) -> Result<(), BrokenQueue> {
-        let mut answered = 0;
-        loop {
-            self.queue.disable_notifications()?;
-            loop {
-                if answered == MAX_BATCH {
-                    self.queue.notify_self();
-                    return self.queue.announce();
-                }
-                if let Some(limiter) = &mut self.limiter
-                    && !limiter.ready()
-                {
-                    return self.queue.announce();
-                }
-                if !self.answer()? {
-                    break;
-                }
-                answered += 1;
-            }
-            self.queue.announce()?;
-            if !self.queue.enable_notifications()? {
-                return Ok(());
-            }
-        }
+impl Service for RngQueue {
+    const BUDGET: usize = 256;
+
+    fn queue(&mut self) -> &mut DeviceQueue {
+        &mut self.queue
     }
 
-    /// Fills one buffer; `false` when there is none.
-    fn answer(&mut self) -> Result<bool, BrokenQueue> {
-        let Some(request) = self.queue.pop()? else {
-            return Ok(false);
-        };
-        if request.fault == Some(ChainFault::Endless) {
-            return Err(self.queue.broken("a buffer's descriptor chain has no end"));
+    /// Fills one buffer.
+    fn step(&mut self) -> Result<Step, BrokenQueue> {
+        if self.limiter.as_mut().is_some_and(|limiter| !limiter.ready()) {
+            return Ok(Step::Waiting);
         }
+        let Some(request) = self.queue.pop_finite()? else {
+            return Ok(Step::Empty);
+        };
         let mut bytes = [0; MAX_BYTES];
         let wanted = usize::try_from(request.writable_length()).unwrap_or(MAX_BYTES);
         let bytes = &mut bytes[..wanted.min(MAX_BYTES)];
         let memory = self.queue.memory();
-        let written =
-            random(bytes).ok().and_then(|()| chain::write(memory, &request.writable, bytes));
+        let filled = getrandom::fill(bytes).ok();
+        let written = filled.and_then(|()| segments::write(memory, &request.writable, 0, bytes));
         match written {
             Some(written) => self.queue.counters().request(written as u64),
             None => self.queue.counters().error(),
@@ -140,8 +120,8 @@ impl RngQueue {
             limiter.take(bytes.len() as u64);
         }
         // At most MAX_BYTES.
-        self.queue.push(request.head, written.unwrap_or(0) as u32)?;
-        Ok(true)
+        self.queue.push(request, written.unwrap_or(0) as u32)?;
+        Ok(Step::Done)
     }
 }
 
@@ -154,39 +134,22 @@ impl EventHandler for RngQueue {
         Ok(())
     }
 
-    fn start(&mut self, _sources: &EventSources) -> Flow {
-        Flow::from(self.run())
+    fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
+        unless_broken(serve(self, sources))
     }
 
-    fn handle(&mut self, token: u32, _events: EventSet, _sources: &EventSources) -> Flow {
+    fn handle(&mut self, token: u32, _events: EventSet, sources: &EventSources) -> ControlFlow<()> {
         if token == NOTIFIED {
-            self.queue.counters().notification();
+            self.queue.notified();
         }
-        Flow::from(self.run())
+        self.start(sources)
     }
-}
-
-fn random(mut bytes: &mut [u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        // SAFETY: the kernel writes at most `len` bytes into a live, exclusive slice.
-        let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-        match usize::try_from(count) {
-            Ok(count) => bytes = &mut bytes[count..],
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{
-        Driver, Inbox, NEXT, Told, activation, interrupt, memory, readable, writable,
+        Driver, Inbox, NEXT, Signal, activation, interrupt, memory, readable, writable,
     };
     use super::*;
 
@@ -238,7 +201,7 @@ mod tests {
         driver.write_descriptor(0, writable(BUFFER, 8), NEXT, 0);
         driver.offer(0);
         driver.kick();
-        assert_eq!(inbox.next(), Told::NeedsReset);
+        assert_eq!(inbox.next(), Signal::NeedsReset);
     }
 
     #[test]

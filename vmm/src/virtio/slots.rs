@@ -19,6 +19,7 @@ use crate::pci::host_bridge::HostBridge;
 use crate::pci::intx;
 use crate::pci::kvm_msi::KvmMsiRouter;
 use crate::pci::{InterruptPin, PciBus, PciBusError, config_access};
+use crate::poison::unpoisoned;
 
 /// The queues' counters of every device, by its name in statistics.
 pub type Counters = Vec<(String, Vec<Arc<QueueCounters>>)>;
@@ -73,9 +74,7 @@ impl Occupied {
     /// Drops all devices, which completes requests under way and lets go of the host's things.
     pub fn clear(&self) {
         match self {
-            Occupied::Pci(bus) => {
-                bus.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear()
-            }
+            Occupied::Pci(bus) => unpoisoned(bus.lock()).clear(),
             Occupied::Mmio { memory, addresses } => {
                 for address in addresses {
                     memory.remove(*address);

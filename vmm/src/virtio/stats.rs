@@ -35,7 +35,7 @@ pub struct QueueStats {
 pub struct DeviceStats {
     /// Where it is on the bus, and its name.
     pub device: String,
-    /// By number.
+    /// Each queue, by its number.
     pub queues: Vec<QueueStats>,
 }
 

@@ -2,22 +2,26 @@
 //! for what the device does.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use virtio_bindings::bindings::virtio_ring::{
     VIRTIO_RING_F_EVENT_IDX, VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE,
+    VRING_USED_F_NO_NOTIFY,
 };
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::log::DeviceLog;
+use super::worker::EventSources;
 use super::{Activation, ActiveQueue};
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
 
 /// How long a test waits before it calls a device hung. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// `VIRTQ_DESC_F_NEXT`.
 pub const NEXT: u16 = VRING_DESC_F_NEXT as u16;
@@ -28,37 +32,37 @@ pub const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 
 /// What a device told its driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Signal {
     Used(u16),
     Configuration,
     NeedsReset,
 }
 
 /// A [`VirtioInterrupt`] that a test can wait on.
-pub struct TestInterrupt(Sender<Told>);
+pub struct TestInterrupt(Sender<Signal>);
 
 impl VirtioInterrupt for TestInterrupt {
     fn used_buffers(&self, queue: u16) {
-        let _ = self.0.send(Told::Used(queue));
+        let _ = self.0.send(Signal::Used(queue));
     }
     fn configuration_changed(&self) {
-        let _ = self.0.send(Told::Configuration);
+        let _ = self.0.send(Signal::Configuration);
     }
     fn device_needs_reset(&self) {
-        let _ = self.0.send(Told::NeedsReset);
+        let _ = self.0.send(Signal::NeedsReset);
     }
 }
 
 /// The receiving end of [`TestInterrupt`].
-pub struct Inbox(Receiver<Told>);
+pub struct Inbox(Receiver<Signal>);
 
 impl Inbox {
-    pub fn next(&self) -> Told {
-        self.0.recv_timeout(PATIENCE).expect("the device said nothing")
+    pub fn next(&self) -> Signal {
+        self.0.recv_timeout(TIMEOUT).expect("the device said nothing")
     }
 
     /// What has come so far; meaningful only when the device's thread has been joined.
-    pub fn drain(&self) -> Vec<Told> {
+    pub fn drain(&self) -> Vec<Signal> {
         self.0.try_iter().collect()
     }
 }
@@ -268,11 +272,16 @@ impl Driver {
     pub fn wait_used(&mut self, inbox: &Inbox, count: usize) -> Vec<(u32, u32)> {
         let mut list = self.used();
         while list.len() < count {
-            let told = inbox.next();
-            assert!(matches!(told, Told::Used(_)), "the device said {told:?}");
+            let signal = inbox.next();
+            assert!(matches!(signal, Signal::Used(_)), "the device said {signal:?}");
             list.extend(self.used());
         }
         list
+    }
+
+    /// Whether the device wants notifications, without EVENT_IDX.
+    pub fn wants_notifications(&self) -> bool {
+        self.load(self.used_ring()) & VRING_USED_F_NO_NOTIFY as u16 == 0
     }
 
     /// Where the device asks for the next notification (EVENT_IDX).
@@ -307,5 +316,11 @@ pub fn activation(
     queues: Vec<ActiveQueue>,
     interrupt: Arc<TestInterrupt>,
 ) -> Activation {
-    Activation { memory: memory.clone(), features, queues, interrupt }
+    let log = Arc::new(DeviceLog::new("test"));
+    Activation { memory: memory.clone(), features, queues, interrupt, log }
+}
+
+/// For a service without a thread: sources that say whether it is to end.
+pub fn stopping_sources(stopping: bool) -> EventSources {
+    EventSources::new(Arc::new(AtomicBool::new(stopping))).unwrap()
 }

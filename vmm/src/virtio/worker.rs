@@ -1,6 +1,7 @@
 //! The thread behind a device: an event loop that stops when told and gives its state back.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,19 +10,12 @@ use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::eintr::retry;
+
 /// The token under which the loop watches its own stop event.
 const STOP_TOKEN: u64 = u64::MAX;
 /// Events taken from the kernel at a time; more stay queued in the epoll instance.
 const EVENTS_PER_WAIT: usize = 16;
-
-/// What the loop does after an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Wait for the next event.
-    Continue,
-    /// End the thread: the device is broken until the driver resets it.
-    Stop,
-}
 
 /// The descriptors that wake a worker.
 pub struct EventSources {
@@ -30,6 +24,14 @@ pub struct EventSources {
 }
 
 impl EventSources {
+    /// None yet, for a thread that is to end when `stopping` says so.
+    ///
+    /// # Errors
+    /// The host is out of descriptors.
+    pub(super) fn new(stopping: Arc<AtomicBool>) -> io::Result<Self> {
+        Ok(Self { epoll: Epoll::new()?, stopping })
+    }
+
     /// Whether the thread is to end. For handlers with much to do at a time: who stops the thread,
     /// a vCPU that resets the device for one, waits for it.
     pub fn is_stopping(&self) -> bool {
@@ -92,11 +94,12 @@ pub trait EventHandler: Send + 'static {
     fn register(&mut self, sources: &EventSources) -> io::Result<()>;
 
     /// Called once on the thread before it waits: the driver may have filled the queues before
-    /// it set DRIVER_OK, and those notifications can be lost.
-    fn start(&mut self, sources: &EventSources) -> Flow;
+    /// it set DRIVER_OK, and those notifications can be lost. `Break` ends the thread: the device
+    /// is broken until the driver resets it.
+    fn start(&mut self, sources: &EventSources) -> ControlFlow<()>;
 
-    /// The descriptor watched with `token` is in the states `events`.
-    fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> Flow;
+    /// The descriptor watched with `token` is in the states `events`. `Break` as above.
+    fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> ControlFlow<()>;
 }
 
 /// A running [`EventHandler`].
@@ -115,14 +118,10 @@ impl<H: EventHandler> Worker<H> {
     /// The host is out of descriptors or threads, or a descriptor cannot be watched.
     pub fn spawn(name: &str, mut handler: H) -> io::Result<Self> {
         let stop = Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?);
-        let epoll = Epoll::new()?;
-        epoll.ctl(
-            ControlOperation::Add,
-            stop.as_raw_fd(),
-            EpollEvent::new(EventSet::IN, STOP_TOKEN),
-        )?;
         let stopping = Arc::<AtomicBool>::default();
-        let sources = EventSources { epoll, stopping: Arc::clone(&stopping) };
+        let sources = EventSources::new(Arc::clone(&stopping))?;
+        let stopped = EpollEvent::new(EventSet::IN, STOP_TOKEN);
+        sources.epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), stopped)?;
         handler.register(&sources)?;
         let held = Arc::clone(&stop);
         let thread = crate::threads::builder(name).spawn(move || {
@@ -144,7 +143,13 @@ impl<H: EventHandler> Worker<H> {
         self.stopping.store(true, Ordering::Release);
         // Cannot fail: the counter of a fresh eventfd is far from overflow.
         let _ = self.stop.write(1);
-        thread.join().ok()
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        let handler = thread.join().ok();
+        if handler.is_none() {
+            // The driver can reset the device but not bring it back.
+            tracing::error!(thread = name, "a device's thread panicked");
+        }
+        handler
     }
 }
 
@@ -155,23 +160,25 @@ impl<H: EventHandler> Drop for Worker<H> {
 }
 
 fn run(handler: &mut impl EventHandler, sources: &EventSources) {
-    if handler.start(sources) == Flow::Stop {
+    if handler.start(sources).is_break() {
         return;
     }
     let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
     loop {
-        let count = match sources.epoll.wait(-1, &mut events) {
+        let count = match retry(|| sources.epoll.wait(-1, &mut events)) {
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // EBADF, EFAULT and EINVAL would be faults of this file; a spin would hide them.
-            Err(_) => return,
+            Err(error) => {
+                tracing::error!(%error, "a device's thread can no longer wait for events");
+                return;
+            }
         };
         for event in &events[..count] {
             // Tokens other than the stop event's come from `watch` and fit.
             let Ok(token) = u32::try_from(event.data()) else {
                 return;
             };
-            if handler.handle(token, event.event_set(), sources) == Flow::Stop {
+            if handler.handle(token, event.event_set(), sources).is_break() {
                 return;
             }
         }
@@ -195,14 +202,18 @@ mod tests {
             sources.watch_event(self.event.as_raw_fd(), 7)
         }
 
-        fn start(&mut self, _: &EventSources) -> Flow {
-            Flow::Continue
+        fn start(&mut self, _: &EventSources) -> ControlFlow<()> {
+            ControlFlow::Continue(())
         }
 
-        fn handle(&mut self, token: u32, _: EventSet, _: &EventSources) -> Flow {
+        fn handle(&mut self, token: u32, _: EventSet, _: &EventSources) -> ControlFlow<()> {
             self.count += 1;
             self.seen.send(token).unwrap();
-            if self.count == self.stop_after { Flow::Stop } else { Flow::Continue }
+            if self.count == self.stop_after {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         }
     }
 
@@ -249,10 +260,10 @@ mod tests {
             fn register(&mut self, sources: &EventSources) -> io::Result<()> {
                 sources.watch_event(self.1.as_raw_fd(), 1)
             }
-            fn start(&mut self, sources: &EventSources) -> Flow {
+            fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
                 self.0.start(sources)
             }
-            fn handle(&mut self, t: u32, e: EventSet, s: &EventSources) -> Flow {
+            fn handle(&mut self, t: u32, e: EventSet, s: &EventSources) -> ControlFlow<()> {
                 self.0.handle(t, e, s)
             }
         }

@@ -5,19 +5,28 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::fdatasync;
+
 use super::buffer::{BounceBuffer, Vectors, gather, scatter};
 use super::image::{DiskImage, Route};
 use super::{DiskOperation, DiskRequest};
+use crate::eintr::retry;
 use crate::memory::GuestRam;
 
 /// The most memory one request takes to get around O_DIRECT's alignment, in bytes.
 pub const MAX_BOUNCE: usize = 1 << 20;
 
-/// Does `request`, all of it or none that counts.
-pub fn perform(image: &DiskImage, memory: &GuestRam, request: &DiskRequest) -> io::Result<()> {
+/// Does `request`, all of it or none that counts. `vectors` is room for its own.
+pub fn perform(
+    image: &DiskImage,
+    memory: &GuestRam,
+    request: &DiskRequest<'_>,
+    vectors: &mut Vectors,
+) -> io::Result<()> {
     image.check(request)?;
     match request.operation {
-        DiskOperation::Read | DiskOperation::Write => transfer(image, memory, request),
+        DiskOperation::Read | DiskOperation::Write => transfer(image, memory, request, vectors),
         DiskOperation::Flush => sync_data(image),
         DiskOperation::Discard => {
             discard(image, request.offset, request.length)?;
@@ -30,11 +39,16 @@ pub fn perform(image: &DiskImage, memory: &GuestRam, request: &DiskRequest) -> i
     }
 }
 
-fn transfer(image: &DiskImage, memory: &GuestRam, request: &DiskRequest) -> io::Result<()> {
-    let mut vectors = Vectors::guest(memory, &request.segments)?;
+fn transfer(
+    image: &DiskImage,
+    memory: &GuestRam,
+    request: &DiskRequest<'_>,
+    vectors: &mut Vectors,
+) -> io::Result<()> {
+    vectors.set_guest(memory, request.segments)?;
     let write = request.operation == DiskOperation::Write;
-    match image.route(request, &vectors) {
-        Route::Straight(fd) => transfer_vectors(image, fd, write, request.offset, &mut vectors),
+    match image.route(request.offset, request.length, vectors) {
+        Route::Straight(fd) => transfer_vectors(image, fd, write, request.offset, vectors),
         Route::Bounce(fd) => bounce(image, fd, write, memory, request),
     }
 }
@@ -44,8 +58,9 @@ fn bounce(
     fd: RawFd,
     write: bool,
     memory: &GuestRam,
-    request: &DiskRequest,
+    request: &DiskRequest<'_>,
 ) -> io::Result<()> {
+    let mut vectors = Vectors::default();
     let size = usize::try_from(request.length).map_or(MAX_BOUNCE, |length| length.min(MAX_BOUNCE));
     let mut buffer = BounceBuffer::new(size);
     let mut done = 0;
@@ -53,19 +68,20 @@ fn bounce(
         let left = request.length - done;
         let length = usize::try_from(left).map_or(size, |left| left.min(size));
         if write {
-            gather(memory, &request.segments, done, &mut buffer.bytes()[..length])?;
+            gather(memory, request.segments, done, &mut buffer.bytes()[..length])?;
         }
-        let mut vectors = Vectors::bounce(&mut buffer, length);
+        vectors.set_bounce(&mut buffer, length);
         transfer_vectors(image, fd, write, request.offset + done, &mut vectors)?;
         if !write {
-            scatter(memory, &request.segments, done, &buffer.bytes()[..length])?;
+            scatter(memory, request.segments, done, &buffer.bytes()[..length])?;
         }
         done += length as u64;
     }
     Ok(())
 }
 
-fn transfer_vectors(
+/// Transfers what is left of `vectors`, at `offset`.
+pub fn transfer_vectors(
     image: &DiskImage,
     fd: RawFd,
     write: bool,
@@ -76,29 +92,23 @@ fn transfer_vectors(
         let window = vectors.window();
         // Both fit: offsets end within a file, windows within UIO_MAXIOV.
         let (start, count) = (offset as libc::off_t, window.len() as libc::c_int);
-        let result = if write {
-            // SAFETY: the vectors lie in guest RAM or a bounce buffer, which the caller keeps
-            // mapped during this call; the kernel only reads them.
-            unsafe { libc::pwritev2(fd, window.as_ptr(), count, start, write_flags(image)) }
-        } else {
-            // SAFETY: as above. The kernel writes there, as a guest's own device would: guest
-            // RAM is never borrowed as Rust memory, a bounce buffer not during this call.
-            unsafe { libc::preadv(fd, window.as_ptr(), count, start) }
-        };
-        match result {
-            0 => return Err(end_of_file(write)),
-            // Not negative in this arm.
-            1.. => {
-                vectors.advance(result as usize);
-                offset += result as u64;
-            }
-            _ => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
+        let moved = retry(|| {
+            let result = if write {
+                // SAFETY: the vectors lie in guest RAM or a bounce buffer, which the caller keeps
+                // mapped during this call; the kernel only reads them.
+                unsafe { libc::pwritev2(fd, window.as_ptr(), count, start, write_flags(image)) }
+            } else {
+                // SAFETY: as above. The kernel writes there, as a guest's own device would: guest
+                // RAM is never borrowed as Rust memory, a bounce buffer not during this call.
+                unsafe { libc::preadv(fd, window.as_ptr(), count, start) }
+            };
+            usize::try_from(result).map_err(|_| io::Error::last_os_error())
+        })?;
+        if moved == 0 {
+            return Err(end_of_file(write));
         }
+        vectors.advance(moved);
+        offset += moved as u64;
     }
     Ok(())
 }
@@ -118,32 +128,20 @@ fn sync_if_durable(image: &DiskImage) -> io::Result<()> {
 }
 
 fn sync_data(image: &DiskImage) -> io::Result<()> {
-    // SAFETY: a valid descriptor; nothing else is passed.
-    retry(|| unsafe { libc::fdatasync(image.fd()) })
+    retry(|| Ok(fdatasync(image.file())?))
 }
 
 /// `fallocate` modes; the size never changes.
-pub const PUNCH: libc::c_int = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+pub const PUNCH: FallocateFlags =
+    FallocateFlags::FALLOC_FL_PUNCH_HOLE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
 /// See [`PUNCH`].
-pub const ZERO: libc::c_int = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+pub const ZERO: FallocateFlags =
+    FallocateFlags::FALLOC_FL_ZERO_RANGE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
 
-fn allocate(image: &DiskImage, mode: libc::c_int, offset: u64, length: u64) -> io::Result<()> {
-    // SAFETY: a valid descriptor and integers, checked to lie within the file.
-    retry(|| unsafe {
-        libc::fallocate(image.fd(), mode, offset as libc::off_t, length as libc::off_t)
-    })
-}
-
-fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<()> {
-    loop {
-        if call() == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+fn allocate(image: &DiskImage, mode: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {
+    // Both fit: checked to lie within the file.
+    let (offset, length) = (offset as libc::off_t, length as libc::off_t);
+    retry(|| Ok(fallocate(image.file(), mode, offset, length)?))
 }
 
 /// Never again, unless it was just this range that does not suit the host's blocks (`EINVAL`).
@@ -188,19 +186,14 @@ fn write_zeroes(image: &DiskImage, offset: u64, length: u64, unmap: bool) -> io:
     }
     let size = usize::try_from(length).map_or(MAX_BOUNCE, |length| length.min(MAX_BOUNCE));
     let mut zeroes = BounceBuffer::new(size);
+    let mut vectors = Vectors::default();
     let mut done = 0;
     while done < length {
         let step = usize::try_from(length - done).map_or(size, |left| left.min(size));
-        let mut vectors = Vectors::bounce(&mut zeroes, step);
-        let request = DiskRequest {
-            tag: 0,
-            operation: DiskOperation::Write,
-            offset: offset + done,
-            length: step as u64,
-            segments: Vec::new(),
-        };
-        let (Route::Straight(fd) | Route::Bounce(fd)) = image.route(&request, &vectors);
-        transfer_vectors(image, fd, true, request.offset, &mut vectors)?;
+        vectors.set_bounce(&mut zeroes, step);
+        let at = offset + done;
+        let (Route::Straight(fd) | Route::Bounce(fd)) = image.route(at, step as u64, &vectors);
+        transfer_vectors(image, fd, true, at, &mut vectors)?;
         done += step as u64;
     }
     Ok(())

@@ -5,17 +5,16 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::io;
 use std::ptr::NonNull;
 
-use vm_memory::{Bytes, GuestMemoryBackend};
+use vm_memory::Permissions;
 
-use super::GuestSegment;
+use crate::backend::vectors::{MAX_VECTORS, translate};
 use crate::memory::GuestRam;
+use crate::segments::{self, GuestSegment};
 
-/// `UIO_MAXIOV`: as many vectors as one system call takes.
-const MAX_VECTORS: usize = 1024;
 /// Enough for any O_DIRECT (the page size).
 pub const BOUNCE_ALIGNMENT: usize = 4096;
 
-/// The vectors of a transfer and how far it got.
+/// The vectors of a transfer and how far it got. The allocation serves one after the other.
 #[derive(Default)]
 pub struct Vectors {
     list: Vec<libc::iovec>,
@@ -27,32 +26,25 @@ pub struct Vectors {
 unsafe impl Send for Vectors {}
 
 impl Vectors {
-    /// Translates guest addresses; a segment that crosses regions becomes several vectors.
+    /// Becomes the vectors of guest memory; a segment that crosses regions is several.
     ///
     /// # Errors
     /// `EFAULT` where a segment is not all in guest RAM.
-    pub fn guest(memory: &GuestRam, segments: &[GuestSegment]) -> io::Result<Self> {
-        let mut list = Vec::with_capacity(segments.len());
-        for segment in segments {
-            let slices = memory.get_slices(segment.address, segment.length as usize);
-            for slice in slices {
-                let slice = slice.map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
-                list.push(libc::iovec {
-                    iov_base: slice.ptr_guard_mut().as_ptr().cast(),
-                    iov_len: slice.len(),
-                });
-            }
-        }
-        Ok(Self { list, first: 0 })
+    pub fn set_guest(&mut self, memory: &GuestRam, segments: &[GuestSegment]) -> io::Result<()> {
+        self.list.clear();
+        self.first = 0;
+        // A disk may be read into any RAM and written from any.
+        let access = Permissions::ReadWrite;
+        translate(&mut self.list, memory, segments, access).ok_or_else(outside_ram)
     }
 
-    /// `length` bytes of `buffer`, which must be as long.
-    pub fn bounce(buffer: &mut BounceBuffer, length: usize) -> Self {
+    /// Becomes the first `length` bytes of `buffer`, which must have as many.
+    pub fn set_bounce(&mut self, buffer: &mut BounceBuffer, length: usize) {
         assert!(length <= buffer.layout.size());
-        Self {
-            list: vec![libc::iovec { iov_base: buffer.start.as_ptr().cast(), iov_len: length }],
-            first: 0,
-        }
+        self.list.clear();
+        self.first = 0;
+        let iov_base = buffer.start.as_ptr().cast();
+        self.list.push(libc::iovec { iov_base, iov_len: length });
     }
 
     /// What the next system call may take.
@@ -135,12 +127,7 @@ pub fn gather(
     skip: u64,
     data: &mut [u8],
 ) -> io::Result<()> {
-    let length = data.len();
-    for_each_piece(segments, skip, length, |address, range| {
-        memory
-            .read_slice(&mut data[range], address)
-            .map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))
-    })
+    segments::read(memory, segments, skip, data).map(drop).ok_or_else(outside_ram)
 }
 
 /// Copies `data` into guest memory, from `skip` bytes into `segments`.
@@ -153,35 +140,9 @@ pub fn scatter(
     skip: u64,
     data: &[u8],
 ) -> io::Result<()> {
-    for_each_piece(segments, skip, data.len(), |address, range| {
-        memory
-            .write_slice(&data[range], address)
-            .map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))
-    })
+    segments::write(memory, segments, skip, data).map(drop).ok_or_else(outside_ram)
 }
 
-fn for_each_piece(
-    segments: &[GuestSegment],
-    mut skip: u64,
-    length: usize,
-    mut copy: impl FnMut(vm_memory::GuestAddress, std::ops::Range<usize>) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut done = 0;
-    for segment in segments {
-        let size = u64::from(segment.length);
-        if skip >= size {
-            skip -= size;
-            continue;
-        }
-        let take = ((size - skip) as usize).min(length - done);
-        let start = segment.address.0.checked_add(skip);
-        let start = start.ok_or(io::Error::from_raw_os_error(libc::EFAULT))?;
-        copy(vm_memory::GuestAddress(start), done..done + take)?;
-        skip = 0;
-        done += take;
-        if done == length {
-            break;
-        }
-    }
-    Ok(())
+fn outside_ram() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFAULT)
 }

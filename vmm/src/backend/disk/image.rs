@@ -14,11 +14,10 @@ use super::format;
 use super::host_file::{
     DirectAlignment, device_is_read_only, direct_alignment, lock, logical_block_size,
 };
-use super::io_uring::IoUringEngine;
-use super::sync::SyncEngine;
-use super::{
-    CacheMode, DiskEngine, DiskOperation, DiskOptions, DiskRequest, EngineKind, SECTOR_SIZE,
-};
+use super::{CacheMode, DiskOperation, DiskOptions, DiskRequest, EngineKind, SECTOR_SIZE};
+use crate::log_limit::LogLimit;
+use crate::poison::unpoisoned;
+use crate::segments;
 
 /// How a transfer reaches the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +41,14 @@ pub struct DiskImage {
     logical_block: u32,
     read_only: bool,
     cache: CacheMode,
-    engine: EngineKind,
+    pub(super) engine: EngineKind,
     serial: String,
     durable_writes: AtomicBool,
     /// Cleared when the host says it cannot.
     pub(super) can_punch: AtomicBool,
     pub(super) can_zero: AtomicBool,
     notes: Mutex<Vec<String>>,
+    log: LogLimit,
 }
 
 impl DiskImage {
@@ -148,44 +148,25 @@ impl DiskImage {
             can_punch: AtomicBool::new(true),
             can_zero: AtomicBool::new(true),
             notes: Mutex::new(notes),
+            log: LogLimit::default(),
         }))
-    }
-
-    /// Makes an engine that takes `depth` requests at a time from one queue. Where the kernel
-    /// refuses io_uring this is a [`EngineKind::Sync`] one, and [`DiskImage::note`] says so.
-    ///
-    /// # Errors
-    /// The host is out of descriptors or memory.
-    pub fn engine(self: &Arc<Self>, depth: u16) -> io::Result<Box<dyn DiskEngine>> {
-        if self.engine == EngineKind::IoUring {
-            match IoUringEngine::new(Arc::clone(self), depth) {
-                Ok(engine) => return Ok(Box::new(engine)),
-                Err(error) => {
-                    self.add_note(format!(
-                        "disk '{}': this host refuses io_uring ({error}); using engine=sync",
-                        self.path.display()
-                    ));
-                }
-            }
-        }
-        Ok(Box::new(SyncEngine::new(Arc::clone(self))?))
     }
 
     /// What the operator should know: a fallback, a disk of an odd size. There may be more after
     /// [`DiskImage::engine`].
     pub fn notes(&self) -> Vec<String> {
-        self.notes.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        unpoisoned(self.notes.lock()).clone()
     }
 
     /// Once, though each queue's engine says it.
-    fn add_note(&self, note: String) {
-        let mut notes = self.notes.lock().unwrap_or_else(|e| e.into_inner());
+    pub(super) fn add_note(&self, note: String) {
+        let mut notes = unpoisoned(self.notes.lock());
         if !notes.contains(&note) {
             notes.push(note);
         }
     }
 
-    /// As given.
+    /// Where it is, as the operator named it.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -212,7 +193,7 @@ impl DiskImage {
         self.read_only
     }
 
-    /// As opened.
+    /// The cache mode it was opened with.
     pub fn cache(&self) -> CacheMode {
         self.cache
     }
@@ -232,12 +213,28 @@ impl DiskImage {
         self.durable_writes.load(Ordering::Relaxed)
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     pub(super) fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
+    /// Tells the operator of a request that the host failed. What the guest got wrong is its own
+    /// concern.
+    pub(super) fn log_failure(&self, operation: DiskOperation, offset: u64, error: &io::Error) {
+        let code = error.raw_os_error();
+        let guests_fault = matches!(code, Some(libc::EFAULT | libc::EROFS))
+            || code.is_none() && error.kind() == io::ErrorKind::InvalidInput;
+        if !guests_fault && let Some(left_out) = self.log.admit() {
+            let disk = self.path.display();
+            tracing::error!(%disk, ?operation, offset, left_out, %error, "a disk request failed");
+        }
+    }
+
     /// Whether `request` is for this disk: inside it, allowed, and consistent.
-    pub(super) fn check(&self, request: &DiskRequest) -> io::Result<()> {
+    pub(super) fn check(&self, request: &DiskRequest<'_>) -> io::Result<()> {
         let operation = request.operation;
         let reads = matches!(operation, DiskOperation::Read | DiskOperation::Flush);
         if self.read_only && !reads {
@@ -248,8 +245,7 @@ impl DiskImage {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "beyond the end of the disk"));
         }
         let transfers = matches!(operation, DiskOperation::Read | DiskOperation::Write);
-        let segments: u64 = request.segments.iter().map(|s| u64::from(s.length)).sum();
-        if transfers && request.length != segments {
+        if transfers && request.length != segments::length(request.segments) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the segments do not add up to the length",
@@ -258,13 +254,14 @@ impl DiskImage {
         Ok(())
     }
 
-    pub(super) fn route(&self, request: &DiskRequest, vectors: &Vectors) -> Route {
+    /// How the transfer of `length` bytes at `offset` goes.
+    pub(super) fn route(&self, offset: u64, length: u64, vectors: &Vectors) -> Route {
         let fd = self.file.as_raw_fd();
         let Some(alignment) = self.direct else {
             return Route::Straight(fd);
         };
         let unit = u64::from(alignment.offset);
-        if !request.offset.is_multiple_of(unit) || !request.length.is_multiple_of(unit) {
+        if !offset.is_multiple_of(unit) || !length.is_multiple_of(unit) {
             let file = self.unaligned.as_ref().unwrap_or(&self.file);
             return Route::Straight(file.as_raw_fd());
         }

@@ -5,6 +5,7 @@
 
 mod blocking;
 mod buffer;
+mod engine;
 mod error;
 mod format;
 mod host_file;
@@ -23,9 +24,9 @@ use std::io;
 use std::os::fd::RawFd;
 
 use serde::{Deserialize, Serialize};
-use vm_memory::GuestAddress;
 
 use crate::memory::GuestRam;
+use crate::segments::GuestSegment;
 
 /// The unit of disk addresses in virtio (1.2, 5.2.4) and ATA.
 pub const SECTOR_SIZE: u64 = 512;
@@ -73,21 +74,12 @@ pub enum DiskOperation {
     },
 }
 
-/// A piece of guest memory. Engines check it against [`GuestRam`]: front ends may pass on what
-/// the guest wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestSegment {
-    /// Guest-physical start.
-    pub address: GuestAddress,
-    /// Bytes.
-    pub length: u32,
-}
-
 /// One request to an engine.
-#[derive(Clone, Debug)]
-pub struct DiskRequest {
-    /// Comes back in [`DiskCompletion`]; the front end's own numbering.
-    pub tag: u64,
+#[derive(Clone, Copy, Debug)]
+pub struct DiskRequest<'a> {
+    /// Comes back in [`DiskCompletion`]. The front end's own numbering: small, and each number that
+    /// of one request at a time, because engines keep theirs by it.
+    pub tag: u16,
     /// What to do.
     pub operation: DiskOperation,
     /// Byte offset on the disk.
@@ -95,23 +87,23 @@ pub struct DiskRequest {
     /// Bytes; equals the sum of the segments for reads and writes.
     pub length: u64,
     /// Guest memory to read into or write from; empty for the other operations.
-    pub segments: Vec<GuestSegment>,
+    pub segments: &'a [GuestSegment],
 }
 
 /// The end of one request.
 #[derive(Debug)]
 pub struct DiskCompletion {
     /// From [`DiskRequest::tag`].
-    pub tag: u64,
+    pub tag: u16,
     /// Whether the whole request was done. A short transfer is an error.
     pub result: io::Result<()>,
 }
 
 /// Runs disk requests. A front end owns one engine per queue and calls it from one thread.
 pub trait DiskEngine: Send {
-    /// Takes a request. Bad guest addresses, ranges beyond the end of the disk and writes to a
+    /// Takes a request; its segments are not needed afterwards. Bad guest addresses, ranges beyond the end of the disk and writes to a
     /// read-only disk come back as failed completions, never as panics.
-    fn submit(&mut self, memory: &GuestRam, request: DiskRequest);
+    fn submit(&mut self, memory: &GuestRam, request: DiskRequest<'_>);
 
     /// Hands what was submitted since the last call to the host kernel, in one go where possible.
     /// [`DiskEngine::completions`] must be asked afterwards: much is done already, and what is

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::blocking::perform;
+use super::buffer::Vectors;
 use super::image::DiskImage;
 use super::{DiskCompletion, DiskEngine, DiskRequest};
 use crate::memory::GuestRam;
@@ -17,17 +18,23 @@ pub struct SyncEngine {
     /// Never readable: nothing completes later.
     event: EventFd,
     done: Vec<DiskCompletion>,
+    /// Kept for its allocation.
+    vectors: Vectors,
 }
 
 impl SyncEngine {
     pub fn new(image: Arc<DiskImage>) -> io::Result<Self> {
-        Ok(Self { image, event: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?, done: Vec::new() })
+        let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
+        Ok(Self { image, event, done: Vec::new(), vectors: Vectors::default() })
     }
 }
 
 impl DiskEngine for SyncEngine {
-    fn submit(&mut self, memory: &GuestRam, request: DiskRequest) {
-        let result = perform(&self.image, memory, &request);
+    fn submit(&mut self, memory: &GuestRam, request: DiskRequest<'_>) {
+        let result = perform(&self.image, memory, &request, &mut self.vectors);
+        if let Err(error) = &result {
+            self.image.log_failure(request.operation, request.offset, error);
+        }
         self.done.push(DiskCompletion { tag: request.tag, result });
     }
 

@@ -50,6 +50,7 @@ struct Bench {
     memory: GuestRam,
     image: std::sync::Arc<DiskImage>,
     epoll: Epoll,
+    next_tag: u16,
 }
 
 impl Bench {
@@ -63,7 +64,7 @@ impl Bench {
         let epoll = Epoll::new().unwrap();
         let event = EpollEvent::new(EventSet::IN, 0);
         epoll.ctl(ControlOperation::Add, engine.completion_event(), event).unwrap();
-        Self { engine, memory: memory(), image, epoll }
+        Self { engine, memory: memory(), image, epoll, next_tag: 0 }
     }
 
     fn submit(&mut self, operation: DiskOperation, offset: u64, segments: &[(u64, u32)]) {
@@ -72,11 +73,12 @@ impl Bench {
             .map(|&(address, length)| GuestSegment { address: GuestAddress(address), length })
             .collect();
         let length = segments.iter().map(|s| u64::from(s.length)).sum();
-        self.range(operation, offset, length, segments);
+        self.range(operation, offset, length, &segments);
     }
 
-    fn range(&mut self, operation: DiskOperation, offset: u64, length: u64, s: Vec<GuestSegment>) {
-        let request = DiskRequest { tag: offset, operation, offset, length, segments: s };
+    fn range(&mut self, operation: DiskOperation, offset: u64, length: u64, s: &[GuestSegment]) {
+        let request = DiskRequest { tag: self.next_tag, operation, offset, length, segments: s };
+        self.next_tag += 1;
         self.engine.submit(&self.memory, request);
     }
 
@@ -154,7 +156,7 @@ fn verify(engine: EngineKind, cache: CacheMode, large_blocks: bool) -> Vec<u8> {
             kind @ 1..=2 => {
                 let unmap = kind == 1;
                 let operation = DiskOperation::WriteZeroes { unmap };
-                bench.range(operation, offset, length as u64, Vec::new());
+                bench.range(operation, offset, length as u64, &[]);
                 bench.wait(1).remove(0).result.unwrap();
                 model[range].fill(0);
             }
@@ -220,7 +222,7 @@ fn many_requests_at_a_time_all_complete_even_beyond_the_depth() {
             })
             .collect();
         tags.sort_unstable();
-        assert_eq!(tags, (0..100).map(|slot| slot * 4096).collect::<Vec<_>>());
+        assert_eq!(tags, (0..100).collect::<Vec<_>>());
         let mut block = [0; 4096];
         for slot in 0..100 {
             file.as_file().read_exact_at(&mut block, slot * 4096).unwrap();
@@ -262,10 +264,10 @@ fn hostile_requests_fail_and_the_next_succeeds() {
         for (offset, segments) in cases {
             assert!(bench.one(read, offset, segments).is_err(), "{offset} {segments:?}");
         }
-        let wrong = vec![GuestSegment { address: GuestAddress(0), length: 512 }];
-        bench.range(read, 0, 1024, wrong);
+        let wrong = GuestSegment { address: GuestAddress(0), length: 512 };
+        bench.range(read, 0, 1024, &[wrong]);
         assert!(bench.wait(1).remove(0).result.is_err(), "lengths that do not add up");
-        bench.range(DiskOperation::Discard, SIZE - 512, 1024, Vec::new());
+        bench.range(DiskOperation::Discard, SIZE - 512, 1024, &[]);
         assert!(bench.wait(1).remove(0).result.is_err(), "a discard past the end");
         bench.one(read, 0, &[]).unwrap();
         bench.one(read, SIZE - 512, &[(0x20_0000 - 1, 512)]).unwrap();
@@ -292,7 +294,7 @@ fn discarding_frees_the_hosts_blocks() {
         file.as_file().sync_all().unwrap();
         let blocks = file.as_file().metadata().unwrap().blocks();
         let mut bench = Bench::new(&options(&file, engine, cache));
-        bench.range(DiskOperation::Discard, 0, SIZE / 2, Vec::new());
+        bench.range(DiskOperation::Discard, 0, SIZE / 2, &[]);
         bench.wait(1).remove(0).result.unwrap();
         assert!(file.as_file().metadata().unwrap().blocks() <= blocks / 2 + 8);
         assert_eq!(file.as_file().metadata().unwrap().len(), SIZE);
@@ -313,10 +315,11 @@ fn zeroes_are_written_where_the_host_cannot_do_better() {
             operation: DiskOperation::WriteZeroes { unmap: true },
             offset: 512,
             length: 3 << 20,
-            segments: Vec::new(),
+            segments: &[],
         };
-        blocking::perform(&bench.image, &memory, &request).unwrap();
-        bench.range(request.operation, 3 << 20, 512, Vec::new());
+        let mut vectors = buffer::Vectors::default();
+        blocking::perform(&bench.image, &memory, &request, &mut vectors).unwrap();
+        bench.range(request.operation, 3 << 20, 512, &[]);
         bench.wait(1).remove(0).result.unwrap();
         let mut data = vec![1; SIZE as usize];
         file.as_file().read_exact_at(&mut data, 0).unwrap();
@@ -366,7 +369,7 @@ fn full_disk(engine: EngineKind, cache: CacheMode) {
     assert_eq!(full, Some(libc::ENOSPC));
     // What was written is still there, room can be made, and then writing works again.
     bench.one(DiskOperation::Read, 0, &[(0, 0x1_0000)]).unwrap();
-    bench.range(DiskOperation::Discard, 0, 0x8_0000, Vec::new());
+    bench.range(DiskOperation::Discard, 0, 0x8_0000, &[]);
     bench.wait(1).remove(0).result.unwrap();
     bench.one(DiskOperation::Write, SIZE - 0x1_0000, &[(0, 0x1_0000)]).unwrap();
 }
@@ -508,7 +511,7 @@ fn abandoned_requests_touch_neither_memory_nor_disk_and_the_engine_goes_on() {
         let mut engine = image.engine(64).unwrap();
         for round in 0..20u8 {
             memory.write_slice(&[round; 0x8000], GuestAddress(0)).unwrap();
-            for tag in 0..100u64 {
+            for tag in 0..100 {
                 let (operation, segments) = match tag % 3 {
                     0 => (DiskOperation::Read, vec![(0x1_0000, 0x8000)]),
                     1 => (DiskOperation::Write, vec![(0, 0x8000)]),
@@ -520,6 +523,7 @@ fn abandoned_requests_touch_neither_memory_nor_disk_and_the_engine_goes_on() {
                 };
                 let segments: Vec<_> = segments.iter().map(segment).collect();
                 let length = segments.iter().map(|s| u64::from(s.length)).sum();
+                let segments = &segments;
                 engine.submit(&memory, DiskRequest { tag, operation, offset: 0, length, segments });
             }
             if round % 2 == 0 {
@@ -543,7 +547,7 @@ fn abandoned_requests_touch_neither_memory_nor_disk_and_the_engine_goes_on() {
                 operation: DiskOperation::Read,
                 offset: 0,
                 length: 0x8000,
-                segments: vec![GuestSegment { address: GuestAddress(0), length: 0x8000 }],
+                segments: &[GuestSegment { address: GuestAddress(0), length: 0x8000 }],
             },
         );
         let mut done = Vec::new();
@@ -554,5 +558,28 @@ fn abandoned_requests_touch_neither_memory_nor_disk_and_the_engine_goes_on() {
         assert!(done[0].tag == 7 && done[0].result.is_ok());
         memory.read_slice(&mut mark, GuestAddress(0)).unwrap();
         assert!(!mark.contains(&0xee));
+    }
+}
+
+/// A host that fails is the operator's business, a guest that asks for nonsense is not.
+#[test]
+fn failures_of_the_host_are_logged_and_a_guests_are_not() {
+    for engine in [EngineKind::Sync, EngineKind::IoUring] {
+        let file = image_file();
+        let mut bench = Bench::new(&options(&file, engine, CacheMode::Writeback));
+        let lines = crate::log_limit::testing::messages(|| {
+            let read = DiskOperation::Read;
+            bench.one(read, SIZE, &[(0, 512)]).unwrap_err();
+            bench.one(read, 0, &[(OUTSIDE, 512)]).unwrap_err();
+            file.as_file().set_len(8192).unwrap();
+            bench.one(read, 4096, &[(0, 8192)]).unwrap_err();
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            bench.image.log_failure(DiskOperation::Write, 512, &full);
+        });
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let path = file.path().display().to_string();
+        assert!(lines.iter().all(|line| line.contains(&path)), "{lines:?}");
+        assert!(lines[0].contains("Read") && lines[0].contains("offset=4096"), "{lines:?}");
+        assert!(lines[1].contains("No space left on device"), "{lines:?}");
     }
 }

@@ -3,11 +3,13 @@
 mod mac;
 mod options;
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::BorrowedFd;
 
 pub use mac::{BadMacAddress, MacAddress};
 pub use options::{MAX_QUEUE_PAIRS, NetOptions, NetOptionsError, TapSource};
+
+use super::vectors::{Gather, Scatter};
 
 /// Length of `struct virtio_net_hdr_v1` (virtio 1.2, 5.1.6), which precedes every frame.
 pub const VNET_HEADER_LENGTH: usize = 12;
@@ -25,14 +27,14 @@ pub trait NetBackend: Send {
     ///
     /// # Errors
     /// `WouldBlock` when the host's queue is full; other errors mean that this frame is lost.
-    fn send(&mut self, frame: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn send(&mut self, frame: &Gather<'_>) -> io::Result<usize>;
 
     /// Receives one frame, header first; the length includes the header. What does not fit into
     /// `buffers` is lost.
     ///
     /// # Errors
     /// `WouldBlock` when there is none.
-    fn receive(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+    fn receive(&mut self, buffers: &mut Scatter<'_>) -> io::Result<usize>;
 
     /// Which offloads the guest can take in received frames, as `TUN_F_*` (linux/if_tun.h).
     ///
@@ -52,5 +54,5 @@ pub trait NetBackend: Send {
 
     /// Readable when [`NetBackend::receive`] has a frame, writable when [`NetBackend::send`] can
     /// take one. For a tap, the descriptor that vhost-net takes over.
-    fn event(&self) -> RawFd;
+    fn event(&self) -> BorrowedFd<'_>;
 }

@@ -5,11 +5,12 @@ mod calendar;
 mod events;
 mod registers;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::bus::BusDevice;
 use crate::irq::IrqLine;
+use crate::poison::unpoisoned;
 
 use registers::Registers;
 
@@ -41,7 +42,7 @@ struct Guarded {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Guarded> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.clock.lock())
     }
 
     /// Raises the interrupt when it is time.
@@ -54,10 +55,10 @@ impl Shared {
                 Duration::from_nanos(u64::try_from(left).unwrap_or(0)).min(LONGEST_WAIT)
             });
             guarded = match wait {
-                None => self.changed.wait(guarded).unwrap_or_else(PoisonError::into_inner),
+                None => unpoisoned(self.changed.wait(guarded)),
                 Some(wait) => {
                     let waited = self.changed.wait_timeout(guarded, wait);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    unpoisoned(waited).0
                 }
             };
         }

@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::backend::output::Output;
 use crate::bus::BusDevice;
 use crate::irq::IrqLine;
+use crate::poison::unpoisoned;
 
 use registers::{Registers, offset};
 
@@ -116,7 +117,7 @@ impl Uart {
 }
 
 fn lock(uart: &Mutex<Uart>) -> MutexGuard<'_, Uart> {
-    uart.lock().unwrap_or_else(|e| e.into_inner())
+    unpoisoned(uart.lock())
 }
 
 /// The eight ports of a [`Uart`].

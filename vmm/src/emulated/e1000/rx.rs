@@ -1,7 +1,7 @@
 //! Reception: frames from the host into the buffers of receive descriptors (manual 3.2).
 
-use std::io::{self, IoSliceMut};
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -11,6 +11,7 @@ use super::registers::{Store, ctrl, offset, rctl, rxcsum};
 use super::ring::{Ring, STATUS_DD};
 use super::vnet::{VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VnetHeader};
 use crate::backend::net::{NetBackend, VNET_HEADER_LENGTH};
+use crate::backend::vectors::VectorBuffer;
 use crate::memory::GuestRam;
 
 /// The most frames in one go; then the driver hears of them.
@@ -114,6 +115,7 @@ pub struct ReceiveReport {
 pub struct Receiver {
     backend: Box<dyn NetBackend>,
     buffer: Box<[u8]>,
+    vectors: VectorBuffer,
     /// Bytes in `buffer` of a frame that did not fit into the descriptors there were.
     waiting: Option<usize>,
 }
@@ -124,12 +126,17 @@ const BUFFER: usize = VNET_HEADER_LENGTH + MAX_LONG_FRAME + FCS_LENGTH;
 impl Receiver {
     /// A receiver from `backend`.
     pub fn new(backend: Box<dyn NetBackend>) -> Self {
-        Self { backend, buffer: vec![0; BUFFER].into_boxed_slice(), waiting: None }
+        Self {
+            backend,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            vectors: VectorBuffer::default(),
+            waiting: None,
+        }
     }
 
     /// Readable when the host has a frame.
     pub fn event(&self) -> RawFd {
-        self.backend.event()
+        self.backend.event().as_raw_fd()
     }
 
     /// Forgets a waiting frame.
@@ -181,7 +188,9 @@ impl Receiver {
 
     /// Takes a frame from the host; its length without the header.
     fn next_frame(&mut self, report: &mut ReceiveReport) -> Option<usize> {
-        match self.backend.receive(&mut [IoSliceMut::new(&mut self.buffer)]) {
+        let mut buffers = self.vectors.scatter();
+        buffers.add(&mut self.buffer);
+        match self.backend.receive(&mut buffers) {
             Ok(length) => {
                 let length = length.saturating_sub(VNET_HEADER_LENGTH);
                 report.total_frames += 1;

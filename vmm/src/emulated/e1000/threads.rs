@@ -13,8 +13,10 @@ use super::state::{Effects, Registers};
 use super::tx::Transmitter;
 use crate::backend::net::NetBackend;
 use crate::bus::BusDevice;
+use crate::eintr::retry;
 use crate::irq::IrqLine;
 use crate::memory::GuestRam;
+use crate::poison::unpoisoned;
 
 /// `TUN_F_CSUM` (linux/if_tun.h): packets from the host may come without their checksum, which
 /// we complete while copying. The host's stack segments: this controller merges nothing.
@@ -29,7 +31,7 @@ struct Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
+    unpoisoned(mutex.lock())
 }
 
 impl Shared {
@@ -76,7 +78,7 @@ impl Shared {
             let mut registers = lock(&self.registers);
             while registers.transmit_view().is_none() && !registers.stop {
                 registers.transmitter_idle = true;
-                registers = self.transmit_work.wait(registers).unwrap_or_else(|e| e.into_inner());
+                registers = unpoisoned(self.transmit_work.wait(registers));
             }
             registers.transmitter_idle = false;
             if registers.stop {
@@ -164,17 +166,15 @@ fn wait(host: RawFd, look_at_host: bool, work: RawFd, timer: RawFd) -> io::Resul
     // poll(2) ignores negative descriptors.
     let fds = [if look_at_host { host } else { -1 }, work, timer];
     let mut polls = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
-    loop {
+    retry(|| {
         // SAFETY: `polls` is a valid, exclusively borrowed array of the length passed.
-        if unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, -1) } >= 0 {
-            let [host, work, timer] = polls.map(|p| p.revents != 0);
-            return Ok(Ready { host, work, timer });
+        match unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, -1) } {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    })?;
+    let [host, work, timer] = polls.map(|p| p.revents != 0);
+    Ok(Ready { host, work, timer })
 }
 
 /// One controller; its threads end when this is dropped.

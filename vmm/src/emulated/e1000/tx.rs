@@ -1,7 +1,9 @@
 //! Transmission: descriptors in, frames with offloads out (manual 3.3 and 3.4).
 
-use std::io::{self, IoSlice};
+use std::io;
+use std::os::fd::BorrowedFd;
 
+use nix::poll::{PollFd, PollFlags, poll};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::checksum;
@@ -10,9 +12,10 @@ use super::vnet::{
     VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6,
     VIRTIO_NET_HDR_GSO_UDP_L4, VnetHeader,
 };
-use crate::backend::disk::GuestSegment;
 use crate::backend::net::NetBackend;
+use crate::backend::vectors::VectorBuffer;
 use crate::memory::GuestRam;
+use crate::segments::GuestSegment;
 
 /// The most descriptors in one go; then the registers are looked at again.
 const BATCH: usize = 256;
@@ -143,6 +146,7 @@ pub struct Transmitter {
     packet: Packet,
     /// The copied part of a frame.
     head: Vec<u8>,
+    vectors: VectorBuffer,
 }
 
 impl Transmitter {
@@ -154,6 +158,7 @@ impl Transmitter {
             checksums: Context::default(),
             packet: Packet::default(),
             head: Vec::new(),
+            vectors: VectorBuffer::default(),
         }
     }
 
@@ -435,23 +440,11 @@ impl Transmitter {
         rest: &[GuestSegment],
     ) -> Option<usize> {
         let header = header.to_bytes();
-        let mut frame = Vec::with_capacity(2 + rest.len());
-        frame.push(IoSlice::new(&header));
-        frame.push(IoSlice::new(&self.head));
-        let mut guards = Vec::with_capacity(rest.len());
-        for segment in rest {
-            for slice in memory.get_slices(segment.address, segment.length as usize) {
-                guards.push(slice.ok()?.ptr_guard());
-            }
-        }
-        for guard in &guards {
-            // SAFETY: the guard keeps `len` bytes of mapped guest memory at `as_ptr` valid while
-            // the slice lives. The guest may change them meanwhile, but nothing in this process
-            // looks at them: the slice goes into an iovec that only the host kernel reads.
-            let bytes = unsafe { std::slice::from_raw_parts(guard.as_ptr(), guard.len()) };
-            frame.push(IoSlice::new(bytes));
-        }
-        let length = frame.iter().map(|part| part.len()).sum::<usize>() - header.len();
+        let mut frame = self.vectors.gather();
+        frame.add(&header);
+        frame.add(&self.head);
+        frame.add_guest(memory, rest)?;
+        let length = frame.length() - header.len();
         match self.backend.send(&frame) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 wait_writable(self.backend.event());
@@ -465,10 +458,8 @@ impl Transmitter {
 
 /// Gives a full host queue a moment to drain; a frame that then still does not fit is lost, as on
 /// a congested wire.
-fn wait_writable(fd: std::os::fd::RawFd) {
-    const PATIENCE_MS: i32 = 10;
-    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: `poll` is one valid, exclusively borrowed pollfd for the length of the call. A
-    // failure is no more than an early return.
-    unsafe { libc::poll(&mut poll, 1, PATIENCE_MS) };
+fn wait_writable(fd: BorrowedFd<'_>) {
+    const TIMEOUT_MS: u8 = 10;
+    // A failure is no more than an early return.
+    let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], TIMEOUT_MS);
 }

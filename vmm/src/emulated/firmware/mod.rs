@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use crate::backend::regular_file;
 use crate::bus::{Bus, BusError};
 use crate::memory::{self, GuestRam};
+use crate::poison::unpoisoned;
 
 use fw_cfg::{FwCfg, key};
 use gpe::GeneralPurposeEvents;
@@ -152,7 +153,7 @@ fn write_cmos(ports: &Bus, description: &Description<'_>) {
     values.extend((0x5b..=0x5d).zip(units));
     values.push((0x5f, description.cpus.saturating_sub(1) as u8));
     let Some((rtc, _, offset)) = ports.find(crate::chipset::cmos_rtc::PORT.into()) else { return };
-    let mut rtc = rtc.lock().unwrap_or_else(|e| e.into_inner());
+    let mut rtc = unpoisoned(rtc.lock());
     for (index, value) in values {
         rtc.write(offset, &[index, value]);
     }

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
+use vm_memory::mmap::MmapRegionError;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, MmapRegion};
 
 use crate::bus::BusDevice;
 use crate::emulated::piix::host_bridge::{PamMapper, ShadowArea};
 use crate::kvm::KvmError;
 use crate::memory::GuestRam;
+use crate::poison::unpoisoned;
 
 /// Guest-physical addresses of the areas; the machine leaves them out of its own slots.
 pub const RANGE: Range<u64> = 0xc_0000..0x10_0000;
@@ -29,8 +31,8 @@ const ROM_SLOT: u32 = FIRST_SLOT + AREAS as u32;
 #[derive(Debug, thiserror::Error)]
 pub enum ShadowError {
     /// The host has no memory for the ROM.
-    #[error("cannot allocate memory for the firmware's ROM: {0}")]
-    Allocate(String),
+    #[error("cannot allocate memory for the firmware's ROM")]
+    Allocate(#[source] MmapRegionError),
     /// KVM refused a slot.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -84,7 +86,7 @@ impl Shadow {
         write_ram: bool,
     ) -> Result<(), KvmError> {
         let writable = Arc::clone(&self.writable);
-        let mut writable = writable.lock().unwrap_or_else(|e| e.into_inner());
+        let mut writable = unpoisoned(writable.lock());
         for at in (start..start + length).step_by(AREA as usize) {
             let index = ((at - RANGE.start) / AREA) as usize;
             writable[index] = write_ram;
@@ -139,7 +141,7 @@ impl PamMapper for Shadow {
 }
 
 fn region(length: usize, fill_with: u8) -> Result<MmapRegion, ShadowError> {
-    let region = MmapRegion::new(length).map_err(|e| ShadowError::Allocate(e.to_string()))?;
+    let region = MmapRegion::new(length).map_err(ShadowError::Allocate)?;
     if fill_with != 0 {
         fill(&region, 0, &vec![fill_with; length]);
     }
@@ -164,7 +166,7 @@ impl BusDevice for ShadowWrites {
     fn read(&mut self, _offset: u64, _data: &mut [u8]) {}
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        let writable = self.writable.lock().unwrap_or_else(|e| e.into_inner());
+        let writable = unpoisoned(self.writable.lock());
         if writable.get((offset / AREA) as usize) == Some(&true) {
             // The range is RAM in every valid configuration.
             let _ = self.ram.write_slice(data, GuestAddress(RANGE.start + offset));

@@ -3,8 +3,8 @@
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use crate::backend::disk::GuestSegment;
 use crate::memory::GuestRam;
+use crate::segments::GuestSegment;
 
 /// Command register, offset 0.
 const COMMAND_START: u8 = 0x01;

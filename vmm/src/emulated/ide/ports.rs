@@ -13,6 +13,7 @@ use crate::backend::disk::DiskEngine;
 use crate::bus::BusDevice;
 use crate::irq::IrqLine;
 use crate::memory::GuestRam;
+use crate::poison::unpoisoned;
 
 /// What a drive is, as far as the guest can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ struct Guarded {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Guarded> {
-        self.channel.lock().unwrap_or_else(|e| e.into_inner())
+        unpoisoned(self.channel.lock())
     }
 
     /// One access of the host, and the thread's wake-up if it left work.
@@ -94,7 +95,7 @@ impl Shared {
         if guarded.channel.thread_works() && std::mem::replace(&mut guarded.looked, true) {
             let waiting = |guarded: &mut Guarded| guarded.channel.thread_works();
             let waited = self.finished.wait_timeout_while(guarded, POLL_PATIENCE, waiting);
-            guarded = waited.unwrap_or_else(|e| e.into_inner()).0;
+            guarded = unpoisoned(waited).0;
         }
         read(&mut guarded.channel)
     }
@@ -108,7 +109,7 @@ fn serve(shared: &Shared, mut executor: Executor) {
             return;
         }
         let Some(assignment) = guarded.channel.take_assignment() else {
-            guarded = shared.work.wait(guarded).unwrap_or_else(|e| e.into_inner());
+            guarded = unpoisoned(shared.work.wait(guarded));
             continue;
         };
         drop(guarded);

@@ -2,14 +2,15 @@
 //! host's disk.
 
 use std::io;
+use std::os::fd::RawFd;
 
 use vm_memory::{Bytes, GuestAddress};
 
 use super::busmaster::{self, OutsideMemory};
-use crate::backend::disk::{
-    DiskCompletion, DiskEngine, DiskOperation, DiskRequest, GuestSegment, SECTOR_SIZE,
-};
+use crate::backend::disk::{DiskCompletion, DiskEngine, DiskOperation, DiskRequest, SECTOR_SIZE};
+use crate::eintr::retry;
 use crate::memory::GuestRam;
+use crate::segments::{self, GuestSegment};
 
 /// The most that one PIO job moves: what the longest 28-bit command asks for.
 pub const STAGING_LENGTH: usize = 128 << 10;
@@ -198,7 +199,7 @@ impl Executor {
             operation: DiskOperation::Flush,
             offset: 0,
             length: 0,
-            segments: Vec::new(),
+            segments: &[],
         };
         match run_request(&mut self.engines[unit], &self.memory, request) {
             Ok(()) => outcome,
@@ -235,8 +236,9 @@ impl Executor {
         };
         let mut at = offset;
         for segments in requests(&found.segments) {
-            let length = segments.iter().map(|s| u64::from(s.length)).sum();
-            let request = DiskRequest { tag: 0, operation, offset: at, length, segments };
+            let length = segments::length(&segments);
+            let request =
+                DiskRequest { tag: 0, operation, offset: at, length, segments: &segments };
             if run_request(&mut self.engines[unit], &self.memory, request).is_err() {
                 return Outcome::DiskError(at);
             }
@@ -273,7 +275,7 @@ impl Executor {
     ) -> io::Result<()> {
         let segment = GuestSegment { address: GuestAddress(at as u64), length: length as u32 };
         let length = length as u64;
-        let request = DiskRequest { tag: 0, operation, offset, length, segments: vec![segment] };
+        let request = DiskRequest { tag: 0, operation, offset, length, segments: &[segment] };
         run_request(&mut self.engines[unit], &self.staging, request)
     }
 }
@@ -322,7 +324,7 @@ fn requests(segments: &[GuestSegment]) -> Vec<Vec<GuestSegment>> {
 fn run_request(
     engine: &mut Option<Box<dyn DiskEngine>>,
     memory: &GuestRam,
-    request: DiskRequest,
+    request: DiskRequest<'_>,
 ) -> io::Result<()> {
     let engine = engine.as_mut().ok_or(io::ErrorKind::NotFound)?;
     engine.submit(memory, request);
@@ -338,18 +340,15 @@ fn run_request(
 }
 
 /// Blocks until `fd` is readable; signals do not end the wait.
-fn wait_readable(fd: std::os::fd::RawFd) -> io::Result<()> {
+fn wait_readable(fd: RawFd) -> io::Result<()> {
     let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    loop {
+    retry(|| {
         // SAFETY: `poll` is one valid, exclusively borrowed pollfd for the length of the call.
-        if unsafe { libc::poll(&mut poll, 1, -1) } >= 0 {
-            return Ok(());
+        match unsafe { libc::poll(&mut poll, 1, -1) } {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    })
 }
 
 #[cfg(test)]

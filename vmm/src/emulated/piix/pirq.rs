@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::irq::{InterruptLine, IrqLine};
 use crate::pci::InterruptPin;
+use crate::poison::unpoisoned;
 
 /// PIRQA# to PIRQD#.
 pub const PIRQS: usize = 4;
@@ -67,7 +68,7 @@ impl PirqRouter {
 
 impl Router {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
+        unpoisoned(self.state.lock())
     }
 
     /// Brings the lines in line with inputs and routes, under the lock, so that two devices cannot

@@ -9,7 +9,7 @@ mod worker;
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
@@ -22,6 +22,7 @@ use super::stats::QueueCounters;
 use super::worker::Worker;
 use super::{ActivateError, Activation, BASE_FEATURES, VirtioDevice, read_config_bytes};
 use crate::irq::VirtioInterrupt;
+use crate::poison::unpoisoned;
 
 const NAME: &str = "virtio-balloon";
 const QUEUE_SIZE: u16 = 128;
@@ -88,8 +89,7 @@ struct Report {
 
 impl Shared {
     fn report(&self) -> MutexGuard<'_, Report> {
-        // Plain values are never left half changed.
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.report.lock())
     }
 }
 
@@ -120,9 +120,9 @@ impl BalloonHandle {
     }
 
     /// Asks the guest for statistics and waits for them. `None` if its driver gives none, or does
-    /// not answer within `patience`.
-    pub fn stats(&self, patience: Duration) -> Option<BalloonStats> {
-        let deadline = Instant::now() + patience;
+    /// not answer within `timeout`.
+    pub fn stats(&self, timeout: Duration) -> Option<BalloonStats> {
+        let deadline = Instant::now() + timeout;
         let mut report = self.0.report();
         if !report.available {
             return None;
@@ -131,15 +131,14 @@ impl BalloonHandle {
         self.0.request.write(1).ok()?;
         while report.number == before {
             let left = deadline.checked_duration_since(Instant::now())?;
-            let waited = self.0.reported.wait_timeout(report, left);
-            report = waited.unwrap_or_else(PoisonError::into_inner).0;
+            report = unpoisoned(self.0.reported.wait_timeout(report, left)).0;
         }
         Some(report.stats)
     }
 }
 
 impl Balloon {
-    /// A balloon.
+    /// A balloon that asks for `options.target` from the start.
     ///
     /// # Errors
     /// The host gives no eventfd.
@@ -238,7 +237,7 @@ impl VirtioDevice for Balloon {
         let worker = Worker::spawn("virtio-balloon", handler);
         self.worker = Some(worker.map_err(|source| ActivateError::Host {
             device: NAME,
-            action: "cannot start its thread",
+            action: "start its thread",
             source,
         })?);
         let mut report = self.shared.report();

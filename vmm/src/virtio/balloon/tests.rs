@@ -5,7 +5,7 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestRegionMmap, MmapRegion};
 use super::*;
 use crate::memory::GuestRam;
 use crate::virtio::testing::{
-    Driver, Inbox, NEXT, PATIENCE, Told, activation, interrupt, memory, readable, writable,
+    Driver, Inbox, NEXT, Signal, TIMEOUT, activation, interrupt, memory, readable, writable,
 };
 
 const LIST: u64 = 0x1_0000;
@@ -126,7 +126,7 @@ fn a_loop_breaks_the_device() {
     rig.drivers[0].write_descriptor(0, readable(LIST, 4), NEXT, 0);
     rig.drivers[0].offer(0);
     rig.drivers[0].kick();
-    assert_eq!(rig.inbox.next(), Told::NeedsReset);
+    assert_eq!(rig.inbox.next(), Signal::NeedsReset);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn statistics_are_asked_for_and_come() {
     let memory = memory();
     let mut rig = rig(&memory, 1 << F_STATS_VQ, &[0, 1, 2]);
     let handle = rig.device.handle();
-    let answer = std::thread::spawn(move || handle.stats(PATIENCE));
+    let answer = std::thread::spawn(move || handle.stats(TIMEOUT));
     let driver = &mut rig.drivers[2];
     let mut raw = Vec::new();
     for (tag, value) in [(5u16, 1u64 << 30), (4, 12345), (999, 7)] {
@@ -185,9 +185,9 @@ fn statistics_are_asked_for_and_come() {
 fn no_statistics_without_the_queue_or_a_driver() {
     let memory = memory();
     let mut rig = rig(&memory, 0, &[0, 1]);
-    assert_eq!(rig.device.handle().stats(PATIENCE), None);
+    assert_eq!(rig.device.handle().stats(TIMEOUT), None);
     rig.device.reset();
-    assert_eq!(rig.device.handle().stats(PATIENCE), None);
+    assert_eq!(rig.device.handle().stats(TIMEOUT), None);
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn the_target_reaches_the_guest_and_the_actual_size_the_operator() {
     let mut rig = rig(&memory, 0, &[0, 1]);
     let handle = rig.device.handle();
     handle.set_target(5 * 4096 + 1);
-    assert_eq!(rig.inbox.next(), Told::Configuration);
+    assert_eq!(rig.inbox.next(), Signal::Configuration);
     let mut raw = [0; 8];
     rig.device.read_config(0, &mut raw);
     assert_eq!(raw, [5, 0, 0, 0, 0, 0, 0, 0]);

@@ -1,6 +1,7 @@
 //! The balloon's thread.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ use vmm_sys_util::epoll::EventSet;
 use super::discard::discard;
 use super::stats::{BalloonStats, ENTRY_LENGTH};
 use super::{PAGE_SIZE, Shared};
-use crate::virtio::chain::{self, Chain, ChainFault};
+use crate::segments;
+use crate::virtio::chain::Chain;
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
-use crate::virtio::worker::{EventHandler, EventSources, Flow};
+use crate::virtio::service::{Service, Step, answer_chains, serve, unless_broken};
+use crate::virtio::worker::{EventHandler, EventSources};
 
 const INFLATED: u32 = 0;
 const DEFLATED: u32 = 1;
@@ -25,8 +28,6 @@ const MAX_PAGES: u64 = 1 << 13;
 const PAGES_PER_PIECE: usize = 1024;
 /// More entries than there are tags.
 const MAX_STATS: usize = 64;
-/// Requests done before the thread looks at its other events.
-const MAX_BATCH: usize = 64;
 
 /// The state of the balloon's thread.
 pub struct BalloonQueues {
@@ -36,7 +37,7 @@ pub struct BalloonQueues {
     reporting: Option<DeviceQueue>,
     shared: Arc<Shared>,
     /// The statistics buffer, kept until someone asks: giving it back is the question (5.5.6.4).
-    held: Option<u16>,
+    held: Option<Chain>,
     /// Someone asked before the guest gave a buffer.
     asked: bool,
 }
@@ -52,39 +53,12 @@ impl BalloonQueues {
         Self { inflate, deflate, stats, reporting, shared, held: None, asked: false }
     }
 
-    fn take_stats(&mut self) -> Result<(), BrokenQueue> {
+    fn take_stats(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
         let Some(queue) = &mut self.stats else {
             return Ok(());
         };
-        loop {
-            while let Some(request) = queue.pop()? {
-                if request.fault == Some(ChainFault::Endless) {
-                    return Err(queue.broken("a buffer's descriptor chain has no end"));
-                }
-                // A second buffer makes the first one pointless.
-                if let Some(head) = self.held.replace(request.head) {
-                    queue.push(head, 0)?;
-                }
-                let mut raw = [0; MAX_STATS * ENTRY_LENGTH];
-                let Some(length) = chain::read(queue.memory(), &request.readable, &mut raw) else {
-                    queue.counters().error();
-                    continue;
-                };
-                queue.counters().request(length as u64);
-                let mut report = self.shared.report();
-                report.stats = BalloonStats::parse(&raw[..length]);
-                report.number += 1;
-                self.shared.reported.notify_all();
-            }
-            queue.announce()?;
-            if !queue.enable_notifications()? {
-                break;
-            }
-        }
-        if self.asked {
-            return self.ask_for_stats();
-        }
-        Ok(())
+        serve(&mut StatsQueue { queue, shared: &self.shared, held: &mut self.held }, sources)?;
+        if self.asked { self.ask_for_stats() } else { Ok(()) }
     }
 
     fn ask_for_stats(&mut self) -> Result<(), BrokenQueue> {
@@ -92,43 +66,65 @@ impl BalloonQueues {
             return Ok(());
         };
         self.asked = self.held.is_none();
-        if let Some(head) = self.held.take() {
-            queue.push(head, 0)?;
-            queue.announce()?;
+        if let Some(chain) = self.held.take() {
+            queue.push(chain, 0)?;
+            queue.signal_used()?;
         }
         Ok(())
     }
 }
 
+/// Takes reports, and keeps the last one's buffer.
+struct StatsQueue<'a> {
+    queue: &'a mut DeviceQueue,
+    shared: &'a Shared,
+    held: &'a mut Option<Chain>,
+}
+
+impl Service for StatsQueue<'_> {
+    const BUDGET: usize = 64;
+
+    fn queue(&mut self) -> &mut DeviceQueue {
+        self.queue
+    }
+
+    fn step(&mut self) -> Result<Step, BrokenQueue> {
+        let Some(request) = self.queue.pop_finite()? else {
+            return Ok(Step::Empty);
+        };
+        let mut raw = [0; MAX_STATS * ENTRY_LENGTH];
+        match segments::read(self.queue.memory(), &request.readable, 0, &mut raw) {
+            Some(length) => {
+                self.queue.counters().request(length as u64);
+                let mut report = self.shared.report();
+                report.stats = BalloonStats::parse(&raw[..length]);
+                report.number += 1;
+                self.shared.reported.notify_all();
+            }
+            None => self.queue.counters().error(),
+        }
+        // A second buffer makes the first one pointless.
+        if let Some(before) = self.held.replace(request) {
+            self.queue.push(before, 0)?;
+        }
+        Ok(Step::Done)
+    }
+}
+
 /// Does `work` for every request of `queue`, which gives the bytes concerned or `None` for
 /// nonsense.
-fn serve(
+fn serve_pages(
     queue: &mut DeviceQueue,
+    sources: &EventSources,
     work: impl Fn(&DeviceQueue, &Chain) -> Option<u64>,
 ) -> Result<(), BrokenQueue> {
-    let mut done = 0;
-    loop {
-        queue.disable_notifications()?;
-        while let Some(request) = queue.pop()? {
-            if request.fault == Some(ChainFault::Endless) {
-                return Err(queue.broken("a buffer's descriptor chain has no end"));
-            }
-            match work(queue, &request) {
-                Some(bytes) => queue.counters().request(bytes),
-                None => queue.counters().error(),
-            }
-            queue.push(request.head, 0)?;
-            done += 1;
-            if done == MAX_BATCH {
-                queue.notify_self();
-                return queue.announce();
-            }
+    answer_chains(queue, sources, |queue, request| {
+        match work(queue, request) {
+            Some(bytes) => queue.counters().request(bytes),
+            None => queue.counters().error(),
         }
-        queue.announce()?;
-        if !queue.enable_notifications()? {
-            return Ok(());
-        }
-    }
+        0
+    })
 }
 
 /// The request lists page numbers that the guest does without.
@@ -161,19 +157,16 @@ fn for_each_run(
     if !length.is_multiple_of(4) || length / 4 > MAX_PAGES {
         return None;
     }
-    let mut rest = request.readable.clone();
-    let mut left = length;
+    let mut done = 0;
     let mut raw = [0; PAGES_PER_PIECE * 4];
     let mut all = true;
     // First page and number of pages.
     let mut current: Option<(u64, u64)> = None;
-    while left > 0 {
-        let size = left.min(raw.len() as u64);
-        let (piece, tail) = chain::split_at(rest, size)?;
-        // At most the piece's size.
-        let raw = &mut raw[..size as usize];
-        chain::read(queue.memory(), &piece, raw)?;
-        for number in raw.chunks_exact(4) {
+    while done < length {
+        // All of it, or a whole number of page numbers.
+        let read = segments::read(queue.memory(), &request.readable, done, &mut raw)?;
+        done += read as u64;
+        for number in raw[..read].chunks_exact(4) {
             let page = u64::from(u32::from_le_bytes(number.try_into().ok()?));
             current = match current {
                 Some((first, count)) if first + count == page => Some((first, count + 1)),
@@ -186,8 +179,6 @@ fn for_each_run(
                 None => Some((page, 1)),
             };
         }
-        rest = tail;
-        left -= size;
     }
     if let Some((first, count)) = current {
         all &= run(first, count);
@@ -209,41 +200,37 @@ impl EventHandler for BalloonQueues {
         Ok(())
     }
 
-    fn start(&mut self, sources: &EventSources) -> Flow {
-        for token in [INFLATED, DEFLATED, STATS_GIVEN, REPORTED] {
-            if self.serve_token(token, sources) == Flow::Stop {
-                return Flow::Stop;
-            }
-        }
-        Flow::Continue
+    fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
+        let tokens = [INFLATED, DEFLATED, STATS_GIVEN, REPORTED];
+        unless_broken(tokens.into_iter().try_for_each(|token| self.serve_token(token, sources)))
     }
 
-    fn handle(&mut self, token: u32, _events: EventSet, sources: &EventSources) -> Flow {
+    fn handle(&mut self, token: u32, _events: EventSet, sources: &EventSources) -> ControlFlow<()> {
         let queue = match token {
-            INFLATED => Some(&self.inflate),
-            DEFLATED => Some(&self.deflate),
-            STATS_GIVEN => self.stats.as_ref(),
-            REPORTED => self.reporting.as_ref(),
+            INFLATED => Some(&mut self.inflate),
+            DEFLATED => Some(&mut self.deflate),
+            STATS_GIVEN => self.stats.as_mut(),
+            REPORTED => self.reporting.as_mut(),
             _ => None,
         };
         if let Some(queue) = queue {
-            queue.counters().notification();
+            queue.notified();
         }
-        self.serve_token(token, sources)
+        unless_broken(self.serve_token(token, sources))
     }
 }
 
 impl BalloonQueues {
-    fn serve_token(&mut self, token: u32, _sources: &EventSources) -> Flow {
-        Flow::from(match token {
-            INFLATED => serve(&mut self.inflate, inflate),
-            DEFLATED => serve(&mut self.deflate, deflate),
-            STATS_GIVEN => self.take_stats(),
+    fn serve_token(&mut self, token: u32, sources: &EventSources) -> Result<(), BrokenQueue> {
+        match token {
+            INFLATED => serve_pages(&mut self.inflate, sources, inflate),
+            DEFLATED => serve_pages(&mut self.deflate, sources, deflate),
+            STATS_GIVEN => self.take_stats(sources),
             REPORTED => match &mut self.reporting {
-                Some(queue) => serve(queue, report),
+                Some(queue) => serve_pages(queue, sources, report),
                 None => Ok(()),
             },
             _ => self.ask_for_stats(),
-        })
+        }
     }
 }

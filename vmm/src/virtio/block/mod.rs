@@ -1,5 +1,6 @@
 //! virtio-blk (virtio 1.2, 5.2).
 
+mod in_flight;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -190,7 +191,7 @@ impl VirtioDevice for Block {
                 self.reset();
                 return Err(ActivateError::Host {
                     device: NAME,
-                    action: "cannot start a queue's thread",
+                    action: "start a queue's thread",
                     source,
                 });
             }

@@ -7,9 +7,10 @@ use virtio_bindings::bindings::virtio_blk::{
 };
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
-use crate::backend::disk::{DiskOperation, DiskRequest, GuestSegment, SECTOR_SIZE};
+use crate::backend::disk::{DiskOperation, SECTOR_SIZE};
 use crate::memory::GuestRam;
-use crate::virtio::chain::{self, Chain, ChainFault};
+use crate::segments::{self, GuestSegment, cut_front, cut_last_byte};
+use crate::virtio::chain::{Chain, ChainFault};
 
 /// Data buffers of a request, beside its header and status (`seg_max`).
 pub const MAX_SEGMENTS: u32 = 254;
@@ -30,7 +31,7 @@ pub const MAX_ZERO_SECTORS: u32 = 1 << 16;
 const DISCARD_SPEED: u64 = 64;
 
 /// `struct virtio_blk_req` up to its data.
-const HEADER_LENGTH: u64 = 16;
+const HEADER_LENGTH: usize = 16;
 /// `struct virtio_blk_discard_write_zeroes`.
 const RANGE_LENGTH: usize = 16;
 const ID_LENGTH: usize = VIRTIO_BLK_ID_BYTES as usize;
@@ -57,11 +58,40 @@ impl Status {
     }
 }
 
+/// One thing that the disk is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What.
+    pub operation: DiskOperation,
+    /// Byte offset on the disk.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+impl Part {
+    /// How much of the host's work it is, as the number of bytes that could be read meanwhile.
+    fn weight(&self) -> u64 {
+        match self.operation {
+            DiskOperation::Discard => self.length / DISCARD_SPEED,
+            _ => self.length,
+        }
+    }
+
+    fn payload(&self) -> u64 {
+        match self.operation {
+            DiskOperation::Read | DiskOperation::Write => self.length,
+            _ => 0,
+        }
+    }
+}
+
 /// What is left to do for a request.
 #[derive(Debug)]
 pub enum Work {
-    /// These, and then the status. Tags are for the caller to set.
-    Disk(Vec<DiskRequest>),
+    /// `first`, then `later` from its end, and then the status. Only ranges to discard are more
+    /// than one.
+    Disk { first: Part, later: Vec<Part> },
     /// Nothing but the status, after `written` bytes of data.
     Answer { status: Status, written: u32 },
 }
@@ -82,54 +112,35 @@ pub struct Request {
 }
 
 impl Request {
-    /// Understands `chain`.
+    /// Understands `chain`, and cuts header and status from its buffers: what is left is data.
     ///
     /// # Errors
     /// There is no place for a status; the text says why.
-    pub fn parse(memory: &GuestRam, chain: Chain, serial: &str) -> Result<Self, &'static str> {
+    pub fn parse(memory: &GuestRam, chain: &mut Chain, serial: &str) -> Result<Self, &'static str> {
         if chain.fault == Some(ChainFault::Endless) {
             return Err("a request's descriptor chain has no end");
         }
         // The status is the last byte (5.2.6), however the driver framed the buffers.
-        let writable = chain.writable_length();
-        let Some(data_length) = writable.checked_sub(1) else {
+        let Some(status) = cut_last_byte(&mut chain.writable) else {
             return Err("a request has no place for its status");
         };
-        let Some((data, status)) = chain::split_at(chain.writable, data_length) else {
-            return Err("a request has no place for its status");
-        };
-        let status = status.first().map(|segment| segment.address);
-        let Some(status) = status.filter(|&address| memory.address_in_range(address)) else {
+        if !memory.address_in_range(status) {
             return Err("a request's status is outside RAM");
+        }
+        // Chains are shorter than 2^32 bytes (see `ChainFault::Endless`).
+        let data_length = chain.writable_length() as u32;
+        let work = match chain.fault {
+            Some(_) => None,
+            None => work(memory, chain, serial),
         };
-        // Chains are shorter than 2^32 bytes (see `DescriptorChain`).
-        let data_length = data_length as u32;
-        let work = if chain.fault.is_some() {
-            answer(Status::IoError)
-        } else {
-            work(memory, chain.readable, &data, serial).unwrap_or(answer(Status::IoError))
+        let work = work.unwrap_or(answer(Status::IoError));
+        let (payload, weight) = match &work {
+            Work::Disk { first, later } => {
+                (first.payload(), first.weight() + later.iter().map(Part::weight).sum::<u64>())
+            }
+            Work::Answer { .. } => (0, 0),
         };
-        let requests = match &work {
-            Work::Disk(requests) => &requests[..],
-            Work::Answer { .. } => &[],
-        };
-        let payload = requests.iter().map(transferred).sum();
-        let weight = requests.iter().map(weight).sum();
         Ok(Self { status, data_length, payload, weight, work })
-    }
-}
-
-fn transferred(request: &DiskRequest) -> u64 {
-    match request.operation {
-        DiskOperation::Read | DiskOperation::Write => request.length,
-        _ => 0,
-    }
-}
-
-fn weight(request: &DiskRequest) -> u64 {
-    match request.operation {
-        DiskOperation::Discard => request.length / DISCARD_SPEED,
-        _ => request.length,
     }
 }
 
@@ -137,56 +148,43 @@ fn answer(status: Status) -> Work {
     Work::Answer { status, written: 0 }
 }
 
+fn disk(operation: DiskOperation, offset: u64, length: u64) -> Work {
+    Work::Disk { first: Part { operation, offset, length }, later: Vec::new() }
+}
+
 /// `None`: malformed.
-fn work(
-    memory: &GuestRam,
-    readable: Vec<GuestSegment>,
-    writable: &[GuestSegment],
-    serial: &str,
-) -> Option<Work> {
-    let (head, output) = chain::split_at(readable, HEADER_LENGTH)?;
-    let mut header = [0; HEADER_LENGTH as usize];
-    chain::read(memory, &head, &mut header)?;
+fn work(memory: &GuestRam, chain: &mut Chain, serial: &str) -> Option<Work> {
+    let mut header = [0; HEADER_LENGTH];
+    segments::read(memory, &chain.readable, 0, &mut header)?;
+    cut_front(&mut chain.readable, HEADER_LENGTH as u64)?;
     let kind = u32::from_le_bytes(header[..4].try_into().ok()?);
     let sector = u64::from_le_bytes(header[8..].try_into().ok()?);
     match kind {
-        VIRTIO_BLK_T_IN => transfer(DiskOperation::Read, sector, writable.to_vec()),
-        VIRTIO_BLK_T_OUT => transfer(DiskOperation::Write, sector, output),
-        VIRTIO_BLK_T_FLUSH => Some(Work::Disk(vec![DiskRequest {
-            tag: 0,
-            operation: DiskOperation::Flush,
-            offset: 0,
-            length: 0,
-            segments: Vec::new(),
-        }])),
+        VIRTIO_BLK_T_IN => transfer(DiskOperation::Read, sector, &chain.writable),
+        VIRTIO_BLK_T_OUT => transfer(DiskOperation::Write, sector, &chain.readable),
+        VIRTIO_BLK_T_FLUSH => Some(disk(DiskOperation::Flush, 0, 0)),
         VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => {
-            ranges(memory, &output, kind == VIRTIO_BLK_T_WRITE_ZEROES)
+            ranges(memory, &chain.readable, kind == VIRTIO_BLK_T_WRITE_ZEROES)
         }
         VIRTIO_BLK_T_GET_ID => {
             let mut id = [0; ID_LENGTH];
             let length = serial.len().min(ID_LENGTH);
             id[..length].copy_from_slice(&serial.as_bytes()[..length]);
             // At most 20.
-            let written = chain::write(memory, writable, &id)? as u32;
+            let written = segments::write(memory, &chain.writable, 0, &id)? as u32;
             Some(Work::Answer { status: Status::Ok, written })
         }
         _ => Some(answer(Status::Unsupported)),
     }
 }
 
-fn transfer(operation: DiskOperation, sector: u64, segments: Vec<GuestSegment>) -> Option<Work> {
-    let length = chain::length(&segments);
-    let too_much = segments.len() > MAX_SEGMENTS as usize || length > MAX_DATA;
+fn transfer(operation: DiskOperation, sector: u64, data: &[GuestSegment]) -> Option<Work> {
+    let length = segments::length(data);
+    let too_much = data.len() > MAX_SEGMENTS as usize || length > MAX_DATA;
     if too_much || !length.is_multiple_of(SECTOR_SIZE) {
         return None;
     }
-    Some(Work::Disk(vec![DiskRequest {
-        tag: 0,
-        operation,
-        offset: sector.checked_mul(SECTOR_SIZE)?,
-        length,
-        segments,
-    }]))
+    Some(disk(operation, sector.checked_mul(SECTOR_SIZE)?, length))
 }
 
 /// 5.2.6.2: unknown flags are unsupported, ranges too many or too long an error.
@@ -195,14 +193,16 @@ fn ranges(memory: &GuestRam, output: &[GuestSegment], zeroes: bool) -> Option<Wo
         true => (MAX_ZERO_RANGES, MAX_ZERO_SECTORS),
         false => (MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS),
     };
-    let length = usize::try_from(chain::length(output)).ok()?;
+    let length = usize::try_from(segments::length(output)).ok()?;
     let count = length / RANGE_LENGTH;
     if length == 0 || !length.is_multiple_of(RANGE_LENGTH) || count > max_ranges as usize {
         return None;
     }
-    let mut raw = vec![0; length];
-    chain::read(memory, output, &mut raw)?;
-    let mut requests = Vec::with_capacity(count);
+    let mut raw = [0; RANGE_LENGTH * MAX_DISCARD_RANGES as usize];
+    let raw = &mut raw[..length];
+    segments::read(memory, output, 0, raw)?;
+    let mut first = None;
+    let mut later = Vec::new();
     for range in raw.chunks_exact(RANGE_LENGTH) {
         let sector = u64::from_le_bytes(range[..8].try_into().ok()?);
         let sectors = u32::from_le_bytes(range[8..12].try_into().ok()?);
@@ -215,17 +215,15 @@ fn ranges(memory: &GuestRam, output: &[GuestSegment], zeroes: bool) -> Option<Wo
         if sectors > max_sectors {
             return None;
         }
-        requests.push(DiskRequest {
-            tag: 0,
-            operation: if zeroes {
-                DiskOperation::WriteZeroes { unmap }
-            } else {
-                DiskOperation::Discard
-            },
-            offset: sector.checked_mul(SECTOR_SIZE)?,
-            length: u64::from(sectors) * SECTOR_SIZE,
-            segments: Vec::new(),
-        });
+        let operation = match zeroes {
+            true => DiskOperation::WriteZeroes { unmap },
+            false => DiskOperation::Discard,
+        };
+        let offset = sector.checked_mul(SECTOR_SIZE)?;
+        let part = Part { operation, offset, length: u64::from(sectors) * SECTOR_SIZE };
+        if let Some(before) = first.replace(part) {
+            later.push(before);
+        }
     }
-    Some(Work::Disk(requests))
+    Some(Work::Disk { first: first?, later })
 }

@@ -9,7 +9,8 @@ use super::*;
 use crate::backend::disk::{DiskOptions, EngineKind};
 use crate::memory::GuestRam;
 use crate::virtio::testing::{
-    Buffer, Driver, INDIRECT, Inbox, NEXT, Told, activation, interrupt, memory, readable, writable,
+    Buffer, Driver, INDIRECT, Inbox, NEXT, Signal, activation, interrupt, memory, readable,
+    writable,
 };
 
 const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
@@ -329,7 +330,7 @@ fn chains_without_a_status_break_the_device_until_it_is_reset() {
         let head = prepare(&mut rig.driver);
         rig.driver.offer(head);
         rig.driver.kick();
-        assert_eq!(rig.inbox.next(), Told::NeedsReset, "{name}");
+        assert_eq!(rig.inbox.next(), Signal::NeedsReset, "{name}");
         rig.device.reset();
         assert_eq!(rig.inbox.drain(), [], "{name}");
         let memory = rig.driver.memory.clone();
@@ -344,7 +345,7 @@ fn an_index_that_jumps_breaks_the_device() {
     let mut rig = Rig::new(EngineKind::Sync);
     rig.driver.jump(17);
     rig.driver.kick();
-    assert_eq!(rig.inbox.next(), Told::NeedsReset);
+    assert_eq!(rig.inbox.next(), Signal::NeedsReset);
 }
 
 #[test]
@@ -518,8 +519,8 @@ fn several_queues_share_a_disk() {
         ]);
     }
     let mut told = [inbox.next(), inbox.next()];
-    told.sort_by_key(|told| *told == Told::Used(1));
-    assert_eq!(told, [Told::Used(0), Told::Used(1)]);
+    told.sort_by_key(|told| *told == Signal::Used(1));
+    assert_eq!(told, [Signal::Used(0), Signal::Used(1)]);
     let mut data = [0; 1024];
     named.as_file().read_exact_at(&mut data, 0).unwrap();
     assert_eq!((data[0], data[512]), (1, 2));

@@ -1,50 +1,27 @@
 //! One queue of a virtio-blk device at work: drain the ring, submit, complete in batches.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
 
-use super::request::{Request, Status, Work};
-use crate::backend::disk::{DiskCompletion, DiskEngine, DiskOperation};
+use super::in_flight::{InFlight, Pending};
+use super::request::{Part, Request, Status, Work};
+use crate::backend::disk::{DiskCompletion, DiskEngine, DiskOperation, DiskRequest};
 use crate::rate_limit::RateLimiter;
+use crate::virtio::chain::Chain;
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
-use crate::virtio::worker::{EventHandler, EventSources, Flow};
+use crate::virtio::service::{Service, Step, serve, unless_broken};
+use crate::virtio::worker::{EventHandler, EventSources};
 
 const NOTIFIED: u32 = 0;
 const COMPLETED: u32 = 1;
 const REFILLED: u32 = 2;
 
-/// Rounds after which a driver that never stops must let the thread look at its other events.
-const MAX_ROUNDS: usize = 64;
-
 /// The weight of requests that the host may be given at a time by all queues of a disk: some
 /// hundredths of a second of a fast one. More wait in the ring, where a reset forgets them.
 pub const MAX_IN_FLIGHT: u64 = 32 << 20;
-
-/// Why no more requests are taken.
-#[derive(PartialEq, Eq)]
-enum Stop {
-    /// There are none.
-    Empty,
-    /// The rate limit is reached.
-    Throttled,
-    /// The host has enough to do.
-    Full,
-}
-
-/// A request on its way.
-struct Pending {
-    head: u16,
-    status: GuestAddress,
-    data_length: u32,
-    payload: u64,
-    weight: u64,
-    reads: bool,
-    /// Disk requests not yet completed.
-    parts: usize,
-    failed: bool,
-}
 
 /// The state of a queue's thread.
 pub struct BlockQueue {
@@ -52,12 +29,11 @@ pub struct BlockQueue {
     engine: Box<dyn DiskEngine>,
     limiter: Option<RateLimiter>,
     serial: String,
-    /// Tags are indices into this.
-    pending: Vec<Option<Pending>>,
-    free: Vec<usize>,
-    /// The weight of requests in the engine, and from where on no more are taken.
-    in_flight: u64,
+    in_flight: InFlight,
+    /// The weight in flight from where on no more requests are taken.
     limit: u64,
+    /// A step had to wait for a completion.
+    full: bool,
     /// Empty between calls; kept for its allocation.
     done: Vec<DiskCompletion>,
 }
@@ -76,10 +52,9 @@ impl BlockQueue {
             engine,
             limiter,
             serial,
-            pending: Vec::new(),
-            free: Vec::new(),
-            in_flight: 0,
+            in_flight: InFlight::default(),
             limit,
+            full: false,
             done: Vec::new(),
         }
     }
@@ -94,144 +69,127 @@ impl BlockQueue {
         self.engine
     }
 
-    fn run(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
-        for _ in 0..MAX_ROUNDS {
-            if sources.is_stopping() {
-                return Ok(());
+    fn begin(&mut self, chain: Chain, request: Request) -> Result<(), BrokenQueue> {
+        let Request { status, data_length, payload, weight, work } = request;
+        match work {
+            Work::Answer { status: answer, written } => {
+                self.finish(chain, status, data_length, (answer, 0, written))
             }
-            self.queue.disable_notifications()?;
-            let stop = self.take_requests()?;
-            let mut done = std::mem::take(&mut self.done);
+            Work::Disk { first: part, later } => {
+                let pending = Pending { chain, status, data_length, payload, weight, part, later };
+                let tag = self.in_flight.insert(pending);
+                self.submit(tag);
+                Ok(())
+            }
+        }
+    }
+
+    fn submit(&mut self, tag: u16) {
+        let Some(Pending { chain, part, .. }) = self.in_flight.get_mut(tag) else {
+            return;
+        };
+        let Part { operation, offset, length } = *part;
+        let segments = match operation {
+            DiskOperation::Read => &chain.writable[..],
+            DiskOperation::Write => &chain.readable,
+            _ => &[],
+        };
+        let request = DiskRequest { tag, operation, offset, length, segments };
+        self.engine.submit(self.queue.memory(), request);
+    }
+
+    /// Whether there is more of the request to do.
+    fn completed(&mut self, completion: &DiskCompletion) -> Result<bool, BrokenQueue> {
+        let tag = completion.tag;
+        if completion.result.is_ok()
+            && let Some(pending) = self.in_flight.get_mut(tag)
+            && let Some(next) = pending.later.pop()
+        {
+            pending.part = next;
+            self.submit(tag);
+            return Ok(true);
+        }
+        let Some(pending) = self.in_flight.remove(tag) else {
+            return Ok(false);
+        };
+        let Pending { chain, status, data_length, payload, part, .. } = pending;
+        let outcome = match completion.result {
+            Ok(()) if part.operation == DiskOperation::Read => (Status::Ok, payload, data_length),
+            Ok(()) => (Status::Ok, payload, 0),
+            Err(_) => (Status::IoError, 0, 0),
+        };
+        self.finish(chain, status, data_length, outcome)?;
+        Ok(false)
+    }
+
+    /// Writes the status and gives the chain back; `outcome` is the status, the payload and the
+    /// bytes written before the status. The used length counts what was written without a gap
+    /// from the start (2.7.8.2), so the status only if the data before it was.
+    fn finish(
+        &mut self,
+        chain: Chain,
+        status_address: GuestAddress,
+        data_length: u32,
+        outcome: (Status, u64, u32),
+    ) -> Result<(), BrokenQueue> {
+        let (status, payload, written) = outcome;
+        if self.queue.memory().write_obj(status.byte(), status_address).is_err() {
+            return Err(self.queue.broken("a request's status is outside RAM"));
+        }
+        let length = if written == data_length { written.saturating_add(1) } else { written };
+        let counters = self.queue.counters();
+        counters.request(payload);
+        if status != Status::Ok {
+            counters.error();
+        }
+        self.queue.push(chain, length)
+    }
+}
+
+impl Service for BlockQueue {
+    /// Every round gives the host [`MAX_IN_FLIGHT`] at most, and looks at whether to end.
+    const BUDGET: usize = 4096;
+
+    fn queue(&mut self) -> &mut DeviceQueue {
+        &mut self.queue
+    }
+
+    /// Submits one request.
+    fn step(&mut self) -> Result<Step, BrokenQueue> {
+        self.full = self.in_flight.weight() >= self.limit;
+        let mut throttled = || self.limiter.as_mut().is_some_and(|limiter| !limiter.ready());
+        if self.full || throttled() {
+            return Ok(Step::Waiting);
+        }
+        let Some(mut chain) = self.queue.pop()? else {
+            return Ok(Step::Empty);
+        };
+        let request = match Request::parse(self.queue.memory(), &mut chain, &self.serial) {
+            Ok(request) => request,
+            Err(reason) => return Err(self.queue.broken(reason)),
+        };
+        if let Some(limiter) = &mut self.limiter {
+            limiter.take(request.payload);
+        }
+        self.begin(chain, request)?;
+        Ok(Step::Done)
+    }
+
+    fn settle(&mut self) -> Result<bool, BrokenQueue> {
+        let mut done = std::mem::take(&mut self.done);
+        loop {
+            let mut more = false;
             self.engine.kick();
             self.engine.completions(&mut done);
             for completion in done.drain(..) {
-                self.completed(&completion)?;
+                more |= self.completed(&completion)?;
             }
-            self.done = done;
-            self.queue.announce()?;
-            let waits = match stop {
-                // The timer wakes a throttled queue and a completion a full one; the driver's
-                // notifications would be for nothing.
-                Stop::Throttled => true,
-                Stop::Full => self.in_flight >= self.limit,
-                Stop::Empty => !self.queue.enable_notifications()?,
-            };
-            if waits {
-                return Ok(());
+            if !more {
+                break;
             }
         }
-        self.queue.notify_self();
-        Ok(())
-    }
-
-    /// Submits what the driver offers.
-    fn take_requests(&mut self) -> Result<Stop, BrokenQueue> {
-        loop {
-            if self.in_flight >= self.limit {
-                return Ok(Stop::Full);
-            }
-            if let Some(limiter) = &mut self.limiter
-                && !limiter.ready()
-            {
-                return Ok(Stop::Throttled);
-            }
-            let Some(chain) = self.queue.pop()? else {
-                return Ok(Stop::Empty);
-            };
-            let head = chain.head;
-            let request = match Request::parse(self.queue.memory(), chain, &self.serial) {
-                Ok(request) => request,
-                Err(reason) => return Err(self.queue.broken(reason)),
-            };
-            if let Some(limiter) = &mut self.limiter {
-                limiter.take(request.payload);
-            }
-            self.begin(head, request)?;
-        }
-    }
-
-    fn begin(&mut self, head: u16, request: Request) -> Result<(), BrokenQueue> {
-        let mut pending = Pending {
-            head,
-            status: request.status,
-            data_length: request.data_length,
-            payload: request.payload,
-            weight: request.weight,
-            reads: false,
-            parts: 0,
-            failed: false,
-        };
-        let parts = match request.work {
-            Work::Answer { status, written } => return self.finish(&pending, status, written),
-            Work::Disk(parts) => parts,
-        };
-        pending.parts = parts.len();
-        pending.reads = parts.iter().any(|part| part.operation == DiskOperation::Read);
-        self.in_flight += pending.weight;
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                self.pending.push(None);
-                self.pending.len() - 1
-            }
-        };
-        self.pending[index] = Some(pending);
-        for mut part in parts {
-            part.tag = index as u64;
-            self.engine.submit(self.queue.memory(), part);
-        }
-        Ok(())
-    }
-
-    fn completed(&mut self, completion: &DiskCompletion) -> Result<(), BrokenQueue> {
-        // Tags are indices, as submitted.
-        let index = completion.tag as usize;
-        let Some(entry) = self.pending.get_mut(index) else {
-            return Ok(());
-        };
-        let Some(pending) = entry else {
-            return Ok(());
-        };
-        pending.failed |= completion.result.is_err();
-        pending.parts = pending.parts.saturating_sub(1);
-        if pending.parts > 0 {
-            return Ok(());
-        }
-        let Some(pending) = entry.take() else {
-            return Ok(());
-        };
-        self.free.push(index);
-        self.in_flight = self.in_flight.saturating_sub(pending.weight);
-        if pending.failed {
-            self.finish(&pending, Status::IoError, 0)
-        } else {
-            let written = if pending.reads { pending.data_length } else { 0 };
-            self.finish(&pending, Status::Ok, written)
-        }
-    }
-
-    /// Writes the status and gives the chain back. The used length counts what was written
-    /// without a gap from the start (2.7.8.2), so the status only if the data before it was.
-    fn finish(
-        &mut self,
-        pending: &Pending,
-        status: Status,
-        written: u32,
-    ) -> Result<(), BrokenQueue> {
-        let memory = self.queue.memory();
-        if memory.write_obj(status.byte(), pending.status).is_err() {
-            return Err(self.queue.broken("a request's status is outside RAM"));
-        }
-        let length =
-            if written == pending.data_length { written.saturating_add(1) } else { written };
-        let counters = self.queue.counters();
-        if status == Status::Ok {
-            counters.request(pending.payload);
-        } else {
-            counters.request(0);
-            counters.error();
-        }
-        self.queue.push(pending.head, length)
+        self.done = done;
+        Ok(self.full && self.in_flight.weight() < self.limit)
     }
 }
 
@@ -245,15 +203,15 @@ impl EventHandler for BlockQueue {
         Ok(())
     }
 
-    fn start(&mut self, sources: &EventSources) -> Flow {
-        Flow::from(self.run(sources))
+    fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
+        unless_broken(serve(self, sources))
     }
 
-    fn handle(&mut self, token: u32, _events: EventSet, sources: &EventSources) -> Flow {
+    fn handle(&mut self, token: u32, _events: EventSet, sources: &EventSources) -> ControlFlow<()> {
         if token == NOTIFIED {
-            self.queue.counters().notification();
+            self.queue.notified();
         }
-        Flow::from(self.run(sources))
+        self.start(sources)
     }
 }
 
@@ -265,9 +223,8 @@ mod tests {
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     use super::*;
-    use crate::backend::disk::DiskRequest;
     use crate::memory::GuestRam;
-    use crate::virtio::testing::{Driver, interrupt, memory, readable, writable};
+    use crate::virtio::testing::{Driver, activation, interrupt, memory, readable, writable};
     use crate::virtio::worker::Worker;
 
     const HEADER: u64 = 0x1_0000;
@@ -277,7 +234,7 @@ mod tests {
     /// A disk that answers when it is told to.
     #[derive(Default)]
     struct Disk {
-        requests: Vec<DiskRequest>,
+        tags: Vec<u16>,
         answered: usize,
         allowed: usize,
         abandoned: bool,
@@ -286,10 +243,10 @@ mod tests {
     struct SlowDisk(Arc<Mutex<Disk>>, EventFd);
 
     impl DiskEngine for SlowDisk {
-        fn submit(&mut self, _: &GuestRam, request: DiskRequest) {
+        fn submit(&mut self, _: &GuestRam, request: DiskRequest<'_>) {
             let mut disk = self.0.lock().unwrap();
-            disk.requests.push(request);
-            assert!(disk.requests.len() - disk.answered <= 3, "too much in flight");
+            disk.tags.push(request.tag);
+            assert!(disk.tags.len() - disk.answered <= 3, "too much in flight");
         }
 
         fn kick(&mut self) {}
@@ -300,8 +257,8 @@ mod tests {
 
         fn completions(&mut self, done: &mut Vec<DiskCompletion>) {
             let mut disk = self.0.lock().unwrap();
-            while disk.answered < disk.allowed.min(disk.requests.len()) {
-                let tag = disk.requests[disk.answered].tag;
+            while disk.answered < disk.allowed.min(disk.tags.len()) {
+                let tag = disk.tags[disk.answered];
                 done.push(DiskCompletion { tag, result: Ok(()) });
                 disk.answered += 1;
             }
@@ -319,7 +276,8 @@ mod tests {
         let memory = memory();
         let mut driver = Driver::new(&memory, 0, 16);
         let (interrupt, inbox) = interrupt();
-        let queue = DeviceQueue::new(driver.queue(0, 0), memory, interrupt, Arc::default());
+        let activation = activation(&memory, 0, Vec::new(), interrupt);
+        let queue = DeviceQueue::new(driver.queue(0, 0), &activation, Arc::default());
         let disk = Arc::<Mutex<Disk>>::default();
         let event = EventFd::new(EFD_NONBLOCK).unwrap();
         let engine = Box::new(SlowDisk(Arc::clone(&disk), event.try_clone().unwrap()));
@@ -332,7 +290,7 @@ mod tests {
         let handler = BlockQueue::new(queue, engine, None, String::new(), MAX_IN_FLIGHT);
         let worker = Worker::spawn("test", handler).unwrap();
         let wait_for = |count: usize| {
-            while disk.lock().unwrap().requests.len() < count {
+            while disk.lock().unwrap().tags.len() < count {
                 std::thread::yield_now();
             }
         };
@@ -348,7 +306,7 @@ mod tests {
         }
         wait_for(5);
         let queue = worker.stop().unwrap();
-        assert_eq!(queue.in_flight, u64::from(45 * MIB));
+        assert_eq!(queue.in_flight.weight(), u64::from(45 * MIB));
         drop(queue.into_engine());
         let disk = disk.lock().unwrap();
         assert!(disk.abandoned && disk.answered < 5);

@@ -1,6 +1,7 @@
 //! The control queue: how many queue pairs the driver uses (virtio 1.2, 5.1.6.5.5).
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_net::{
@@ -9,9 +10,11 @@ use virtio_bindings::virtio_net::{
 use vmm_sys_util::epoll::EventSet;
 
 use super::pair::PairControl;
-use crate::virtio::chain::{self, Chain};
+use crate::segments;
+use crate::virtio::chain::Chain;
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
-use crate::virtio::worker::{EventHandler, EventSources, Flow};
+use crate::virtio::service::{Service, Step, serve, unless_broken};
+use crate::virtio::worker::{EventHandler, EventSources};
 
 /// The thread of the control queue.
 pub struct ControlQueue {
@@ -27,25 +30,11 @@ impl ControlQueue {
         Self { queue, pairs, multiqueue }
     }
 
-    fn run(&mut self) -> Result<(), BrokenQueue> {
-        loop {
-            self.queue.disable_notifications()?;
-            while let Some(chain) = self.queue.pop()? {
-                let written = self.answer(&chain);
-                self.queue.push(chain.head, written)?;
-            }
-            self.queue.announce()?;
-            if !self.queue.enable_notifications()? {
-                return Ok(());
-            }
-        }
-    }
-
     /// Class, command and its data; then one byte for the answer.
     fn answer(&self, chain: &Chain) -> u32 {
         let mut command = [0; 4];
         let memory = self.queue.memory();
-        let length = chain::read(memory, &chain.readable, &mut command);
+        let length = segments::read(memory, &chain.readable, 0, &mut command);
         let class = u32::from(command[0]);
         let order = u32::from(command[1]);
         let pairs = usize::from(u16::from_le_bytes([command[2], command[3]]));
@@ -63,7 +52,24 @@ impl ControlQueue {
         }
         self.queue.counters().request(0);
         let acknowledgement = if valid { VIRTIO_NET_OK } else { VIRTIO_NET_ERR } as u8;
-        chain::write(memory, &chain.writable, &[acknowledgement]).unwrap_or(0) as u32
+        segments::write(memory, &chain.writable, 0, &[acknowledgement]).unwrap_or(0) as u32
+    }
+}
+
+impl Service for ControlQueue {
+    const BUDGET: usize = 64;
+
+    fn queue(&mut self) -> &mut DeviceQueue {
+        &mut self.queue
+    }
+
+    fn step(&mut self) -> Result<Step, BrokenQueue> {
+        let Some(chain) = self.queue.pop()? else {
+            return Ok(Step::Empty);
+        };
+        let written = self.answer(&chain);
+        self.queue.push(chain, written)?;
+        Ok(Step::Done)
     }
 }
 
@@ -72,12 +78,12 @@ impl EventHandler for ControlQueue {
         sources.watch_event(self.queue.notify_fd(), 0)
     }
 
-    fn start(&mut self, _: &EventSources) -> Flow {
-        if self.run().is_err() { Flow::Stop } else { Flow::Continue }
+    fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
+        unless_broken(serve(self, sources))
     }
 
-    fn handle(&mut self, _: u32, _: EventSet, _: &EventSources) -> Flow {
-        self.queue.counters().notification();
-        if self.run().is_err() { Flow::Stop } else { Flow::Continue }
+    fn handle(&mut self, _: u32, _: EventSet, sources: &EventSources) -> ControlFlow<()> {
+        self.queue.notified();
+        self.start(sources)
     }
 }

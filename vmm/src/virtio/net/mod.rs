@@ -3,7 +3,6 @@
 
 mod control;
 mod features;
-mod guest_io;
 mod pair;
 mod receive;
 #[cfg(test)]
@@ -32,8 +31,6 @@ use super::worker::Worker;
 use super::{ActivateError, Activation, ActiveQueue, VirtioDevice};
 use crate::backend::net::{MAX_QUEUE_PAIRS, MacAddress, NetBackend, NetOptions, NetOptionsError};
 use crate::backend::tap::{Tap, TapError};
-use crate::irq::VirtioInterrupt;
-use crate::memory::GuestRam;
 use crate::rate_limit::{RateLimit, RateLimiter};
 
 /// The device's name.
@@ -45,30 +42,16 @@ const CONTROL_QUEUE_SIZE: u16 = 64;
 /// The smallest MTU of an IPv4 link (RFC 791), which virtio demands as well (5.1.4).
 const MIN_MTU: u16 = 68;
 
-/// How far a direction got.
-enum Progress {
-    /// There is nothing more to do.
-    Idle,
-    /// There is more to do, after the other direction.
-    More,
-    /// The other side has to make room first.
-    Blocked,
-    /// The rate limit is reached; its timer is set.
-    Throttled,
-    /// The back end is gone.
-    Dead,
-}
-
 /// A network device that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
-    /// The tap.
+    /// The tap cannot be opened or configured.
     #[error(transparent)]
     Tap(#[from] TapError),
     /// Below what any network has.
     #[error("net: an MTU of {mtu} is too small; use at least {MIN_MTU}")]
     Mtu {
-        /// As given.
+        /// What was asked for, in bytes.
         mtu: u16,
     },
     /// Options that exclude each other.
@@ -80,7 +63,7 @@ pub enum NetError {
     /// No back end, or too many.
     #[error("net: {pairs} queue pairs; use 1 to {MAX_QUEUE_PAIRS}")]
     QueuePairs {
-        /// As given.
+        /// What was asked for.
         pairs: usize,
     },
     /// The module is missing or the operator may not use it.
@@ -117,7 +100,7 @@ enum Running {
     Vhost(Worker<VhostPair>),
 }
 
-/// The device.
+/// A network device over the queues of a tap.
 pub struct VirtioNet {
     mac: MacAddress,
     mtu: u16,
@@ -205,14 +188,9 @@ impl VirtioNet {
         self.counters.clone()
     }
 
-    fn device_queue(
-        &self,
-        queue: ActiveQueue,
-        memory: &GuestRam,
-        interrupt: &Arc<dyn VirtioInterrupt>,
-    ) -> DeviceQueue {
+    fn device_queue(&self, queue: ActiveQueue, activation: &Activation) -> DeviceQueue {
         let counters = self.counters.get(usize::from(queue.index)).cloned().unwrap_or_default();
-        DeviceQueue::new(queue, memory.clone(), Arc::clone(interrupt), counters)
+        DeviceQueue::new(queue, activation, counters)
     }
 
     /// Starts pair `index` if the driver enabled both of its queues.
@@ -221,7 +199,7 @@ impl VirtioNet {
         index: u16,
         receive: ActiveQueue,
         transmit: ActiveQueue,
-        context: &Context,
+        activation: &Activation,
     ) -> io::Result<Arc<PairControl>> {
         // Only the first pair takes part until the driver asks for more (5.1.6.5.5).
         let control = PairControl::new(index == 0)?;
@@ -229,21 +207,21 @@ impl VirtioNet {
             .idle
             .remove(&index)
             .ok_or_else(|| io::Error::other("its thread panicked before"))?;
-        if let Err(error) = backend.set_offloads(tun_flags(context.features)) {
+        if let Err(error) = backend.set_offloads(tun_flags(activation.features)) {
             self.idle.insert(index, Idle { backend, vhost });
             return Err(error);
         }
         let name = format!("virtio-net:{index}");
         let running = match vhost {
             None => {
-                let receive = self.device_queue(receive, &context.memory, &context.interrupt);
-                let transmit = self.device_queue(transmit, &context.memory, &context.interrupt);
+                let receive = self.device_queue(receive, activation);
+                let transmit = self.device_queue(transmit, activation);
                 let share = |limiter: &Option<RateLimiter>| {
                     limiter.as_ref().map(RateLimiter::share).transpose()
                 };
                 let (incoming, outgoing) =
                     (share(&self.receive_limiter)?, share(&self.transmit_limiter)?);
-                let receiver = Receiver::new(receive, context.features, self.mtu, incoming);
+                let receiver = Receiver::new(receive, activation.features, self.mtu, incoming);
                 let transmitter = Transmitter::new(transmit, outgoing);
                 let pair = UserPair::new(backend, receiver, transmitter, Arc::clone(&control));
                 Running::User(Worker::spawn(&name, pair)?)
@@ -254,9 +232,9 @@ impl VirtioNet {
                     vhost,
                     receive,
                     transmit,
-                    memory: context.memory.clone(),
-                    features: context.features,
-                    interrupt: Arc::clone(&context.interrupt),
+                    memory: activation.memory.clone(),
+                    features: activation.features,
+                    interrupt: Arc::clone(&activation.interrupt),
                     control: Arc::clone(&control),
                 };
                 let pair = VhostPair::start(parts).map_err(|(error, backend, vhost)| {
@@ -270,9 +248,9 @@ impl VirtioNet {
         Ok(control)
     }
 
-    fn start(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let Activation { memory, features, queues, interrupt } = activation;
-        let context = Context { memory, features, interrupt };
+    fn start(&mut self, mut activation: Activation) -> Result<(), ActivateError> {
+        let queues = std::mem::take(&mut activation.queues);
+        let features = activation.features;
         let multiqueue = has(features, VIRTIO_NET_F_MQ);
         let pairs = if multiqueue { self.pairs } else { 1 };
         let host = |action| move |source| ActivateError::Host { device: NAME, action, source };
@@ -286,7 +264,7 @@ impl VirtioNet {
             match (receive, transmit) {
                 (Some(receive), Some(transmit)) => {
                     let control = self
-                        .start_pair(index, receive, transmit, &context)
+                        .start_pair(index, receive, transmit, &activation)
                         .map_err(host("start a queue pair"))?;
                     controls.push(control);
                 }
@@ -305,20 +283,13 @@ impl VirtioNet {
         if has(features, VIRTIO_NET_F_CTRL_VQ)
             && let Some(queue) = queues.remove(&(2 * pairs))
         {
-            let queue = self.device_queue(queue, &context.memory, &context.interrupt);
+            let queue = self.device_queue(queue, &activation);
             let control = ControlQueue::new(queue, controls, multiqueue);
             let worker = Worker::spawn("virtio-net:ctl", control);
             self.control = Some(worker.map_err(host("start the control queue"))?);
         }
         Ok(())
     }
-}
-
-/// What the pairs of an activation have in common.
-struct Context {
-    memory: GuestRam,
-    features: u64,
-    interrupt: Arc<dyn VirtioInterrupt>,
 }
 
 /// Features that need the kernel's agreement when it works the rings.

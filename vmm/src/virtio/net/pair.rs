@@ -1,6 +1,7 @@
 //! The thread of a queue pair: moves frames between its two queues and its queue of the tap.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::Progress;
 use super::receive::Receiver;
 use super::transmit::Transmitter;
 use crate::backend::net::NetBackend;
 use crate::virtio::queue::BrokenQueue;
-use crate::virtio::worker::{EventHandler, EventSources, Flow};
+use crate::virtio::service::{serve, unless_broken};
+use crate::virtio::worker::{EventHandler, EventSources};
 
 /// How the control queue reaches the thread of a pair.
 pub struct PairControl {
@@ -30,7 +31,8 @@ impl PairControl {
     /// The pair takes part in the traffic, or not.
     pub fn set_attached(&self, attached: bool) {
         self.attached.store(attached, Ordering::Release);
-        self.wake();
+        // Fails only when the counter is full: then the thread is awake already.
+        let _ = self.event.write(1);
     }
 
     pub fn is_attached(&self) -> bool {
@@ -40,11 +42,6 @@ impl PairControl {
     /// What a thread watches.
     pub fn event(&self) -> &EventFd {
         &self.event
-    }
-
-    fn wake(&self) {
-        // Fails only when the counter is full: then the thread is awake already.
-        let _ = self.event.write(1);
     }
 }
 
@@ -65,16 +62,6 @@ pub struct UserPair {
     /// reports an error for ever.
     watched: Option<EventSet>,
     attached: bool,
-    dead: bool,
-    /// The driver has to offer receive buffers.
-    starved: bool,
-    /// The host's queue is full.
-    blocked: bool,
-    /// The rate limit holds a direction up until its timer fires.
-    receive_throttled: bool,
-    transmit_throttled: bool,
-    /// There was more to send than a turn allows.
-    more_to_send: bool,
 }
 
 impl UserPair {
@@ -85,48 +72,18 @@ impl UserPair {
         transmitter: Transmitter,
         control: Arc<PairControl>,
     ) -> Self {
-        Self {
-            backend,
-            receiver,
-            transmitter,
-            control,
-            watched: None,
-            attached: true,
-            dead: false,
-            starved: false,
-            blocked: false,
-            receive_throttled: false,
-            transmit_throttled: false,
-            more_to_send: false,
-        }
+        Self { backend, receiver, transmitter, control, watched: None, attached: true }
     }
 
-    fn receive(&mut self) -> Result<(), BrokenQueue> {
-        if self.dead || !self.attached {
+    fn receive(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
+        if self.receiver.dead || !self.attached {
             return Ok(());
         }
-        match self.receiver.run(&mut *self.backend)? {
-            // The back end is watched by level, so more means another round.
-            Progress::Idle | Progress::More => {}
-            Progress::Blocked => self.starved = true,
-            Progress::Throttled => self.receive_throttled = true,
-            Progress::Dead => self.dead = true,
-        }
-        Ok(())
+        serve(&mut self.receiver.receiving(&mut *self.backend), sources).map(drop)
     }
 
-    fn transmit(&mut self) -> Result<(), BrokenQueue> {
-        self.more_to_send = false;
-        match self.transmitter.run(&mut *self.backend)? {
-            Progress::Idle | Progress::Dead => {}
-            Progress::Blocked => self.blocked = true,
-            Progress::Throttled => self.transmit_throttled = true,
-            Progress::More => {
-                self.more_to_send = true;
-                self.control.wake();
-            }
-        }
-        Ok(())
+    fn transmit(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
+        serve(&mut self.transmitter.sending(&mut *self.backend), sources).map(drop)
     }
 
     fn follow_control(&mut self) {
@@ -141,13 +98,13 @@ impl UserPair {
     /// Watches the back end for just what is awaited.
     fn watch(&mut self, sources: &EventSources) -> io::Result<()> {
         let mut wanted = EventSet::empty();
-        wanted.set(EventSet::IN, !self.starved && !self.receive_throttled);
-        wanted.set(EventSet::OUT, self.blocked);
-        let wanted = (!self.dead && self.attached && !wanted.is_empty()).then_some(wanted);
+        wanted.set(EventSet::IN, !self.receiver.starved && !self.receiver.throttled);
+        wanted.set(EventSet::OUT, self.transmitter.blocked);
+        let wanted = (!self.receiver.dead && self.attached && !wanted.is_empty()).then_some(wanted);
         if wanted == self.watched {
             return Ok(());
         }
-        let fd = self.backend.event();
+        let fd = self.backend.event().as_raw_fd();
         match (self.watched, wanted) {
             (None, Some(events)) => sources.watch(fd, events, BACKEND)?,
             (Some(_), Some(events)) => sources.modify(fd, events, BACKEND)?,
@@ -157,52 +114,63 @@ impl UserPair {
         Ok(())
     }
 
-    fn work(&mut self, token: u32, events: EventSet) -> Result<(), BrokenQueue> {
+    fn work(
+        &mut self,
+        token: u32,
+        events: EventSet,
+        sources: &EventSources,
+    ) -> Result<(), BrokenQueue> {
         match token {
             RECEIVE => {
-                self.receiver.queue.counters().notification();
-                if std::mem::take(&mut self.starved) {
-                    self.receive()?;
+                self.receiver.queue.notified();
+                if std::mem::take(&mut self.receiver.starved) {
+                    self.receive(sources)?;
                 }
             }
             TRANSMIT => {
-                self.transmitter.queue.counters().notification();
-                if !self.blocked && !self.transmit_throttled {
-                    self.transmit()?;
+                self.transmitter.queue.notified();
+                if !self.transmitter.blocked && !self.transmitter.throttled {
+                    self.transmit(sources)?;
                 }
             }
             BACKEND => {
                 let gone = events.intersects(EventSet::ERROR | EventSet::HANG_UP);
-                if self.blocked && (gone || events.contains(EventSet::OUT)) {
-                    self.blocked = false;
-                    self.transmit()?;
+                if self.transmitter.blocked && (gone || events.contains(EventSet::OUT)) {
+                    self.transmitter.blocked = false;
+                    self.transmit(sources)?;
                 }
                 if events.contains(EventSet::IN) {
-                    self.receive()?;
+                    self.receive(sources)?;
                 }
-                self.dead |= gone;
+                if gone && !std::mem::replace(&mut self.receiver.dead, true) {
+                    self.receiver.queue.log().stopped("the tap is gone");
+                }
             }
             RECEIVE_TIMER => {
-                self.receive_throttled = false;
-                self.receive()?;
+                self.receiver.throttled = false;
+                self.receive(sources)?;
             }
             TRANSMIT_TIMER => {
-                self.transmit_throttled = false;
-                self.transmit()?;
+                self.transmitter.throttled = false;
+                self.transmit(sources)?;
             }
-            _ => {
-                self.follow_control();
-                if self.more_to_send {
-                    self.transmit()?;
-                }
-            }
+            _ => self.follow_control(),
         }
         Ok(())
     }
 
-    fn conclude(&mut self, result: Result<(), BrokenQueue>, sources: &EventSources) -> Flow {
-        // A broken queue has told the driver; an epoll that fails leaves nothing to wait for.
-        if result.is_err() || self.watch(sources).is_err() { Flow::Stop } else { Flow::Continue }
+    fn conclude(
+        &mut self,
+        result: Result<(), BrokenQueue>,
+        sources: &EventSources,
+    ) -> ControlFlow<()> {
+        unless_broken(result)?;
+        // An epoll that fails leaves nothing to wait for.
+        if self.watch(sources).is_err() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 }
 
@@ -220,15 +188,15 @@ impl EventHandler for UserPair {
         sources.watch_event(self.control.event.as_raw_fd(), CONTROL)
     }
 
-    fn start(&mut self, sources: &EventSources) -> Flow {
+    fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
         crate::threads::prefer_batches();
         self.follow_control();
-        let result = self.transmit().and_then(|()| self.receive());
+        let result = self.transmit(sources).and_then(|()| self.receive(sources));
         self.conclude(result, sources)
     }
 
-    fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> Flow {
-        let result = self.work(token, events);
+    fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> ControlFlow<()> {
+        let result = self.work(token, events, sources);
         self.conclude(result, sources)
     }
 }

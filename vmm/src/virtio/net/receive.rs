@@ -5,20 +5,18 @@ use std::collections::VecDeque;
 use std::io;
 
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
-use vm_memory::Permissions;
+use vm_memory::{GuestMemory, Permissions};
 
-use super::Progress;
 use super::features::{has, receives_segments};
-use super::guest_io::IoVectors;
-use super::transmit::retry;
-use crate::backend::disk::GuestSegment;
 use crate::backend::net::{MAX_FRAME, NetBackend, VNET_HEADER_LENGTH};
+use crate::backend::vectors::VectorBuffer;
+use crate::eintr::retry;
 use crate::rate_limit::RateLimiter;
-use crate::virtio::chain::{self, Chain};
+use crate::segments::{self, GuestSegment};
+use crate::virtio::chain::Chain;
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
+use crate::virtio::service::{Service, Step};
 
-/// Frames received before the other direction has its turn.
-const BATCH: usize = 128;
 /// Offset of num_buffers in the header.
 const NUM_BUFFERS: u64 = 10;
 /// Ethernet header with a VLAN tag.
@@ -26,8 +24,7 @@ const LINK_HEADER: usize = 18;
 
 /// A buffer the driver offered and no frame has filled yet.
 struct Posted {
-    head: u16,
-    segments: Vec<GuestSegment>,
+    chain: Chain,
     capacity: usize,
 }
 
@@ -39,21 +36,27 @@ pub struct Receiver {
     longest: usize,
     posted: VecDeque<Posted>,
     posted_bytes: usize,
-    vectors: IoVectors,
+    vectors: VectorBuffer,
     /// Behind the guest's buffers in every readv, so that a frame that does not fit shows; and
     /// where a frame waits for buffers to come.
     spare: Vec<u8>,
     /// Bytes in `spare` that wait.
     held: usize,
-    used: Vec<(u16, u32)>,
+    used: Vec<(Chain, u32)>,
     pub limiter: Option<RateLimiter>,
+    /// The driver has to offer buffers.
+    pub starved: bool,
+    /// The rate limit is reached; its timer is set.
+    pub throttled: bool,
+    /// The back end is gone.
+    pub dead: bool,
 }
 
 enum Received {
     Frame(usize),
     None,
     /// The back end is gone.
-    Dead,
+    Dead(io::Error),
 }
 
 impl Receiver {
@@ -68,60 +71,52 @@ impl Receiver {
             longest,
             posted: VecDeque::new(),
             posted_bytes: 0,
-            vectors: IoVectors::default(),
+            vectors: VectorBuffer::default(),
             spare: vec![0; MAX_FRAME],
             held: 0,
             used: Vec::new(),
             limiter,
+            starved: false,
+            throttled: false,
+            dead: false,
         }
     }
 
-    /// Moves frames until the back end has none, the driver has no buffers, or it is the other
-    /// direction's turn. [`Progress::Blocked`] means that the driver must offer buffers first,
-    /// and will notify.
-    pub fn run(&mut self, backend: &mut dyn NetBackend) -> Result<Progress, BrokenQueue> {
-        let progress = self.receive(backend)?;
-        self.queue.announce()?;
-        Ok(progress)
+    /// Moves frames to the driver, to be given to [`serve`](crate::virtio::service::serve).
+    pub fn receiving<'a>(&'a mut self, backend: &'a mut dyn NetBackend) -> impl Service + 'a {
+        Receiving { receiver: self, backend }
     }
 
-    fn receive(&mut self, backend: &mut dyn NetBackend) -> Result<Progress, BrokenQueue> {
-        self.queue.disable_notifications()?;
-        let mut left = BATCH;
-        loop {
-            self.post()?;
-            let lacking = match self.held {
-                0 => self.posted.is_empty(),
-                length => !self.deliver_held(length)?,
-            };
-            if lacking {
-                // The driver may want to know of what was used before it offers more.
-                self.queue.announce()?;
-                if self.queue.enable_notifications()? {
-                    self.queue.disable_notifications()?;
-                    continue;
-                }
-                return Ok(Progress::Blocked);
-            }
-            if left == 0 {
-                return Ok(Progress::More);
-            }
-            left -= 1;
-            if self.limiter.as_mut().is_some_and(|limiter| !limiter.ready()) {
-                return Ok(Progress::Throttled);
-            }
-            let received = if self.mergeable && self.posted_bytes < self.longest {
-                self.receive_into_spare(backend)
-            } else {
-                self.receive_into_guest(backend)?
-            };
-            match received {
-                Received::Frame(length) if length < VNET_HEADER_LENGTH => {
+    fn receive(&mut self, backend: &mut dyn NetBackend) -> Result<Step, BrokenQueue> {
+        self.post()?;
+        self.starved = match self.held {
+            0 => self.posted.is_empty(),
+            length => !self.deliver_held(length)?,
+        };
+        if self.starved {
+            return Ok(Step::Empty);
+        }
+        if self.limiter.as_mut().is_some_and(|limiter| !limiter.ready()) {
+            self.throttled = true;
+            return Ok(Step::Waiting);
+        }
+        let received = if self.mergeable && self.posted_bytes < self.longest {
+            self.receive_into_spare(backend)
+        } else {
+            self.receive_into_guest(backend)?
+        };
+        match received {
+            Received::Frame(length) => {
+                if length < VNET_HEADER_LENGTH {
                     self.queue.counters().error();
                 }
-                Received::Frame(_) => {}
-                Received::None => return Ok(Progress::Idle),
-                Received::Dead => return Ok(Progress::Dead),
+                Ok(Step::Done)
+            }
+            Received::None => Ok(Step::Waiting),
+            Received::Dead(error) => {
+                self.dead = true;
+                self.queue.log().failed("cannot receive from the tap any more", &error);
+                Ok(Step::Waiting)
             }
         }
     }
@@ -135,27 +130,25 @@ impl Receiver {
         };
         while !enough(&self.posted, self.posted_bytes) {
             let Some(chain) = self.queue.pop()? else { break };
-            let Chain { head, writable, fault, readable } = chain;
-            let capacity = chain::length(&writable);
-            let usable = fault.is_none()
-                && readable.is_empty()
+            let capacity = chain.writable_length();
+            let usable = chain.fault.is_none()
+                && chain.readable.is_empty()
                 && capacity >= VNET_HEADER_LENGTH as u64
-                && self.is_ram(&writable);
+                && self.is_ram(&chain.writable);
             if !usable {
                 self.queue.counters().error();
-                self.queue.push(head, 0)?;
+                self.queue.push(chain, 0)?;
                 continue;
             }
             // More than any frame needs is as good as exactly that, and adds up without overflow.
             let capacity = capacity.min(MAX_FRAME as u64) as usize;
             self.posted_bytes += capacity;
-            self.posted.push_back(Posted { head, segments: writable, capacity });
+            self.posted.push_back(Posted { chain, capacity });
         }
         Ok(())
     }
 
     fn is_ram(&self, segments: &[GuestSegment]) -> bool {
-        use vm_memory::GuestMemory;
         let memory = self.queue.memory();
         segments
             .iter()
@@ -167,11 +160,11 @@ impl Receiver {
         &mut self,
         backend: &mut dyn NetBackend,
     ) -> Result<Received, BrokenQueue> {
-        let mut io = self.vectors.list();
+        let mut buffers = self.vectors.scatter();
         let mut room = 0;
         for posted in &self.posted {
             // Checked when it was posted; RAM does not go away.
-            if io.add_guest(self.queue.memory(), &posted.segments, Permissions::Write).is_none() {
+            if buffers.add_guest(self.queue.memory(), &posted.chain.writable).is_none() {
                 break;
             }
             room += posted.capacity;
@@ -179,10 +172,8 @@ impl Receiver {
                 break;
             }
         }
-        io.add_host(&mut self.spare);
-        let result = retry(|| backend.receive(io.as_slices_mut()));
-        self.vectors.keep(io);
-        match result {
+        buffers.add(&mut self.spare);
+        match retry(|| backend.receive(&mut buffers)) {
             Ok(length) if length < VNET_HEADER_LENGTH => Ok(Received::Frame(length)),
             // It does not fit, and is lost. The buffers stay for the next.
             Ok(length) if length > room => {
@@ -193,20 +184,21 @@ impl Receiver {
                 self.complete(length)?;
                 Ok(Received::Frame(length))
             }
-            Err(error) => Ok(failed(&error)),
+            Err(error) => Ok(failed(error)),
         }
     }
 
     /// The slow way, when the driver is short of buffers: the frame waits in `spare` until there
     /// are enough for it.
     fn receive_into_spare(&mut self, backend: &mut dyn NetBackend) -> Received {
-        let spare = &mut self.spare;
-        match retry(|| backend.receive(&mut [io::IoSliceMut::new(spare)])) {
+        let mut buffers = self.vectors.scatter();
+        buffers.add(&mut self.spare);
+        match retry(|| backend.receive(&mut buffers)) {
             Ok(length) => {
                 self.held = if length < VNET_HEADER_LENGTH { 0 } else { length };
                 Received::Frame(length)
             }
-            Err(error) => failed(&error),
+            Err(error) => failed(error),
         }
     }
 
@@ -225,7 +217,7 @@ impl Receiver {
         for posted in &self.posted {
             let (now, later) = rest.split_at(rest.len().min(posted.capacity));
             // Checked when it was posted.
-            let _ = chain::write(self.queue.memory(), &posted.segments, now);
+            let _ = segments::write(self.queue.memory(), &posted.chain.writable, 0, now);
             rest = later;
         }
         self.held = 0;
@@ -235,35 +227,54 @@ impl Receiver {
 
     /// Gives back the buffers that hold a frame of `length` bytes.
     fn complete(&mut self, length: usize) -> Result<(), BrokenQueue> {
-        self.used.clear();
         let mut left = length;
-        let mut header = None;
         while left > 0 {
             // The caller made sure that they hold that much.
-            let Some(posted) = self.posted.pop_front() else { break };
-            self.posted_bytes -= posted.capacity;
-            let written = left.min(posted.capacity);
+            let Some(Posted { chain, capacity }) = self.posted.pop_front() else { break };
+            self.posted_bytes -= capacity;
+            let written = left.min(capacity);
             left -= written;
-            self.used.push((posted.head, written as u32));
-            header.get_or_insert(posted.segments);
+            self.used.push((chain, written as u32));
         }
-        let buffers = self.used.len() as u16;
+        let buffers = (self.used.len() as u16).to_le_bytes();
         // Behind what the back end knows of: it wrote the 10 bytes of the older header.
-        if let Some((_, at)) = header.and_then(|h| chain::split_at(h, NUM_BUFFERS)) {
-            let _ = chain::write(self.queue.memory(), &at, &buffers.to_le_bytes());
+        if let Some((first, _)) = self.used.first() {
+            let _ = segments::write(self.queue.memory(), &first.writable, NUM_BUFFERS, &buffers);
         }
         let payload = (length - VNET_HEADER_LENGTH) as u64;
         self.queue.counters().request(payload);
         if let Some(limiter) = &mut self.limiter {
             limiter.take(payload);
         }
-        self.queue.push_together(&self.used)
+        self.queue.push_together(&mut self.used)
     }
 }
 
-fn failed(error: &io::Error) -> Received {
+fn failed(error: io::Error) -> Received {
     match error.kind() {
         io::ErrorKind::WouldBlock => Received::None,
-        _ => Received::Dead,
+        _ => Received::Dead(error),
     }
+}
+
+/// A [`Receiver`] with its back end at hand.
+struct Receiving<'a> {
+    receiver: &'a mut Receiver,
+    backend: &'a mut dyn NetBackend,
+}
+
+impl Service for Receiving<'_> {
+    /// Frames received before the other direction has its turn.
+    const BUDGET: usize = 128;
+
+    fn queue(&mut self) -> &mut DeviceQueue {
+        &mut self.receiver.queue
+    }
+
+    fn step(&mut self) -> Result<Step, BrokenQueue> {
+        self.receiver.receive(&mut *self.backend)
+    }
+
+    /// The back end is watched by level: more frames mean another round.
+    fn come_back(&mut self) {}
 }

@@ -1,12 +1,13 @@
 //! A back end whose other end a test holds.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
 
 use crate::backend::net::NetBackend;
-use crate::virtio::testing::PATIENCE;
+use crate::backend::vectors::{Gather, Scatter};
+use crate::virtio::testing::TIMEOUT;
 
 /// What was asked of the back end, and the host's end of its frames.
 pub struct Host {
@@ -46,7 +47,7 @@ pub struct SocketBackend {
 pub fn socket_backend() -> (SocketBackend, Arc<Host>) {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+    theirs.set_read_timeout(Some(TIMEOUT)).unwrap();
     let host = Arc::new(Host {
         socket: theirs,
         offloads: Mutex::default(),
@@ -57,20 +58,12 @@ pub fn socket_backend() -> (SocketBackend, Arc<Host>) {
 }
 
 impl NetBackend for SocketBackend {
-    fn send(&mut self, frame: &[IoSlice<'_>]) -> io::Result<usize> {
-        // SAFETY: `IoSlice` has the layout of `iovec`, and the ranges are valid for the call.
-        let sent = unsafe {
-            libc::writev(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len() as i32)
-        };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    fn send(&mut self, frame: &Gather<'_>) -> io::Result<usize> {
+        frame.write_to(self.socket.as_fd())
     }
 
-    fn receive(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        // SAFETY: as in `send`.
-        let received = unsafe {
-            libc::readv(self.socket.as_raw_fd(), buffers.as_mut_ptr().cast(), buffers.len() as i32)
-        };
-        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    fn receive(&mut self, buffers: &mut Scatter<'_>) -> io::Result<usize> {
+        buffers.read_from(self.socket.as_fd())
     }
 
     fn set_offloads(&mut self, tun_flags: u32) -> io::Result<()> {
@@ -86,7 +79,7 @@ impl NetBackend for SocketBackend {
         Ok(())
     }
 
-    fn event(&self) -> RawFd {
-        self.socket.as_raw_fd()
+    fn event(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }

@@ -6,8 +6,9 @@ use virtio_bindings::virtio_net::*;
 
 use super::testing::{Host, socket_backend};
 use super::*;
+use crate::memory::GuestRam;
 use crate::virtio::testing::{
-    Buffer, Driver, Inbox, NEXT, Told, activation, interrupt, memory, readable, writable,
+    Buffer, Driver, Inbox, NEXT, Signal, activation, interrupt, memory, readable, writable,
 };
 
 const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
@@ -175,7 +176,7 @@ fn a_broken_ring_needs_a_reset_and_a_reset_mends_it() {
     let mut m = machine(VERSION_1, |_, _| {});
     m.transmit.jump(1000);
     m.transmit.kick();
-    assert_eq!(m.inbox.next(), Told::NeedsReset);
+    assert_eq!(m.inbox.next(), Signal::NeedsReset);
     m.device.reset();
     let mut transmit = Driver::new(&m.memory, 0x4000, 16);
     let receive = Driver::new(&m.memory, 0, 16);

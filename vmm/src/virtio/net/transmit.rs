@@ -2,85 +2,54 @@
 
 use std::io;
 
-use vm_memory::Permissions;
-
-use super::Progress;
-use super::guest_io::IoVectors;
 use crate::backend::net::{MAX_FRAME, NetBackend, VNET_HEADER_LENGTH};
+use crate::backend::vectors::VectorBuffer;
+use crate::eintr::retry;
 use crate::rate_limit::RateLimiter;
 use crate::virtio::chain::Chain;
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
+use crate::virtio::service::{Service, Step};
 
-/// Frames sent before the other direction has its turn.
-const BATCH: usize = 128;
 /// Destination, source and type: the tap takes nothing shorter.
 const ETHERNET_HEADER: usize = 14;
 
 /// A transmit queue.
 pub struct Transmitter {
     pub queue: DeviceQueue,
-    vectors: IoVectors,
+    vectors: VectorBuffer,
     pub limiter: Option<RateLimiter>,
-}
-
-enum Outcome {
-    /// The chain is done with, its frame sent or lost.
-    Done,
     /// The host's queue is full.
-    Blocked,
+    pub blocked: bool,
+    /// The rate limit is reached; its timer is set.
+    pub throttled: bool,
 }
 
 impl Transmitter {
+    /// The transmit queue `queue`, no faster than `limiter` has it.
     pub fn new(queue: DeviceQueue, limiter: Option<RateLimiter>) -> Self {
-        Self { queue, vectors: IoVectors::default(), limiter }
+        let vectors = VectorBuffer::default();
+        Self { queue, vectors, limiter, blocked: false, throttled: false }
     }
 
-    /// Sends what the driver has offered.
-    pub fn run(&mut self, backend: &mut dyn NetBackend) -> Result<Progress, BrokenQueue> {
-        self.queue.disable_notifications()?;
-        let mut left = BATCH;
-        loop {
-            loop {
-                if self.limiter.as_mut().is_some_and(|limiter| !limiter.ready()) {
-                    self.queue.announce()?;
-                    return Ok(Progress::Throttled);
-                }
-                let Some(chain) = self.queue.pop()? else { break };
-                if let Outcome::Blocked = self.send(&chain, backend) {
-                    self.queue.undo_pop();
-                    self.queue.announce()?;
-                    return Ok(Progress::Blocked);
-                }
-                self.queue.push(chain.head, 0)?;
-                left -= 1;
-                if left == 0 {
-                    self.queue.announce()?;
-                    return Ok(Progress::More);
-                }
-            }
-            self.queue.announce()?;
-            if !self.queue.enable_notifications()? {
-                return Ok(Progress::Idle);
-            }
-            self.queue.disable_notifications()?;
-        }
+    /// Sends what the driver has offered, to be given to [`serve`](crate::virtio::service::serve).
+    pub fn sending<'a>(&'a mut self, backend: &'a mut dyn NetBackend) -> impl Service + 'a {
+        Sending { transmitter: self, backend }
     }
 
-    fn send(&mut self, chain: &Chain, backend: &mut dyn NetBackend) -> Outcome {
+    /// `false`: the host's queue is full. Otherwise the frame is sent, or lost.
+    fn send(&mut self, chain: &Chain, backend: &mut dyn NetBackend) -> bool {
         let length = chain.readable_length();
         let fits = (VNET_HEADER_LENGTH + ETHERNET_HEADER..=MAX_FRAME)
             .contains(&usize::try_from(length).unwrap_or(usize::MAX));
         if chain.fault.is_some() || !fits {
             self.queue.counters().error();
-            return Outcome::Done;
+            return true;
         }
-        let mut io = self.vectors.list();
-        let memory = self.queue.memory();
-        let sent = match io.add_guest(memory, &chain.readable, Permissions::Read) {
-            Some(()) => retry(|| backend.send(io.as_slices())),
+        let mut frame = self.vectors.gather();
+        let sent = match frame.add_guest(self.queue.memory(), &chain.readable) {
+            Some(()) => retry(|| backend.send(&frame)),
             None => Err(io::ErrorKind::InvalidInput.into()),
         };
-        self.vectors.keep(io);
         match sent {
             Ok(_) => {
                 let payload = length - VNET_HEADER_LENGTH as u64;
@@ -89,19 +58,42 @@ impl Transmitter {
                     limiter.take(payload);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Outcome::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(_) => self.queue.counters().error(),
         }
-        Outcome::Done
+        true
     }
 }
 
-/// Signals interrupt nothing that matters here.
-pub fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
+/// A [`Transmitter`] with its back end at hand.
+struct Sending<'a> {
+    transmitter: &'a mut Transmitter,
+    backend: &'a mut dyn NetBackend,
+}
+
+impl Service for Sending<'_> {
+    /// Frames sent before the other direction has its turn.
+    const BUDGET: usize = 128;
+
+    fn queue(&mut self) -> &mut DeviceQueue {
+        &mut self.transmitter.queue
+    }
+
+    fn step(&mut self) -> Result<Step, BrokenQueue> {
+        let Self { transmitter, backend } = self;
+        if transmitter.limiter.as_mut().is_some_and(|limiter| !limiter.ready()) {
+            transmitter.throttled = true;
+            return Ok(Step::Waiting);
         }
+        let Some(chain) = transmitter.queue.pop()? else {
+            return Ok(Step::Empty);
+        };
+        if !transmitter.send(&chain, *backend) {
+            transmitter.queue.undo_pop(chain);
+            transmitter.blocked = true;
+            return Ok(Step::Waiting);
+        }
+        transmitter.queue.push(chain, 0)?;
+        Ok(Step::Done)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -15,9 +16,9 @@ use crate::backend::net::NetBackend;
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
 use crate::virtio::ActiveQueue;
-use crate::virtio::worker::{EventHandler, EventSources, Flow};
+use crate::virtio::worker::{EventHandler, EventSources};
 
-/// Where it is.
+/// The device node of the module vhost_net.
 pub const DEVICE: &str = "/dev/vhost-net";
 
 /// VHOST_VIRTIO, the ioctls' type.
@@ -232,7 +233,7 @@ impl VhostPair {
                 let (kick, call) = (active.notify.as_raw_fd(), call.event.as_raw_fd());
                 vhost.set_ring(index, &memory, &active.queue, kick, call)?;
             }
-            (0..2).try_for_each(|index| vhost.set_backend(index, backend.event()))
+            (0..2).try_for_each(|index| vhost.set_backend(index, backend.event().as_raw_fd()))
         };
         if let Err(error) = run() {
             stop(&vhost);
@@ -287,17 +288,17 @@ impl EventHandler for VhostPair {
         sources.watch_event(self.control.event().as_raw_fd(), CONTROL)
     }
 
-    fn start(&mut self, _: &EventSources) -> Flow {
+    fn start(&mut self, _: &EventSources) -> ControlFlow<()> {
         self.follow_control();
-        Flow::Continue
+        ControlFlow::Continue(())
     }
 
-    fn handle(&mut self, token: u32, _: EventSet, _: &EventSources) -> Flow {
+    fn handle(&mut self, token: u32, _: EventSet, _: &EventSources) -> ControlFlow<()> {
         match self.calls.get(token as usize) {
             Some(call) => self.interrupt.used_buffers(call.queue),
             None => self.follow_control(),
         }
-        Flow::Continue
+        ControlFlow::Continue(())
     }
 }
 

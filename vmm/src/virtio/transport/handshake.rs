@@ -13,6 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::TransportError;
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
+use crate::virtio::log::DeviceLog;
 use crate::virtio::{Activation, ActiveQueue, VirtioDevice};
 
 /// Device status bits (virtio 1.2, 2.1).
@@ -115,6 +116,7 @@ pub struct Handshake {
     offered: u64,
     accepted: u64,
     queues: Vec<QueueSetup>,
+    log: Arc<DeviceLog>,
     /// Which half of the offered features is shown.
     pub device_feature_select: u32,
     /// Which half of the accepted features is written.
@@ -146,6 +148,7 @@ impl Handshake {
             TransportError::Host { device: device.name(), what: "an eventfd", source }
         })?;
         let offered = device.device_features();
+        let log = Arc::new(DeviceLog::new(device.name()));
         Ok(Self {
             device,
             memory,
@@ -155,6 +158,7 @@ impl Handshake {
             offered,
             accepted: 0,
             queues,
+            log,
             device_feature_select: 0,
             driver_feature_select: 0,
             queue_select: 0,
@@ -297,7 +301,8 @@ impl Handshake {
             .and_then(|activation| self.device.activate(activation).map_err(io::Error::other));
         match started {
             Ok(()) => Transition::Activated,
-            Err(_) => {
+            Err(error) => {
+                self.log.failed("the device cannot start", &error);
                 self.interrupt.device_needs_reset();
                 Transition::None
             }
@@ -321,6 +326,7 @@ impl Handshake {
             features: self.accepted,
             queues,
             interrupt: Arc::clone(&self.interrupt),
+            log: Arc::clone(&self.log),
         })
     }
 

@@ -10,6 +10,7 @@ use crate::bus::BusDevice;
 use crate::irq::{IrqLine, VirtioInterrupt};
 use crate::memory::GuestRam;
 use crate::pci::{MEMORY_WINDOW, intx};
+use crate::poison::unpoisoned;
 use crate::virtio::VirtioDevice;
 
 /// Bytes a device takes on the bus.
@@ -93,7 +94,7 @@ impl MmioInterrupt {
     const CONFIGURATION: u32 = 2;
 
     fn send(&self, bit: u32) {
-        let mut status = self.status.lock().unwrap_or_else(|e| e.into_inner());
+        let mut status = unpoisoned(self.status.lock());
         *status |= bit;
         self.used.store(*status, Ordering::Relaxed);
         match self.trigger {
@@ -103,7 +104,7 @@ impl MmioInterrupt {
     }
 
     fn acknowledge(&self, bits: u32) {
-        let mut status = self.status.lock().unwrap_or_else(|e| e.into_inner());
+        let mut status = unpoisoned(self.status.lock());
         *status &= !bits;
         self.used.store(*status, Ordering::Relaxed);
         if *status == 0 && self.trigger == Trigger::Level {

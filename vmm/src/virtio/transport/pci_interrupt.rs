@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::handshake::Signals;
 use crate::irq::{IrqLine, VirtioInterrupt};
 use crate::pci::msi::MsiVector;
+use crate::poison::unpoisoned;
 
 /// No vector: no interrupt.
 pub const NO_VECTOR: u16 = 0xFFFF;
@@ -56,7 +57,7 @@ impl PciInterrupt {
     }
 
     fn intx(&self) -> MutexGuard<'_, Intx> {
-        self.intx.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        unpoisoned(self.intx.lock())
     }
 
     /// The guest chose between MSI-X and INTx, and whether INTx may be asserted.

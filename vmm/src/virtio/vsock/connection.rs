@@ -7,6 +7,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use super::packet::{Header, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
+use crate::eintr::retry;
 
 /// What we buffer of a guest's data while the host's socket is full.
 pub const BUFFER_SIZE: u32 = 256 << 10;
@@ -45,9 +46,9 @@ pub struct Connection {
     to_host: VecDeque<u8>,
     /// Read from the socket with the CONNECT line.
     to_guest: Vec<u8>,
-    /// Guest's data passed on to the socket, and what the guest last heard of that.
+    /// Guest's data passed on to the socket, and what the guest was last told of that.
     forwarded: u32,
-    announced: u32,
+    advertised: u32,
     /// Data sent to the guest, and the guest's words on its buffer.
     sent: u32,
     peer_buffer: u32,
@@ -78,7 +79,7 @@ impl Connection {
     pub fn from_guest(ports: Ports, stream: UnixStream, request: &Header) -> Self {
         let mut connection = Self::new(ports, stream);
         connection.response_due = true;
-        connection.hear(request);
+        connection.note_credit(request);
         connection
     }
 
@@ -99,7 +100,7 @@ impl Connection {
             to_host: VecDeque::new(),
             to_guest: Vec::new(),
             forwarded: 0,
-            announced: 0,
+            advertised: 0,
             sent: 0,
             peer_buffer: 0,
             peer_forwarded: 0,
@@ -118,7 +119,7 @@ impl Connection {
     }
 
     /// Takes note of the guest's credit, which every packet carries.
-    pub fn hear(&mut self, header: &Header) {
+    pub fn note_credit(&mut self, header: &Header) {
         self.peer_buffer = header.buffer_size;
         self.peer_forwarded = header.forwarded;
     }
@@ -164,21 +165,20 @@ impl Connection {
     fn write(&mut self, mut data: &[u8]) -> Result<usize, Broken> {
         let mut written = 0;
         while !data.is_empty() {
-            match self.stream.write(data) {
+            match retry(|| self.stream.write(data)) {
                 Ok(0) => return Err(Broken),
                 Ok(length) => {
                     data = &data[length..];
                     written += length;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(Broken),
             }
         }
         // At most BUFFER_SIZE at a time.
         self.forwarded = self.forwarded.wrapping_add(written as u32);
         // Not for every byte: when the guest believes that half of the buffer is full.
-        if self.forwarded.wrapping_sub(self.announced) >= BUFFER_SIZE / 2 {
+        if self.forwarded.wrapping_sub(self.advertised) >= BUFFER_SIZE / 2 {
             self.credit_due = true;
         }
         Ok(written)
@@ -270,7 +270,7 @@ impl Connection {
             return Ok(length);
         }
         while self.readable {
-            match self.stream.read(&mut payload[..room]) {
+            match retry(|| self.stream.read(&mut payload[..room])) {
                 Ok(0) => {
                     self.host_finished = true;
                     self.shutdown_due = true;
@@ -278,7 +278,6 @@ impl Connection {
                 }
                 Ok(length) => return Ok(length),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(Broken),
             }
         }
@@ -291,7 +290,7 @@ impl Connection {
         header.destination_port = self.ports.guest;
         header.buffer_size = BUFFER_SIZE;
         header.forwarded = self.forwarded;
-        self.announced = self.forwarded;
+        self.advertised = self.forwarded;
     }
 }
 
@@ -328,12 +327,12 @@ mod tests {
         assert_eq!(next(&mut connection), Some((Operation::Data, b"abcd".to_vec())));
         assert_eq!(next(&mut connection), Some((Operation::CreditRequest, vec![])));
         // It is asked once, whatever it answers.
-        connection.hear(&header(4, 0));
+        connection.note_credit(&header(4, 0));
         assert_eq!(next(&mut connection), None);
-        connection.hear(&header(4, 1));
+        connection.note_credit(&header(4, 1));
         assert_eq!(next(&mut connection), Some((Operation::Data, b"e".to_vec())));
         // Nonsense of the guest: more forwarded than was sent.
-        connection.hear(&header(4, 1000));
+        connection.note_credit(&header(4, 1000));
         assert!(next(&mut connection).is_none_or(|(operation, _)| operation != Operation::Data));
     }
 
@@ -350,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn credit_is_announced_by_halves_of_the_buffer() {
+    fn credit_is_advertised_by_halves_of_the_buffer() {
         let (mut connection, mut host) = established(4);
         connection.data(&[1; 1000]).unwrap();
         assert_eq!(next(&mut connection), None);

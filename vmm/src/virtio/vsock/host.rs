@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::backend::unix_socket::{Access, Socket, SocketError};
+use crate::eintr::retry;
 
 /// Who gives the path.
 const OPTION: &str = "vsock";
@@ -67,8 +68,8 @@ pub struct Caller {
     line: Vec<u8>,
 }
 
-/// What a [`Caller`] has said.
-pub enum Heard {
+/// What came from a [`Caller`].
+pub enum Received {
     /// The line is not complete.
     Waiting(Caller),
     /// Where to, and what came behind the line.
@@ -83,27 +84,26 @@ impl Caller {
     }
 
     /// Reads what is there.
-    pub fn hear(mut self) -> Heard {
+    pub fn receive(mut self) -> Received {
         loop {
             let mut bytes = [0; MAX_LINE];
-            match self.stream.read(&mut bytes) {
-                Ok(0) => return Heard::Nothing,
+            match retry(|| self.stream.read(&mut bytes)) {
+                Ok(0) => return Received::Nothing,
                 Ok(length) => self.line.extend(&bytes[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Heard::Waiting(self);
+                    return Received::Waiting(self);
                 }
-                Err(_) => return Heard::Nothing,
+                Err(_) => return Received::Nothing,
             }
             if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
                 let early = self.line.split_off(end + 1);
                 return match parse(&self.line[..end]) {
-                    Some(port) => Heard::Connect(port, self.stream, early),
-                    None => Heard::Nothing,
+                    Some(port) => Received::Connect(port, self.stream, early),
+                    None => Received::Nothing,
                 };
             }
             if self.line.len() > MAX_LINE {
-                return Heard::Nothing;
+                return Received::Nothing;
             }
         }
     }
@@ -122,11 +122,11 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixListener;
 
-    fn say(text: &[u8]) -> Heard {
+    fn say(text: &[u8]) -> Received {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.write_all(text).unwrap();
-        Caller::new(ours).hear()
+        Caller::new(ours).receive()
     }
 
     #[test]
@@ -135,13 +135,13 @@ mod tests {
             (&b"CONNECT 52\n"[..], 52, &b""[..]),
             (b"connect 4294967295 \r\nhello", u32::MAX, b"hello"),
         ] {
-            let Heard::Connect(heard, _, early) = say(text) else { panic!("{text:?}") };
-            assert_eq!((heard, &early[..]), (port, rest));
+            let Received::Connect(named, _, early) = say(text) else { panic!("{text:?}") };
+            assert_eq!((named, &early[..]), (port, rest));
         }
     }
 
     #[test]
-    fn nonsense_is_not_heard() {
+    fn nonsense_is_refused() {
         let endless = [b'x'; 100];
         for text in [
             &b"\n"[..],
@@ -154,7 +154,7 @@ mod tests {
             b"\xFF\xFE 1\n",
             &endless,
         ] {
-            assert!(matches!(say(text), Heard::Nothing), "{text:?}");
+            assert!(matches!(say(text), Received::Nothing), "{text:?}");
         }
     }
 
@@ -165,11 +165,11 @@ mod tests {
         let mut caller = Caller::new(ours);
         for piece in [&b"CON"[..], b"NECT ", b"5"] {
             theirs.write_all(piece).unwrap();
-            let Heard::Waiting(waiting) = caller.hear() else { panic!("{piece:?}") };
+            let Received::Waiting(waiting) = caller.receive() else { panic!("{piece:?}") };
             caller = waiting;
         }
         theirs.write_all(b"2\nx").unwrap();
-        assert!(matches!(caller.hear(), Heard::Connect(52, _, early) if early == b"x"));
+        assert!(matches!(caller.receive(), Received::Connect(52, _, early) if early == b"x"));
     }
 
     #[test]

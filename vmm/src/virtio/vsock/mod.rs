@@ -50,10 +50,10 @@ pub struct VsockOptions {
 /// A device that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum VsockError {
-    /// Reserved.
+    /// One of the context ids that are reserved (virtio 1.2, 5.10.4).
     #[error("vsock: {cid} cannot be a guest's context id; use {MIN_CID} to {}", u32::MAX - 1)]
     Cid {
-        /// As given.
+        /// What was asked for.
         cid: u32,
     },
     /// The socket cannot be made.
@@ -61,7 +61,7 @@ pub enum VsockError {
     Socket(#[from] SocketError),
 }
 
-/// The device.
+/// A socket device between one guest and the programs of the host.
 pub struct VirtioVsock {
     cid: u32,
     listener: Option<Listener>,
@@ -129,12 +129,7 @@ impl VirtioDevice for VirtioVsock {
         let listener = self.listener.take().ok_or_else(|| {
             host("go on after its thread panicked", io::ErrorKind::NotConnected.into())
         })?;
-        let switch = Switch::new(self.cid.into(), listener, receive, transmit, events).map_err(
-            |(source, listener)| {
-                self.listener = Some(listener);
-                host("make an eventfd", source)
-            },
-        )?;
+        let switch = Switch::new(self.cid.into(), listener, receive, transmit, events);
         let worker = Worker::spawn(NAME, switch).map_err(|e| host("start its thread", e))?;
         self.worker = Some(worker);
         Ok(())

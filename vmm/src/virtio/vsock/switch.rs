@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::connection::{Broken, Connection, Ports};
-use super::host::{Caller, Heard, Listener};
+use super::host::{Caller, Listener, Received};
 use super::packet::{HEADER_LENGTH, HOST_CID, Header, MAX_PAYLOAD, Operation, STREAM};
-use crate::virtio::chain::{self, Chain};
+use crate::segments;
+use crate::virtio::chain::Chain;
 use crate::virtio::queue::{BrokenQueue, DeviceQueue};
-use crate::virtio::worker::{EventHandler, EventSources, Flow};
+use crate::virtio::service::{Service, Step, serve, unless_broken};
+use crate::virtio::worker::{EventHandler, EventSources};
 
 /// Connections at a time; more are refused.
 pub const MAX_CONNECTIONS: usize = 1023;
@@ -23,13 +25,12 @@ const MAX_REFUSALS: usize = 1024;
 /// Ports of the host's end of connections that it asks for, as Firecracker has them: above what
 /// programs listen on.
 const FIRST_HOST_PORT: u32 = 1 << 30;
-/// Packets taken from the guest before others have their turn.
-const BATCH: usize = 128;
+/// Packets taken from the guest, or given to it, before others have their turn.
+const BUDGET: usize = 128;
 
 const RECEIVE: u32 = 0;
 const TRANSMIT: u32 = 1;
 const LISTENER: u32 = 2;
-const AGAIN: u32 = 3;
 /// Tokens of callers and connections, from here up.
 const FIRST_PEER: u32 = 16;
 
@@ -50,27 +51,19 @@ pub struct Switch {
     next_token: u32,
     next_port: u32,
     listening: bool,
-    again: EventFd,
     payload: Vec<u8>,
 }
 
 impl Switch {
     /// A switch for the guest `cid` with its three queues.
-    ///
-    /// # Errors
-    /// The host's, and the listener back.
     pub fn new(
         cid: u64,
         listener: Listener,
         receive: DeviceQueue,
         transmit: DeviceQueue,
         events: DeviceQueue,
-    ) -> Result<Self, (io::Error, Listener)> {
-        let again = match EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) {
-            Ok(again) => again,
-            Err(error) => return Err((error, listener)),
-        };
-        Ok(Self {
+    ) -> Self {
+        Self {
             cid,
             listener,
             receive,
@@ -84,9 +77,8 @@ impl Switch {
             next_token: FIRST_PEER,
             next_port: FIRST_HOST_PORT,
             listening: false,
-            again,
             payload: vec![0; MAX_PAYLOAD],
-        })
+        }
     }
 
     fn token(&mut self) -> u32 {
@@ -125,13 +117,13 @@ impl Switch {
     }
 
     fn caller_event(&mut self, token: u32, caller: Caller) {
-        match caller.hear() {
-            Heard::Waiting(caller) => {
+        match caller.receive() {
+            Received::Waiting(caller) => {
                 self.callers.insert(token, caller);
             }
             // Dropping the stream closes it, which ends its being watched.
-            Heard::Nothing => {}
-            Heard::Connect(guest, stream, early) => {
+            Received::Nothing => {}
+            Received::Connect(guest, stream, early) => {
                 if let Some(host) = self.host_port(guest) {
                     let ports = Ports { host, guest };
                     self.add(token, Connection::from_host(ports, stream, early));
@@ -204,32 +196,10 @@ impl Switch {
 
     // From the guest.
 
-    fn transmit(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
-        let mut left = BATCH;
-        self.transmit.disable_notifications()?;
-        loop {
-            while let Some(chain) = self.transmit.pop()? {
-                self.packet(&chain, sources);
-                self.transmit.push(chain.head, 0)?;
-                left -= 1;
-                if left == 0 {
-                    // Fails only when the counter is full: then it will be woken anyway.
-                    let _ = self.again.write(1);
-                    return self.transmit.announce();
-                }
-            }
-            self.transmit.announce()?;
-            if !self.transmit.enable_notifications()? {
-                return Ok(());
-            }
-            self.transmit.disable_notifications()?;
-        }
-    }
-
     fn packet(&mut self, chain: &Chain, sources: &EventSources) {
         let mut bytes = [0; HEADER_LENGTH];
         let memory = self.transmit.memory();
-        let read = chain::read(memory, &chain.readable, &mut bytes);
+        let read = segments::read(memory, &chain.readable, 0, &mut bytes);
         let header = Header::from_bytes(&bytes);
         let length = header.length as usize;
         let whole = read == Some(HEADER_LENGTH)
@@ -238,9 +208,12 @@ impl Switch {
             && chain.readable_length() >= (HEADER_LENGTH + length) as u64
             && header.source_cid == self.cid;
         let mut payload = std::mem::take(&mut self.payload);
-        let copied = chain::split_at(chain.readable.clone(), HEADER_LENGTH as u64)
-            .filter(|_| whole)
-            .and_then(|(_, segments)| chain::read(memory, &segments, &mut payload[..length]));
+        let copied = if whole {
+            let behind = HEADER_LENGTH as u64;
+            segments::read(memory, &chain.readable, behind, &mut payload[..length])
+        } else {
+            None
+        };
         if copied == Some(length) {
             self.transmit.counters().request(length as u64);
             self.dispatch(&header, &payload[..length], sources);
@@ -268,7 +241,7 @@ impl Switch {
             }
             (Some(operation), Some(token)) if ours => {
                 let Some(connection) = self.connections.get_mut(&token) else { return };
-                connection.hear(header);
+                connection.note_credit(header);
                 let result = match operation {
                     Operation::Response => connection.accepted(),
                     Operation::Data => connection.data(payload),
@@ -316,31 +289,8 @@ impl Switch {
     // To the guest.
 
     /// Sends what is due, as long as the guest has buffers.
-    fn receive(&mut self) -> Result<(), BrokenQueue> {
-        self.receive.disable_notifications()?;
-        while !self.refusals.is_empty() || !self.ready.is_empty() {
-            let Some(chain) = self.receive.pop()? else {
-                self.receive.announce()?;
-                if self.receive.enable_notifications()? {
-                    self.receive.disable_notifications()?;
-                    continue;
-                }
-                return Ok(());
-            };
-            let usable = chain.fault.is_none()
-                && chain.readable.is_empty()
-                && chain.writable_length() > HEADER_LENGTH as u64;
-            if !usable {
-                self.receive.counters().error();
-                self.receive.push(chain.head, 0)?;
-                continue;
-            }
-            match self.next_packet(chain.writable_length() as usize - HEADER_LENGTH) {
-                Some(header) => self.deliver(&chain, header)?,
-                None => self.receive.undo_pop(),
-            }
-        }
-        self.receive.announce()
+    fn receive(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
+        serve(&mut ToGuest(self), sources).map(drop)
     }
 
     /// The next packet, its payload (at most `room`) in the payload buffer.
@@ -376,21 +326,19 @@ impl Switch {
         None
     }
 
-    fn deliver(&mut self, chain: &Chain, header: Header) -> Result<(), BrokenQueue> {
+    fn deliver(&mut self, chain: Chain, header: Header) -> Result<(), BrokenQueue> {
         // Answers to packets of another type keep that type.
         let socket_type = if header.socket_type == 0 { STREAM } else { header.socket_type };
         let header = Header { destination_cid: self.cid, socket_type, ..header };
         let memory = self.receive.memory();
         let length = header.length as usize;
-        let split = chain::split_at(chain.writable.clone(), HEADER_LENGTH as u64);
-        let written = split.and_then(|(head, body)| {
-            chain::write(memory, &head, &header.to_bytes())?;
-            chain::write(memory, &body, &self.payload[..length])
-        });
+        let payload = &self.payload[..length];
+        let written = segments::write(memory, &chain.writable, 0, &header.to_bytes())
+            .and_then(|behind| segments::write(memory, &chain.writable, behind as u64, payload));
         match written {
             Some(_) => {
                 self.receive.counters().request(length as u64);
-                self.receive.push(chain.head, (HEADER_LENGTH + length) as u32)
+                self.receive.push(chain, (HEADER_LENGTH + length) as u32)
             }
             // The driver offered a buffer outside RAM; the packet is lost, as is the stream.
             None => Err(self.receive.broken("a receive buffer lies outside RAM")),
@@ -404,19 +352,18 @@ impl Switch {
         sources: &EventSources,
     ) -> Result<(), BrokenQueue> {
         match token {
-            RECEIVE => self.receive.counters().notification(),
+            RECEIVE => self.receive.notified(),
             TRANSMIT => {
-                self.transmit.counters().notification();
-                self.transmit(sources)?;
+                self.transmit.notified();
+                serve(&mut FromGuest { switch: self, sources }, sources)?;
             }
-            AGAIN => self.transmit(sources)?,
             LISTENER => self.accept(sources),
             token => match self.callers.remove(&token) {
                 Some(caller) => self.caller_event(token, caller),
                 None => self.connection_event(token, events),
             },
         }
-        self.receive()
+        self.receive(sources)
     }
 }
 
@@ -429,18 +376,78 @@ impl EventHandler for Switch {
     fn register(&mut self, sources: &EventSources) -> io::Result<()> {
         sources.watch_event(self.receive.notify_fd(), RECEIVE)?;
         sources.watch_event(self.transmit.notify_fd(), TRANSMIT)?;
-        sources.watch_event(self.again.as_raw_fd(), AGAIN)?;
         self.listen(sources)
     }
 
-    fn start(&mut self, sources: &EventSources) -> Flow {
-        let done = self.transmit(sources).and_then(|()| self.receive());
-        if done.is_err() { Flow::Stop } else { Flow::Continue }
+    fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
+        let taken = serve(&mut FromGuest { switch: self, sources }, sources);
+        unless_broken(taken.and_then(|_| self.receive(sources)))
     }
 
-    fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> Flow {
-        let done = self.work(token, events, sources);
+    fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> ControlFlow<()> {
+        unless_broken(self.work(token, events, sources))?;
         // An epoll that fails leaves nothing to wait for.
-        if done.is_err() || self.listen(sources).is_err() { Flow::Stop } else { Flow::Continue }
+        if self.listen(sources).is_err() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}
+
+/// The transmit queue: one packet of the guest a step.
+struct FromGuest<'a> {
+    switch: &'a mut Switch,
+    sources: &'a EventSources,
+}
+
+impl Service for FromGuest<'_> {
+    const BUDGET: usize = BUDGET;
+
+    fn queue(&mut self) -> &mut DeviceQueue {
+        &mut self.switch.transmit
+    }
+
+    fn step(&mut self) -> Result<Step, BrokenQueue> {
+        let Some(chain) = self.switch.transmit.pop()? else {
+            return Ok(Step::Empty);
+        };
+        self.switch.packet(&chain, self.sources);
+        self.switch.transmit.push(chain, 0)?;
+        Ok(Step::Done)
+    }
+}
+
+/// The receive queue: one packet to the guest a step.
+struct ToGuest<'a>(&'a mut Switch);
+
+impl Service for ToGuest<'_> {
+    const BUDGET: usize = BUDGET;
+
+    fn queue(&mut self) -> &mut DeviceQueue {
+        &mut self.0.receive
+    }
+
+    fn step(&mut self) -> Result<Step, BrokenQueue> {
+        let switch = &mut *self.0;
+        if switch.refusals.is_empty() && switch.ready.is_empty() {
+            return Ok(Step::Waiting);
+        }
+        let Some(chain) = switch.receive.pop()? else {
+            return Ok(Step::Empty);
+        };
+        let usable = chain.fault.is_none()
+            && chain.readable.is_empty()
+            && chain.writable_length() > HEADER_LENGTH as u64;
+        if !usable {
+            switch.receive.counters().error();
+            switch.receive.push(chain, 0)?;
+            return Ok(Step::Done);
+        }
+        match switch.next_packet(chain.writable_length() as usize - HEADER_LENGTH) {
+            Some(header) => switch.deliver(chain, header)?,
+            None => switch.receive.undo_pop(chain),
+        }
+        Ok(Step::Done)
     }
 }

@@ -10,7 +10,7 @@ use super::connection::BUFFER_SIZE;
 use super::packet::*;
 use super::*;
 use crate::virtio::testing::{
-    Buffer, Driver, Inbox, PATIENCE, Told, activation, interrupt, memory, readable, writable,
+    Buffer, Driver, Inbox, Signal, TIMEOUT, activation, interrupt, memory, readable, writable,
 };
 
 const CID: u32 = 42;
@@ -80,7 +80,7 @@ impl Guest {
     }
 
     fn wait(&mut self) {
-        assert!(matches!(self.inbox.next(), Told::Used(_)));
+        assert!(matches!(self.inbox.next(), Signal::Used(_)));
         self.collect();
     }
 
@@ -121,7 +121,7 @@ impl Guest {
 
     fn call(&self, text: &str) -> UnixStream {
         let mut stream = UnixStream::connect(self.directory.path().join("vsock")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(text.as_bytes()).unwrap();
         stream
     }
@@ -131,7 +131,7 @@ impl Guest {
         let listener = self.listen(52);
         self.send(Operation::Request, (1000, 52), &[]);
         let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         let response = self.expect(Operation::Response, (1000, 52));
         assert_eq!(response.buffer_size, BUFFER_SIZE);
         stream
@@ -344,7 +344,7 @@ fn packets_wait_for_buffers_and_too_small_ones_are_given_back() {
     let _second = UnixStream::connect(directory.path().join("vsock"))
         .and_then(|mut stream| stream.write_all(b"CONNECT 6\n").map(|()| stream))
         .unwrap();
-    assert_eq!(inbox.next(), Told::NeedsReset);
+    assert_eq!(inbox.next(), Signal::NeedsReset);
 }
 
 #[test]
