@@ -12,7 +12,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     isolab_command::start();
     match command::Bench::try_parse() {
-        Ok(bench) => isolab_command::end(command::run(bench)),
+        Ok(bench) => isolab_command::end(bench.logging.start().and_then(|()| command::run(bench))),
         Err(error) => isolab_command::refuse(&error),
     }
 }

@@ -54,7 +54,7 @@ pub struct Plan {
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// `isolab run` could not be started or watched.
-    #[error("cannot {action} `isolab run` as {subject}: {source}")]
+    #[error("cannot {action} `isolab run` as {subject}")]
     Host {
         /// What was attempted.
         action: &'static str,

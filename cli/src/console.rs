@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, IsTerminal, PipeWriter, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Mutex;
 use std::sync::mpsc::{self, TrySendError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use isolab_vmm::threads;
+use nix::sys::termios::{self, SetArg, Termios};
 
 const CTRL_A: u8 = 0x01;
 
@@ -19,7 +20,7 @@ const HELP: &str = "\r\n\
 
 /// The terminal's settings before, if standard input is a terminal. In a static because a panic
 /// on any thread has to restore them, too.
-static BEFORE: Mutex<Option<libc::termios>> = Mutex::new(None);
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Standard input and output as a console, until dropped.
 pub struct Console(());
@@ -33,23 +34,14 @@ impl Console {
         if !io::stdin().is_terminal() {
             return Ok(Self(()));
         }
-        // SAFETY: `termios` is plain data, which `tcgetattr` fills.
-        let mut settings: libc::termios = unsafe { mem::zeroed() };
-        // SAFETY: the pointer is live and writable.
-        if unsafe { libc::tcgetattr(libc::STDIN_FILENO, &mut settings) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        *lock() = Some(settings);
+        let before = make_raw(io::stdin())?;
+        *lock() = Some(before);
         let default = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             restore();
             default(info);
         }));
-        // SAFETY: the pointer is live and writable.
-        unsafe { libc::cfmakeraw(&mut settings) };
-        let console = Self(());
-        set(&settings)?;
-        Ok(console)
+        Ok(Self(()))
     }
 
     /// What the guest reads. On a terminal, the keys in between are to be [`Keys::watch`]ed.
@@ -72,23 +64,24 @@ impl Drop for Console {
     }
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Option<libc::termios>> {
-    BEFORE.lock().unwrap_or_else(|e| e.into_inner())
+/// Has a terminal carry bytes as they are (termios(3), "Raw mode"), and gives its settings before.
+pub fn make_raw(terminal: impl AsFd) -> nix::Result<Termios> {
+    let before = termios::tcgetattr(&terminal)?;
+    let mut raw = before.clone();
+    termios::cfmakeraw(&mut raw);
+    // At once: a terminal that was stopped by Ctrl-S would have us wait for its output.
+    termios::tcsetattr(&terminal, SetArg::TCSANOW, &raw)?;
+    Ok(before)
 }
 
-fn set(settings: &libc::termios) -> io::Result<()> {
-    // At once: a terminal that was stopped by Ctrl-S would have us wait for its output.
-    // SAFETY: the pointer is live.
-    match unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, settings) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+fn lock() -> MutexGuard<'static, Option<Termios>> {
+    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Nothing can be done about a terminal that has gone.
 fn restore() {
     if let Some(settings) = lock().take() {
-        let _ = set(&settings);
+        let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, &settings);
     }
 }
 

@@ -14,18 +14,22 @@ mod run;
 mod system;
 mod vm;
 
+use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use isolab_command::format::EXIT_OWN_FAILURE;
+use isolab_command::logging::Logging;
 use isolab_command::program::become_program;
 
 /// One OCI image at four levels of isolation: process, container, paravirt and fullvirt.
 #[derive(Parser)]
 #[command(name = "isolab", version, disable_help_subcommand = true)]
 struct Cli {
+    #[command(flatten)]
+    logging: Logging,
     #[command(subcommand)]
     command: Command,
 }
@@ -58,16 +62,21 @@ struct Elsewhere {
 fn main() -> ExitCode {
     isolab_command::start();
     match Cli::try_parse() {
-        Ok(cli) => isolab_command::end(act(cli.command)),
+        Ok(Cli { logging, command }) => {
+            isolab_command::end(logging.start().and_then(|()| act(command, &logging)))
+        }
         Err(error) => refuse(&error),
     }
 }
 
-fn act(command: Command) -> Result<ExitCode> {
+fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
+    let elsewhere = |name, it: Elsewhere| {
+        become_program(name, &[logging.to_arguments(), it.arguments].concat())
+    };
     match command {
-        Command::Bench(Elsewhere { arguments }) => become_program("isolab-bench", &arguments),
+        Command::Bench(it) => elsewhere("isolab-bench", it),
         Command::Check(args) => check::run(&args),
-        Command::Image(Elsewhere { arguments }) => become_program("isolab-image", &arguments),
+        Command::Image(it) => elsewhere("isolab-image", it),
         Command::Run(args) => run::run(*args),
         Command::System(system) => system::run(system),
         Command::Vm(vm) => vm::run(vm),
@@ -75,7 +84,7 @@ fn act(command: Command) -> Result<ExitCode> {
             let words = ["isolab".into()].into_iter().chain(command).chain(["--help".into()]);
             match Cli::try_parse_from(words) {
                 // Whoever is elsewhere tells it there.
-                Ok(cli) => act(cli.command),
+                Ok(cli) => act(cli.command, logging),
                 Err(help) => Ok(refuse(&help)),
             }
         }
@@ -85,6 +94,8 @@ fn act(command: Command) -> Result<ExitCode> {
 /// Tells what is wrong with the arguments. The codes below 125 of `isolab run` are the command's own.
 fn refuse(error: &clap::Error) -> ExitCode {
     let code = isolab_command::refuse(error);
-    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    let isolab = Cli::command();
+    let command = env::args_os().skip(1).find(|word| isolab.find_subcommand(word).is_some());
+    let is_run = command.is_some_and(|word| word == "run");
     if is_run && error.exit_code() != 0 { ExitCode::from(EXIT_OWN_FAILURE) } else { code }
 }

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use error_reporter::Report;
 use isolab_command::format::{EXIT_OWN_FAILURE, parse_size};
-use isolab_command::{output, signals};
+use isolab_command::{failure, signals};
 use isolab_images::{Image, Store};
 use isolab_isolation::timeline::{Milestone, now};
 use isolab_isolation::{
     InstanceName, InstanceSpec, Instances, IsolationError, Level, Limits, Network, Request, level,
     parse_hostname,
 };
+use tracing::{debug_span, enabled, info_span};
 
 use crate::obtain::Obtain;
 
@@ -91,7 +93,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let started = now();
     // Until the instance is there, signals do what they always do: a pull can be interrupted.
-    let Some(image) = args.obtain.image(&Store::open_default()?, &args.image)? else {
+    let image = info_span!("image", name = args.image)
+        .in_scope(|| args.obtain.image(&Store::open_default()?, &args.image))?;
+    let Some(image) = image else {
         return Ok(ExitCode::from(EXIT_OWN_FAILURE));
     };
     // Before any thread exists, so that all of them inherit the mask.
@@ -101,7 +105,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Ok(code) => code,
         Err(error) => {
             let code = error.downcast_ref().map_or(EXIT_OWN_FAILURE, IsolationError::exit_code);
-            eprintln!("isolab: {}", output::explain(&error));
+            failure::tell(error.as_ref());
             code
         }
     };
@@ -115,8 +119,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocked) -> Result<u8> {
     let instances = Instances::open_default()?;
     // What is in the way of nobody does not keep anybody from starting.
-    for failure in instances.sweep()?.failures {
-        eprintln!("isolab: warning: of an instance that was killed: {failure}");
+    for failure in debug_span!("sweep").in_scope(|| instances.sweep())?.failures {
+        eprintln!("isolab: warning: of an instance that was killed: {}", Report::new(failure));
     }
     let folder = instances.create(args.name, args.isolation)?;
     let hostname = args.hostname.filter(|name| !name.is_empty());
@@ -140,20 +144,24 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
         kernel: args.kernel,
         network: args.network,
     };
-    let mut instance = level(args.isolation).create(spec)?;
-    instance.start()?;
+    let mut instance = info_span!("create", level = %args.isolation)
+        .in_scope(|| level(args.isolation).create(spec))?;
+    info_span!("start").in_scope(|| instance.start())?;
     let signaller = instance.signaller()?;
     // A signal that finds nobody came too late.
     signals.on_arrival(move |signal| drop(signaller(signal))).context("cannot wait for signals")?;
-    let ended = instance.wait()?;
-    if let Some(path) = args.timings {
+    let ended = info_span!("wait").in_scope(|| instance.wait())?;
+    if args.timings.is_some() || enabled!(tracing::Level::INFO) {
         let mut timeline = instance.timeline();
         timeline.reach(Milestone::CommandStarted, started);
-        timeline.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        timeline.log();
+        if let Some(path) = args.timings {
+            timeline.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        }
     }
-    if let Err(error) = instance.remove() {
+    if let Err(error) = info_span!("remove").in_scope(|| instance.remove()) {
         // The command did what it did, and its code says so.
-        eprintln!("isolab: warning: {error}");
+        eprintln!("isolab: warning: {}", Report::new(error));
     }
     Ok(ended.exit_code())
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use isolab_command::failure;
 use isolab_command::format::{EXIT_OWN_FAILURE, Format};
 use isolab_isolation::{Instances, Leftover};
 
@@ -45,7 +46,7 @@ fn run_prune(prune: &Prune) -> Result<ExitCode> {
         Format::Json => println!("{}", serde_json::to_string_pretty(&sweep.removed)?),
     }
     for failure in &sweep.failures {
-        eprintln!("isolab: {failure}");
+        failure::tell(failure);
     }
     Ok(match sweep.failures.is_empty() {
         true => ExitCode::SUCCESS,

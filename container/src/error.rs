@@ -31,7 +31,7 @@ pub enum Error {
         state: PathBuf,
     },
     /// A step on the host, outside the container, failed.
-    #[error("cannot {attempt}: {source}")]
+    #[error("cannot {attempt}")]
     Host {
         /// What was attempted, on what.
         attempt: String,
@@ -39,7 +39,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A step inside the new process, between clone and execve, failed.
-    #[error("cannot {attempt} in container {id}: {source}")]
+    #[error("cannot {attempt} in container {id}")]
     Setup {
         /// The container.
         id: String,
@@ -65,7 +65,7 @@ pub enum Error {
         command: String,
     },
     /// The command exists but cannot be executed: exit code 126.
-    #[error("{command}: cannot execute in the container: {source}")]
+    #[error("{command}: cannot execute in the container")]
     CommandNotExecutable {
         /// `args[0]`.
         command: String,

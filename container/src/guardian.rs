@@ -11,8 +11,9 @@ use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::pidfd;
 use nix::errno::Errno;
+use nix::poll::PollTimeout;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{ForkResult, fork, getpid};
 use std::fs::{self, File};
@@ -78,7 +79,7 @@ impl Guardian {
 impl Drop for Guardian {
     fn drop(&mut self) {
         // It cannot refuse, and its exit says nothing. A caller that ignores SIGCHLD has nothing to reap.
-        if pidfd::send(self.pidfd.as_fd(), Signal::SIGKILL).is_ok() {
+        if pidfd::send(&self.pidfd, libc::SIGKILL).is_ok() {
             while let Err(Errno::EINTR) =
                 waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED)
             {}
@@ -102,15 +103,15 @@ fn guard(ward: &Ward, runtime: BorrowedFd, null: &File) -> ! {
     // Neither the folder nor its file system is held.
     let _ = nix::unistd::chdir("/");
 
-    pidfd::wait_for_end(runtime);
-    let _ = pidfd::send(ward.process, Signal::SIGKILL);
+    let _ = pidfd::wait(runtime, PollTimeout::NONE);
+    let _ = pidfd::send(ward.process, libc::SIGKILL);
     for _ in 0..ATTEMPTS {
         if remove_cgroups(&ward.cgroups).is_ok() {
             break;
         }
         std::thread::sleep(Duration::from_secs(1));
     }
-    pidfd::wait_for_end(ward.process);
+    let _ = pidfd::wait(ward.process, PollTimeout::NONE);
     for directory in &ward.directories {
         let _ = fs::remove_dir(directory);
     }

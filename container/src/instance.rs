@@ -286,7 +286,7 @@ impl Instance {
     }
 
     fn send_signal(&self, signal: Signal) -> Result<()> {
-        pidfd::send(self.pidfd.as_fd(), signal)
+        pidfd::send(&self.pidfd, signal as i32)
             .map_err(|errno| Error::host(format!("send {signal} to container {}", self.id), errno))
     }
 
@@ -340,8 +340,10 @@ impl Instance {
     }
 
     fn died(&mut self, during: &'static str) -> Error {
-        let status =
-            self.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        let status = self.wait().map_or_else(
+            |e| error_reporter::Report::new(e).to_string(),
+            |status| status.to_string(),
+        );
         Error::Died { id: self.id.clone(), during, status }
     }
 }

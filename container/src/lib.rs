@@ -23,7 +23,7 @@ mod idmap;
 mod init;
 mod instance;
 mod namespaces;
-mod pidfd;
+pub mod pidfd;
 mod plan;
 mod process;
 mod rootfs;

@@ -4,6 +4,7 @@
 
 mod support;
 
+use error_reporter::Report;
 use isolab_container::{
     CgroupPlacement, Container, Error, ExitStatus, Limits, RootFilesystem, Signal,
 };
@@ -53,8 +54,8 @@ fn a_missing_command_is_127_and_one_that_cannot_run_is_126() {
     // Executable by its mode, but not a program.
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(fixture.path("rootfs/bin/text"), PermissionsExt::from_mode(0o755)).unwrap();
-    let error = run(fixture.config(&["text"])).unwrap_err();
-    assert!(error.to_string().contains("Exec format error"), "{error}");
+    let error = Report::new(run(fixture.config(&["text"])).unwrap_err()).to_string();
+    assert!(error.contains("Exec format error"), "{error}");
 }
 
 #[test]
@@ -254,7 +255,7 @@ fn the_working_directory_must_exist_unless_it_is_to_be_created() {
         config.create_cwd = create;
         config
     };
-    let error = run(config(false)).unwrap_err().to_string();
+    let error = Report::new(run(config(false)).unwrap_err()).to_string();
     assert!(error.contains("/srv/app") && error.contains("No such file"), "{error}");
     assert_eq!(run(config(true)).unwrap().output, "/srv/app\n");
 }
@@ -327,7 +328,7 @@ fn a_failed_create_names_the_step_and_leaves_nothing() {
         .typ("nosuchfs")
         .source("none");
     config.spec.mounts_mut().as_mut().unwrap().push(bad.build().unwrap());
-    let error = Container::create(config).unwrap_err().to_string();
+    let error = Report::new(Container::create(config).unwrap_err()).to_string();
     assert!(error.contains("mount nosuchfs on /x") && error.contains("No such device"), "{error}");
     assert_eq!(fs::read_dir(fixture.path("state")).unwrap().count(), 0);
     assert_eq!(mounts_below(fixture.dir.path()), Vec::<String>::new());

@@ -18,7 +18,7 @@ pub enum ProgramError {
     #[error("the program `{0}` is not installed (on Debian: apt-get install {1})")]
     Missing(String, String),
     /// `ldd` failed, or a file cannot be read.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}")]
     Host {
         /// What was attempted.
         action: &'static str,

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, geteuid};
+use tracing::info_span;
 
 use crate::blob::BlobId;
 use crate::error::{ImageError, io_error};
@@ -38,7 +39,9 @@ impl Store {
             return Ok(path);
         }
         let layers = image.layers_unpacked()?;
-        self.make_once("disk", image.id(), &path, |partial| make(image.id(), &layers, partial))?;
+        self.make_once("disk", image.id(), &path, |partial| {
+            info_span!("root_disk").in_scope(|| make(image.id(), &layers, partial))
+        })?;
         Ok(path)
     }
 }
@@ -47,7 +50,7 @@ impl Image {
     /// [`Store::root_disk`] of this image.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Store::root_disk`].
     pub fn root_disk(&self) -> Result<PathBuf, ImageError> {
         self.store().root_disk(self)
     }

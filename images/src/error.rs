@@ -7,23 +7,24 @@ use oci_spec::image::Descriptor;
 
 use crate::store::names::name_of;
 
-/// Every variant names the thing it is about and, where it is the operator's, the mend.
+/// A failure with an image, its archive, its registry or its build. Each variant names the thing
+/// it is about.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The host refused something on a file.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// What was attempted: a verb, for example `read`.
         action: &'static str,
-        /// On what.
+        /// The file or folder, or the thing where it has no path.
         path: PathBuf,
-        /// The host's answer.
+        /// The kernel's answer.
         source: io::Error,
     },
     /// What is there is no OCI image layout.
     #[error("{} is not an OCI image layout: {why}", path.display())]
     NotALayout {
-        /// Folder or archive.
+        /// The folder or archive that was named as one.
         path: PathBuf,
         /// What is missing or wrong.
         why: String,
@@ -31,19 +32,19 @@ pub enum ImageError {
     /// A blob's content is not what its name says.
     #[error("blob {expected} is damaged or forged: its content has the digest sha256:{found}")]
     DigestMismatch {
-        /// As the descriptor says.
+        /// The digest that the descriptor gives.
         expected: String,
-        /// As it is, in hexadecimal.
+        /// The SHA-256 of the content, in hexadecimal.
         found: String,
     },
     /// A blob's length is not what its descriptor says.
     #[error("blob {digest} has {found} bytes, its descriptor says {expected}")]
     SizeMismatch {
-        /// The blob.
+        /// The blob's digest, as the descriptor has it.
         digest: String,
-        /// As the descriptor says.
+        /// Bytes that the descriptor gives.
         expected: u64,
-        /// As it is.
+        /// Bytes that there are.
         found: u64,
     },
     /// A blob that an image refers to is missing.
@@ -57,9 +58,9 @@ pub enum ImageError {
     BadDocument {
         /// Index, manifest or config.
         what: &'static str,
-        /// Its digest.
+        /// The digest of the document.
         digest: String,
-        /// The parser's word.
+        /// What the parser says of it.
         why: String,
     },
     /// An index has no image for this machine.
@@ -72,7 +73,7 @@ pub enum ImageError {
         layer: String,
         /// The entry's name, as it stands in the archive.
         entry: String,
-        /// What is wrong.
+        /// Why it cannot be what it says.
         why: String,
     },
     /// A layer is larger than any honest one.
@@ -80,22 +81,19 @@ pub enum ImageError {
     TooLarge {
         /// The layer's digest.
         layer: String,
-        /// What it exceeds.
+        /// The limit that it exceeds, with its unit.
         limit: String,
     },
     /// A layer's archive is damaged.
-    #[error("layer {layer} cannot be unpacked: {source}")]
+    #[error("layer {layer} cannot be unpacked")]
     BadLayer {
         /// The layer's digest.
         layer: String,
-        /// The reader's word.
+        /// What the reader of the archive says.
         source: io::Error,
     },
-    /// No such image.
-    #[error(
-        "no image `{0}` here; `isolab image ls` shows what is, `isolab image pull` or \
-         `isolab image load` brings one"
-    )]
+    /// No image in the store has this name or digest.
+    #[error("there is no image `{0}` here")]
     NotFound(String),
     /// A digest prefix that fits several images.
     #[error("`{0}` stands for several images; give more of the digest")]
@@ -103,87 +101,93 @@ pub enum ImageError {
     /// A program that this crate uses is missing or failed.
     #[error("{tool}: {why}")]
     Tool {
-        /// Its name.
+        /// The name of the program.
         tool: &'static str,
-        /// What it said.
+        /// How it ended and what it said, or why it could not be run.
         why: String,
     },
     /// A Dockerfile does not parse.
     #[error("{}: {why}", path.display())]
     Dockerfile {
-        /// The file.
+        /// The Dockerfile.
         path: PathBuf,
-        /// The parser's word.
+        /// The line, and what the parser says of it.
         why: String,
     },
     /// An instruction of a Dockerfile failed.
     #[error("{}:{line}: {instruction}: {why}", path.display())]
     BuildStep {
-        /// The file.
+        /// The Dockerfile.
         path: PathBuf,
         /// The line on which the instruction begins.
         line: usize,
-        /// Its first line.
+        /// The instruction with its continuations joined.
         instruction: String,
-        /// What went wrong.
+        /// Why it failed.
         why: String,
+        /// What the caller of the build did not give.
+        missing: Option<BuildNeed>,
     },
     /// A registry failed, or could not be reached.
     #[error("cannot {action} {name}: {why}")]
     Registry {
         /// `pull`, `push` or `log in to`.
         action: &'static str,
-        /// The image.
+        /// The image, or the registry that was to be logged in to.
         name: String,
-        /// What it said.
+        /// The host of the registry.
+        registry: String,
+        /// What the registry or the network said.
         why: String,
+        /// Where the operator's settings may be the cause.
+        cause: Option<AccessFault>,
+    },
+    /// A registry does not take the user and password that it was to be logged in to with.
+    #[error("cannot log in to {registry}: it does not take this user and password")]
+    LoginRefused {
+        /// The registry's host, and port if it has one.
+        registry: String,
     },
     /// A registry wants other credentials.
-    #[error(
-        "cannot {action} {name}: {registry} denies it, or there is no such image; \
-         `isolab image login {registry}` takes a user and a password"
-    )]
+    #[error("cannot {action} {name}: {registry} denies it, or there is no such image")]
     Denied {
-        /// `pull`, `push` or `log in to`.
+        /// `pull` or `push`.
         action: &'static str,
-        /// The image.
+        /// The image's full name.
         name: String,
-        /// Its host.
+        /// The registry's host, and port if it has one.
         registry: String,
     },
     /// A file that should hold the certificate of a registry's CA.
     #[error("{} is no use as the certificate of a registry's CA: {why}", path.display())]
     Certificate {
-        /// The file.
+        /// The file of the certificate.
         path: PathBuf,
-        /// What is wrong.
+        /// Why it is none.
         why: String,
     },
     /// An image whose documents are missing or not what their digests say.
-    #[error(
-        "image `{name}` is damaged: {source}; remove it (`isolab image rm {name}`), then pull or \
-         load it again"
-    )]
+    #[error("image `{name}` is damaged")]
     Damaged {
         /// Its name, or its digest where it has none.
         name: String,
-        /// What is damaged.
+        /// Which of its documents is damaged, and how.
         source: Box<ImageError>,
     },
     /// The credentials for a registry cannot be had or kept.
     #[error("credentials for {registry}: {why}")]
     Credentials {
-        /// Its host.
+        /// The registry's host, and port if it has one.
         registry: String,
-        /// What is wrong.
+        /// Which file, and what is wrong with it.
         why: String,
     },
     /// A digest of an image with several names, to be removed.
-    #[error("`{name}` has the names {}; remove these one by one, or all with --force", names.join(", "))]
+    #[error("`{name}` has several names: {}", names.join(", "))]
     SeveralNames {
-        /// As given.
+        /// What it was called by: a digest, or the start of one.
         name: String,
-        /// All of them.
+        /// All names that the image has.
         names: Vec<String>,
     },
     /// An image that cannot be removed.
@@ -192,11 +196,31 @@ pub enum ImageError {
     /// A reference that does not parse.
     #[error("`{name}` is not an image reference: {why}")]
     BadReference {
-        /// As given.
+        /// The text that was given as one.
         name: String,
-        /// The parser's word.
+        /// What the parser says of it.
         why: String,
     },
+}
+
+/// How a registry was approached, where that may be why it could not be talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFault {
+    /// By TLS, and nobody known signed the certificate that it showed.
+    UnknownCa,
+    /// By TLS, to a port of this machine at which nobody answered so.
+    TlsOnLoopback,
+}
+
+/// What a Dockerfile asks for and the request does not give.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildNeed {
+    /// The secret with this id.
+    #[error("the secret `{0}` is required, but was not given")]
+    Secret(String),
+    /// The host's network, by `RUN --network=host`.
+    #[error("the build is not allowed the host's network")]
+    HostNetwork,
 }
 
 impl ImageError {

@@ -22,7 +22,7 @@ mod unpack;
 
 pub use archive::ArchiveFormat;
 pub use build_step::{BuildRunner, BuildStep, Mounted, StepMount};
-pub use error::ImageError;
+pub use error::{AccessFault, BuildNeed, ImageError};
 pub use image::Image;
 pub use merged::Merged;
 pub use private::{data_dir, make_private};

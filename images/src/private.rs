@@ -63,6 +63,8 @@ pub(crate) fn temporary() -> Result<tempfile::TempDir, ImageError> {
 
 #[cfg(test)]
 mod tests {
+    use error_reporter::Report;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -84,7 +86,7 @@ mod tests {
             assert!(folder.join("kept").exists());
         }
         std::os::unix::fs::chown(&folder, Some(65534), None).unwrap();
-        let error = make_private(&folder).unwrap_err().to_string();
+        let error = Report::new(make_private(&folder).unwrap_err()).to_string();
         assert!(error.contains("belongs to user 65534"), "{error}");
     }
 }

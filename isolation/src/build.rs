@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use error_reporter::Report;
 use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, ExitStatus, Limits, RootFilesystem, Stdio, Stream,
-    default_spec,
+    CgroupPlacement, Container, ContainerConfig, DEFAULT_PATH, ExitStatus, Limits, RootFilesystem,
+    Stdio, Stream, default_spec, pidfd,
 };
 use isolab_images::{BuildRunner, BuildStep, Mounted, StepMount};
 use nix::unistd::dup;
@@ -17,7 +18,7 @@ use crate::error::IsolationError;
 use crate::instances::Instances;
 use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
-use crate::{pidfd, stdio, users};
+use crate::{stdio, users};
 
 /// The host name in a step, which is to be the same each time.
 const HOSTNAME: &str = "build";
@@ -44,7 +45,7 @@ impl ContainerSteps {
     /// is gone needs no signal.
     fn kill(&self) {
         if let Some(process) = &*self.running() {
-            let _ = pidfd::signal(process, libc::SIGKILL);
+            let _ = pidfd::send(process, libc::SIGKILL);
         }
     }
 
@@ -70,7 +71,7 @@ impl ContainerSteps {
 
 impl BuildRunner for ContainerSteps {
     fn run(&self, step: &BuildStep) -> Result<i32, String> {
-        run(step, self).map_err(|error| error.to_string())
+        run(step, self).map_err(|error| Report::new(error).to_string())
     }
 
     fn is_interrupted(&self) -> bool {
@@ -131,8 +132,10 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
 fn spec(step: &BuildStep) -> Result<Spec, IsolationError> {
     let identity = users::resolve(&step.user, &step.lower)?;
     let mut env = step.env.clone();
-    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
-        env.push(format!("HOME={}", identity.home));
+    for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", &identity.home)] {
+        if !env.iter().any(|variable| variable.split('=').next() == Some(name)) {
+            env.push(format!("{name}={value}"));
+        }
     }
     let mut spec = default_spec(HOSTNAME, step.args.clone(), env, Limits::default())?;
     if let Some(process) = spec.process_mut() {

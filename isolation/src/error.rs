@@ -18,25 +18,25 @@ pub enum IsolationError {
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// The virtual machine cannot be made or came to a bad end.
-    #[error("{source}{}", console_note(console))]
+    #[error("the virtual machine failed")]
     Machine {
-        /// What happened.
+        /// What the monitor could not do.
         source: Box<isolab_vmm::machine::Error>,
         /// The last lines of the guest's console.
         console: String,
     },
     /// The machine ended in good order, but before the workload did.
-    #[error("the guest ended ({reason}) before the workload did{}", console_note(console))]
+    #[error("the guest ended ({reason}) before the workload did")]
     GuestEnded {
-        /// How.
+        /// How it ended, for example `Reset`.
         reason: String,
         /// The last lines of the guest's console.
         console: String,
     },
     /// Init reported a failure.
-    #[error("the guest's init failed: {why}{}", console_note(console))]
+    #[error("the guest's init failed: {why}")]
     Init {
-        /// Its word.
+        /// What init said: one line.
         why: String,
         /// The last lines of the guest's console.
         console: String,
@@ -44,9 +44,9 @@ pub enum IsolationError {
     /// The command is missing or cannot be executed; the code is 127 or 126.
     #[error("{why}")]
     NotStarted {
-        /// The exit code.
+        /// The exit code to end with: 127 or 126.
         code: u8,
-        /// One line.
+        /// The command and the reason, in one line.
         why: String,
     },
     /// The container runtime failed.
@@ -55,9 +55,9 @@ pub enum IsolationError {
     /// The user that the image or the operator asks for does not exist.
     #[error("user `{user}`: {why}")]
     User {
-        /// As given.
+        /// The user as given: `USER[:GROUP]`.
         user: String,
-        /// What is wrong.
+        /// Why there is no such user.
         why: String,
     },
     /// A kernel module is missing.
@@ -66,45 +66,45 @@ pub enum IsolationError {
     /// A program of the host failed.
     #[error("{tool}: {why}; it is in Debian's package {package}")]
     Tool {
-        /// Its name.
+        /// The name of the program.
         tool: &'static str,
-        /// Where it comes from.
+        /// The Debian package that has it.
         package: &'static str,
-        /// What it said.
+        /// How it ended and what it said, or why it could not be run.
         why: String,
     },
     /// A setting is out of range.
     #[error("{field}: {why}")]
     Setting {
-        /// Which.
+        /// The setting, as the request calls it.
         field: &'static str,
-        /// What is wrong, and the mend.
+        /// What is wrong with its value, and what would be right.
         why: String,
     },
     /// Two instances of one name.
     #[error("the name `{name}` is a running instance's (process {monitor} waits for its end)")]
     NameInUse {
-        /// The name.
+        /// The name that both want.
         name: String,
         /// The process that the instance belongs to.
         monitor: u32,
     },
     /// The host refused something.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// What was attempted: a verb, for example `create`.
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
-        /// The host's answer.
+        /// The kernel's answer.
         source: io::Error,
     },
     /// The host refused something that has no path.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     Host {
-        /// What was attempted.
+        /// What was attempted, on what.
         action: &'static str,
-        /// The host's answer.
+        /// The kernel's answer.
         source: io::Error,
     },
 }
@@ -120,14 +120,17 @@ impl IsolationError {
         }
     }
 
+    /// The last lines of the guest's console, where a guest came to a bad end. They may be empty.
+    pub fn console(&self) -> Option<&str> {
+        match self {
+            Self::Machine { console, .. }
+            | Self::GuestEnded { console, .. }
+            | Self::Init { console, .. } => Some(console.trim()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn host(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| IsolationError::Host { action, source }
-    }
-}
-
-fn console_note(console: &str) -> String {
-    match console.trim() {
-        "" => "; its console is empty".to_owned(),
-        lines => format!("; the end of its console:\n{lines}"),
     }
 }

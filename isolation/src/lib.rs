@@ -14,7 +14,6 @@ mod machine;
 mod name_files;
 mod native;
 mod network;
-mod pidfd;
 mod request;
 mod scratch_disk;
 mod stdio;

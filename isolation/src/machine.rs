@@ -24,6 +24,7 @@ use isolab_vmm::machine::{Machine, MachineHandle, RunReport};
 use isolab_vmm::teardown;
 use isolab_vmm::timeline::Event;
 use oci_spec::runtime::{LinuxResources, Spec};
+use tracing::debug_span;
 
 use crate::ending::Signals;
 use crate::error::IsolationError;
@@ -112,9 +113,10 @@ impl Isolation for MachineLevel {
         let workload = workload(&spec, hardware)?;
         let mut drivers = hardware.modules.to_vec();
         drivers.extend(spec.network.as_ref().map(|_| hardware.network_driver));
-        let modules = modules::with_dependencies(&kernel, &drivers)?;
-        let initramfs = initramfs::pack(&workload, &modules)
-            .map_err(IsolationError::host("pack the initramfs"))?;
+        let initramfs = debug_span!("initramfs", kernel = %kernel).in_scope(|| {
+            let modules = modules::with_dependencies(&kernel, &drivers)?;
+            initramfs::pack(&workload, &modules).map_err(IsolationError::host("pack the initramfs"))
+        })?;
         let image = DiskOptions { read_only: true, ..DiskOptions::new(spec.image.root_disk()?) };
         let scratch_file = scratch_disk::new(spec.folder.shared())?;
         let scratch_path = format!("/proc/self/fd/{}", scratch_file.as_raw_fd());
@@ -157,7 +159,9 @@ impl Isolation for MachineLevel {
                 None,
             ],
         };
-        let machine = Machine::new(config).map_err(|error| machine_error(error, &console))?;
+        let machine = debug_span!("machine")
+            .in_scope(|| Machine::new(config))
+            .map_err(|error| machine_error(error, &console))?;
         Ok(Box::new(MachineInstance {
             handle: machine.handle(),
             machine: Some(machine),

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, ExitStatus, HostProcess, HostProcessConfig,
-    RootFilesystem, Stdio, Stream,
+    RootFilesystem, Stdio, Stream, pidfd,
 };
 use isolab_images::Image;
 use oci_spec::runtime::{LinuxResources, Mount};
+use tracing::debug_span;
 
 use crate::error::IsolationError;
 use crate::instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
@@ -19,7 +20,7 @@ use crate::instances::InstanceFolder;
 use crate::name_files::{Missing, NameFiles, Names};
 use crate::stdio::{self, Copies};
 use crate::timeline::{Milestone, Timeline, now};
-use crate::{pidfd, upper};
+use crate::upper;
 
 /// Level `process`: a chroot and nothing else, the baseline. The mounts that make the root file
 /// system are in a mount namespace of the process's own, so that the host never sees them.
@@ -34,8 +35,7 @@ fn refuse_network(spec: &InstanceSpec) -> Result<(), IsolationError> {
         None => Ok(()),
         Some(_) => Err(IsolationError::Setting {
             field: "network",
-            why: "a tap is for the levels paravirt and fullvirt; leave --network out here"
-                .to_owned(),
+            why: "a tap is for the levels paravirt and fullvirt".to_owned(),
         }),
     }
 }
@@ -52,7 +52,8 @@ impl Isolation for ProcessLevel {
         process.set_no_new_privileges(Some(false));
         let resources = spec.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let limited = resources.as_ref().is_some_and(has_limits);
-        let root = Root::prepare(&spec.folder, &spec.image, Names::Hosts)?;
+        let root = debug_span!("root")
+            .in_scope(|| Root::prepare(&spec.folder, &spec.image, Names::Hosts))?;
         let uid = process.user().uid();
         for stream in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
             stdio::give(stream, uid);
@@ -83,7 +84,8 @@ impl Isolation for ContainerLevel {
         refuse_network(&spec)?;
         let hostname = spec.spec.hostname().clone().unwrap_or_default();
         let names = Names::Own { hostname: &hostname, interface: None };
-        let root = Root::prepare(&spec.folder, &spec.image, names)?;
+        let root =
+            debug_span!("root").in_scope(|| Root::prepare(&spec.folder, &spec.image, names))?;
         let mut mounts = spec.spec.mounts().clone().unwrap_or_default();
         mounts.extend(root.mounts);
         spec.spec.set_mounts(Some(mounts));
@@ -207,7 +209,7 @@ impl Instance for NativeInstance {
     fn signaller(&self) -> Result<Signaller, IsolationError> {
         let pidfd = self.instance.pidfd().as_fd().try_clone_to_owned();
         let pidfd = pidfd.map_err(IsolationError::host("duplicate a process's descriptor"))?;
-        Ok(Box::new(move |signal| pidfd::signal(&pidfd, signal)))
+        Ok(Box::new(move |signal| Ok(pidfd::send(&pidfd, signal)?)))
     }
 
     fn timeline(&self) -> Timeline {

@@ -1,6 +1,6 @@
 //! From an image and what the operator asks for to an OCI runtime specification.
 
-use isolab_container::{Limits, default_spec};
+use isolab_container::{DEFAULT_PATH, Limits, default_spec};
 use isolab_images::Image;
 use oci_spec::runtime::Spec;
 
@@ -23,8 +23,6 @@ pub struct Request {
     /// Limits that mean the same at every level.
     pub limits: Limits,
 }
-
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Request {
     /// Completes the request with the image's configuration.
@@ -49,7 +47,7 @@ impl Request {
         let identity = users::resolve(&user, &image.layers_unpacked()?)?;
 
         let mut env = Vec::new();
-        set(&mut env, DEFAULT_PATH);
+        set(&mut env, &format!("PATH={DEFAULT_PATH}"));
         set(&mut env, &format!("HOME={}", identity.home));
         set(&mut env, &format!("HOSTNAME={}", self.hostname));
         for variable in config.env().iter().flatten() {

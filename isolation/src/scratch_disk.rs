@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
+use tracing::debug_span;
 
 use crate::error::IsolationError;
 
@@ -36,6 +37,7 @@ const OPTIONS: [&str; 8] = [
 /// # Errors
 /// The folder cannot be written, is full, or mke2fs is missing.
 pub(crate) fn new(folder: &Path) -> Result<File, IsolationError> {
+    let _span = debug_span!("scratch_disk").entered();
     let io = |action| {
         let path = folder.to_owned();
         move |source| IsolationError::Io { action, path, source }

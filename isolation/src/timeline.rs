@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use tracing::info;
 
 /// A point in an instance's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,6 +49,15 @@ impl Timeline {
     /// When `milestone` was reached, if it was.
     pub fn at(&self, milestone: Milestone) -> Option<u64> {
         self.0.get(&milestone).copied()
+    }
+
+    /// Logs each point that was reached, in milliseconds since the first of them.
+    pub fn log(&self) {
+        let first = self.0.values().min().copied().unwrap_or(0);
+        for (milestone, time) in &self.0 {
+            let milliseconds = (time - first) as f64 / 1e6;
+            info!(?milestone, milliseconds, "reached");
+        }
     }
 
     /// Writes the timeline to `path`, as JSON.

@@ -15,6 +15,7 @@ use isolab_bench::machines::{self, Peer};
 use isolab_bench::startup::{self, Plan, Subject};
 use isolab_bench::{Host, Measurement, Report};
 use isolab_command::format::{Format, parse_size};
+use isolab_command::logging::Logging;
 use isolab_command::program;
 use isolab_images::Store;
 use isolab_isolation::{GuestKernel, Level, guest_kernel};
@@ -23,6 +24,8 @@ use isolab_isolation::{GuestKernel, Level, guest_kernel};
 #[derive(Debug, Parser)]
 #[command(name = "isolab-bench", bin_name = "isolab bench", version)]
 pub struct Bench {
+    #[command(flatten)]
+    pub logging: Logging,
     #[command(subcommand)]
     command: Command,
 }

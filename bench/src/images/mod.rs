@@ -15,7 +15,7 @@ use std::process::{Command, ExitStatus};
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
     /// A program or a file.
-    #[error("cannot {action} for {subject}: {source}")]
+    #[error("cannot {action} for {subject}")]
     Host {
         /// What was attempted.
         action: &'static str,

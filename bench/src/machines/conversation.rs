@@ -95,7 +95,7 @@ impl Conversation {
     /// Boots, and waits until the guest listens.
     ///
     /// # Errors
-    /// It does not come up.
+    /// The guest does not come up: its console and messages are in the error.
     pub fn start(subject: &Subject, boot: &Boot) -> Result<Self, MachinesError> {
         let before = Before::now();
         let mut run = Run::start(subject, boot, Stdio::piped())?;

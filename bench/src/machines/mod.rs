@@ -31,7 +31,7 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum MachinesError {
     /// A file or a process.
-    #[error("cannot {action} {subject}: {source}")]
+    #[error("cannot {action} {subject}")]
     Host {
         /// What was attempted.
         action: &'static str,

@@ -17,7 +17,7 @@ impl Server {
     /// Starts it, and waits until it listens.
     ///
     /// # Errors
-    /// It does not.
+    /// iperf3 cannot be started, or does not listen.
     pub fn start(program: &Path) -> Result<Self, MachinesError> {
         let failed =
             |source| MachinesError::Host { action: "start", subject: "the host's iperf3", source };

@@ -6,8 +6,10 @@
 
 #[macro_use]
 pub mod output;
+pub mod failure;
 pub mod fetch;
 pub mod format;
+pub mod logging;
 pub mod program;
 pub mod signals;
 
@@ -32,7 +34,7 @@ pub fn refuse(error: &clap::Error) -> ExitCode {
 /// Tells what failed, if something did, and gives the code to end with.
 pub fn end(result: Result<ExitCode>) -> ExitCode {
     let code = result.unwrap_or_else(|error| {
-        eprintln!("isolab: {}", output::explain(&error));
+        failure::tell(error.as_ref());
         ExitCode::from(EXIT_OWN_FAILURE)
     });
     match output::failure() {

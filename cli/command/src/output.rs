@@ -28,17 +28,6 @@ pub fn tell(text: fmt::Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(text);
 }
 
-/// An error and its causes in one line. Some errors' texts end with their cause, which is said once.
-pub fn explain(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {
-        match (said.is_empty(), said.contains(&cause)) {
-            (true, _) => cause,
-            (false, true) => said,
-            (false, false) => format!("{said}: {cause}"),
-        }
-    })
-}
-
 /// Why not everything was printed that should have been.
 pub fn failure() -> Option<&'static io::Error> {
     FAILURE.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
@@ -67,15 +56,4 @@ macro_rules! eprint {
 #[macro_export]
 macro_rules! eprintln {
     ($($argument:tt)*) => { $crate::output::tell(format_args!("{}\n", format_args!($($argument)*))) };
-}
-
-#[cfg(test)]
-mod tests {
-    use anyhow::anyhow;
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let error = anyhow!("no space").context("cannot write: no space").context("cannot start");
-        assert_eq!(super::explain(&error), "cannot start: cannot write: no space");
-    }
 }

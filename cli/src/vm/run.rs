@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use error_reporter::Report;
 use isolab_command::format::{EXIT_OWN_FAILURE, Format, parse_size};
-use isolab_command::signals;
+use isolab_command::{failure, signals};
 use isolab_vmm::backend::disk::DiskOptions;
 use isolab_vmm::backend::net::NetOptions;
 use isolab_vmm::backend::serial_port::SerialPort;
@@ -197,7 +198,9 @@ pub fn run(options: Run) -> Result<ExitCode> {
     }
     let server = options.api_socket.as_deref().map(|path| {
         let handle = handle.clone();
-        Server::start(path, move |request| handle.execute(request).map_err(|e| e.to_string()))
+        Server::start(path, move |request| {
+            handle.execute(request).map_err(|e| Report::new(e).to_string())
+        })
     });
     let server = server.transpose()?;
     let grace = Duration::from_secs(options.grace);
@@ -238,7 +241,7 @@ pub fn run(options: Run) -> Result<ExitCode> {
     });
     // Never by dropping the machine, which would wait for its devices.
     teardown::exit_now(told.unwrap_or_else(|error| {
-        eprintln!("isolab: {error:#}");
+        failure::tell(error.as_ref());
         EXIT_OWN_FAILURE.into()
     }))
 }

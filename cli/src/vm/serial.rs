@@ -2,14 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
-use std::mem;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use isolab_vmm::backend::serial_port::SerialPort;
+
+use crate::console;
 
 /// One `--serial`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,29 +62,13 @@ impl SerialOption {
             let file = file.open(&self.path)?;
             let mut port = SerialPort::output_only(file.try_clone()?);
             if file.is_terminal() {
-                make_raw(&file)?;
+                // Otherwise it echoes to the guest what the guest sends.
+                console::make_raw(&file)?;
                 port.input = Some(file.into());
             }
             return Ok(port);
         }
         Ok(SerialPort::output_only(File::create(&self.path)?))
-    }
-}
-
-/// A line that carries bytes as they are, and echoes none of the guest's back to it.
-fn make_raw(terminal: &File) -> io::Result<()> {
-    // SAFETY: `termios` is plain data, which `tcgetattr` fills.
-    let mut settings: libc::termios = unsafe { mem::zeroed() };
-    // SAFETY: the descriptor is open and the pointer live and writable.
-    if unsafe { libc::tcgetattr(terminal.as_raw_fd(), &mut settings) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the pointer is live and writable.
-    unsafe { libc::cfmakeraw(&mut settings) };
-    // SAFETY: the descriptor is open and the pointer live.
-    match unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, &settings) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

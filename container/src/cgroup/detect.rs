@@ -93,7 +93,7 @@ fn relative(path: &str, root: &str) -> PathBuf {
 }
 
 fn unreadable(error: procfs::ProcError) -> CgroupError {
-    let source = io::Error::other(error.to_string());
+    let source = io::Error::other(error);
     CgroupError::Io {
         attempt: "read our own cgroups and mounts from",
         path: "/proc/self".into(),

@@ -24,10 +24,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-/// The mend for a tree that cannot be written, said once.
-const MEND: &str = "limits need a cgroup that the caller may write: run as root on a writable cgroup mount, or delegate \
-     one (systemd-run --user --scope -p Delegate=yes), or ask for no limits";
-
 /// A failure in the cgroup tree.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -38,7 +34,7 @@ pub enum CgroupError {
         controller: String,
     },
     /// The tree refused for want of rights.
-    #[error("cannot {attempt} {}: {source}; {MEND}", path.display())]
+    #[error("cannot {attempt} {}, which limits need", path.display())]
     NotWritable {
         /// What was attempted.
         attempt: &'static str,
@@ -58,7 +54,7 @@ pub enum CgroupError {
         path: PathBuf,
     },
     /// A limit that the kernel refused.
-    #[error("cannot write {value:?} to {}: {source}", path.display())]
+    #[error("cannot write {value:?} to {}", path.display())]
     Refused {
         /// What was written.
         value: String,
@@ -82,11 +78,7 @@ pub enum CgroupError {
         on: &'static str,
     },
     /// The rules about devices could not be put into force on version 2.
-    #[error(
-        "cannot attach the device rules to {}: {source}; they are an eBPF program, which needs CAP_BPF, CAP_NET_ADMIN \
-         and a kernel with CONFIG_CGROUP_BPF",
-        path.display()
-    )]
+    #[error("cannot attach the device rules, an eBPF program, to {}", path.display())]
     DeviceProgram {
         /// The cgroup.
         path: PathBuf,
@@ -106,7 +98,7 @@ pub enum CgroupError {
         path: PathBuf,
     },
     /// Any other failure.
-    #[error("cannot {attempt} {}: {source}", path.display())]
+    #[error("cannot {attempt} {}", path.display())]
     Io {
         /// What was attempted.
         attempt: &'static str,

@@ -1,6 +1,5 @@
 //! Files of other hosts, by HTTP.
 
-use std::error::Error;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,6 +7,7 @@ use std::path::{Component, Path};
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
+use error_reporter::Report;
 use isolab_images::ingest::hex;
 use reqwest::header::LAST_MODIFIED;
 use reqwest::{Client, Response, Url};
@@ -109,13 +109,7 @@ fn name_in(url: &Url) -> Option<String> {
 
 /// An error with its causes: that of an HTTP client says little without them.
 fn chain(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
+    Report::new(error).to_string()
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use isolab_images::ingest::{bad_document, descriptor, full_name, io_error, with_name};
-use isolab_images::{BuildRunner, Image, ImageError, Store};
+use isolab_images::{BuildNeed, BuildRunner, Image, ImageError, Store};
 use isolab_registry::RegistryOptions;
 use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
 
@@ -192,17 +192,23 @@ impl Build<'_> {
             self.request.args.keys().filter(|name| !is_known(name)).cloned().collect();
         unused.sort();
         if !unused.is_empty() {
-            self.warn(&format!("no ARG takes the --build-arg {}", unused.join(", ")));
+            self.warn(&format!("no ARG takes the build argument {}", unused.join(", ")));
         }
     }
 
     /// An instruction that failed.
-    fn failed(&self, instruction: &Instruction, why: impl ToString) -> ImageError {
+    fn failed(
+        &self,
+        instruction: &Instruction,
+        why: impl ToString,
+        missing: Option<BuildNeed>,
+    ) -> ImageError {
         ImageError::BuildStep {
             path: self.path.to_owned(),
             line: instruction.line,
             instruction: instruction.text.clone(),
             why: why.to_string(),
+            missing,
         }
     }
 }

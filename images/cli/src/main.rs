@@ -14,12 +14,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use isolab_command::logging::Logging;
 use isolab_images::Store;
 
 /// Manage the images in the local store.
 #[derive(Parser)]
 #[command(name = "isolab-image", bin_name = "isolab image", version)]
 struct Image {
+    #[command(flatten)]
+    logging: Logging,
     #[command(subcommand)]
     command: Command,
 }
@@ -43,7 +46,7 @@ enum Command {
 fn main() -> ExitCode {
     isolab_command::start();
     match Image::try_parse() {
-        Ok(image) => isolab_command::end(run(image)),
+        Ok(image) => isolab_command::end(image.logging.start().and_then(|()| run(image))),
         Err(error) => isolab_command::refuse(&error),
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use clap::Args;
+use isolab_command::failure;
 use isolab_command::format::{Format, bytes};
 use isolab_images::{ImageDetails, Listing, Store};
 
@@ -42,7 +43,7 @@ pub struct History {
 /// As podman does it, a damaged image is named on standard error and does not make the list fail.
 pub fn list(listing: &Listing, format: Format) -> Result<()> {
     for error in &listing.damaged {
-        eprintln!("isolab: {error}");
+        failure::tell(error);
     }
     let records = &listing.images;
     if format == Format::Json {

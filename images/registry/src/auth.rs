@@ -18,7 +18,7 @@ use oci_client::secrets::RegistryAuth;
 use serde_json::{Map, Value, json};
 
 use crate::RegistryOptions;
-use crate::connection::{Connection, runtime};
+use crate::connection::{Connection, LOGIN, runtime};
 
 /// The key of Docker's own registry, from before it had a host name as others.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -137,7 +137,7 @@ async fn try_out(
     auth: RegistryAuth,
     options: RegistryOptions<'_>,
 ) -> Result<(), ImageError> {
-    let connection = Connection::open_as(probe, auth, "log in to", options).await?;
+    let connection = Connection::open_as(probe, auth, LOGIN, options).await?;
     let nothing = BlobId::of(b"").full();
     match connection.client.blob_exists(&connection.reference, &nothing).await {
         Ok(_) => Ok(()),

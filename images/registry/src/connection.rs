@@ -5,7 +5,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use isolab_images::ImageError;
+use isolab_images::{AccessFault, ImageError};
 use isolab_images::ingest::io_error;
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
@@ -24,10 +24,15 @@ pub(crate) struct Connection {
     pub(crate) reference: Reference,
     pub(crate) auth: RegistryAuth,
     action: &'static str,
+    /// Plain HTTP.
+    insecure: bool,
 }
 
+/// What [`Connection::open_as`] is for where it is neither a pull nor a push.
+pub(crate) const LOGIN: &str = "log in to";
+
 impl Connection {
-    /// Connects for `action`, `pull` or `push`.
+    /// Connects for `action`: `pull` or `push`.
     pub(crate) async fn open(
         reference: Reference,
         action: &'static str,
@@ -60,10 +65,14 @@ impl Connection {
             user_agent: concat!("isolab/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let connection = |client| Self { client, reference, auth, action };
-        let connection = connection(Client::try_from(config).map_err(|e| {
-            ImageError::Registry { action, name: "a registry".to_owned(), why: chain(&e) }
-        })?);
+        let client = Client::try_from(config).map_err(|error| ImageError::Registry {
+            action,
+            name: subject(&reference, action),
+            registry: reference.registry().to_owned(),
+            why: chain(&error),
+            cause: None,
+        })?;
+        let connection = Self { client, reference, auth, action, insecure };
         let operation = match action {
             "push" => RegistryOperation::Push,
             _ => RegistryOperation::Pull,
@@ -85,22 +94,31 @@ impl Connection {
             OciDistributionError::ServerError { code, .. } => matches!(code, 401 | 403),
             _ => false,
         };
-        let name = self.reference.whole();
+        let registry = registry.to_owned();
+        let (action, name) = (self.action, subject(&self.reference, self.action));
+        if is_denied && action == LOGIN {
+            return ImageError::LoginRefused { registry };
+        }
         if is_denied {
-            return ImageError::Denied { action: self.action, name, registry: registry.to_owned() };
+            return ImageError::Denied { action, name, registry };
         }
-        let mut why = chain(&error);
-        if is_about_certificate(&error) {
-            why += &format!(
-                "; put the certificate of the CA that signed the registry's into \
-                 /etc/containers/certs.d/{registry}/ca.crt, or name its folder by --cert-dir"
-            );
-        } else if is_loopback(registry)
-            && matches!(&error, OciDistributionError::RequestError(e) if e.is_connect())
-        {
-            why += "; a registry without TLS on this machine needs --insecure";
-        }
-        ImageError::Registry { action: self.action, name, why }
+        let is_connect =
+            matches!(&error, OciDistributionError::RequestError(error) if error.is_connect());
+        let cause = if is_about_certificate(&error) {
+            Some(AccessFault::UnknownCa)
+        } else {
+            let by_tls = is_connect && !self.insecure && is_loopback(&registry);
+            by_tls.then_some(AccessFault::TlsOnLoopback)
+        };
+        ImageError::Registry { action, name, registry, why: chain(&error), cause }
+    }
+}
+
+/// What an action is done to: who logs in names no image.
+fn subject(reference: &Reference, action: &str) -> String {
+    match action == LOGIN {
+        true => reference.registry().to_owned(),
+        false => reference.whole(),
     }
 }
 

@@ -78,7 +78,7 @@ impl Store {
     /// As [`Store::load`], of an archive that is read from `source`.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Store::load`].
     pub fn load_stream(
         &self,
         source: impl Read + 'static,

@@ -1,5 +1,6 @@
 //! Giving names and taking them away.
 
+use error_reporter::Report;
 use oci_spec::image::Descriptor;
 
 use super::collect::{Removed, Thoroughness};
@@ -77,7 +78,7 @@ impl Store {
         // What others bring in right now, a later collection looks at.
         let collected = match self.collect_now(Thoroughness::Unreachable) {
             Err(error @ ImageError::Damaged { .. }) => {
-                Removed { hindered: Some(error.to_string()), ..Removed::default() }
+                Removed { hindered: Some(Report::new(error).to_string()), ..Removed::default() }
             }
             other => other?.unwrap_or_default(),
         };

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use error_reporter::Report;
+
 use super::*;
 use crate::testing::{add_image, layer, new_store};
 
@@ -178,11 +180,12 @@ fn a_damaged_document_stops_the_collector_and_its_image_can_be_removed() {
     let second = add_image(&store, Some("second"), &[layer(&[("c", "3")])]);
     fs::remove_file(store.blobs().path(second.id())).unwrap();
     drop(second);
-    // The sound one is told and runs; of the others the mend is told.
+    // The sound one is told and runs; of the others what is wrong with them.
     let listing = store.list().unwrap();
     assert_eq!(listing.images.len(), 1);
-    let told: Vec<String> = listing.damaged.iter().map(ToString::to_string).collect();
-    assert!(told.iter().any(|why| why.contains("image rm docker.io/library/app:latest")));
+    let told: Vec<String> =
+        listing.damaged.iter().map(|error| Report::new(error).to_string()).collect();
+    assert!(told.iter().any(|why| why.contains("docker.io/library/app:latest")));
     assert!(
         told.iter().any(|why| why.contains("library/second:latest") && why.contains("missing"))
     );

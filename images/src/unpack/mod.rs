@@ -22,6 +22,7 @@ use std::thread;
 
 use oci_spec::image::Descriptor;
 use sha2::{Digest as _, Sha256};
+use tracing::info_span;
 
 use crate::blob::{BlobId, HashingReader, hex};
 use crate::error::{ImageError, io_error};
@@ -41,6 +42,7 @@ fn ensure_unpacked(
     let diff_id = BlobId::parse(diff_id)?;
     let target = folder_of(store, &diff_id);
     store.make_once("layer", &diff_id, &target, |tree| {
+        let _span = info_span!("unpack", layer = %layer.digest(), bytes = layer.size()).entered();
         create_tree(tree)?;
         let blob = store.blobs().open(&BlobId::parse(layer.digest().as_ref())?)?;
         let folders = unpack_verified(layer.digest().as_ref(), blob, &diff_id, tree, LIMITS)?;

@@ -32,7 +32,7 @@ pub(super) fn inspect() -> (KvmState, Vec<Fact>) {
     let kvm = match probe::open_kvm() {
         Ok(kvm) => kvm,
         Err(error) => {
-            let why = error.to_string();
+            let why = error_reporter::Report::new(&error).to_string();
             return (KvmState::Unusable(why.clone()), vec![Fact::new("kvm", Err(why))]);
         }
     };
@@ -49,8 +49,11 @@ pub(super) fn inspect() -> (KvmState, Vec<Fact>) {
     facts.push(Fact::new("kvm capabilities", capabilities.clone()));
     let state = match probe::probe(&kvm) {
         Err(error) => {
-            facts.push(Fact::new("kvm probe guest", Err(error.to_string())));
-            KvmState::Unusable(error.to_string())
+            facts.push(Fact::new(
+                "kvm probe guest",
+                Err(error_reporter::Report::new(&error).to_string()),
+            ));
+            KvmState::Unusable(error_reporter::Report::new(&error).to_string())
         }
         Ok(report) => {
             facts.extend(steps(&report));

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use error_reporter::Report;
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, HostProcess, HostProcessConfig, Limits,
     RootFilesystem, Stdio, default_process, default_spec,
@@ -25,7 +26,7 @@ pub(super) struct Tried {
 pub(super) fn try_in(folder: &Path) -> Tried {
     let limits = Limits { memory_bytes: Some(64 << 20), cpus: Some(1.0), pids: Some(16) };
     let told = |result: Result<(), IsolationError>, found: &str| {
-        result.map(|()| found.to_owned()).map_err(|error| error.to_string())
+        result.map(|()| found.to_owned()).map_err(|error| Report::new(error).to_string())
     };
     let process = told(process(&folder.join("process")), "can be made");
     let limited = told(container(&folder.join("limited"), limits), "can be set");

@@ -8,6 +8,7 @@ mod tools;
 
 use std::path::Path;
 
+use error_reporter::Report;
 use isolab_guest::kernels;
 use serde::Serialize;
 
@@ -92,7 +93,7 @@ fn inspect_in(instances: &Path) -> HostReport {
         "guest kernel",
         match &guest_kernel {
             Ok(kernel) => Ok(format!("{} ({})", kernel.name, kernel.image.display())),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Report::new(&error).to_string()),
         },
     ));
     let cgroups = cgroups::inspect();
@@ -117,15 +118,15 @@ fn inspect_in(instances: &Path) -> HostReport {
             facts.push(kernel_features::overlayfs(&folder.files()));
             facts.extend([tried.process, tried.container, tried.limits]);
             if let Err(error) = folder.remove() {
-                facts.push(Fact::new("data folder", Err(error.to_string())));
+                facts.push(Fact::new("data folder", Err(Report::new(&error).to_string())));
             }
             [process, container]
         }
         Err(error) => {
-            facts.push(Fact::new("data folder", Err(error.to_string())));
+            facts.push(Fact::new("data folder", Err(Report::new(&error).to_string())));
             [Level::Process, Level::Container].map(|level| {
                 let mend = "XDG_DATA_HOME names another data folder".to_owned();
-                Verdict::new(level, Some((error.to_string(), mend)))
+                Verdict::new(level, Some((Report::new(&error).to_string(), mend)))
             })
         }
     };
@@ -133,7 +134,10 @@ fn inspect_in(instances: &Path) -> HostReport {
     facts.extend(tools::inspect());
 
     let no_kernel = guest_kernel.err().map(|error| {
-        (error.to_string(), "run scripts/build-kernel or scripts/fetch-kernel".to_owned())
+        (
+            Report::new(&error).to_string(),
+            "run scripts/build-kernel or scripts/fetch-kernel".to_owned(),
+        )
     });
     let machine = kvm.fault().or(no_kernel).or_else(tools::no_disks);
     let mut levels = Vec::from(native);

@@ -5,17 +5,20 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use isolab_container::pidfd;
+use nix::errno::Errno;
+use nix::poll::PollTimeout;
+use nix::unistd::Pid;
 use procfs::process::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::level::Level;
-use crate::pidfd;
 
 const FILE: &str = "record.json";
 const VERSION: u32 = 1;
 /// How long a process may take to die of SIGKILL, in milliseconds. One in an uninterruptible sleep
 /// may take for ever.
-const PATIENCE: u16 = 5000;
+const KILL_TIMEOUT: u16 = 5000;
 
 /// The record of one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,12 +91,15 @@ impl ProcessId {
     /// We may not, or it does not die.
     pub(super) fn kill(&self) -> io::Result<bool> {
         // In this order: what is looked at behind the descriptor cannot become another process.
-        let Some(process) = pidfd::open(self.pid)? else { return Ok(false) };
+        let process = match pidfd::open(Pid::from_raw(self.pid)) {
+            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(false),
+            process => process?,
+        };
         if Self::of(self.pid).as_ref() != Some(self) {
             return Ok(false);
         }
-        pidfd::signal(&process, libc::SIGKILL)?;
-        match pidfd::wait(&process, PATIENCE)? {
+        pidfd::send(&process, libc::SIGKILL)?;
+        match pidfd::wait(&process, PollTimeout::from(KILL_TIMEOUT))? {
             true => Ok(true),
             false => Err(io::Error::new(io::ErrorKind::TimedOut, "it does not die of SIGKILL")),
         }

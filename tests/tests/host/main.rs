@@ -3,6 +3,7 @@
 mod arguments;
 mod executables;
 mod leftovers;
+mod logging;
 mod names;
 mod storage;
 mod streams;

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use isolab_images::ingest::{ensure_all, io_error};
-use isolab_images::{ImageError, Store};
+use isolab_images::{BuildNeed, ImageError, Store};
 use nix::sys::stat::Mode;
 use oci_spec::image::Descriptor;
 use serde_json::json;
@@ -65,6 +65,8 @@ type Outcome<T = ()> = Result<T, Fault>;
 enum Fault {
     /// Of this instruction.
     Why(String),
+    /// This instruction needs what was not given.
+    Missing(BuildNeed),
     /// An error that tells everything itself.
     Image(ImageError),
 }
@@ -72,6 +74,12 @@ enum Fault {
 impl From<ImageError> for Fault {
     fn from(error: ImageError) -> Self {
         Self::Image(error)
+    }
+}
+
+impl From<BuildNeed> for Fault {
+    fn from(need: BuildNeed) -> Self {
+        Self::Missing(need)
     }
 }
 
@@ -116,7 +124,8 @@ impl<'a, 'b> StageBuilder<'a, 'b> {
         let outcome = self.check().and_then(|()| act(self));
         outcome.map_err(|fault| match fault {
             Fault::Image(error) => error,
-            Fault::Why(why) => self.build.failed(instruction, why),
+            Fault::Why(why) => self.build.failed(instruction, why, None),
+            Fault::Missing(need) => self.build.failed(instruction, &need, Some(need.clone())),
         })
     }
 

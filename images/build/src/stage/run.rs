@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use isolab_images::ingest::io_error;
-use isolab_images::{BuildStep, Merged, Mounted, StepMount};
+use isolab_images::{BuildNeed, BuildStep, Merged, Mounted, StepMount};
 use serde_json::json;
 
 use super::mount_points::MountPoints;
@@ -13,8 +13,6 @@ use super::{Outcome, PROXY_ARGS, StageBuilder};
 use crate::check_of;
 use crate::copy::{Ownership, Plan};
 use crate::dockerfile::{Instruction, here};
-
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where a script with an interpreter of its own is found, as BuildKit has it.
 const SCRIPTS: &str = "/dev/pipes";
@@ -36,7 +34,7 @@ impl StageBuilder<'_, '_> {
                 ("mount", value) => options.push(value),
                 ("network", "none") => host_network = false,
                 ("network", "host") if !host_network => {
-                    return Err("RUN --network=host needs `build --network host`".into());
+                    return Err(BuildNeed::HostNetwork.into());
                 }
                 // What steps have anyway.
                 ("network", "default" | "host") | ("security", "sandbox") => {}
@@ -102,9 +100,6 @@ impl StageBuilder<'_, '_> {
             if let (Some(value), false) = (value, has(&env, name)) {
                 env.push(format!("{name}={value}"));
             }
-        }
-        if !has(&env, "PATH") {
-            env.push(format!("PATH={DEFAULT_PATH}"));
         }
         env
     }

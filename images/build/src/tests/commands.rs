@@ -15,8 +15,7 @@ fn a_step_is_run_with_the_settings_so_far() {
     bench.try_build(dockerfile, request).unwrap();
     let steps = bench.runner.steps.borrow();
     assert_eq!(steps[0].args, ["/bin/sh", "-c", "one  two"]);
-    let path = format!("PATH={}", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    assert_eq!(steps[0].env, ["A=b", "TARGETARCH=amd64", "VERSION=9", &path]);
+    assert_eq!(steps[0].env, ["A=b", "TARGETARCH=amd64", "VERSION=9"]);
     assert_eq!((steps[0].cwd.as_str(), steps[0].user.as_str()), ("/w", "web:web"));
     assert_eq!(steps[1].args, ["exec", "form $A"]);
     assert_eq!(steps[2].args, ["/bin/bash", "-c", "three\nfour\n"]);
@@ -56,5 +55,5 @@ fn a_command_may_have_less_network_but_not_more() {
     bench.try_build(dockerfile, request).unwrap();
     let shares: Vec<bool> = bench.runner.steps.borrow().iter().map(|s| s.host_network).collect();
     assert_eq!(shares, [false, true, true]);
-    assert!(bench.fails("FROM base\nRUN --network=host b\n").contains("--network host"));
+    assert!(bench.fails("FROM base\nRUN --network=host b\n").contains("the host's network"));
 }

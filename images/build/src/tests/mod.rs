@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
+use error_reporter::Report;
 use isolab_images::Prune;
 use isolab_images::testing::{add_image, gzip, layer as archive, new_store};
 
@@ -122,7 +123,7 @@ impl Bench {
 
     fn fails(&mut self, dockerfile: &str) -> String {
         let request = self.request();
-        self.try_build(dockerfile, request).unwrap_err().to_string()
+        Report::new(self.try_build(dockerfile, request).unwrap_err()).to_string()
     }
 
     fn config(&self) -> serde_json::Value {

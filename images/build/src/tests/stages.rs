@@ -71,7 +71,7 @@ fn what_the_operator_asked_for_in_vain_is_warned_of() {
     bench.try_build(dockerfile, request).unwrap();
     let warnings: Vec<_> = bench.log.iter().filter(|line| line.starts_with("warning")).collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings[0].contains("linux/arm64") && warnings[1].ends_with("--build-arg UNUSED"));
+    assert!(warnings[0].contains("linux/arm64") && warnings[1].ends_with("argument UNUSED"));
 }
 
 #[test]

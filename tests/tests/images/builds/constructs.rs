@@ -63,7 +63,7 @@ fn the_command_line_is_podman_s() {
     command.args(["--build-arg", "C=3", "--quiet"]).current_dir(dir.path());
     let done = Run::new(command).env("XDG_DATA_HOME", text(sandbox.data())).finish();
     assert_eq!(done.stderr.lines().count(), 2, "{done:?}");
-    assert!(done.stderr.contains("--build-arg C") && done.stderr.contains("linux/arm64"));
+    assert!(done.stderr.contains("build argument C") && done.stderr.contains("linux/arm64"));
     done.success();
     for name in ["one", "two:v2"] {
         let run = sandbox.isolab(&["run", name, "sh", "-c", "echo $B"]).finish();

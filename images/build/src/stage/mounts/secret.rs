@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use isolab_images::ingest::io_error;
-use isolab_images::{Mounted, StepMount};
+use isolab_images::{BuildNeed, Mounted, StepMount};
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
@@ -57,7 +57,7 @@ impl StageBuilder<'_, '_> {
         let id = &secret.id;
         let Some(given) = self.build.request.secrets.get(id) else {
             if secret.required {
-                return Err(format!("the secret `{id}` is required: `--secret id={id},…`").into());
+                return Err(BuildNeed::Secret(id.clone()).into());
             }
             return Ok(());
         };

@@ -1,0 +1,139 @@
+//! How a failure is told: the chain of errors once, in one line, then what the guest said last,
+//! then a hint.
+//!
+//! The libraries' errors say what failed on what. What the operator can do about it, by which
+//! option or command, is said here, for the libraries know no command line.
+
+use std::error::Error;
+use std::iter::successors;
+
+use error_reporter::Report;
+use isolab_container::CgroupError;
+use isolab_guest::kernels::KernelError;
+use isolab_images::{AccessFault, BuildNeed, ImageError};
+use isolab_isolation::IsolationError;
+
+/// Tells `error` on standard error.
+pub fn tell(error: &(dyn Error + 'static)) {
+    eprint!("{}", text(error));
+}
+
+fn text(error: &(dyn Error + 'static)) -> String {
+    let chain = || successors(Some(error), |&error| error.source());
+    let mut text = format!("isolab: {}\n", Report::new(error));
+    match chain().find_map(|error| error.downcast_ref::<IsolationError>()?.console()) {
+        None => {}
+        Some("") => text += "isolab: the guest's console is empty\n",
+        Some(lines) => text += &format!("isolab: the end of the guest's console:\n{lines}\n"),
+    }
+    if let Some(hint) = chain().find_map(hint) {
+        text += &format!("isolab: hint: {hint}\n");
+    }
+    text
+}
+
+/// What the operator can do about an error, where it does not say so itself.
+fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+    // A transparent error stands for what it wraps, which is not in the chain then.
+    match error.downcast_ref() {
+        Some(IsolationError::Image(error)) => of_image(error),
+        Some(IsolationError::Kernel(error)) => Some(of_kernel(error)),
+        Some(IsolationError::Container(isolab_container::Error::Cgroup(error))) => of_cgroup(error),
+        Some(_) => None,
+        None => of_image(error.downcast_ref()?),
+    }
+}
+
+fn of_image(error: &ImageError) -> Option<String> {
+    Some(match error {
+        ImageError::NotFound(_) => {
+            "`isolab image ls` shows the images that are here, `isolab image pull` or \
+             `isolab image load` brings one"
+                .to_owned()
+        }
+        ImageError::Damaged { name, .. } => {
+            format!("remove it (`isolab image rm {name}`), then pull or load it again")
+        }
+        ImageError::SeveralNames { .. } => {
+            "remove the names one by one, or all of them with --force".to_owned()
+        }
+        ImageError::Denied { registry, .. } => {
+            format!("`isolab image login {registry}` takes a user and a password")
+        }
+        ImageError::Registry { registry, cause: Some(AccessFault::UnknownCa), .. } => format!(
+            "put the certificate of the CA that signed the registry's into \
+             /etc/containers/certs.d/{registry}/ca.crt, or name its folder by --cert-dir"
+        ),
+        ImageError::Registry { cause: Some(AccessFault::TlsOnLoopback), .. } => {
+            "a registry that has no TLS is reached with --insecure".to_owned()
+        }
+        ImageError::BuildStep { missing: Some(BuildNeed::Secret(id)), .. } => {
+            format!("--secret id={id},src=FILE gives it")
+        }
+        ImageError::BuildStep { missing: Some(BuildNeed::HostNetwork), .. } => {
+            "--network host allows it".to_owned()
+        }
+        _ => return None,
+    })
+}
+
+fn of_kernel(error: &KernelError) -> String {
+    match error {
+        KernelError::Unknown(..) => {
+            "the names are slim (made by scripts/build-kernel), stock and cloud (got by \
+             scripts/fetch-kernel)"
+        }
+        KernelError::NoneFound(_) => {
+            "scripts/fetch-kernel or scripts/build-kernel puts one there, --kernel names another"
+        }
+    }
+    .to_owned()
+}
+
+fn of_cgroup(error: &CgroupError) -> Option<String> {
+    Some(match error {
+        CgroupError::NotWritable { .. } => "run as root on a writable cgroup mount, delegate a cgroup (systemd-run --user --scope -p \
+             Delegate=yes), or ask for no limits"
+            .to_owned(),
+        CgroupError::DeviceProgram { .. } => "it takes CAP_BPF, CAP_NET_ADMIN and a kernel with CONFIG_CGROUP_BPF".to_owned(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_is_told_once_and_the_hint_behind_it() {
+        let damaged = || ImageError::Damaged {
+            name: "web".to_owned(),
+            source: Box::new(ImageError::MissingBlob("sha256:1".to_owned())),
+        };
+        // As `isolab run` has it, and as `isolab image` has it.
+        for told in [text(&IsolationError::from(damaged())), text(&damaged())] {
+            assert_eq!(
+                told,
+                "isolab: image `web` is damaged: blob sha256:1 is missing\nisolab: hint: remove it \
+                 (`isolab image rm web`), then pull or load it again\n"
+            );
+        }
+    }
+
+    #[test]
+    fn a_guest_s_last_words_are_told() {
+        let source = io::Error::from_raw_os_error(libc::EIO);
+        let host = IsolationError::Host { action: "wait", source };
+        assert_eq!(text(&host), "isolab: cannot wait: Input/output error (os error 5)\n");
+        let ended = |console: &str| IsolationError::GuestEnded {
+            reason: "reset".to_owned(),
+            console: console.to_owned(),
+        };
+        let empty = text(&ended("\n"));
+        assert!(empty.ends_with("workload did\nisolab: the guest's console is empty\n"), "{empty}");
+        let panic = text(&ended("Kernel panic\n"));
+        assert!(panic.ends_with("guest's console:\nKernel panic\n"), "{panic}");
+    }
+}
