@@ -74,7 +74,6 @@ fn run_ours(id: &str, bundle: &Path) -> Outcome<()> {
         rootfs: RootFilesystem::Directory(bundle.join("rootfs")),
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
-        state_dir: bundle.join("state"),
         create_cwd: false,
         kill_with_parent: false,
         owner_lock: None,

@@ -1,7 +1,7 @@
 //! A container: from an OCI configuration to a process that waits before execve.
 
 use crate::cgroup::{Cgroup, DeviceRules, InnerMount};
-use crate::config::{CgroupPlacement, ContainerConfig};
+use crate::config::{CgroupPlacement, ContainerConfig, check_id};
 use crate::error::{Error, Result};
 use crate::idmap::IdMaps;
 use crate::instance::{Instance, Parts};
@@ -16,7 +16,6 @@ use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::options::propagation;
 use crate::rootfs::resolve::InnerPath;
 use crate::rootfs::root::RootPlan;
-use crate::state::StateDir;
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
 use oci_spec::runtime::{Linux, LinuxResources, Spec};
@@ -41,11 +40,11 @@ impl Container {
             rootfs,
             stdio,
             cgroup,
-            state_dir,
             create_cwd,
             kill_with_parent,
             owner_lock,
         } = config;
+        check_id(&id)?;
         refuse_unsupported(&spec)?;
         let default_linux = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&default_linux);
@@ -53,9 +52,7 @@ impl Container {
         let user = namespaces.is_new(CloneFlags::CLONE_NEWUSER);
         check_namespaces(&namespaces, user)?;
         let id_maps = user.then(|| id_maps(linux)).transpose()?;
-        let state = StateDir::create(&state_dir, &id)?;
-
-        let mut root = RootPlan::new(&rootfs, &state.mount_point(), user)?;
+        let mut root = RootPlan::new(&rootfs, user)?;
         root.readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
         root.propagation = root_propagation(linux)?;
         let mut process = process_plan(&spec, id_maps.as_ref())?;
@@ -109,7 +106,6 @@ impl Container {
             plan,
             cgroup,
             device_rules,
-            state,
             owner_lock,
         };
         Instance::create(parts).map(Container)

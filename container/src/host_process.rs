@@ -5,7 +5,7 @@
 //! device cgroup: a root of the host that has the host's /dev is not held by one.
 
 use crate::cgroup::Cgroup;
-use crate::config::HostProcessConfig;
+use crate::config::{HostProcessConfig, check_id};
 use crate::container::{no_limits, own_cgroup};
 use crate::error::{Error, Result};
 use crate::instance::{Instance, Parts};
@@ -14,7 +14,6 @@ use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::root::RootPlan;
-use crate::state::StateDir;
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
 use std::ops::{Deref, DerefMut};
@@ -42,7 +41,6 @@ impl HostProcess {
             stdio,
             resources,
             cgroup,
-            state_dir,
             create_cwd,
             kill_with_parent,
             owner_lock,
@@ -51,8 +49,8 @@ impl HostProcess {
             let problem = "chroot needs root (CAP_SYS_CHROOT); run as root, or use a container, which needs none";
             return Err(Error::invalid("process isolation", problem));
         }
-        let state = StateDir::create(&state_dir, &id)?;
-        let mut root = RootPlan::new(&rootfs, &state.mount_point(), false)?;
+        check_id(&id)?;
+        let mut root = RootPlan::new(&rootfs, false)?;
         root.pivot = false;
         let mut process = ProcessPlan::new(&process, false)?;
         process.create_cwd = create_cwd;
@@ -89,8 +87,7 @@ impl HostProcess {
         };
         let namespaces = CloneFlags::CLONE_NEWNS;
         let device_rules = None;
-        let parts =
-            Parts { id, namespaces, id_maps: None, plan, cgroup, device_rules, state, owner_lock };
+        let parts = Parts { id, namespaces, id_maps: None, plan, cgroup, device_rules, owner_lock };
         Instance::create(parts).map(HostProcess)
     }
 

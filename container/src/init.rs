@@ -126,7 +126,7 @@ fn fill_root(plan: &Plan, root: BorrowedFd, cgroup: &mut CgroupEntry) -> Result<
     }
     for (index, device) in plan.devices.iter().enumerate() {
         device
-            .create(root, plan.user_namespace, &plan.root.mount_point)
+            .create(root, plan.user_namespace, plan.root.mount_point())
             .at_index(Step::Device, index)?;
     }
     if plan.device_links {

@@ -10,7 +10,6 @@ use crate::init;
 use crate::pidfd;
 use crate::plan::Plan;
 use crate::process::trampoline::Trampoline;
-use crate::state::StateDir;
 use crate::step::{Failure, Step};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -70,8 +69,6 @@ pub struct Instance {
     cgroup: Option<Cgroup>,
     _guardian: Option<Guardian>,
     owner_lock: Option<OwnedFd>,
-    // Last: the state directory goes when everything else is gone.
-    state: StateDir,
 }
 
 /// What [`Instance::create`] needs.
@@ -82,15 +79,13 @@ pub(crate) struct Parts {
     pub plan: Plan,
     pub cgroup: Option<Cgroup>,
     pub device_rules: Option<DeviceRules>,
-    pub state: StateDir,
     pub owner_lock: Option<OwnedFd>,
 }
 
 impl Instance {
     /// Clones the child, serves it until it waits before execve.
     pub(crate) fn create(parts: Parts) -> Result<Instance> {
-        let Parts { id, namespaces, id_maps, plan, cgroup, device_rules, state, owner_lock } =
-            parts;
+        let Parts { id, namespaces, id_maps, plan, cgroup, device_rules, owner_lock } = parts;
         let (runtime_end, child_end) = channel::pair()
             .map_err(|errno| Error::host("make a socket pair for the container", errno))?;
         let target = match &cgroup {
@@ -119,7 +114,6 @@ impl Instance {
             cgroup,
             _guardian: None,
             owner_lock,
-            state,
         };
         // The child has copies; ours would keep the other ends from seeing end-of-file.
         instance.plan.stdio.close();
@@ -241,7 +235,7 @@ impl Instance {
         self.stats().oom_kills.is_some_and(|kills| kills > 0)
     }
 
-    /// Kills what still lives, removes cgroups and state. Dropping does the same but cannot report.
+    /// Kills what still lives and removes the cgroups. Dropping does the same but cannot report.
     ///
     /// # Errors
     /// A cgroup that cannot be removed.
@@ -309,13 +303,7 @@ impl Instance {
         Ward {
             process: self.pidfd.as_fd(),
             cgroups: self.cgroup_directories(),
-            directories: self.state.directories(),
-            locks: self
-                .owner_lock
-                .iter()
-                .map(AsRawFd::as_raw_fd)
-                .chain([self.state.lock()])
-                .collect(),
+            lock: self.owner_lock.as_ref().map(AsFd::as_fd),
         }
     }
 
@@ -350,7 +338,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // Then, field by field, the cgroup with whatever else is in it, the guardian, and the state directory.
+        // Then, field by field, the cgroup with whatever else is in it, and the guardian.
         self.kill_and_reap();
     }
 }

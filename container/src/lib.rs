@@ -28,7 +28,6 @@ mod plan;
 mod process;
 mod rootfs;
 mod spec;
-mod state;
 mod step;
 mod wire;
 

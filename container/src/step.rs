@@ -172,7 +172,7 @@ impl Failure {
             Step::Domainname => "set the domain name".into(),
             Step::Loopback => "bring up the loopback interface".into(),
             Step::Propagation => "make the mount namespace private".into(),
-            Step::OverlayLayer => format!("open overlay layer {index} of {}", root()),
+            Step::OverlayLayer => format!("open overlay layer {}", plan.root.layer(index)),
             Step::OverlayUpper => format!("open the upper directory of {}", root()),
             Step::OverlayWork => format!("open the work directory of {}", root()),
             Step::MountRoot => format!("mount root filesystem {}", root()),

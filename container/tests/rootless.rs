@@ -45,7 +45,6 @@ fn as_nobody(test: &str) {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    assert_eq!(fs::read_dir(fixture.path("state")).unwrap().count(), 0);
 }
 
 fn config(args: &[&str], limits: Limits) -> ContainerConfig {
@@ -61,7 +60,6 @@ fn config(args: &[&str], limits: Limits) -> ContainerConfig {
         },
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
-        state_dir: directory.join("state"),
         create_cwd: false,
         kill_with_parent: false,
         owner_lock: None,

@@ -169,14 +169,14 @@ impl Cgroup {
         resources: &LinuxResources,
         devices: bool,
     ) -> Result<Option<Cgroup>, CgroupError> {
-        let default = Path::new("isolab").join(id);
+        let default = default_path(id);
         let path = path.unwrap_or(&default);
         if path.components().any(|component| component == std::path::Component::ParentDir) {
             return Err(CgroupError::BadPath { path: path.to_path_buf() });
         }
         let made = match Hierarchies::detect()? {
-            Hierarchies::V2 { mount_point, own } => {
-                v2::Cgroup::create(&mount_point, &own, path, resources).map(Cgroup::V2)
+            Hierarchies::V2 { mount_point, base } => {
+                v2::Cgroup::create(&mount_point, &base, path, resources).map(Cgroup::V2)
             }
             Hierarchies::V1(hierarchies) => {
                 v1::Cgroup::create(&hierarchies, path, resources, devices).map(Cgroup::V1)
@@ -194,14 +194,15 @@ impl Cgroup {
 
     /// Makes a cgroup without controllers. Ok(None): there is no version 2 hierarchy, or none that we may write.
     pub(crate) fn track(id: &str) -> Result<Option<Cgroup>, CgroupError> {
-        let path = Path::new("isolab").join(id);
+        let path = default_path(id);
         let made = match Hierarchies::detect()? {
-            Hierarchies::V2 { mount_point, own } => {
-                v2::Cgroup::track(&mount_point, &own, &path).map(Cgroup::V2)
+            Hierarchies::V2 { mount_point, base } => {
+                v2::Cgroup::track(&mount_point, &base, &path).map(Cgroup::V2)
             }
             Hierarchies::V1(hierarchies) => match hierarchies.iter().find(|one| one.is_v2()) {
                 Some(unified) => {
-                    v2::Cgroup::track(&unified.mount_point, &unified.own, &path).map(Cgroup::V2)
+                    let base = detect::base(&unified.own);
+                    v2::Cgroup::track(&unified.mount_point, &base, &path).map(Cgroup::V2)
                 }
                 None => return Ok(None),
             },
@@ -294,6 +295,11 @@ impl Drop for Cgroup {
     }
 }
 
+/// Without a parent of ours above it: to make and to remove one takes a millisecond of each start.
+fn default_path(id: &str) -> PathBuf {
+    format!("isolab-{id}").into()
+}
+
 /// The first controller that `resources` asks to limit by.
 fn first_limit(resources: &LinuxResources) -> Option<&'static str> {
     limits(resources).first().copied()
@@ -381,8 +387,7 @@ pub fn remove_cgroups(directories: &[PathBuf]) -> Result<(), CgroupError> {
     // All of them first, so that no process of one of them lives on to make more in another.
     found.iter().for_each(|directory| v2::kill_all(directory));
     for directory in found {
-        // Only a parent that is named as ours is removed with its last child, wherever the mount point is.
-        first_error = first_error.and(files::remove(Path::new("/"), directory));
+        first_error = first_error.and(files::remove(directory));
     }
     first_error
 }

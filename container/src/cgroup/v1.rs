@@ -136,7 +136,7 @@ impl Cgroup {
         }
         let mut first_error = Ok(());
         for member in self.members.drain(..) {
-            let removed = files::remove(&member.mount_point, &member.directory);
+            let removed = files::remove(&member.directory);
             first_error = first_error.and(removed);
         }
         first_error

@@ -27,31 +27,29 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     pub(super) fn create(
         mount_point: &Path,
-        own: &Path,
+        base: &Path,
         path: &Path,
         resources: &LinuxResources,
     ) -> Result<Self, CgroupError> {
         refuse_unsupported(resources)?;
-        let cgroup = Self::track(mount_point, own, path)?;
+        let cgroup = Self::track(mount_point, base, path)?;
         let made =
             cgroup.enable_controllers(&limits(resources)).and_then(|()| cgroup.limit(resources));
         match made {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 // The error that brought us here is the one to report.
-                let _ = files::remove(&cgroup.mount_point, &cgroup.directory);
+                let _ = files::remove(&cgroup.directory);
                 Err(error)
             }
         }
     }
 
-    /// Makes the directory, without asking for controllers.
-    pub(super) fn track(mount_point: &Path, own: &Path, path: &Path) -> Result<Self, CgroupError> {
+    /// Makes the directory, without asking for controllers. A relative `path` begins at `base`.
+    pub(super) fn track(mount_point: &Path, base: &Path, path: &Path) -> Result<Self, CgroupError> {
         let directory = match path.strip_prefix("/") {
             Ok(from_top) => mount_point.join(from_top),
-            // Root owns the top of the tree; another user only what was delegated, in which it is itself.
-            Err(_) if nix::unistd::geteuid().is_root() => mount_point.join(path),
-            Err(_) => mount_point.join(own).join(path),
+            Err(_) => mount_point.join(base).join(path),
         };
         files::make(mount_point, &directory)?;
         Ok(Cgroup { mount_point: mount_point.to_path_buf(), directory, removed: false })
@@ -78,7 +76,7 @@ impl Cgroup {
             return Ok(());
         }
         kill_all(&self.directory);
-        files::remove(&self.mount_point, &self.directory)
+        files::remove(&self.directory)
     }
 
     /// Enables controllers for the children of every cgroup above ours. `required`: those that limits need.

@@ -12,7 +12,7 @@ use oci_spec::runtime::Mount;
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, absolute};
 
 /// One mount, ready for mount(2).
 #[derive(Debug)]
@@ -66,8 +66,10 @@ impl MountPlan {
         let bind = options.is_bind() || fstype == "bind";
         let (kind, source) = if bind {
             let attempt = || format!("find the bind mount source {}", source.display());
-            let source = source.canonicalize().map_err(|error| Error::host(attempt(), error))?;
-            let target = if source.is_dir() { Target::Directory } else { Target::File };
+            let found = source.metadata().map_err(|error| Error::host(attempt(), error))?;
+            let target = if found.is_dir() { Target::Directory } else { Target::File };
+            // The child's working directory is another.
+            let source = absolute(source).map_err(|error| Error::host(attempt(), error))?;
             (Kind::Bind(target), source)
         } else if fstype == "cgroup" || fstype == "cgroup2" {
             (Kind::Cgroup, source.clone())

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A directory with a root filesystem, overlay directories and a state directory.
+/// A directory with a root filesystem, overlay directories.
 pub struct Fixture {
     pub dir: TempDir,
     pub limits: Limits,
@@ -51,7 +51,7 @@ impl Fixture {
         ] {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        for sub in ["upper", "work", "state"] {
+        for sub in ["upper", "work"] {
             fs::create_dir(dir.path().join(sub)).unwrap();
         }
         Fixture { dir, limits: Limits::default() }
@@ -77,7 +77,6 @@ impl Fixture {
             rootfs: self.overlay(),
             stdio: Stdio::null(),
             cgroup: CgroupPlacement::Own,
-            state_dir: self.path("state"),
             create_cwd: false,
             kill_with_parent: false,
             owner_lock: None,
@@ -95,7 +94,6 @@ impl Fixture {
             stdio: Stdio::null(),
             resources: Some(self.limits.to_resources().unwrap()),
             cgroup: CgroupPlacement::Own,
-            state_dir: self.path("state"),
             create_cwd: false,
             kill_with_parent: false,
             owner_lock: None,

@@ -48,7 +48,7 @@ impl InstanceFolder {
         let mut options = OpenOptions::new();
         let lock = options.create_new(true).write(true).mode(0o600).open(path.join(LOCK))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
-        record.write(path)?;
+        record.create(path)?;
         DirBuilder::new().mode(0o700).create(path.join(FILES))?;
         let (path, name) = (path.to_owned(), name.clone());
         Ok(Self { path, name, runtime_id, record, lock, removed: false })
@@ -91,7 +91,7 @@ impl InstanceFolder {
     pub(crate) fn record(&mut self, cgroups: Vec<PathBuf>, pid: i32) -> Result<(), IsolationError> {
         self.record.cgroups = cgroups;
         self.record.process = ProcessId::of(pid);
-        self.record.write(&self.path).map_err(|source| self.io("write to", source))
+        self.record.replace(&self.path).map_err(|source| self.io("write to", source))
     }
 
     /// Removes the folder and everything in it.

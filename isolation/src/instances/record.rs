@@ -9,7 +9,8 @@ use isolab_container::pidfd;
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use nix::unistd::Pid;
-use procfs::process::Process;
+use procfs::FromRead;
+use procfs::process::Stat;
 use serde::{Deserialize, Serialize};
 
 use crate::level::Level;
@@ -41,8 +42,13 @@ impl Record {
         Self { version: VERSION, name, level, monitor, cgroups: Vec::new(), process: None }
     }
 
+    /// Writes the first record of a folder that nobody sees yet.
+    pub(super) fn create(&self, folder: &Path) -> io::Result<()> {
+        fs::write(folder.join(FILE), serde_json::to_vec(self)?)
+    }
+
     /// Replaces the record in `folder` at once, so that there is never half a one.
-    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
+    pub(super) fn replace(&self, folder: &Path) -> io::Result<()> {
         let unfinished = folder.join("record.json.new");
         fs::write(&unfinished, serde_json::to_vec(self)?)?;
         fs::rename(unfinished, folder.join(FILE))
@@ -79,7 +85,7 @@ impl ProcessId {
     pub(super) fn of(pid: i32) -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         let pid_namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-        let status = Process::new(pid).ok()?.stat().ok()?;
+        let status = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
         // A zombie has ended, whoever has yet to hear of it (proc_pid_stat(5), field 3).
         let lives = !['Z', 'X'].contains(&status.state);
         lives.then_some(Self { pid, start_time: status.starttime, boot, pid_namespace })
@@ -120,14 +126,14 @@ mod tests {
         record.cgroups = vec!["/sys/fs/cgroup/isolab/web".into()];
         record.process = ProcessId::of(std::process::id() as i32);
         assert!(record.process.is_some());
-        record.write(dir.path()).unwrap();
+        record.create(dir.path()).unwrap();
         assert_eq!(Record::read(dir.path()), Some(record.clone()));
         for strange in ["", "{}", "[1]", r#"{"version":1,"name":"x"}"#] {
             fs::write(dir.path().join(FILE), strange).unwrap();
             assert_eq!(Record::read(dir.path()), None, "{strange}");
         }
         record.version = 2;
-        record.write(dir.path()).unwrap();
+        record.replace(dir.path()).unwrap();
         assert_eq!(Record::read(dir.path()), None);
     }
 
