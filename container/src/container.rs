@@ -6,14 +6,16 @@ use crate::error::{Error, Result};
 use crate::idmap::IdMaps;
 use crate::instance::{Instance, Parts};
 use crate::namespaces::Namespaces;
-use crate::plan::{CgroupMountPlan, Plan};
+use crate::plan::InitPlan;
 use crate::process::capabilities::CapabilitySets;
 use crate::process::plan::ProcessPlan;
 use crate::process::seccomp::Program;
 use crate::process::stdio::StdioPlan;
+use crate::rootfs::cgroup_mount::CgroupMountPlan;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::options::propagation;
+use crate::rootfs::plan::RootfsPlan;
 use crate::rootfs::resolve::InnerPath;
 use crate::rootfs::root::RootPlan;
 use nix::sched::CloneFlags;
@@ -80,12 +82,7 @@ impl Container {
             device_rules.is_some(),
         )?;
         let cgroup_mount = cgroup_mount(&mounts, cgroup.as_ref(), &namespaces)?;
-        let plan = Plan {
-            stdio: StdioPlan::new(stdio)?,
-            user_namespace: user,
-            hostname: text(spec.hostname().as_deref(), "hostname")?,
-            domainname: text(spec.domainname().as_deref(), "domainname")?,
-            loopback: namespaces.is_new(CloneFlags::CLONE_NEWNET),
+        let rootfs = RootfsPlan {
             root,
             mounts,
             cgroup_mount,
@@ -93,6 +90,14 @@ impl Container {
             device_links: !binds_dev,
             masked,
             readonly,
+        };
+        let plan = InitPlan {
+            stdio: StdioPlan::new(stdio)?,
+            user_namespace: user,
+            hostname: text(spec.hostname().as_deref(), "hostname")?,
+            domainname: text(spec.domainname().as_deref(), "domainname")?,
+            loopback: namespaces.is_new(CloneFlags::CLONE_NEWNET),
+            rootfs,
             sysctls,
             await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
             cgroup_namespace: namespaces.new_cgroup,

@@ -9,10 +9,11 @@ use crate::config::{HostProcessConfig, check_id};
 use crate::container::{no_limits, own_cgroup};
 use crate::error::{Error, Result};
 use crate::instance::{Instance, Parts};
-use crate::plan::Plan;
+use crate::plan::InitPlan;
 use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::mounts::MountPlan;
+use crate::rootfs::plan::RootfsPlan;
 use crate::rootfs::root::RootPlan;
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
@@ -66,20 +67,14 @@ impl HostProcess {
             return Err(Error::unsupported("linux.resources.devices", problem));
         }
         let cgroup = own_cgroup(cgroup, &id, None, &resources, false)?;
-        let plan = Plan {
+        let plan = InitPlan {
             stdio: StdioPlan::new(stdio)?,
             user_namespace: false,
             join_namespaces: Vec::new(),
             hostname: None,
             domainname: None,
             loopback: false,
-            root,
-            mounts,
-            cgroup_mount: None,
-            devices: Vec::new(),
-            device_links: false,
-            masked: Vec::new(),
-            readonly: Vec::new(),
+            rootfs: RootfsPlan::with_mounts(root, mounts),
             sysctls: Vec::new(),
             await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
             cgroup_namespace: false,

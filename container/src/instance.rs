@@ -4,13 +4,14 @@ use crate::cgroup::{Cgroup, DeviceRules, Stats};
 use crate::channel::{self, Command, Report};
 use crate::clone::{self, Cloned};
 use crate::error::{Error, Result};
+use crate::explain;
 use crate::guardian::{Guardian, Ward};
 use crate::idmap::IdMaps;
 use crate::init;
 use crate::pidfd;
-use crate::plan::Plan;
+use crate::plan::InitPlan;
 use crate::process::trampoline::Trampoline;
-use crate::step::{Failure, Step};
+use crate::step::Failure;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
@@ -64,7 +65,7 @@ pub struct Instance {
     pidfd: OwnedFd,
     /// The runtime's end of the channel, until the program runs.
     channel: Option<OwnedFd>,
-    plan: Plan,
+    plan: InitPlan,
     status: Option<ExitStatus>,
     cgroup: Option<Cgroup>,
     _guardian: Option<Guardian>,
@@ -76,7 +77,7 @@ pub(crate) struct Parts {
     pub id: String,
     pub namespaces: CloneFlags,
     pub id_maps: Option<IdMaps>,
-    pub plan: Plan,
+    pub plan: InitPlan,
     pub cgroup: Option<Cgroup>,
     pub device_rules: Option<DeviceRules>,
     pub owner_lock: Option<OwnedFd>,
@@ -98,7 +99,7 @@ impl Instance {
         // of all of it demands, and ends in execve or _exit.
         let cloned = unsafe { clone::clone(namespaces, target.as_ref()) };
         let Some(Cloned { pid, pidfd }) =
-            cloned.map_err(|errno| explain_clone(errno, namespaces))?
+            cloned.map_err(|errno| explain::clone(errno, namespaces))?
         else {
             init::run(&plan, &trampoline, child_end.as_fd(), &keep)
         };
@@ -315,16 +316,7 @@ impl Instance {
     }
 
     fn explain(&self, failure: Failure) -> Error {
-        let command = self.plan.process.command();
-        match (failure.step, failure.errno) {
-            (Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => Error::CommandNotFound { command },
-            (Step::Exec, errno) => Error::CommandNotExecutable { command, source: errno.into() },
-            (_, errno) => Error::Setup {
-                id: self.id.clone(),
-                attempt: failure.describe(&self.plan),
-                source: errno.into(),
-            },
-        }
+        explain::setup(&self.id, &self.plan, failure)
     }
 
     fn died(&mut self, during: &'static str) -> Error {
@@ -341,18 +333,4 @@ impl Drop for Instance {
         // Then, field by field, the cgroup with whatever else is in it, and the guardian.
         self.kill_and_reap();
     }
-}
-
-fn explain_clone(errno: Errno, namespaces: CloneFlags) -> Error {
-    let hint = match errno {
-        Errno::EPERM if namespaces.contains(CloneFlags::CLONE_NEWUSER) => {
-            " (are unprivileged user namespaces allowed here? see sysctl kernel.unprivileged_userns_clone, \
-             kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces)"
-        }
-        Errno::EPERM => " (run as root, or configure a user namespace)",
-        Errno::ENOSPC => " (a limit of user.max_*_namespaces is reached)",
-        Errno::EAGAIN => " (a process limit is reached)",
-        _ => "",
-    };
-    Error::host(format!("clone a process into new namespaces {namespaces:?}{hint}"), errno)
 }

@@ -17,6 +17,7 @@ mod config;
 mod container;
 mod descriptors;
 mod error;
+mod explain;
 mod guardian;
 mod host_process;
 mod idmap;

@@ -94,10 +94,6 @@ impl ProcessPlan {
     pub(crate) fn command(&self) -> String {
         self.exec.command()
     }
-
-    pub(crate) fn rlimit_label(&self, index: usize) -> String {
-        self.rlimits.get(index).map(Rlimit::label).unwrap_or_default()
-    }
 }
 
 /// Fails now, with names, rather than later with the EPERM of capset(2).

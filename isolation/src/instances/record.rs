@@ -1,9 +1,11 @@
-//! What is written down of an instance, so that others find what it left when its monitor was killed.
+//! What is written down of an instance, so that others find what it left when its monitor was killed:
+//! lines of JSON in the file that is its lock, of which the last counts. A line more is one system call,
+//! and there is a whole one at any time.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use isolab_container::pidfd;
 use nix::errno::Errno;
@@ -15,7 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::level::Level;
 
-const FILE: &str = "record.json";
 const VERSION: u32 = 1;
 /// How long a process may take to die of SIGKILL, in milliseconds. One in an uninterruptible sleep
 /// may take for ever.
@@ -42,29 +43,19 @@ impl Record {
         Self { version: VERSION, name, level, monitor, cgroups: Vec::new(), process: None }
     }
 
-    /// Writes the first record of a folder that nobody sees yet.
-    pub(super) fn create(&self, folder: &Path) -> io::Result<()> {
-        fs::write(folder.join(FILE), serde_json::to_vec(self)?)
+    /// Writes the record as a line behind those that it replaces.
+    pub(super) fn append(&self, mut file: &File) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        file.write_all(&line)
     }
 
-    /// Replaces the record in `folder` at once, so that there is never half a one.
-    pub(super) fn replace(&self, folder: &Path) -> io::Result<()> {
-        let unfinished = folder.join("record.json.new");
-        fs::write(&unfinished, serde_json::to_vec(self)?)?;
-        fs::rename(unfinished, folder.join(FILE))
-    }
-
-    /// None where there is no record that we understand.
-    pub(super) fn read(folder: &Path) -> Option<Self> {
-        let record: Self = serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()?;
+    /// The last line that is whole; None where there is no record that we understand.
+    pub(super) fn read(mut file: &File) -> Option<Self> {
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let record: Self = text.lines().rev().find_map(|line| serde_json::from_str(line).ok())?;
         (record.version == VERSION).then_some(record)
-    }
-
-    pub(super) fn remove(folder: &Path) -> io::Result<()> {
-        match fs::remove_file(folder.join(FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -119,22 +110,28 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_nothing_else_is_one() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Record::read(dir.path()), None);
+    fn the_last_whole_record_is_read_and_nothing_else_is_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = || Record::read(&File::open(file.path()).unwrap());
+        let append = |text: &str| file.as_file().write_all(text.as_bytes()).unwrap();
+        for strange in ["", "\n", "{}\n", "[1]\n", "{\"version\":1,\"name\":\"x\"}\n"] {
+            append(strange);
+            assert_eq!(read(), None, "{strange}");
+        }
         let mut record = Record::new("web", Level::Container);
-        record.cgroups = vec!["/sys/fs/cgroup/isolab/web".into()];
+        record.append(file.as_file()).unwrap();
+        record.cgroups = vec!["/sys/fs/cgroup/isolab-web".into()];
         record.process = ProcessId::of(std::process::id() as i32);
         assert!(record.process.is_some());
-        record.create(dir.path()).unwrap();
-        assert_eq!(Record::read(dir.path()), Some(record.clone()));
-        for strange in ["", "{}", "[1]", r#"{"version":1,"name":"x"}"#] {
-            fs::write(dir.path().join(FILE), strange).unwrap();
-            assert_eq!(Record::read(dir.path()), None, "{strange}");
-        }
+        record.append(file.as_file()).unwrap();
+        assert_eq!(read(), Some(record.clone()));
+        // As a kill, or a full disk, leaves it.
+        append("{\"version\":1,\"na");
+        assert_eq!(read(), Some(record.clone()));
+        append("\n");
         record.version = 2;
-        record.replace(dir.path()).unwrap();
-        assert_eq!(Record::read(dir.path()), None);
+        record.append(file.as_file()).unwrap();
+        assert_eq!(read(), None);
     }
 
     #[test]
