@@ -15,7 +15,7 @@ use nix::poll::PollTimeout;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{ForkResult, fork, getpid};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -90,10 +90,7 @@ fn guard(ward: &Ward, runtime: BorrowedFd, null: &File) -> ! {
     // What fails here leaves less than there might be, and nobody is left to be told.
     let _ = nix::unistd::setsid();
     let _ = prctl::set_name(NAME);
-    for stream in 0..3 {
-        // SAFETY: replaces a standard stream of this process, which owns no object for it.
-        unsafe { libc::dup2(null.as_raw_fd(), stream) };
-    }
+    let _ = dup2_stdin(null).and_then(|()| dup2_stdout(null)).and_then(|()| dup2_stderr(null));
     let kept = [Some(runtime), Some(ward.process), ward.lock];
     let mut keep: Vec<RawFd> = kept.iter().flatten().map(AsRawFd::as_raw_fd).collect();
     keep.sort_unstable();

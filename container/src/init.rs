@@ -93,7 +93,7 @@ fn execute(
     trampoline: &Trampoline,
     channel: BorrowedFd,
 ) -> Result<Infallible, Failure> {
-    exec::reset_signals()?;
+    plan.process.exec.reset_signals().at(Step::Signals)?;
     exec::close_descriptors_on_exec().at(Step::CloseDescriptors)?;
     if let Some(filter) = plan.process.seccomp.as_ref().filter(|_| plan.process.no_new_privileges) {
         filter.install().at(Step::Seccomp)?;

@@ -350,6 +350,19 @@ fn an_id_in_use_is_refused_and_its_owner_undisturbed() {
 }
 
 #[test]
+fn signals_that_the_caller_ignores_are_not_ignored_inside() {
+    for signal in [Signal::SIGUSR1 as i32, Signal::SIGPIPE as i32, libc::SIGRTMAX()] {
+        // SAFETY: SIG_IGN is no handler that could run.
+        let before = unsafe { libc::signal(signal, libc::SIG_IGN) };
+        assert_ne!(before, libc::SIG_ERR);
+    }
+    let fixture = Fixture::new();
+    let outcome = run(fixture.config(&["cat", "/proc/self/status"])).unwrap().output;
+    assert!(outcome.contains("SigIgn:\t0000000000000000"), "{outcome}");
+    assert!(outcome.contains("SigBlk:\t0000000000000000"), "{outcome}");
+}
+
+#[test]
 fn raising_a_limit_without_the_right_says_what_is_missing() {
     let fixture = Fixture::new();
     let mut config = fixture.config(&["sh", "-c", "ulimit -n"]);
