@@ -18,13 +18,14 @@ use crate::rootfs::options::propagation;
 use crate::rootfs::plan::RootfsPlan;
 use crate::rootfs::resolve::InnerPath;
 use crate::rootfs::root::RootPlan;
+use crate::sysctl;
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
 use oci_spec::runtime::{Linux, LinuxResources, Spec};
 use std::ffi::CString;
 use std::fs;
 use std::ops::{Deref, DerefMut};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A container. See [`Instance`] for what can be done with it.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl Container {
         let binds_dev =
             mounts.iter().any(|mount| mount.is_bind() && mount.target.as_c_str() == c"/dev");
         let extra_devices = linux.devices().as_deref().unwrap_or_default();
-        let sysctls = sysctls(linux, &namespaces)?;
+        let sysctls = sysctl::plan(linux, &namespaces)?;
         let masked = inner_paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?;
         let readonly = inner_paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?;
 
@@ -281,82 +282,4 @@ fn text(text: Option<&str>, field: &str) -> Result<Option<CString>> {
     let convert =
         |text: &str| CString::new(text).map_err(|_| Error::invalid(field, "contains a NUL byte"));
     text.filter(|text| !text.is_empty()).map(convert).transpose()
-}
-
-/// Only sysctls of a namespace that the container has to itself: all others are the host's.
-fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(CString, CString)>> {
-    let mut plan = Vec::new();
-    for (key, value) in linux.sysctl().iter().flatten() {
-        let field = format!("linux.sysctl {key}");
-        let owner =
-            sysctl_namespace(key).ok_or_else(|| Error::invalid(&field, "is not namespaced"))?;
-        if !namespaces.has(owner) {
-            return Err(Error::invalid(
-                field,
-                "would change the host: the namespace is not the container's own",
-            ));
-        }
-        // sysctl(8): dots separate, and slashes stand for dots in names; or the other way round.
-        let path: PathBuf =
-            if key.contains('/') && !key.split('/').next().is_some_and(|head| head.contains('.')) {
-                Path::new("/proc/sys").join(key)
-            } else {
-                let swapped = key.chars().map(|c| {
-                    if c == '.' {
-                        '/'
-                    } else if c == '/' {
-                        '.'
-                    } else {
-                        c
-                    }
-                });
-                Path::new("/proc/sys").join(swapped.collect::<String>())
-            };
-        if path.components().any(|component| component == std::path::Component::ParentDir) {
-            return Err(Error::invalid(field, "must not contain `..`"));
-        }
-        let nul = |_| Error::invalid(&field, "contains a NUL byte");
-        let path = CString::new(path.to_string_lossy().into_owned()).map_err(nul)?;
-        plan.push((path, CString::new(value.as_str()).map_err(nul)?));
-    }
-    Ok(plan)
-}
-
-fn sysctl_namespace(key: &str) -> Option<CloneFlags> {
-    let key = key.replace('/', ".");
-    let ipc = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-    ];
-    let more_ipc = ["kernel.shmmni", "kernel.shm_rmid_forced"];
-    if key.starts_with("net.") {
-        Some(CloneFlags::CLONE_NEWNET)
-    } else if ipc.contains(&key.as_str())
-        || more_ipc.contains(&key.as_str())
-        || key.starts_with("fs.mqueue.")
-    {
-        Some(CloneFlags::CLONE_NEWIPC)
-    } else if key == "kernel.domainname" || key == "kernel.hostname" {
-        Some(CloneFlags::CLONE_NEWUTS)
-    } else {
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_namespaced_sysctls() {
-        assert_eq!(sysctl_namespace("net.ipv4.ip_forward"), Some(CloneFlags::CLONE_NEWNET));
-        assert_eq!(sysctl_namespace("net/ipv4/ip_forward"), Some(CloneFlags::CLONE_NEWNET));
-        assert_eq!(sysctl_namespace("kernel.shmmax"), Some(CloneFlags::CLONE_NEWIPC));
-        assert_eq!(sysctl_namespace("kernel.panic"), None);
-        assert_eq!(sysctl_namespace("vm.swappiness"), None);
-    }
 }

@@ -120,14 +120,14 @@ impl Instance {
         instance.plan.stdio.close();
         if let Some(id_maps) = id_maps {
             id_maps.write(pid)?;
-            instance.tell(Command::Mapped)?;
+            instance.send(Command::Mapped)?;
         }
         if let Some(cgroup) = instance.cgroup.as_ref().filter(|cgroup| cgroup.needs_join()) {
             // The child mounts its root file system meanwhile.
             let joined = cgroup.join(pid);
             // A child that failed is gone, and cannot be moved; its own report says more.
             match joined {
-                Ok(()) => instance.tell(Command::Joined)?,
+                Ok(()) => instance.send(Command::Joined)?,
                 Err(error) => {
                     instance.send_signal(Signal::SIGKILL)?;
                     return Err(instance.pending_failure().unwrap_or(error.into()));
@@ -138,7 +138,7 @@ impl Instance {
             // The child sets itself up meanwhile, and runs nothing of the image's before it is started.
             instance._guardian = Some(Guardian::start(instance.ward())?);
         }
-        match instance.hear()? {
+        match instance.receive()? {
             Report::Ready => {}
             Report::Failed(failure) => return Err(instance.explain(failure)),
             Report::Closed => return Err(instance.died("setting up the container")),
@@ -159,8 +159,8 @@ impl Instance {
         if self.channel.is_none() {
             return Err(Error::State { id: self.id.clone(), problem: "has been started already" });
         }
-        self.tell(Command::Start)?;
-        let report = self.hear()?;
+        self.send(Command::Start)?;
+        let report = self.receive()?;
         self.channel = None;
         match report {
             // The trampoline's execve closed the other end.
@@ -285,19 +285,22 @@ impl Instance {
             .map_err(|errno| Error::host(format!("send {signal} to container {}", self.id), errno))
     }
 
-    /// Tells the child something. A child that is gone has left a report; `hear` finds it.
-    fn tell(&self, command: Command) -> Result<()> {
+    /// Sends the child a command. One that is gone has left a report, which `receive` finds.
+    fn send(&self, command: Command) -> Result<()> {
         let Some(channel) = &self.channel else { return Ok(()) };
-        match channel::tell(channel, command) {
+        match channel::send(channel, command) {
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            Err(errno) => Err(Error::host(format!("speak to container {}", self.id), errno)),
+            Err(errno) => {
+                Err(Error::host(format!("send a command to container {}", self.id), errno))
+            }
         }
     }
 
-    fn hear(&self) -> Result<Report> {
+    fn receive(&self) -> Result<Report> {
         let Some(channel) = &self.channel else { return Ok(Report::Closed) };
-        channel::hear(channel)
-            .map_err(|errno| Error::host(format!("hear from container {}", self.id), errno))
+        channel::receive(channel).map_err(|errno| {
+            Error::host(format!("receive a report from container {}", self.id), errno)
+        })
     }
 
     fn ward(&self) -> Ward<'_> {
@@ -309,7 +312,7 @@ impl Instance {
     }
 
     fn pending_failure(&mut self) -> Option<Error> {
-        match self.hear() {
+        match self.receive() {
             Ok(Report::Failed(failure)) => Some(self.explain(failure)),
             _ => None,
         }

@@ -30,6 +30,7 @@ mod process;
 mod rootfs;
 mod spec;
 mod step;
+mod sysctl;
 mod wire;
 
 pub use cgroup::{CgroupError, Stats, remove_cgroups};

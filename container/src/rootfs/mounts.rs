@@ -114,7 +114,7 @@ impl MountPlan {
         matches!(self.kind, Kind::Bind(_))
     }
 
-    /// Whether the mount is to be read-only.
+    /// Of the first mount(2); a bind mount's others come with its remount.
     pub(crate) fn flags(&self) -> MsFlags {
         self.flags
     }

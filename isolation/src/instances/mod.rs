@@ -31,7 +31,7 @@ use record::Record;
 
 /// A folder that is being filled. No instance's name begins so.
 const NEW: &str = ".new-";
-/// A folder that is being removed, likewise.
+/// A folder that is being removed. No instance's name begins so.
 const CONDEMNED: &str = ".condemned-";
 
 /// The folder that holds the instances' folders.
