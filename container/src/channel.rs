@@ -4,10 +4,12 @@
 //! `Mapped`, `Joined` and `Start`. A successful execve closes the child's end: end-of-file after `Start` is success.
 //! End-of-file in the child means that the runtime died, and the child leaves, so nothing waits for ever.
 
-use crate::step::{Failure, Step};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use crate::step::{Failure, Step};
 
 /// What the runtime sends to the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

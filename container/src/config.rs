@@ -1,9 +1,11 @@
 //! What a caller says about a container or a host process.
 
-use crate::error::{Error, Result};
-use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
+
+use crate::error::{Error, Result};
 
 /// Everything that [`Container::create`](crate::Container::create) needs.
 #[derive(Debug)]

@@ -1,7 +1,16 @@
 //! A container: from an OCI configuration to a process that waits before execve.
 
-use crate::cgroup::{Cgroup, DeviceRules, InnerMount};
-use crate::config::{CgroupPlacement, ContainerConfig, check_id};
+use std::ffi::CString;
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use nix::unistd::geteuid;
+use oci_spec::runtime::{Linux, LinuxResources, Spec};
+
+use crate::cgroup::{Cgroup, DeviceRules, InnerMount, no_limits};
+use crate::config::{ContainerConfig, check_id};
 use crate::error::{Error, Result};
 use crate::idmap::IdMaps;
 use crate::instance::{Instance, Parts};
@@ -19,13 +28,6 @@ use crate::rootfs::plan::RootfsPlan;
 use crate::rootfs::resolve::InnerPath;
 use crate::rootfs::root::RootPlan;
 use crate::sysctl;
-use nix::sched::CloneFlags;
-use nix::unistd::geteuid;
-use oci_spec::runtime::{Linux, LinuxResources, Spec};
-use std::ffi::CString;
-use std::fs;
-use std::ops::{Deref, DerefMut};
-use std::path::Path;
 
 /// A container. See [`Instance`] for what can be done with it.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl Container {
         let resources = linux.resources().as_ref().unwrap_or(&default_resources);
         let nodes = devices::plan(extra_devices)?;
         let device_rules = device_rules(&nodes, resources)?;
-        let cgroup = own_cgroup(
+        let cgroup = Cgroup::place(
             cgroup,
             &id,
             linux.cgroups_path().as_deref(),
@@ -143,32 +145,6 @@ impl DerefMut for Container {
     fn deref_mut(&mut self) -> &mut Instance {
         &mut self.0
     }
-}
-
-/// The cgroup that a caller asked for; None if the process stays where the caller is.
-pub(crate) fn own_cgroup(
-    placement: CgroupPlacement,
-    id: &str,
-    path: Option<&Path>,
-    resources: &LinuxResources,
-    devices: bool,
-) -> Result<Option<Cgroup>> {
-    match placement {
-        CgroupPlacement::Own => Ok(Cgroup::create(id, path, resources, devices)?),
-        CgroupPlacement::Inherit | CgroupPlacement::Tracked if Cgroup::is_limited(resources) => {
-            let problem = "limits need a cgroup of the container's own, with controllers";
-            Err(Error::invalid("linux.resources", problem))
-        }
-        CgroupPlacement::Tracked => Ok(Cgroup::track(id)?),
-        CgroupPlacement::Inherit => Ok(None),
-    }
-}
-
-/// `LinuxResources::default()` of the OCI types denies all devices, which is a limit of its own.
-pub(crate) fn no_limits() -> LinuxResources {
-    let mut resources = LinuxResources::default();
-    resources.set_devices(None);
-    resources
 }
 
 /// None where only root of the whole host can set any, and we are not: as runc does, a container without root goes

@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// The cgroup tree refused.
     #[error(transparent)]
-    Cgroup(#[from] crate::cgroup::CgroupError),
+    Cgroup(#[from] crate::cgroup::error::CgroupError),
     /// A method was called at the wrong time, for example `start` twice.
     #[error("container {id} {problem}")]
     State {

@@ -1,13 +1,14 @@
 //! What failed between clone and execve, from the child's numbers to an operator's words.
 
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+
 use crate::error::Error;
 use crate::plan::InitPlan;
 use crate::process::rlimits::Rlimit;
 use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::resolve::InnerPath;
 use crate::step::{Failure, Step};
-use nix::errno::Errno;
-use nix::sched::CloneFlags;
 
 /// The error that a failure of the child is to the caller.
 pub(crate) fn setup(id: &str, plan: &InitPlan, failure: Failure) -> Error {

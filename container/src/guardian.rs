@@ -6,20 +6,22 @@
 //! be blocked, and has a name of its own, so that what ends the runtime by its group or name leaves it alone. It
 //! holds no stream of the caller, and sleeps until the runtime ends; a runtime that is done takes it along.
 
-use crate::cgroup::remove_cgroups;
-use crate::descriptors;
-use crate::error::{Error, Result};
-use crate::pidfd;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid};
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
-use std::time::Duration;
+
+use crate::cgroup::remove_cgroups;
+use crate::descriptors;
+use crate::error::{Error, Result};
+use crate::pidfd;
 
 /// Its name in ps(1). Without "isolab": `pkill isolab` takes a part of a name for a match.
 const NAME: &std::ffi::CStr = c"guardian";

@@ -4,9 +4,14 @@
 //! which no device node can be opened, and the host's /proc, /dev and /sys, so that nothing of it leaks. There is no
 //! device cgroup: a root of the host that has the host's /dev is not held by one.
 
-use crate::cgroup::Cgroup;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use nix::unistd::geteuid;
+
+use crate::cgroup::{Cgroup, no_limits};
 use crate::config::{HostProcessConfig, check_id};
-use crate::container::{no_limits, own_cgroup};
 use crate::error::{Error, Result};
 use crate::instance::{Instance, Parts};
 use crate::plan::InitPlan;
@@ -15,10 +20,6 @@ use crate::process::stdio::StdioPlan;
 use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::plan::RootfsPlan;
 use crate::rootfs::root::RootPlan;
-use nix::sched::CloneFlags;
-use nix::unistd::geteuid;
-use std::ops::{Deref, DerefMut};
-use std::path::Path;
 
 /// The host's trees that nearly every program expects.
 const HOST_FILESYSTEMS: [&str; 3] = ["/proc", "/dev", "/sys"];
@@ -66,7 +67,7 @@ impl HostProcess {
                 "rules about devices are for containers; a host process has the host's /dev";
             return Err(Error::unsupported("linux.resources.devices", problem));
         }
-        let cgroup = own_cgroup(cgroup, &id, None, &resources, false)?;
+        let cgroup = Cgroup::place(cgroup, &id, None, &resources, false)?;
         let plan = InitPlan {
             stdio: StdioPlan::new(stdio)?,
             user_namespace: false,

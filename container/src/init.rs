@@ -3,6 +3,18 @@
 //! Every function called from here is marked "Child:" in its documentation: system calls and prepared memory only, no
 //! allocation, no locks (see `clone`). Errors are numbers, told in words by the runtime.
 
+use std::convert::Infallible;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+
 use crate::channel::{self, Command};
 use crate::descriptors;
 use crate::namespaces;
@@ -10,16 +22,6 @@ use crate::plan::InitPlan;
 use crate::process::trampoline::Trampoline;
 use crate::process::{credentials, exec, keyring};
 use crate::step::{At, Failure, Step};
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, umask};
-use std::convert::Infallible;
-use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 
 /// Child: carries out the plan and executes the trampoline, or reports what failed and exits with the code that
 /// [`crate::Error::exit_code`] gives. `keep`: the descriptors to keep, ascending.

@@ -1,5 +1,15 @@
 //! A created process and its life from there on; containers and host processes alike.
 
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
 use crate::cgroup::{Cgroup, DeviceRules, Stats};
 use crate::channel::{self, Command, Report};
 use crate::clone::{self, Cloned};
@@ -12,14 +22,6 @@ use crate::pidfd;
 use crate::plan::InitPlan;
 use crate::process::trampoline::Trampoline;
 use crate::step::Failure;
-use nix::errno::Errno;
-use nix::sched::CloneFlags;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
-use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

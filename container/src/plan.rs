@@ -1,12 +1,13 @@
 //! Everything the child needs, prepared before it exists: after clone it makes system calls and reads this, nothing
 //! else, because it must not allocate (see `clone`).
 
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, RawFd};
+
 use crate::namespaces::JoinedNamespace;
 use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::plan::RootfsPlan;
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, RawFd};
 
 /// What the child does between clone and execve.
 #[derive(Debug)]

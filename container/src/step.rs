@@ -1,8 +1,9 @@
 //! The steps between clone and execve, by name, so that a failure in the child can be told in words by the runtime:
 //! the child sends a number, an index and an errno, because it must not allocate.
 
-use crate::wire::EXEC_FAILED;
 use nix::errno::Errno;
+
+use crate::wire::EXEC_FAILED;
 
 /// A step that the child takes. `index` of a [`Failure`] tells which of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

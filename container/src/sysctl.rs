@@ -1,10 +1,12 @@
 //! `linux.sysctl`: which are a container's own, and where they are written.
 
-use crate::error::{Error, Result};
-use crate::namespaces::Namespaces;
+use std::ffi::CString;
+
 use nix::sched::CloneFlags;
 use oci_spec::runtime::Linux;
-use std::ffi::CString;
+
+use crate::error::{Error, Result};
+use crate::namespaces::Namespaces;
 
 /// (path below /proc/sys of the host, value), for those of a namespace that the container has to itself: all others are
 /// the host's.

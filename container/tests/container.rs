@@ -4,13 +4,15 @@
 
 mod support;
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use error_reporter::Report;
 use isolab_container::{
     CgroupError, CgroupPlacement, Container, Error, ExitStatus, Limits, RootFilesystem, Signal,
 };
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+
 use support::{Fixture, capture, mounts_below, read_all, run};
 
 #[test]

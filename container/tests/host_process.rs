@@ -4,8 +4,10 @@
 
 mod support;
 
-use isolab_container::{HostProcess, RootFilesystem, Signal};
 use std::fs;
+
+use isolab_container::{HostProcess, RootFilesystem, Signal};
+
 use support::{Fixture, mounts_below, run_host};
 
 #[test]

@@ -4,14 +4,16 @@
 
 mod support;
 
-use isolab_container::{
-    CgroupError, CgroupPlacement, Container, ContainerConfig, Error, Limits, RootFilesystem, Stdio,
-    default_spec,
-};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+
+use isolab_container::{
+    CgroupError, CgroupPlacement, Container, ContainerConfig, Error, Limits, RootFilesystem, Stdio,
+    default_spec,
+};
+
 use support::{Fixture, PATH, run, unique_id};
 
 const NOBODY: u32 = 65534;

@@ -1,11 +1,13 @@
 //! Which cgroup hierarchies this host has, and where we are in them.
 
-use super::CgroupError;
+use std::io;
+use std::path::{Path, PathBuf};
+
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::geteuid;
 use procfs::process::Process;
-use std::io;
-use std::path::{Path, PathBuf};
+
+use super::CgroupError;
 
 /// Where systems mount the cgroup tree.
 const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";

@@ -3,12 +3,14 @@
 //!
 //! The program is written here, a dozen instructions and a few for each rule, by an assembler just large enough.
 
-use super::CgroupError;
-use super::devices::{ALL_ACCESS, DeviceRules, Rule};
-use nix::errno::Errno;
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::CgroupError;
+use super::devices::{ALL_ACCESS, DeviceRules, Rule};
 
 /// `struct bpf_insn` of `linux/bpf.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 //!
 //! The rules are kept as both enforcers want them: a default, and exceptions of which the last that matches decides.
 
-use super::CgroupError;
-use crate::error::{Error, Result};
 use nix::sys::stat::{SFlag, major, minor};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::CgroupError;
+use crate::error::{Error, Result};
 
 /// `BPF_DEVCG_ACC_*` of `linux/bpf.h`: what version 2's programs are asked about.
 pub(super) const MKNOD: u8 = 1;

@@ -1,11 +1,13 @@
 //! Reading and writing control files, making and removing cgroup directories.
 
-use super::CgroupError;
-use nix::unistd::Pid;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use super::CgroupError;
 
 /// How long a cgroup may take to become empty after its processes were killed.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,14 +1,18 @@
 //! Version 2: one hierarchy, controllers enabled from the top down.
 
-use super::{CgroupError, Stats, files, limits, refuse_unsupported, signal_all};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+
+use super::{
+    CPU_PERIOD_MICROSECONDS, CgroupError, Stats, files, limits, refuse_unsupported, signal_all,
+};
 
 /// Enabled where possible, for the figures, even when nothing is limited.
 const ALWAYS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -145,7 +149,7 @@ impl Cgroup {
         }
         if cpu.quota().is_some() || cpu.period().is_some() {
             let quota = limit_or_max(cpu.quota().unwrap_or(-1));
-            let period = cpu.period().unwrap_or(crate::spec::CPU_PERIOD_MICROSECONDS);
+            let period = cpu.period().unwrap_or(CPU_PERIOD_MICROSECONDS);
             write("cpu.max", &format!("{quota} {period}"))?;
         }
         if let Some(cpus) = cpu.cpus() {

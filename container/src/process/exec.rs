@@ -1,11 +1,13 @@
 //! The program: where it may be found, as execvp(3) looks for it, its arguments and environment.
 
-use crate::error::{Error, Result};
-use crate::spec::DEFAULT_PATH;
-use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use std::ffi::CString;
 use std::ptr;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+
+use crate::error::{Error, Result};
+use crate::spec::DEFAULT_PATH;
 
 /// The program's possible paths, arguments and environment, ready for the trampoline.
 #[derive(Debug)]

@@ -1,11 +1,13 @@
 //! The standard streams of the child.
 
-use crate::config::{Stdio, Stream};
-use crate::error::{Error, Result};
-use nix::errno::Errno;
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::config::{Stdio, Stream};
+use crate::error::{Error, Result};
 
 /// The descriptors that become 0, 1 and 2. None leaves the caller's own in place.
 #[derive(Debug)]

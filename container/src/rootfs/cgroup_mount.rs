@@ -1,15 +1,17 @@
 //! The cgroup tree inside the container: version 2 as it is, version 1 as a tmpfs with a directory for each hierarchy.
 
+use std::ffi::{CStr, CString};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+
 use super::mounts::{MountPlan, remount_bind};
 use super::resolve::{DescriptorPath, InnerPath, Target};
 use crate::cgroup::InnerMount;
 use crate::error::{Error, Result};
 use crate::step::{At, Failure, Step};
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use std::ffi::{CStr, CString};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
 
 /// The mount of type `cgroup`.
 #[derive(Debug)]

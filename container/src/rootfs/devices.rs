@@ -1,9 +1,9 @@
 //! `/dev`: the nodes and links of the OCI specification (config-linux.md, "Default Devices" and "Dev symbolic links").
 
-use super::resolve::{DescriptorPath, InnerPath, Target, open_in_root};
-use super::root::none;
-use crate::error::{Error, Result};
-use crate::step::{At, Failure, Step};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -11,9 +11,11 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
-use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+
+use super::resolve::{DescriptorPath, InnerPath, Target, open_in_root};
+use super::root::none;
+use crate::error::{Error, Result};
+use crate::step::{At, Failure, Step};
 
 /// One device node.
 #[derive(Debug)]

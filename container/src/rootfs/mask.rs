@@ -1,14 +1,16 @@
 //! `linux.maskedPaths` and `linux.readonlyPaths`: parts of /proc and /sys that a container must not read or write.
 
-use super::mounts::remount_bind;
-use super::resolve::{DescriptorPath, InnerPath};
-use super::root::none;
-use crate::step::{At, Failure, Step};
+use std::os::fd::{BorrowedFd, OwnedFd};
+
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::mounts::remount_bind;
+use super::resolve::{DescriptorPath, InnerPath};
+use super::root::none;
+use crate::step::{At, Failure, Step};
 
 /// Child: hides paths: directories under an empty read-only tmpfs, which they share, anything else under the host's
 /// /dev/null. A path that does not exist needs no hiding.

@@ -1,18 +1,20 @@
 //! The `mounts` of the configuration.
 
+use std::ffi::CString;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, absolute};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use oci_spec::runtime::Mount;
+
 use super::options::MountOptions;
 use super::resolve::{DescriptorPath, InnerPath, Target};
 use super::root::none;
 use crate::error::{Error, Result};
 use crate::step::{At, Failure, Step};
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
-use oci_spec::runtime::Mount;
-use std::ffi::CString;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, absolute};
 
 /// One mount, ready for mount(2).
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! All of a container's root filesystem: the root itself, and what is put into it.
 
+use std::os::fd::BorrowedFd;
+
 use super::cgroup_mount::CgroupMountPlan;
 use super::devices::{self, DevicePlan};
 use super::mask;
@@ -7,7 +9,6 @@ use super::mounts::MountPlan;
 use super::resolve::InnerPath;
 use super::root::RootPlan;
 use crate::step::Failure;
-use std::os::fd::BorrowedFd;
 
 /// Made in this order, in a new mount namespace.
 #[derive(Debug)]

@@ -1,14 +1,16 @@
 //! Paths inside a root filesystem that an image's author made, resolved so that no symbolic link leads out of it.
 
-use crate::error::{Error, Result};
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
+
+use crate::error::{Error, Result};
 
 /// An absolute path inside the container, with all that is needed to create it.
 #[derive(Debug)]

@@ -1,20 +1,22 @@
 //! Making the root filesystem a mount, and entering it.
 
-use super::resolve::write_decimal;
-use crate::config::RootFilesystem;
-use crate::error::{Error, Result};
-use crate::step::{At, Failure, Step};
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{self, Path};
+
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
-use std::ffi::{CStr, CString};
-use std::fmt;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{self, Path};
+
+use super::resolve::write_decimal;
+use crate::config::RootFilesystem;
+use crate::error::{Error, Result};
+use crate::step::{At, Failure, Step};
 
 /// Overlayfs's own limit (`OVL_MAX_STACK`).
 const MAX_OVERLAY_LAYERS: usize = 500;

@@ -2,16 +2,17 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
-use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, Error, ExitStatus, HostProcess, HostProcessConfig,
-    Limits, RootFilesystem, Stdio, Stream, default_process, default_spec,
-};
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use isolab_container::{
+    CgroupPlacement, Container, ContainerConfig, Error, ExitStatus, HostProcess, HostProcessConfig,
+    Limits, RootFilesystem, Stdio, Stream, default_process, default_spec,
+};
 use tempfile::TempDir;
 
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
