@@ -7,7 +7,8 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
-use super::mounts::{MountPlan, remount_bind};
+use super::bind::add_flags;
+use super::mounts::MountPlan;
 use super::resolve::{DescriptorPath, InnerPath, Target};
 use crate::cgroup::InnerMount;
 use crate::error::{Error, Result};
@@ -74,7 +75,7 @@ impl CgroupMountPlan {
         }
         if self.flags.contains(MsFlags::MS_RDONLY) {
             let mounted = self.target.open(root).at(Step::CgroupMount)?;
-            remount_bind(&mounted, MsFlags::MS_RDONLY).at(Step::CgroupMount)?;
+            add_flags(&mounted, MsFlags::MS_RDONLY).at(Step::CgroupMount)?;
         }
         Ok(())
     }

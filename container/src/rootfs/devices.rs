@@ -12,8 +12,8 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
+use super::bind::bind;
 use super::resolve::{DescriptorPath, InnerPath, Target, open_in_root};
-use super::root::none;
 use crate::error::{Error, Result};
 use crate::step::{At, Failure, Step};
 
@@ -133,7 +133,7 @@ impl DevicePlan {
     fn bind(&self, source: &CStr, root: BorrowedFd) -> Result<(), Errno> {
         let target = self.path.open_or_create(root, Target::File)?;
         let target = DescriptorPath::new(&target);
-        mount(Some(source), target.as_c_str(), none(), MsFlags::MS_BIND, none())
+        bind(source, target.as_c_str(), MsFlags::empty())
     }
 }
 

@@ -7,9 +7,8 @@ use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use super::mounts::remount_bind;
+use super::bind::{add_flags, bind};
 use super::resolve::{DescriptorPath, InnerPath};
-use super::root::none;
 use crate::step::{At, Failure, Step};
 
 /// Child: hides paths: directories under an empty read-only tmpfs, which they share, anything else under the host's
@@ -32,7 +31,7 @@ fn mask_one(
     let is_directory = fstat(&target)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
     let source = if is_directory { empty } else { null };
     if let Some(source) = source {
-        return bind(source, &target);
+        return bind_descriptor(source, &target);
     }
     if is_directory {
         let flags =
@@ -45,12 +44,12 @@ fn mask_one(
         return Ok(());
     }
     let host = open(c"/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    bind(source.insert(host), &target)
+    bind_descriptor(source.insert(host), &target)
 }
 
-fn bind(source: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
+fn bind_descriptor(source: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
     let (source, target) = (DescriptorPath::new(source), DescriptorPath::new(target));
-    mount(Some(source.as_c_str()), target.as_c_str(), none(), MsFlags::MS_BIND, none())
+    bind(source.as_c_str(), target.as_c_str(), MsFlags::empty())
 }
 
 /// Child: makes paths read-only by read-only binds of themselves.
@@ -64,10 +63,9 @@ pub(crate) fn make_readonly(paths: &[InnerPath], root: BorrowedFd) -> Result<(),
 fn make_one_readonly(path: &InnerPath, root: BorrowedFd) -> Result<(), Errno> {
     let Some(target) = open_existing(path, root)? else { return Ok(()) };
     let target = DescriptorPath::new(&target);
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount(Some(target.as_c_str()), target.as_c_str(), none(), flags, none())?;
+    bind(target.as_c_str(), target.as_c_str(), MsFlags::MS_REC)?;
     let Some(mounted) = open_existing(path, root)? else { return Err(Errno::ENOENT) };
-    remount_bind(&mounted, MsFlags::MS_RDONLY)
+    add_flags(&mounted, MsFlags::MS_RDONLY)
 }
 
 fn open_existing(path: &InnerPath, root: BorrowedFd) -> Result<Option<OwnedFd>, Errno> {

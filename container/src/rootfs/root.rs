@@ -13,6 +13,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
+use super::bind::{add_flags, bind, change};
 use super::resolve::write_decimal;
 use crate::config::RootFilesystem;
 use crate::error::{Error, Result};
@@ -87,14 +88,12 @@ impl RootPlan {
     pub(crate) fn mount(&self) -> Result<OwnedFd, Failure> {
         // Slave, not private: what the host unmounts must not live on here and keep its disk busy.
         let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
-        mount(none(), c"/", none(), flags, none()).at(Step::Propagation)?;
+        change(c"/", flags).at(Step::Propagation)?;
         match &self.source {
             Source::Directory(path) => {
-                let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-                mount(Some(path.as_c_str()), path.as_c_str(), none(), flags, none())
-                    .at(Step::MountRoot)?;
+                bind(path, path, MsFlags::MS_REC).at(Step::MountRoot)?;
                 let root = open_directory(path).at(Step::OpenRoot)?;
-                super::mounts::remount_bind(&root, MsFlags::MS_NODEV).at(Step::MountRoot)?;
+                add_flags(&root, MsFlags::MS_NODEV).at(Step::MountRoot)?;
                 Ok(root)
             }
             Source::Overlay { lower, upper, work, user } => {
@@ -106,7 +105,7 @@ impl RootPlan {
 
     /// Child: remounts the root read-only, keeping the flags it has.
     pub(crate) fn make_readonly(&self, root: &OwnedFd) -> Result<(), Failure> {
-        super::mounts::remount_bind(root, MsFlags::MS_RDONLY).at(Step::ReadonlyRoot)
+        add_flags(root, MsFlags::MS_RDONLY).at(Step::ReadonlyRoot)
     }
 
     /// Child: makes `root` the root directory.
@@ -122,7 +121,7 @@ impl RootPlan {
         }
         chdir(c"/").at(Step::ChangeRoot)?;
         if let Some(flags) = self.propagation {
-            mount(none(), c"/", none(), flags, none()).at(Step::RootPropagation)?;
+            change(c"/", flags).at(Step::RootPropagation)?;
         }
         Ok(())
     }
@@ -136,11 +135,6 @@ impl fmt::Display for RootPlan {
             Source::Overlay { .. } => write!(f, "overlay with upper directory {path}"),
         }
     }
-}
-
-/// An absent argument of mount(2).
-pub(crate) fn none() -> Option<&'static CStr> {
-    None
 }
 
 /// The child's working directory is another.
