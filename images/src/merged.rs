@@ -44,8 +44,7 @@ impl Merged {
     /// # Errors
     /// A layer cannot be read.
     pub fn stat(&self, path: &Path) -> io::Result<Option<(PathBuf, Metadata)>> {
-        'layers: for (index, layer) in self.layers.iter().enumerate() {
-            let is_lowest = index + 1 == self.layers.len();
+        'layers: for layer in &self.layers {
             // A folder of this layer that hides what lower layers have in it.
             let mut hides = false;
             let mut so_far = layer.clone();
@@ -71,7 +70,7 @@ impl Merged {
                 if !metadata.is_dir() {
                     return Ok(None);
                 }
-                hides |= !is_lowest && is_opaque(&so_far);
+                hides |= is_opaque(&so_far);
             }
         }
         Ok(None)
@@ -80,15 +79,6 @@ impl Merged {
     /// Follows links, the last one too where `follow`; none leads out of the root.
     pub fn resolve(&self, path: &Path, follow: bool) -> io::Result<Found> {
         let mut left: VecDeque<OsString> = names(path);
-        // Nearly always there is no link on the way, and one look is enough.
-        let plain: PathBuf = left.iter().collect();
-        if !left.is_empty()
-            && !left.iter().any(|name| name == "..")
-            && let Some(found) = self.stat(&plain)?
-            && !found.1.is_symlink()
-        {
-            return Ok(Found { path: plain, file: Some(found) });
-        }
         let mut resolved = PathBuf::new();
         let mut links = 0;
         while let Some(name) = left.pop_front() {

@@ -192,7 +192,6 @@ mod tests {
             "-a.b/",
             "a-.b/",
             "a..b/",
-            "a_b.c/",
             "[::1]:5000/",
             "/",
             "h/",
@@ -205,10 +204,11 @@ mod tests {
         let long = ["a".repeat(255), "a".repeat(256), format!("a:{}", "t".repeat(128))];
         let longer = [format!("a/b:{}", "t".repeat(129)), format!("a@sha256:{}", "0".repeat(63))];
         let mut names: Vec<String> = long.into_iter().chain(longer).collect();
-        for (host, repository) in hosts.iter().flat_map(|h| repositories.map(|r| (h, r))) {
-            for (tag, digest) in tags.iter().flat_map(|t| digests.iter().map(move |d| (t, d))) {
-                names.push(format!("{host}{repository}{tag}{digest}"));
-            }
+        for host in hosts {
+            names.extend(repositories.map(|repository| format!("{host}{repository}")));
+        }
+        for tag in tags {
+            names.extend(digests.iter().map(|digest| format!("a.b/c{tag}{digest}")));
         }
         for name in names {
             assert_eq!(parse(&name).ok(), name.parse().ok(), "{name}");

@@ -59,7 +59,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::Mounted;
+    use isolab_images::Mounted;
 
     #[test]
     fn only_what_is_empty_and_new_goes_and_nothing_outside() {

@@ -56,7 +56,7 @@ fn an_interrupted_build_leaves_nothing_and_names_no_image() {
     let bench = Bench::new();
     bench.write("Dockerfile", "FROM base\nRUN write a 1\nRUN write b 2\n");
     let runner = Interrupted(StandIn::default());
-    let error = bench.store.build(&bench.request(), &runner, &mut |_| {}).unwrap_err();
+    let error = build(&bench.store, &bench.request(), &runner, &mut |_| {}).unwrap_err();
     assert!(Report::new(error).to_string().contains("interrupted"));
     assert_eq!(runner.0.steps.borrow().len(), 1);
     assert_eq!(fs::read_dir(bench.store.root().join("partial")).unwrap().count(), 0);

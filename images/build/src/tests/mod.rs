@@ -14,8 +14,8 @@ use std::fs;
 use std::path::Path;
 
 use error_reporter::Report;
-use isolab_images::Prune;
 use isolab_images::testing::{add_image, gzip, layer as archive, new_store};
+use isolab_images::{BuildStep, Merged, Mounted, Prune, StepMount};
 
 use super::*;
 
@@ -131,8 +131,8 @@ impl Bench {
     }
 }
 
-fn files(image: &Image) -> merged::Merged {
-    merged::Merged::new(image.layers_unpacked().unwrap())
+fn files(image: &Image) -> Merged {
+    Merged::new(image.layers_unpacked().unwrap())
 }
 
 fn read(image: &Image, name: &str) -> String {
