@@ -2,14 +2,15 @@
 //!
 //! `cargo run --release -p isolab-container --example startup -- BUSYBOX [ROUNDS]`, as root.
 
-use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, Limits, RootFilesystem, Stdio, default_spec,
-};
 use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
+
+use isolab_container::{
+    CgroupPlacement, Container, ContainerConfig, Limits, RootFilesystem, Stdio, default_spec,
+};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -74,7 +75,6 @@ fn run_ours(id: &str, bundle: &Path) -> Outcome<()> {
         rootfs: RootFilesystem::Directory(bundle.join("rootfs")),
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
-        state_dir: bundle.join("state"),
         create_cwd: false,
         kill_with_parent: false,
         owner_lock: None,

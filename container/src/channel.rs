@@ -1,15 +1,17 @@
 //! The conversation between the runtime and the process it cloned.
 //!
-//! One `SOCK_SEQPACKET` pair, close-on-exec on both ends. The child reports `Ready` or one `Failure` and is told
+//! One `SOCK_SEQPACKET` pair, close-on-exec on both ends. The child sends `Ready` or one `Failure`, and receives
 //! `Mapped`, `Joined` and `Start`. A successful execve closes the child's end: end-of-file after `Start` is success.
 //! End-of-file in the child means that the runtime died, and the child leaves, so nothing waits for ever.
 
-use crate::step::{Failure, Step};
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-/// What the runtime tells the child.
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+
+use crate::step::{Failure, Step};
+
+/// What the runtime sends to the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Command {
@@ -21,7 +23,7 @@ pub(crate) enum Command {
     Start = 3,
 }
 
-/// What the child tells the runtime.
+/// What the child sends to the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// Everything is set up; only execve is left.
@@ -41,12 +43,13 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 }
 
 /// Sends a command to the child. `EPIPE` means that the child is gone; its report says why.
-pub(crate) fn tell(runtime_end: &OwnedFd, command: Command) -> Result<(), Errno> {
-    retry(|| send(runtime_end.as_raw_fd(), &[command as u8], MsgFlags::MSG_NOSIGNAL)).map(drop)
+pub(crate) fn send(runtime_end: &OwnedFd, command: Command) -> Result<(), Errno> {
+    retry(|| socket::send(runtime_end.as_raw_fd(), &[command as u8], MsgFlags::MSG_NOSIGNAL))
+        .map(drop)
 }
 
 /// Waits for the child's next report.
-pub(crate) fn hear(runtime_end: &OwnedFd) -> Result<Report, Errno> {
+pub(crate) fn receive(runtime_end: &OwnedFd) -> Result<Report, Errno> {
     let mut wire = [0u8; WIRE_LEN];
     let mut receive = || retry(|| recv(runtime_end.as_raw_fd(), &mut wire, MsgFlags::empty()));
     let received = match receive() {
@@ -93,7 +96,7 @@ fn send_words(child_end: RawFd, words: [u32; 3]) -> Result<(), Errno> {
     for (slot, word) in wire.chunks_exact_mut(4).zip(words) {
         slot.copy_from_slice(&word.to_le_bytes());
     }
-    retry(|| send(child_end, &wire, MsgFlags::MSG_NOSIGNAL)).map(drop)
+    retry(|| socket::send(child_end, &wire, MsgFlags::MSG_NOSIGNAL)).map(drop)
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
@@ -114,28 +117,28 @@ mod tests {
         let (runtime, child) = pair().unwrap();
         let sent = Failure { step: Step::Mount, index: 7, errno: Errno::EPERM };
         report_failure(child.as_raw_fd(), &sent);
-        assert_eq!(hear(&runtime).unwrap(), Report::Failed(sent));
+        assert_eq!(receive(&runtime).unwrap(), Report::Failed(sent));
         report_ready(child.as_raw_fd()).unwrap();
-        assert_eq!(hear(&runtime).unwrap(), Report::Ready);
+        assert_eq!(receive(&runtime).unwrap(), Report::Ready);
     }
 
     #[test]
     fn a_dead_child_reads_as_closed_even_with_commands_unread() {
         let (runtime, child) = pair().unwrap();
-        tell(&runtime, Command::Joined).unwrap();
+        send(&runtime, Command::Joined).unwrap();
         drop(child);
-        assert_eq!(hear(&runtime).unwrap(), Report::Closed);
+        assert_eq!(receive(&runtime).unwrap(), Report::Closed);
     }
 
     #[test]
-    fn a_dead_child_s_report_is_heard_even_with_commands_unread() {
+    fn a_dead_child_s_report_is_received_even_with_commands_unread() {
         let (runtime, child) = pair().unwrap();
         let sent = Failure { step: Step::Mount, index: 7, errno: Errno::ENOSPC };
-        tell(&runtime, Command::Joined).unwrap();
+        send(&runtime, Command::Joined).unwrap();
         report_failure(child.as_raw_fd(), &sent);
         drop(child);
-        assert_eq!(hear(&runtime).unwrap(), Report::Failed(sent));
-        assert_eq!(hear(&runtime).unwrap(), Report::Closed);
+        assert_eq!(receive(&runtime).unwrap(), Report::Failed(sent));
+        assert_eq!(receive(&runtime).unwrap(), Report::Closed);
     }
 
     #[test]
@@ -148,7 +151,7 @@ mod tests {
     #[test]
     fn commands_out_of_order_are_a_protocol_error() {
         let (runtime, child) = pair().unwrap();
-        tell(&runtime, Command::Start).unwrap();
+        send(&runtime, Command::Start).unwrap();
         assert_eq!(await_command(child.as_raw_fd(), Command::Mapped), Err(Errno::EPROTO));
     }
 }

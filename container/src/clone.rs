@@ -1,10 +1,11 @@
 //! clone3(2) as a safe-to-reason-about fork.
 
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::Pid;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// `linux/sched.h`; the constant of the libc crate is too narrow for its value.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

@@ -1,13 +1,17 @@
 //! What a caller says about a container or a host process.
 
-use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
+
+use crate::error::{Error, Result};
 
 /// Everything that [`Container::create`](crate::Container::create) needs.
 #[derive(Debug)]
 pub struct ContainerConfig {
-    /// Unique among the live containers of `state_dir`: letters, digits, `_`, `+`, `-`, `.`; not `.` or `..`.
+    /// Names the container in errors and in the cgroup tree, where one with live processes is in the way: 1 to 128 of
+    /// letters, digits, `_`, `+`, `-`, `.`; not `.` or `..`.
     pub id: String,
     /// The OCI configuration. `root.path` is not read (`rootfs` says it), `root.readonly` is. Relative bind sources
     /// are relative to the caller's working directory.
@@ -18,12 +22,10 @@ pub struct ContainerConfig {
     pub stdio: Stdio,
     /// Where in the cgroup tree.
     pub cgroup: CgroupPlacement,
-    /// Holds one directory per live container, made and removed by the runtime. Must be on a local filesystem.
-    pub state_dir: PathBuf,
     /// Create `process.cwd` when it is missing. The OCI specification makes a missing one an error; image builders
     /// rely on it being made (`WORKDIR`).
     pub create_cwd: bool,
-    /// Kill the container and remove its cgroups and state when this *process* ends, however it ends: a guardian
+    /// Kill the container and remove its cgroups when this *process* ends, however it ends: a guardian
     /// outside the container sees to it, which nothing inside can undo. The kernel is asked to kill it as well when
     /// the *thread* that called `create` ends (`PR_SET_PDEATHSIG`). For foreground runs, and only from a thread that
     /// lives as long as the container should.
@@ -52,8 +54,6 @@ pub struct HostProcessConfig {
     pub resources: Option<LinuxResources>,
     /// Where in the cgroup tree.
     pub cgroup: CgroupPlacement,
-    /// As in [`ContainerConfig::state_dir`].
-    pub state_dir: PathBuf,
     /// As in [`ContainerConfig::create_cwd`].
     pub create_cwd: bool,
     /// As in [`ContainerConfig::kill_with_parent`].
@@ -67,8 +67,8 @@ pub struct HostProcessConfig {
 pub enum RootFilesystem {
     /// A directory, used as it is: what the container writes stays in it.
     Directory(PathBuf),
-    /// An overlay, mounted inside the new mount namespace only: the host never sees the mount, and it vanishes with
-    /// the last process. `upper` and `work` must exist and be on one filesystem.
+    /// An overlay, mounted over `upper` inside the new mount namespace only: the host never sees the mount, and it
+    /// vanishes with the last process. `upper` and `work` must exist and be on one filesystem.
     Overlay {
         /// Read-only layers, topmost first; at least one. The kernel takes up to 500.
         lower: Vec<PathBuf>,
@@ -113,7 +113,7 @@ impl Stdio {
 /// Where in the cgroup tree a container goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CgroupPlacement {
-    /// A cgroup of its own: `linux.cgroupsPath` of the configuration, otherwise `isolab/ID`, below the caller's own
+    /// A cgroup of its own: `linux.cgroupsPath` of the configuration, otherwise `isolab-ID`, below the caller's own
     /// cgroup on cgroup v1 and at the top on v2 (where a cgroup with processes cannot have limited children).
     /// Where the tree is not writable this is an error if any limit was asked for; otherwise the process stays in the
     /// caller's cgroup, and [`stats`](crate::Instance::stats) has nothing to tell.
@@ -125,4 +125,31 @@ pub enum CgroupPlacement {
     Tracked,
     /// Stay in the caller's cgroup. Asking for limits as well is an error.
     Inherit,
+}
+
+/// The longest id; leaves room in a file name and in a hostname.
+const MAX_ID_LEN: usize = 128;
+
+/// An id becomes a name in the cgroup tree, and must not be a path.
+pub(crate) fn check_id(id: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    if id.is_empty() || id.len() > MAX_ID_LEN || id == "." || id == ".." || !id.bytes().all(allowed)
+    {
+        let problem = format!("{id:?}: 1 to {MAX_ID_LEN} of A-Z a-z 0-9 _ + - . are allowed");
+        return Err(Error::invalid("container id", problem));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_cannot_be_paths() {
+        for bad in ["", ".", "..", "a/b", "a b", "ü", &"x".repeat(129)] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+        assert!(check_id("web-1_x+2.y").is_ok());
+    }
 }

@@ -1,29 +1,33 @@
 //! A container: from an OCI configuration to a process that waits before execve.
 
-use crate::cgroup::{Cgroup, DeviceRules, InnerMount};
-use crate::config::{CgroupPlacement, ContainerConfig};
+use std::ffi::CString;
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use nix::unistd::geteuid;
+use oci_spec::runtime::{Linux, LinuxResources, Spec};
+
+use crate::cgroup::{Cgroup, DeviceRules, InnerMount, no_limits};
+use crate::config::{ContainerConfig, check_id};
 use crate::error::{Error, Result};
 use crate::idmap::IdMaps;
 use crate::instance::{Instance, Parts};
 use crate::namespaces::Namespaces;
-use crate::plan::{CgroupMountPlan, Plan};
+use crate::plan::InitPlan;
 use crate::process::capabilities::CapabilitySets;
 use crate::process::plan::ProcessPlan;
 use crate::process::seccomp::Program;
 use crate::process::stdio::StdioPlan;
+use crate::rootfs::cgroup_mount::CgroupMountPlan;
 use crate::rootfs::devices;
 use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::options::propagation;
+use crate::rootfs::plan::RootfsPlan;
 use crate::rootfs::resolve::InnerPath;
 use crate::rootfs::root::RootPlan;
-use crate::state::StateDir;
-use nix::sched::CloneFlags;
-use nix::unistd::geteuid;
-use oci_spec::runtime::{Linux, LinuxResources, Spec};
-use std::ffi::CString;
-use std::fs;
-use std::ops::{Deref, DerefMut};
-use std::path::{Path, PathBuf};
+use crate::sysctl;
 
 /// A container. See [`Instance`] for what can be done with it.
 #[derive(Debug)]
@@ -41,11 +45,11 @@ impl Container {
             rootfs,
             stdio,
             cgroup,
-            state_dir,
             create_cwd,
             kill_with_parent,
             owner_lock,
         } = config;
+        check_id(&id)?;
         refuse_unsupported(&spec)?;
         let default_linux = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&default_linux);
@@ -53,9 +57,7 @@ impl Container {
         let user = namespaces.is_new(CloneFlags::CLONE_NEWUSER);
         check_namespaces(&namespaces, user)?;
         let id_maps = user.then(|| id_maps(linux)).transpose()?;
-        let state = StateDir::create(&state_dir, &id)?;
-
-        let mut root = RootPlan::new(&rootfs, &state.mount_point(), user)?;
+        let mut root = RootPlan::new(&rootfs, user)?;
         root.readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
         root.propagation = root_propagation(linux)?;
         let mut process = process_plan(&spec, id_maps.as_ref())?;
@@ -67,7 +69,7 @@ impl Container {
         let binds_dev =
             mounts.iter().any(|mount| mount.is_bind() && mount.target.as_c_str() == c"/dev");
         let extra_devices = linux.devices().as_deref().unwrap_or_default();
-        let sysctls = sysctls(linux, &namespaces)?;
+        let sysctls = sysctl::plan(linux, &namespaces)?;
         let masked = inner_paths(linux.masked_paths().as_deref(), "linux.maskedPaths")?;
         let readonly = inner_paths(linux.readonly_paths().as_deref(), "linux.readonlyPaths")?;
 
@@ -75,7 +77,7 @@ impl Container {
         let resources = linux.resources().as_ref().unwrap_or(&default_resources);
         let nodes = devices::plan(extra_devices)?;
         let device_rules = device_rules(&nodes, resources)?;
-        let cgroup = own_cgroup(
+        let cgroup = Cgroup::place(
             cgroup,
             &id,
             linux.cgroups_path().as_deref(),
@@ -83,12 +85,7 @@ impl Container {
             device_rules.is_some(),
         )?;
         let cgroup_mount = cgroup_mount(&mounts, cgroup.as_ref(), &namespaces)?;
-        let plan = Plan {
-            stdio: StdioPlan::new(stdio)?,
-            user_namespace: user,
-            hostname: text(spec.hostname().as_deref(), "hostname")?,
-            domainname: text(spec.domainname().as_deref(), "domainname")?,
-            loopback: namespaces.is_new(CloneFlags::CLONE_NEWNET),
+        let rootfs = RootfsPlan {
             root,
             mounts,
             cgroup_mount,
@@ -96,6 +93,14 @@ impl Container {
             device_links: !binds_dev,
             masked,
             readonly,
+        };
+        let plan = InitPlan {
+            stdio: StdioPlan::new(stdio)?,
+            user_namespace: user,
+            hostname: text(spec.hostname().as_deref(), "hostname")?,
+            domainname: text(spec.domainname().as_deref(), "domainname")?,
+            loopback: namespaces.is_new(CloneFlags::CLONE_NEWNET),
+            rootfs,
             sysctls,
             await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
             cgroup_namespace: namespaces.new_cgroup,
@@ -109,7 +114,6 @@ impl Container {
             plan,
             cgroup,
             device_rules,
-            state,
             owner_lock,
         };
         Instance::create(parts).map(Container)
@@ -141,32 +145,6 @@ impl DerefMut for Container {
     fn deref_mut(&mut self) -> &mut Instance {
         &mut self.0
     }
-}
-
-/// The cgroup that a caller asked for; None if the process stays where the caller is.
-pub(crate) fn own_cgroup(
-    placement: CgroupPlacement,
-    id: &str,
-    path: Option<&Path>,
-    resources: &LinuxResources,
-    devices: bool,
-) -> Result<Option<Cgroup>> {
-    match placement {
-        CgroupPlacement::Own => Ok(Cgroup::create(id, path, resources, devices)?),
-        CgroupPlacement::Inherit | CgroupPlacement::Tracked if Cgroup::is_limited(resources) => {
-            let problem = "limits need a cgroup of the container's own, with controllers";
-            Err(Error::invalid("linux.resources", problem))
-        }
-        CgroupPlacement::Tracked => Ok(Cgroup::track(id)?),
-        CgroupPlacement::Inherit => Ok(None),
-    }
-}
-
-/// `LinuxResources::default()` of the OCI types denies all devices, which is a limit of its own.
-pub(crate) fn no_limits() -> LinuxResources {
-    let mut resources = LinuxResources::default();
-    resources.set_devices(None);
-    resources
 }
 
 /// None where only root of the whole host can set any, and we are not: as runc does, a container without root goes
@@ -280,82 +258,4 @@ fn text(text: Option<&str>, field: &str) -> Result<Option<CString>> {
     let convert =
         |text: &str| CString::new(text).map_err(|_| Error::invalid(field, "contains a NUL byte"));
     text.filter(|text| !text.is_empty()).map(convert).transpose()
-}
-
-/// Only sysctls of a namespace that the container has to itself: all others are the host's.
-fn sysctls(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(CString, CString)>> {
-    let mut plan = Vec::new();
-    for (key, value) in linux.sysctl().iter().flatten() {
-        let field = format!("linux.sysctl {key}");
-        let owner =
-            sysctl_namespace(key).ok_or_else(|| Error::invalid(&field, "is not namespaced"))?;
-        if !namespaces.has(owner) {
-            return Err(Error::invalid(
-                field,
-                "would change the host: the namespace is not the container's own",
-            ));
-        }
-        // sysctl(8): dots separate, and slashes stand for dots in names; or the other way round.
-        let path: PathBuf =
-            if key.contains('/') && !key.split('/').next().is_some_and(|head| head.contains('.')) {
-                Path::new("/proc/sys").join(key)
-            } else {
-                let swapped = key.chars().map(|c| {
-                    if c == '.' {
-                        '/'
-                    } else if c == '/' {
-                        '.'
-                    } else {
-                        c
-                    }
-                });
-                Path::new("/proc/sys").join(swapped.collect::<String>())
-            };
-        if path.components().any(|component| component == std::path::Component::ParentDir) {
-            return Err(Error::invalid(field, "must not contain `..`"));
-        }
-        let nul = |_| Error::invalid(&field, "contains a NUL byte");
-        let path = CString::new(path.to_string_lossy().into_owned()).map_err(nul)?;
-        plan.push((path, CString::new(value.as_str()).map_err(nul)?));
-    }
-    Ok(plan)
-}
-
-fn sysctl_namespace(key: &str) -> Option<CloneFlags> {
-    let key = key.replace('/', ".");
-    let ipc = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-    ];
-    let more_ipc = ["kernel.shmmni", "kernel.shm_rmid_forced"];
-    if key.starts_with("net.") {
-        Some(CloneFlags::CLONE_NEWNET)
-    } else if ipc.contains(&key.as_str())
-        || more_ipc.contains(&key.as_str())
-        || key.starts_with("fs.mqueue.")
-    {
-        Some(CloneFlags::CLONE_NEWIPC)
-    } else if key == "kernel.domainname" || key == "kernel.hostname" {
-        Some(CloneFlags::CLONE_NEWUTS)
-    } else {
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_namespaced_sysctls() {
-        assert_eq!(sysctl_namespace("net.ipv4.ip_forward"), Some(CloneFlags::CLONE_NEWNET));
-        assert_eq!(sysctl_namespace("net/ipv4/ip_forward"), Some(CloneFlags::CLONE_NEWNET));
-        assert_eq!(sysctl_namespace("kernel.shmmax"), Some(CloneFlags::CLONE_NEWIPC));
-        assert_eq!(sysctl_namespace("kernel.panic"), None);
-        assert_eq!(sysctl_namespace("vm.swappiness"), None);
-    }
 }

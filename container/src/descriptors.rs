@@ -1,7 +1,8 @@
 //! Closing what a clone or fork copied from the runtime.
 
-use nix::errno::Errno;
 use std::os::fd::RawFd;
+
+use nix::errno::Errno;
 
 /// Child: closes all descriptors above the standard streams but `keep`, which is ascending: above all the ends of other
 /// containers' channels, whose end-of-file would otherwise wait for this process.

@@ -1,7 +1,6 @@
 //! What can go wrong, said so that an operator can act on it.
 
 use std::io;
-use std::path::PathBuf;
 
 /// A failure of the container runtime.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +20,6 @@ pub enum Error {
         field: String,
         /// What is not supported.
         problem: String,
-    },
-    /// Another container with this id exists.
-    #[error("container id {id:?} is in use by a live container (state in {})", state.display())]
-    IdInUse {
-        /// The id.
-        id: String,
-        /// Its state directory.
-        state: PathBuf,
     },
     /// A step on the host, outside the container, failed.
     #[error("cannot {attempt}")]
@@ -74,7 +65,7 @@ pub enum Error {
     },
     /// The cgroup tree refused.
     #[error(transparent)]
-    Cgroup(#[from] crate::cgroup::CgroupError),
+    Cgroup(#[from] crate::cgroup::error::CgroupError),
     /// A method was called at the wrong time, for example `start` twice.
     #[error("container {id} {problem}")]
     State {

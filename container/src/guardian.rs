@@ -6,20 +6,22 @@
 //! be blocked, and has a name of its own, so that what ends the runtime by its group or name leaves it alone. It
 //! holds no stream of the caller, and sleeps until the runtime ends; a runtime that is done takes it along.
 
-use crate::cgroup::remove_cgroups;
-use crate::descriptors;
-use crate::error::{Error, Result};
-use crate::pidfd;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{ForkResult, fork, getpid};
-use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
-use std::time::Duration;
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid};
+
+use crate::cgroup::remove_cgroups;
+use crate::descriptors;
+use crate::error::{Error, Result};
+use crate::pidfd;
 
 /// Its name in ps(1). Without "isolab": `pkill isolab` takes a part of a name for a match.
 const NAME: &std::ffi::CStr = c"guardian";
@@ -32,10 +34,8 @@ pub(crate) struct Ward<'a> {
     /// The first process.
     pub process: BorrowedFd<'a>,
     pub cgroups: Vec<PathBuf>,
-    /// Empty directories, innermost first.
-    pub directories: [PathBuf; 2],
-    /// Descriptors to keep open, for their locks.
-    pub locks: Vec<RawFd>,
+    /// Kept open, for its lock.
+    pub lock: Option<BorrowedFd<'a>>,
 }
 
 /// A running guardian. Dropping it ends it.
@@ -92,12 +92,9 @@ fn guard(ward: &Ward, runtime: BorrowedFd, null: &File) -> ! {
     // What fails here leaves less than there might be, and nobody is left to be told.
     let _ = nix::unistd::setsid();
     let _ = prctl::set_name(NAME);
-    for stream in 0..3 {
-        // SAFETY: replaces a standard stream of this process, which owns no object for it.
-        unsafe { libc::dup2(null.as_raw_fd(), stream) };
-    }
-    let mut keep = ward.locks.clone();
-    keep.extend([runtime.as_raw_fd(), ward.process.as_raw_fd()]);
+    let _ = dup2_stdin(null).and_then(|()| dup2_stdout(null)).and_then(|()| dup2_stderr(null));
+    let kept = [Some(runtime), Some(ward.process), ward.lock];
+    let mut keep: Vec<RawFd> = kept.iter().flatten().map(AsRawFd::as_raw_fd).collect();
     keep.sort_unstable();
     let _ = descriptors::close_all_but(&keep);
     // Neither the folder nor its file system is held.
@@ -111,10 +108,8 @@ fn guard(ward: &Ward, runtime: BorrowedFd, null: &File) -> ! {
         }
         std::thread::sleep(Duration::from_secs(1));
     }
+    // Until then the lock says that the container has an owner.
     let _ = pidfd::wait(ward.process, PollTimeout::NONE);
-    for directory in &ward.directories {
-        let _ = fs::remove_dir(directory);
-    }
     // SAFETY: ends this process without running what the runtime wants to be run at its own end.
     unsafe { libc::_exit(0) }
 }

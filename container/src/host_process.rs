@@ -4,21 +4,22 @@
 //! which no device node can be opened, and the host's /proc, /dev and /sys, so that nothing of it leaks. There is no
 //! device cgroup: a root of the host that has the host's /dev is not held by one.
 
-use crate::cgroup::Cgroup;
-use crate::config::HostProcessConfig;
-use crate::container::{no_limits, own_cgroup};
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use nix::unistd::geteuid;
+
+use crate::cgroup::{Cgroup, no_limits};
+use crate::config::{HostProcessConfig, check_id};
 use crate::error::{Error, Result};
 use crate::instance::{Instance, Parts};
-use crate::plan::Plan;
+use crate::plan::InitPlan;
 use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::mounts::MountPlan;
+use crate::rootfs::plan::RootfsPlan;
 use crate::rootfs::root::RootPlan;
-use crate::state::StateDir;
-use nix::sched::CloneFlags;
-use nix::unistd::geteuid;
-use std::ops::{Deref, DerefMut};
-use std::path::Path;
 
 /// The host's trees that nearly every program expects.
 const HOST_FILESYSTEMS: [&str; 3] = ["/proc", "/dev", "/sys"];
@@ -42,7 +43,6 @@ impl HostProcess {
             stdio,
             resources,
             cgroup,
-            state_dir,
             create_cwd,
             kill_with_parent,
             owner_lock,
@@ -51,8 +51,8 @@ impl HostProcess {
             let problem = "chroot needs root (CAP_SYS_CHROOT); run as root, or use a container, which needs none";
             return Err(Error::invalid("process isolation", problem));
         }
-        let state = StateDir::create(&state_dir, &id)?;
-        let mut root = RootPlan::new(&rootfs, &state.mount_point(), false)?;
+        check_id(&id)?;
+        let mut root = RootPlan::new(&rootfs, false)?;
         root.pivot = false;
         let mut process = ProcessPlan::new(&process, false)?;
         process.create_cwd = create_cwd;
@@ -67,21 +67,15 @@ impl HostProcess {
                 "rules about devices are for containers; a host process has the host's /dev";
             return Err(Error::unsupported("linux.resources.devices", problem));
         }
-        let cgroup = own_cgroup(cgroup, &id, None, &resources, false)?;
-        let plan = Plan {
+        let cgroup = Cgroup::place(cgroup, &id, None, &resources, false)?;
+        let plan = InitPlan {
             stdio: StdioPlan::new(stdio)?,
             user_namespace: false,
             join_namespaces: Vec::new(),
             hostname: None,
             domainname: None,
             loopback: false,
-            root,
-            mounts,
-            cgroup_mount: None,
-            devices: Vec::new(),
-            device_links: false,
-            masked: Vec::new(),
-            readonly: Vec::new(),
+            rootfs: RootfsPlan::with_mounts(root, mounts),
             sysctls: Vec::new(),
             await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
             cgroup_namespace: false,
@@ -89,8 +83,7 @@ impl HostProcess {
         };
         let namespaces = CloneFlags::CLONE_NEWNS;
         let device_rules = None;
-        let parts =
-            Parts { id, namespaces, id_maps: None, plan, cgroup, device_rules, state, owner_lock };
+        let parts = Parts { id, namespaces, id_maps: None, plan, cgroup, device_rules, owner_lock };
         Instance::create(parts).map(HostProcess)
     }
 

@@ -1,9 +1,11 @@
 //! User and group id maps of a user namespace.
 
-use crate::error::{Error, Result};
+use std::fs;
+
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxIdMapping;
-use std::fs;
+
+use crate::error::{Error, Result};
 
 /// The maps, in the format of `/proc/PID/uid_map`.
 #[derive(Debug)]

@@ -3,30 +3,34 @@
 //! Every function called from here is marked "Child:" in its documentation: system calls and prepared memory only, no
 //! allocation, no locks (see `clone`). Errors are numbers, told in words by the runtime.
 
-use crate::channel::{self, Command};
-use crate::descriptors;
-use crate::namespaces;
-use crate::plan::{CgroupLayout, CgroupMountPlan, Plan};
-use crate::process::trampoline::Trampoline;
-use crate::process::{credentials, exec, keyring};
-use crate::rootfs::resolve::{DescriptorPath, InnerPath, Target};
-use crate::rootfs::{devices, mask, mounts};
-use crate::step::{At, Failure, Step};
+use std::convert::Infallible;
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use std::convert::Infallible;
-use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+
+use crate::channel::{self, Command};
+use crate::descriptors;
+use crate::namespaces;
+use crate::plan::InitPlan;
+use crate::process::trampoline::Trampoline;
+use crate::process::{credentials, exec, keyring};
+use crate::step::{At, Failure, Step};
 
 /// Child: carries out the plan and executes the trampoline, or reports what failed and exits with the code that
 /// [`crate::Error::exit_code`] gives. `keep`: the descriptors to keep, ascending.
-pub(crate) fn run(plan: &Plan, trampoline: &Trampoline, channel: BorrowedFd, keep: &[RawFd]) -> ! {
+pub(crate) fn run(
+    plan: &InitPlan,
+    trampoline: &Trampoline,
+    channel: BorrowedFd,
+    keep: &[RawFd],
+) -> ! {
     let child_end = channel.as_raw_fd();
     let executed = set_up(plan, child_end, keep).and_then(|()| execute(plan, trampoline, channel));
     let failure = match executed {
@@ -43,7 +47,7 @@ pub(crate) fn run(plan: &Plan, trampoline: &Trampoline, channel: BorrowedFd, kee
     unsafe { libc::_exit(code) }
 }
 
-fn set_up(plan: &Plan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> {
+fn set_up(plan: &InitPlan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> {
     descriptors::close_all_but(keep).at(Step::CloseDescriptors)?;
     plan.stdio.apply().map_err(|(index, errno)| Failure {
         step: Step::Stdio,
@@ -70,15 +74,16 @@ fn set_up(plan: &Plan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> 
     if plan.loopback {
         namespaces::bring_up_loopback().at(Step::Loopback)?;
     }
-    let root = plan.root.mount()?;
+    let rootfs = &plan.rootfs;
+    let root = rootfs.root.mount()?;
     let mut cgroup = CgroupEntry { plan, child_end, entered: false };
-    fill_root(plan, root.as_fd(), &mut cgroup)?;
+    rootfs.fill(root.as_fd(), plan.user_namespace, || cgroup.enter())?;
     cgroup.enter()?;
     set_host_files(plan)?;
-    if plan.root.readonly {
-        plan.root.make_readonly(&root)?;
+    if rootfs.root.readonly {
+        rootfs.root.make_readonly(&root)?;
     }
-    plan.root.enter(&root)?;
+    rootfs.root.enter(&root)?;
     drop(root);
     become_the_process(plan)?;
     channel::report_ready(child_end).at(Step::Report)?;
@@ -86,11 +91,11 @@ fn set_up(plan: &Plan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> 
 }
 
 fn execute(
-    plan: &Plan,
+    plan: &InitPlan,
     trampoline: &Trampoline,
     channel: BorrowedFd,
 ) -> Result<Infallible, Failure> {
-    exec::reset_signals()?;
+    plan.process.exec.reset_signals().at(Step::Signals)?;
     exec::close_descriptors_on_exec().at(Step::CloseDescriptors)?;
     if let Some(filter) = plan.process.seccomp.as_ref().filter(|_| plan.process.no_new_privileges) {
         filter.install().at(Step::Seccomp)?;
@@ -101,7 +106,7 @@ fn execute(
     Err(Failure { step, index: 0, errno })
 }
 
-fn name_the_host(plan: &Plan) -> Result<(), Failure> {
+fn name_the_host(plan: &InitPlan) -> Result<(), Failure> {
     if let Some(hostname) = &plan.hostname {
         nix::unistd::sethostname(OsStr::from_bytes(hostname.as_bytes())).at(Step::Hostname)?;
     }
@@ -114,39 +119,9 @@ fn name_the_host(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn fill_root(plan: &Plan, root: BorrowedFd, cgroup: &mut CgroupEntry) -> Result<(), Failure> {
-    for (index, one) in plan.mounts.iter().enumerate() {
-        if !one.is_cgroup() {
-            one.mount(root, index)?;
-        } else if let Some(cgroup_mount) = &plan.cgroup_mount {
-            // Shows the container's own cgroup as the top only from within its cgroup namespace.
-            cgroup.enter()?;
-            mount_cgroups(cgroup_mount, root)?;
-        }
-    }
-    for (index, device) in plan.devices.iter().enumerate() {
-        device
-            .create(root, plan.user_namespace, &plan.root.mount_point)
-            .at_index(Step::Device, index)?;
-    }
-    if plan.device_links {
-        devices::create_links(root)?;
-    }
-    if !plan.masked.is_empty() {
-        let null = mask::open_null().at(Step::MaskPath)?;
-        for (index, path) in plan.masked.iter().enumerate() {
-            mask::mask(path, root, &null).at_index(Step::MaskPath, index)?;
-        }
-    }
-    for (index, path) in plan.readonly.iter().enumerate() {
-        mask::make_readonly(path, root).at_index(Step::ReadonlyPath, index)?;
-    }
-    Ok(())
-}
-
 /// Waits, once, until the runtime has moved this process into its cgroups, and makes the cgroup namespace.
 struct CgroupEntry<'a> {
-    plan: &'a Plan,
+    plan: &'a InitPlan,
     child_end: RawFd,
     entered: bool,
 }
@@ -166,35 +141,8 @@ impl CgroupEntry<'_> {
     }
 }
 
-fn mount_cgroups(plan: &CgroupMountPlan, root: BorrowedFd) -> Result<(), Failure> {
-    let open = |path: &InnerPath| path.open_or_create(root, Target::Directory);
-    let on = |target: &OwnedFd, fstype: &CStr, flags: MsFlags, data: Option<&CStr>| {
-        mount(Some(fstype), DescriptorPath::new(target).as_c_str(), Some(fstype), flags, data)
-    };
-    let top = open(&plan.target).at(Step::CgroupMount)?;
-    let hierarchies = match &plan.layout {
-        CgroupLayout::V2 => return on(&top, c"cgroup2", plan.flags, None).at(Step::CgroupMount),
-        CgroupLayout::V1(hierarchies) => hierarchies,
-    };
-    let writable = plan.flags - MsFlags::MS_RDONLY;
-    on(&top, c"tmpfs", writable, Some(c"mode=755,size=64k")).at(Step::CgroupMount)?;
-    for (index, hierarchy) in hierarchies.iter().enumerate() {
-        let target = open(&hierarchy.target).at_index(Step::CgroupMount, index)?;
-        let mounted = match &hierarchy.data {
-            Some(controllers) => on(&target, c"cgroup", plan.flags, Some(controllers)),
-            None => on(&target, c"cgroup2", plan.flags, None),
-        };
-        mounted.at_index(Step::CgroupMount, index)?;
-    }
-    if plan.flags.contains(MsFlags::MS_RDONLY) {
-        let mounted = plan.target.open(root).at(Step::CgroupMount)?;
-        mounts::remount_bind(&mounted, MsFlags::MS_RDONLY).at(Step::CgroupMount)?;
-    }
-    Ok(())
-}
-
 /// What is set through the host's /proc, as long as it is in sight.
-fn set_host_files(plan: &Plan) -> Result<(), Failure> {
+fn set_host_files(plan: &InitPlan) -> Result<(), Failure> {
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
         write_file(path, value).at_index(Step::Sysctl, index)?;
     }
@@ -209,7 +157,7 @@ fn write_file(path: &CStr, value: &CStr) -> Result<(), Errno> {
     nix::unistd::write(&file, value.to_bytes()).map(drop)
 }
 
-fn become_the_process(plan: &Plan) -> Result<(), Failure> {
+fn become_the_process(plan: &InitPlan) -> Result<(), Failure> {
     let process = &plan.process;
     if process.create_cwd {
         create_working_directory(&process.cwd).at(Step::CreateWorkingDirectory)?;

@@ -1,25 +1,27 @@
 //! A created process and its life from there on; containers and host processes alike.
 
-use crate::cgroup::{Cgroup, DeviceRules, Stats};
-use crate::channel::{self, Command, Report};
-use crate::clone::{self, Cloned};
-use crate::error::{Error, Result};
-use crate::guardian::{Guardian, Ward};
-use crate::idmap::IdMaps;
-use crate::init;
-use crate::pidfd;
-use crate::plan::Plan;
-use crate::process::trampoline::Trampoline;
-use crate::state::StateDir;
-use crate::step::{Failure, Step};
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+
+use crate::cgroup::{Cgroup, DeviceRules, Stats};
+use crate::channel::{self, Command, Report};
+use crate::clone::{self, Cloned};
+use crate::error::{Error, Result};
+use crate::explain;
+use crate::guardian::{Guardian, Ward};
+use crate::idmap::IdMaps;
+use crate::init;
+use crate::pidfd;
+use crate::plan::InitPlan;
+use crate::process::trampoline::Trampoline;
+use crate::step::Failure;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +67,11 @@ pub struct Instance {
     pidfd: OwnedFd,
     /// The runtime's end of the channel, until the program runs.
     channel: Option<OwnedFd>,
-    plan: Plan,
+    plan: InitPlan,
     status: Option<ExitStatus>,
     cgroup: Option<Cgroup>,
     _guardian: Option<Guardian>,
     owner_lock: Option<OwnedFd>,
-    // Last: the state directory goes when everything else is gone.
-    state: StateDir,
 }
 
 /// What [`Instance::create`] needs.
@@ -79,18 +79,16 @@ pub(crate) struct Parts {
     pub id: String,
     pub namespaces: CloneFlags,
     pub id_maps: Option<IdMaps>,
-    pub plan: Plan,
+    pub plan: InitPlan,
     pub cgroup: Option<Cgroup>,
     pub device_rules: Option<DeviceRules>,
-    pub state: StateDir,
     pub owner_lock: Option<OwnedFd>,
 }
 
 impl Instance {
     /// Clones the child, serves it until it waits before execve.
     pub(crate) fn create(parts: Parts) -> Result<Instance> {
-        let Parts { id, namespaces, id_maps, plan, cgroup, device_rules, state, owner_lock } =
-            parts;
+        let Parts { id, namespaces, id_maps, plan, cgroup, device_rules, owner_lock } = parts;
         let (runtime_end, child_end) = channel::pair()
             .map_err(|errno| Error::host("make a socket pair for the container", errno))?;
         let target = match &cgroup {
@@ -103,7 +101,7 @@ impl Instance {
         // of all of it demands, and ends in execve or _exit.
         let cloned = unsafe { clone::clone(namespaces, target.as_ref()) };
         let Some(Cloned { pid, pidfd }) =
-            cloned.map_err(|errno| explain_clone(errno, namespaces))?
+            cloned.map_err(|errno| explain::clone(errno, namespaces))?
         else {
             init::run(&plan, &trampoline, child_end.as_fd(), &keep)
         };
@@ -119,20 +117,19 @@ impl Instance {
             cgroup,
             _guardian: None,
             owner_lock,
-            state,
         };
         // The child has copies; ours would keep the other ends from seeing end-of-file.
         instance.plan.stdio.close();
         if let Some(id_maps) = id_maps {
             id_maps.write(pid)?;
-            instance.tell(Command::Mapped)?;
+            instance.send(Command::Mapped)?;
         }
         if let Some(cgroup) = instance.cgroup.as_ref().filter(|cgroup| cgroup.needs_join()) {
             // The child mounts its root file system meanwhile.
             let joined = cgroup.join(pid);
             // A child that failed is gone, and cannot be moved; its own report says more.
             match joined {
-                Ok(()) => instance.tell(Command::Joined)?,
+                Ok(()) => instance.send(Command::Joined)?,
                 Err(error) => {
                     instance.send_signal(Signal::SIGKILL)?;
                     return Err(instance.pending_failure().unwrap_or(error.into()));
@@ -143,7 +140,7 @@ impl Instance {
             // The child sets itself up meanwhile, and runs nothing of the image's before it is started.
             instance._guardian = Some(Guardian::start(instance.ward())?);
         }
-        match instance.hear()? {
+        match instance.receive()? {
             Report::Ready => {}
             Report::Failed(failure) => return Err(instance.explain(failure)),
             Report::Closed => return Err(instance.died("setting up the container")),
@@ -164,8 +161,8 @@ impl Instance {
         if self.channel.is_none() {
             return Err(Error::State { id: self.id.clone(), problem: "has been started already" });
         }
-        self.tell(Command::Start)?;
-        let report = self.hear()?;
+        self.send(Command::Start)?;
+        let report = self.receive()?;
         self.channel = None;
         match report {
             // The trampoline's execve closed the other end.
@@ -241,7 +238,7 @@ impl Instance {
         self.stats().oom_kills.is_some_and(|kills| kills > 0)
     }
 
-    /// Kills what still lives, removes cgroups and state. Dropping does the same but cannot report.
+    /// Kills what still lives and removes the cgroups. Dropping does the same but cannot report.
     ///
     /// # Errors
     /// A cgroup that cannot be removed.
@@ -290,53 +287,41 @@ impl Instance {
             .map_err(|errno| Error::host(format!("send {signal} to container {}", self.id), errno))
     }
 
-    /// Tells the child something. A child that is gone has left a report; `hear` finds it.
-    fn tell(&self, command: Command) -> Result<()> {
+    /// Sends the child a command. One that is gone has left a report, which `receive` finds.
+    fn send(&self, command: Command) -> Result<()> {
         let Some(channel) = &self.channel else { return Ok(()) };
-        match channel::tell(channel, command) {
+        match channel::send(channel, command) {
             Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            Err(errno) => Err(Error::host(format!("speak to container {}", self.id), errno)),
+            Err(errno) => {
+                Err(Error::host(format!("send a command to container {}", self.id), errno))
+            }
         }
     }
 
-    fn hear(&self) -> Result<Report> {
+    fn receive(&self) -> Result<Report> {
         let Some(channel) = &self.channel else { return Ok(Report::Closed) };
-        channel::hear(channel)
-            .map_err(|errno| Error::host(format!("hear from container {}", self.id), errno))
+        channel::receive(channel).map_err(|errno| {
+            Error::host(format!("receive a report from container {}", self.id), errno)
+        })
     }
 
     fn ward(&self) -> Ward<'_> {
         Ward {
             process: self.pidfd.as_fd(),
             cgroups: self.cgroup_directories(),
-            directories: self.state.directories(),
-            locks: self
-                .owner_lock
-                .iter()
-                .map(AsRawFd::as_raw_fd)
-                .chain([self.state.lock()])
-                .collect(),
+            lock: self.owner_lock.as_ref().map(AsFd::as_fd),
         }
     }
 
     fn pending_failure(&mut self) -> Option<Error> {
-        match self.hear() {
+        match self.receive() {
             Ok(Report::Failed(failure)) => Some(self.explain(failure)),
             _ => None,
         }
     }
 
     fn explain(&self, failure: Failure) -> Error {
-        let command = self.plan.process.command();
-        match (failure.step, failure.errno) {
-            (Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => Error::CommandNotFound { command },
-            (Step::Exec, errno) => Error::CommandNotExecutable { command, source: errno.into() },
-            (_, errno) => Error::Setup {
-                id: self.id.clone(),
-                attempt: failure.describe(&self.plan),
-                source: errno.into(),
-            },
-        }
+        explain::setup(&self.id, &self.plan, failure)
     }
 
     fn died(&mut self, during: &'static str) -> Error {
@@ -350,21 +335,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // Then, field by field, the cgroup with whatever else is in it, the guardian, and the state directory.
+        // Then, field by field, the cgroup with whatever else is in it, and the guardian.
         self.kill_and_reap();
     }
-}
-
-fn explain_clone(errno: Errno, namespaces: CloneFlags) -> Error {
-    let hint = match errno {
-        Errno::EPERM if namespaces.contains(CloneFlags::CLONE_NEWUSER) => {
-            " (are unprivileged user namespaces allowed here? see sysctl kernel.unprivileged_userns_clone, \
-             kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces)"
-        }
-        Errno::EPERM => " (run as root, or configure a user namespace)",
-        Errno::ENOSPC => " (a limit of user.max_*_namespaces is reached)",
-        Errno::EAGAIN => " (a process limit is reached)",
-        _ => "",
-    };
-    Error::host(format!("clone a process into new namespaces {namespaces:?}{hint}"), errno)
 }

@@ -17,6 +17,7 @@ mod config;
 mod container;
 mod descriptors;
 mod error;
+mod explain;
 mod guardian;
 mod host_process;
 mod idmap;
@@ -28,11 +29,11 @@ mod plan;
 mod process;
 mod rootfs;
 mod spec;
-mod state;
 mod step;
+mod sysctl;
 mod wire;
 
-pub use cgroup::{CgroupError, Stats, remove_cgroups};
+pub use cgroup::{CPU_PERIOD_MICROSECONDS, CgroupError, Stats, remove_cgroups};
 pub use config::{
     CgroupPlacement, ContainerConfig, HostProcessConfig, RootFilesystem, Stdio, Stream,
 };
@@ -43,7 +44,4 @@ pub use instance::{ExitStatus, Instance};
 pub use nix::sys::signal::Signal;
 pub use oci_spec::runtime as oci;
 pub use process::plan::NO_ID;
-pub use spec::{
-    CPU_PERIOD_MICROSECONDS, DEFAULT_CAPABILITIES, DEFAULT_PATH, Limits, default_process,
-    default_spec,
-};
+pub use spec::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Limits, default_process, default_spec};

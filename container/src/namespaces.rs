@@ -1,14 +1,16 @@
 //! The `linux.namespaces` of the configuration: which to make with clone3, which existing ones to join.
 
-use crate::error::{Error, Result};
-use crate::step::{At, Failure, Step};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
-use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::step::{At, Failure, Step};
 
 /// An existing namespace to join.
 #[derive(Debug)]

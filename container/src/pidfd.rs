@@ -1,9 +1,10 @@
 //! Processes by descriptor (pidfd_open(2)), which never comes to name another process.
 
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Opens a process, close-on-exec.
 ///

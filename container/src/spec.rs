@@ -1,6 +1,8 @@
 //! The usual OCI configuration: what `runc spec` writes and podman starts from, as a value to be refined.
 
-use crate::error::{Error, Result};
+use std::collections::HashSet;
+use std::path::Path;
+
 use nix::unistd::{getegid, geteuid};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -11,8 +13,9 @@ use oci_spec::runtime::{
     RootBuilder, Spec, SpecBuilder, get_default_maskedpaths, get_default_mounts,
     get_default_readonly_paths,
 };
-use std::collections::HashSet;
-use std::path::Path;
+
+use crate::cgroup::CPU_PERIOD_MICROSECONDS;
+use crate::error::{Error, Result};
 
 /// The search path of a process whose environment has none, as Docker and podman have it.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,9 +37,6 @@ pub const DEFAULT_CAPABILITIES: [Capability; 13] = [
     Capability::Setuid,
     Capability::SysChroot,
 ];
-
-/// The period over which a CPU quota is enforced, in microseconds: the kernel's default.
-pub const CPU_PERIOD_MICROSECONDS: u64 = 100_000;
 
 /// Limits that mean the same at every isolation level. None means unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,9 +1,9 @@
 //! The steps between clone and execve, by name, so that a failure in the child can be told in words by the runtime:
 //! the child sends a number, an index and an errno, because it must not allocate.
 
-use crate::plan::Plan;
-use crate::wire::EXEC_FAILED;
 use nix::errno::Errno;
+
+use crate::wire::EXEC_FAILED;
 
 /// A step that the child takes. `index` of a [`Failure`] tells which of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,79 +146,6 @@ impl Step {
             return Some(Step::Exec);
         }
         Step::ALL.get(usize::try_from(number).ok()?).copied()
-    }
-}
-
-impl Failure {
-    /// Says what was attempted, on what, in the words of `plan`.
-    pub(crate) fn describe(&self, plan: &Plan) -> String {
-        let index = self.index as usize;
-        let root = || plan.root.to_string();
-        match self.step {
-            Step::CloseDescriptors => "close the runtime's file descriptors".into(),
-            Step::Stdio => format!("set up {}", ["stdin", "stdout", "stderr"].get(index).unwrap_or(&"stdio")),
-            Step::NewSession => "start a new session".into(),
-            Step::AwaitIdMaps => "wait for the uid and gid maps".into(),
-            Step::BecomeRoot => "become root of the user namespace".into(),
-            Step::NotDumpable => "hide from ptrace (PR_SET_DUMPABLE)".into(),
-            Step::Keyring => {
-                "join a new session keyring (the caller's quota of keys: /proc/key-users, kernel.keys.maxkeys)".into()
-            }
-            Step::JoinNamespace => match plan.join_namespaces.get(index) {
-                Some(joined) => format!("join namespace {}", joined.path.display()),
-                None => "join a namespace".into(),
-            },
-            Step::Hostname => "set the hostname".into(),
-            Step::Domainname => "set the domain name".into(),
-            Step::Loopback => "bring up the loopback interface".into(),
-            Step::Propagation => "make the mount namespace private".into(),
-            Step::OverlayLayer => format!("open overlay layer {index} of {}", root()),
-            Step::OverlayUpper => format!("open the upper directory of {}", root()),
-            Step::OverlayWork => format!("open the work directory of {}", root()),
-            Step::MountRoot => format!("mount root filesystem {}", root()),
-            Step::OpenRoot => format!("open root filesystem {}", root()),
-            Step::MountTarget => format!("resolve or create mount destination {}", plan.mount_label(index)),
-            Step::Mount => format!("mount {}", plan.mount_description(index)),
-            Step::MountOptions => format!("apply the options of mount {}", plan.mount_description(index)),
-            Step::CgroupMount => format!("mount cgroup hierarchy {}", plan.cgroup_mount_label(index)),
-            Step::Device => format!("create device {}", plan.device_label(index)),
-            Step::DeviceLink => "create the symbolic links in /dev".into(),
-            Step::MaskPath => format!("mask {}", plan.masked_label(index)),
-            Step::ReadonlyPath => format!("make {} read-only", plan.readonly_label(index)),
-            Step::ReadonlyRoot => "make the root filesystem read-only".into(),
-            Step::AwaitCgroup => "wait to be moved into the cgroup".into(),
-            Step::CgroupNamespace => "make a cgroup namespace".into(),
-            Step::Sysctl => format!("set sysctl {}", plan.sysctl_label(index)),
-            Step::OomScoreAdj => {
-                "set oom_score_adj (lowering it needs CAP_SYS_RESOURCE in the initial user namespace)".into()
-            }
-            Step::Rlimit => format!(
-                "set {} (raising a hard limit needs CAP_SYS_RESOURCE in the initial user namespace)",
-                plan.process.rlimit_label(index)
-            ),
-            Step::ChangeRoot => format!("change the root directory to {}", root()),
-            Step::RootPropagation => "set rootfsPropagation".into(),
-            Step::CreateWorkingDirectory => {
-                format!("create working directory {}", plan.process.cwd.to_string_lossy())
-            }
-            Step::WorkingDirectory => {
-                format!("change to working directory {}", plan.process.cwd.to_string_lossy())
-            }
-            Step::Groups => "set the additional groups".into(),
-            Step::Group => format!("set gid {}", plan.process.gid),
-            Step::User => format!("set uid {}", plan.process.uid),
-            Step::BoundingSet => format!("drop capability {index} from the bounding set"),
-            Step::Capabilities => "set the capabilities".into(),
-            Step::AmbientSet => format!("raise ambient capability {index}"),
-            Step::NoNewPrivileges => "set no_new_privs".into(),
-            Step::Seccomp => "install the seccomp filter".into(),
-            Step::ParentDeathSignal => "ask to be killed with the runtime".into(),
-            Step::Report => "report to the runtime".into(),
-            Step::AwaitStart => "wait to be started".into(),
-            Step::Signals => "reset signals".into(),
-            Step::Trampoline => "execute the trampoline (memfd)".into(),
-            Step::Exec => format!("execute {}", plan.process.command()),
-        }
     }
 }
 

@@ -7,6 +7,7 @@ mod support;
 use isolab_container::oci::{Capability, LinuxDevice, LinuxDeviceCgroup};
 use isolab_container::{ContainerConfig, RootFilesystem};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
 use support::{Fixture, run, run_host};
 
 /// What stands for the host's devices: /dev/tty1 and /dev/loop0, whose drivers ask for no capability, so that nothing

@@ -4,9 +4,11 @@
 
 mod support;
 
-use isolab_container::oci::Capability;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+
+use isolab_container::oci::Capability;
+
 use support::{Fixture, run, run_host};
 
 #[test]

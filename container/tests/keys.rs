@@ -6,6 +6,7 @@ mod support;
 
 use std::ffi::CString;
 use std::process::Command;
+
 use support::{Fixture, run};
 
 /// Searches the session and the user keyring for the key that `argv[1]` names, by all three ways into the kernel.

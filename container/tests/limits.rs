@@ -4,8 +4,10 @@
 
 mod support;
 
-use isolab_container::{CgroupError, Container, Error, ExitStatus, Limits, Signal};
 use std::fs;
+
+use isolab_container::{CgroupError, Container, Error, ExitStatus, Limits, Signal};
+
 use support::{Fixture, capture, read_all, run, run_host};
 
 /// Allocates and touches about 200 MiB: dd's buffer.

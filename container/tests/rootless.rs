@@ -4,14 +4,16 @@
 
 mod support;
 
-use isolab_container::{
-    CgroupError, CgroupPlacement, Container, ContainerConfig, Error, Limits, RootFilesystem, Stdio,
-    default_spec,
-};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+
+use isolab_container::{
+    CgroupError, CgroupPlacement, Container, ContainerConfig, Error, Limits, RootFilesystem, Stdio,
+    default_spec,
+};
+
 use support::{Fixture, PATH, run, unique_id};
 
 const NOBODY: u32 = 65534;
@@ -45,7 +47,6 @@ fn as_nobody(test: &str) {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    assert_eq!(fs::read_dir(fixture.path("state")).unwrap().count(), 0);
 }
 
 fn config(args: &[&str], limits: Limits) -> ContainerConfig {
@@ -61,7 +62,6 @@ fn config(args: &[&str], limits: Limits) -> ContainerConfig {
         },
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
-        state_dir: directory.join("state"),
         create_cwd: false,
         kill_with_parent: false,
         owner_lock: None,

@@ -20,6 +20,8 @@ use core::arch::{asm, global_asm};
 mod wire;
 
 const SYS_WRITE: usize = 1;
+const SYS_ACCESS: usize = 21;
+const F_OK: usize = 0;
 const SYS_SENDTO: usize = 44;
 const SYS_EXECVE: usize = 59;
 const SYS_EXIT_GROUP: usize = 231;
@@ -139,7 +141,11 @@ unsafe fn execute(mut candidates: Strings, arguments: Strings, environment: Stri
     unsafe {
         while **candidates != 0 {
             let path = *candidates as usize;
-            let result = call(SYS_EXECVE, [path, arguments as usize, environment as usize, 0, 0, 0]);
+            // An execve that finds nothing has made an address space all the same, which takes six times as long.
+            let mut result = call(SYS_ACCESS, [path, F_OK, 0, 0, 0, 0]);
+            if result == 0 || -result as i32 == EACCES {
+                result = call(SYS_EXECVE, [path, arguments as usize, environment as usize, 0, 0, 0]);
+            }
             match -result as i32 {
                 ENOENT | ENOTDIR => {}
                 EACCES => errno = EACCES,

@@ -82,7 +82,6 @@ impl BuildRunner for ContainerSteps {
 fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> {
     // A step is an instance like others: whatever a kill leaves of it is found.
     let mut folder = Instances::open_default()?.create(None, Level::Container)?;
-    let files = folder.files();
     // Standard output is for what the command line prints itself.
     let output = || -> Result<Stream, IsolationError> {
         let copy = dup(std::io::stderr()).map_err(|errno| errno.into());
@@ -92,14 +91,15 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
         true => Names::Hosts,
         false => Names::Own { hostname: HOSTNAME, interface: None },
     };
-    let names = NameFiles::prepare(&files, names, &step.lower, Missing::Leave)?;
+    let names =
+        NameFiles::prepare(&folder.files(), folder.shared(), names, &step.lower, Missing::Leave)?;
     let mut spec = spec(step)?;
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     mounts.extend(names.mounts);
     mounts.extend(added_mounts(&step.mounts)?);
     spec.set_mounts(Some(mounts));
     let mut lower = step.lower.clone();
-    lower.push(names.lowest);
+    lower.extend(names.lowest);
     let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
     stdio::give(std::io::stderr(), uid);
     let stdio = Stdio { stdin: Stream::Null, stdout: output()?, stderr: output()? };
@@ -113,7 +113,6 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
         },
         stdio,
         cgroup: CgroupPlacement::Own,
-        state_dir: files,
         create_cwd: true,
         kill_with_parent: true,
         owner_lock: Some(folder.owner_lock()?),

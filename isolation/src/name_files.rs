@@ -2,12 +2,12 @@
 //! hostname(5), resolv.conf(5)).
 //!
 //! They are the instance's, not the image's: mounted over what the image has, and nothing that is
-//! written to them gets into a layer. Where the image has no such file the mount needs a place: the
-//! lowest layer of all has them empty, so that no folder of the image changes. Where the image
-//! has a link, or a folder, it has its own idea, which is left alone.
+//! written to them gets into a layer. Where the image has no such file the mount needs a place: a
+//! lowest layer, which all instances share, has them empty, so that no folder of the image changes.
+//! Where the image has a link, or a folder, it has its own idea, which is left alone.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -53,8 +53,8 @@ impl Names<'_> {
 /// Files, ready to be mounted over an image's.
 #[derive(Debug)]
 pub(crate) struct NameFiles {
-    /// To be put below all layers.
-    pub(crate) lowest: PathBuf,
+    /// To be put below all layers, where they lack a place.
+    pub(crate) lowest: Option<PathBuf>,
     /// To be mounted.
     pub(crate) mounts: Vec<Mount>,
 }
@@ -69,51 +69,77 @@ pub(crate) enum Missing {
 }
 
 impl NameFiles {
-    /// Writes the files of `names` to `folder`, for an image of these layers.
+    /// Writes the files of `names` to the instance's `folder`, for an image of these layers. `shared`: the
+    /// folder of all instances.
     pub(crate) fn prepare(
         folder: &Path,
+        shared: &Path,
         names: Names,
         layers: &[PathBuf],
         missing: Missing,
     ) -> Result<Self, IsolationError> {
         let io =
             |source| IsolationError::Io { action: "write to", path: folder.to_owned(), source };
-        let (lowest, contents) = (folder.join("mount-points"), folder.join("names"));
         let files = names.files();
-        write(&lowest, &contents, &files).map_err(io)?;
-        let mut all = layers.to_vec();
-        all.push(lowest.clone());
-        let image = Merged::new(all);
+        let image = Merged::new(layers.to_vec());
+        let mut lowest = None;
         let mut mounts = Vec::new();
-        for NameFile { name, .. } in &files {
-            let found = image.stat(&Path::new("etc").join(name)).map_err(io)?;
-            let is_place = match found {
+        for NameFile { name, content } in &files {
+            let place = Path::new("etc").join(name);
+            let is_place = match image.stat(&place).map_err(io)? {
                 Some((_, metadata)) => metadata.is_file(),
-                None => missing == Missing::Make,
+                None => {
+                    if lowest.is_none() {
+                        lowest = Some(places(shared, &files).map_err(io)?);
+                    }
+                    missing == Missing::Make || {
+                        let all = layers.iter().chain(&lowest).cloned().collect();
+                        // A layer may hide it, as it hides the other layers'.
+                        Merged::new(all).stat(&place).map_err(io)?.is_some()
+                    }
+                }
             };
             if is_place {
-                mounts.push(bind(&contents.join(name), &Path::new("/etc").join(name))?);
+                let source = folder.join(name);
+                write(&source, content).map_err(io)?;
+                mounts.push(bind(&source, &Path::new("/").join(place))?);
             }
         }
         Ok(Self { lowest, mounts })
     }
 }
 
-fn write(lowest: &Path, contents: &Path, files: &[NameFile]) -> io::Result<()> {
-    // Seen from inside, so not by our umask.
-    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
-    let etc = lowest.join("etc");
-    for folder in [lowest, &etc, contents] {
-        fs::create_dir(folder)?;
-        set(folder, 0o755)?;
+/// The layer of empty files, which is made when it is first needed. Nothing is ever changed in it, so
+/// that two may make it at once, and one that was killed half-way is followed by one that goes on.
+fn places(shared: &Path, files: &[NameFile]) -> io::Result<PathBuf> {
+    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    let layer = shared.join(format!(".places-{}", names.join("+")));
+    let etc = layer.join("etc");
+    let is_done = |name: &&str| {
+        fs::metadata(etc.join(name))
+            .is_ok_and(|metadata| metadata.permissions().mode() & 0o777 == MODE)
+    };
+    if names.last().is_some_and(is_done) {
+        return Ok(layer);
     }
-    for NameFile { name, content } in files {
-        for (path, content) in [(etc.join(name), ""), (contents.join(name), content.as_str())] {
-            fs::write(&path, content)?;
-            set(&path, 0o644)?;
+    for folder in [&layer, &etc] {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => fs::set_permissions(folder, Permissions::from_mode(0o755))?,
         }
     }
-    Ok(())
+    names.iter().try_for_each(|name| write(&etc.join(name), ""))?;
+    Ok(layer)
+}
+
+/// Of the files, as seen from inside.
+const MODE: u32 = 0o644;
+
+fn write(path: &Path, content: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(content.as_bytes())?;
+    // Not by our umask.
+    file.set_permissions(Permissions::from_mode(MODE))
 }
 
 fn bind(source: &Path, target: &Path) -> Result<Mount, IsolationError> {
@@ -172,7 +198,9 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().unwrap();
             let layers: Vec<PathBuf> = layers.into_iter().cloned().collect();
-            let files = NameFiles::prepare(folder.path(), names, &layers, missing).unwrap();
+            let prepared = NameFiles::prepare(folder.path(), dir.path(), names, &layers, missing);
+            let files = prepared.unwrap();
+            assert_eq!(files.lowest.is_some(), !layers.contains(&linked), "{layers:?}");
             let targets: Vec<_> =
                 files.mounts.iter().map(|mount| mount.destination().to_str().unwrap()).collect();
             assert_eq!(targets, wanted, "{layers:?}");
@@ -182,5 +210,20 @@ mod tests {
             }
         }
         assert_eq!(fs::read_to_string(plain.join("etc/hosts")).unwrap(), "the image's");
+    }
+
+    #[test]
+    fn a_layer_of_places_that_was_begun_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Names::Own { hostname: "box", interface: None }.files();
+        let layer = places(dir.path(), &files).unwrap();
+        let hostname = layer.join("etc/hostname");
+        fs::set_permissions(&hostname, Permissions::from_mode(0o600)).unwrap();
+        fs::remove_file(layer.join("etc/hosts")).unwrap();
+        assert_eq!(places(dir.path(), &files).unwrap(), layer);
+        for file in [layer.join("etc/hosts"), hostname] {
+            let metadata = fs::metadata(file).unwrap();
+            assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (0, MODE));
+        }
     }
 }

@@ -4,13 +4,14 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, ExitStatus, HostProcess, HostProcessConfig,
     RootFilesystem, Stdio, Stream, pidfd,
 };
 use isolab_images::Image;
+use nix::unistd::{getegid, geteuid};
 use oci_spec::runtime::{LinuxResources, Mount};
 use tracing::debug_span;
 
@@ -68,7 +69,6 @@ impl Isolation for ProcessLevel {
             stdio: Stdio { stdin, ..Stdio::default() },
             resources: resources.filter(|_| limited),
             cgroup: if limited { CgroupPlacement::Own } else { CgroupPlacement::Tracked },
-            state_dir: root.state,
             create_cwd: true,
             kill_with_parent: true,
             owner_lock: Some(spec.folder.owner_lock()?),
@@ -97,7 +97,6 @@ impl Isolation for ContainerLevel {
             rootfs: root.filesystem,
             stdio,
             cgroup: CgroupPlacement::Own,
-            state_dir: root.state,
             create_cwd: true,
             kill_with_parent: true,
             owner_lock: Some(spec.folder.owner_lock()?),
@@ -110,7 +109,7 @@ impl Isolation for ContainerLevel {
 /// Without root, the container's user namespace has one user and one group: root, who is us.
 fn check_user(spec: &InstanceSpec) -> Result<(), IsolationError> {
     let user = spec.spec.process().as_ref().map(|process| process.user());
-    if nix::unistd::geteuid().is_root() || user.is_none_or(|u| (u.uid(), u.gid()) == (0, 0)) {
+    if geteuid().is_root() || user.is_none_or(|u| (u.uid(), u.gid()) == (0, 0)) {
         return Ok(());
     }
     Err(IsolationError::Setting {
@@ -129,8 +128,6 @@ struct Root {
     filesystem: RootFilesystem,
     /// What is mounted over the image's own.
     mounts: Vec<Mount>,
-    /// For the container runtime.
-    state: PathBuf,
 }
 
 impl Root {
@@ -142,25 +139,27 @@ impl Root {
         upper::check(folder.shared())?;
         let files = folder.files();
         let io = |source| IsolationError::Io { action: "write to", path: files.clone(), source };
-        let [upper, work, state] = ["upper", "work", "state"].map(|name| files.join(name));
-        for folder in [&upper, &work, &state] {
+        let [upper, work] = ["upper", "work"].map(|name| files.join(name));
+        for folder in [&upper, &work] {
             fs::create_dir(folder).map_err(io)?;
         }
         let mut lower = image.layers_unpacked()?;
         if let Some(top) = lower.first() {
             give_root(top, &upper).map_err(io)?;
         }
-        let names = NameFiles::prepare(&files, names, &lower, Missing::Make)?;
-        lower.push(names.lowest);
+        let names = NameFiles::prepare(&files, folder.shared(), names, &lower, Missing::Make)?;
+        lower.extend(names.lowest);
         let filesystem = RootFilesystem::Overlay { lower, upper, work };
-        Ok(Self { filesystem, mounts: names.mounts, state })
+        Ok(Self { filesystem, mounts: names.mounts })
     }
 }
 
 /// overlayfs shows the upper folder's owner and mode as the root's, which are to be the image's.
 fn give_root(image: &Path, upper: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(image)?;
-    if nix::unistd::geteuid().is_root() {
+    let (uid, gid) = (geteuid(), getegid());
+    // Nearly always root's, as the folder is.
+    if uid.is_root() && (metadata.uid(), metadata.gid()) != (uid.as_raw(), gid.as_raw()) {
         chown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
     }
     fs::set_permissions(upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))

@@ -128,7 +128,7 @@ impl<'a> Account<'a> {
     }
 }
 
-/// A line of /etc/group (group(5)), likewise.
+/// A line of /etc/group (group(5)). One that is too short or has no number is no group.
 struct Group<'a> {
     name: &'a str,
     gid: u32,

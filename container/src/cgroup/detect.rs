@@ -1,10 +1,13 @@
 //! Which cgroup hierarchies this host has, and where we are in them.
 
-use super::CgroupError;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
-use procfs::process::Process;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::geteuid;
+use procfs::process::Process;
+
+use super::CgroupError;
 
 /// Where systems mount the cgroup tree.
 const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -12,8 +15,8 @@ const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// The hierarchies of this host.
 #[derive(Debug)]
 pub(crate) enum Hierarchies {
-    /// Version 2 alone. `own`: the caller's cgroup, relative to the mount point.
-    V2 { mount_point: PathBuf, own: PathBuf },
+    /// Version 2 alone. `base`: the cgroup, relative to the mount point, below which the caller makes others.
+    V2 { mount_point: PathBuf, base: PathBuf },
     /// Version 1, perhaps with an empty or partial version 2 beside it ("hybrid").
     V1(Vec<Hierarchy>),
     /// No cgroup filesystem is mounted.
@@ -38,17 +41,17 @@ impl Hierarchy {
 
 impl Hierarchies {
     pub(crate) fn detect() -> Result<Self, CgroupError> {
-        let process = Process::myself().map_err(unreadable)?;
-        let own = process.cgroups().map_err(unreadable)?.0;
         let unified_only =
             statfs(USUAL_MOUNT_POINT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        if unified_only {
-            // The common case, without reading the mount table.
-            let path =
-                own.iter().find(|group| group.hierarchy == 0).map(|group| group.pathname.as_str());
-            let own = relative(path.unwrap_or("/"), "/");
-            return Ok(Hierarchies::V2 { mount_point: USUAL_MOUNT_POINT.into(), own });
+        if unified_only && geteuid().is_root() {
+            // The common case, without reading anything.
+            return Ok(Hierarchies::V2 {
+                mount_point: USUAL_MOUNT_POINT.into(),
+                base: PathBuf::new(),
+            });
         }
+        let process = Process::myself().map_err(unreadable)?;
+        let own = process.cgroups().map_err(unreadable)?.0;
         let mut found: Vec<Hierarchy> = Vec::new();
         for mount in process.mountinfo().map_err(unreadable)? {
             let group = match mount.fs_type.as_str() {
@@ -74,11 +77,16 @@ impl Hierarchies {
         Ok(match found.as_slice() {
             [] => Hierarchies::None,
             [only] if only.is_v2() => {
-                Hierarchies::V2 { mount_point: only.mount_point.clone(), own: only.own.clone() }
+                Hierarchies::V2 { mount_point: only.mount_point.clone(), base: base(&only.own) }
             }
             _ => Hierarchies::V1(found),
         })
     }
+}
+
+/// Root owns the top of the version 2 tree; another user only what was delegated, in which it is itself.
+pub(super) fn base(own: &Path) -> PathBuf {
+    if geteuid().is_root() { PathBuf::new() } else { own.to_path_buf() }
 }
 
 /// A named hierarchy reads `name=systemd` in /proc/self/cgroup and `name` → `systemd` among the mount's options.
@@ -117,8 +125,9 @@ mod tests {
     fn this_host_has_cgroups_and_we_are_in_them() {
         let hierarchies = match Hierarchies::detect().unwrap() {
             Hierarchies::V1(hierarchies) => hierarchies,
-            Hierarchies::V2 { mount_point, own } => {
-                vec![Hierarchy { controllers: vec![], mount_point, own }]
+            Hierarchies::V2 { mount_point, base } => {
+                assert!(mount_point.join(base).join("cgroup.controllers").exists());
+                return;
             }
             Hierarchies::None => panic!("this test needs a mounted cgroup filesystem"),
         };

@@ -3,16 +3,17 @@
 //!
 //! The rules are kept as both enforcers want them: a default, and exceptions of which the last that matches decides.
 
-use super::CgroupError;
-use crate::error::{Error, Result};
 use nix::sys::stat::{SFlag, major, minor};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use super::CgroupError;
+use crate::error::{Error, Result};
 
 /// `BPF_DEVCG_ACC_*` of `linux/bpf.h`: what version 2's programs are asked about.
 pub(super) const MKNOD: u8 = 1;
 pub(super) const READ: u8 = 2;
 pub(super) const WRITE: u8 = 4;
-const ALL_ACCESS: u8 = MKNOD | READ | WRITE;
+pub(super) const ALL_ACCESS: u8 = MKNOD | READ | WRITE;
 
 /// A kind of device; the values are `BPF_DEVCG_DEV_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,15 @@ impl DeviceRules {
 impl Rule {
     fn is_same_device(&self, other: &Rule) -> bool {
         (self.kind, self.major, self.minor) == (other.kind, other.major, other.minor)
+    }
+
+    /// Whether this one, coming after `other`, decides all that `other` is about.
+    pub(super) fn covers(&self, other: &Rule) -> bool {
+        let any_or = |mine: Option<u32>, theirs: Option<u32>| mine.is_none() || mine == theirs;
+        self.kind == other.kind
+            && any_or(self.major, other.major)
+            && any_or(self.minor, other.minor)
+            && self.access & other.access == other.access
     }
 
     fn overlaps(&self, other: &Rule) -> bool {

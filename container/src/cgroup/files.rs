@@ -1,11 +1,13 @@
 //! Reading and writing control files, making and removing cgroup directories.
 
-use super::CgroupError;
-use nix::unistd::Pid;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+
+use super::CgroupError;
 
 /// How long a cgroup may take to become empty after its processes were killed.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +55,7 @@ pub(super) fn read_pids(directory: &Path) -> Vec<Pid> {
 /// A leaf that is left over from a runtime that was killed is empty and is made anew; one with processes is in use.
 pub(super) fn make(base: &Path, leaf: &Path) -> Result<(), CgroupError> {
     let failed = |path: &Path, source| CgroupError::io("create cgroup", path, source);
-    // Another container that ends may remove a shared parent at the same time: a few attempts.
+    // Somebody may remove a parent at the same time: a few attempts.
     for _ in 0..8 {
         make_parents(base, leaf)?;
         match fs::create_dir(leaf) {
@@ -98,13 +100,16 @@ pub(super) fn parents(base: &Path, leaf: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes `leaf`, and the parents below `base` that are then empty and that nobody uses.
-pub(super) fn remove(base: &Path, leaf: &Path) -> Result<(), CgroupError> {
+/// Removes `leaf` and what the container made below it. Its parents stay: they may be somebody else's.
+pub(super) fn remove(leaf: &Path) -> Result<(), CgroupError> {
     let deadline = Instant::now() + REMOVAL_TIMEOUT;
     loop {
-        match remove_children(leaf).and_then(|()| fs::remove_dir(leaf)) {
-            Ok(()) => break,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+        // Nearly always it has no children, and to look for them takes as long as the removal.
+        let removed = fs::remove_dir(leaf)
+            .or_else(|_| remove_children(leaf).and_then(|()| fs::remove_dir(leaf)));
+        match removed {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error)
                 if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
             {
@@ -115,13 +120,6 @@ pub(super) fn remove(base: &Path, leaf: &Path) -> Result<(), CgroupError> {
             Err(error) => return Err(CgroupError::io("remove cgroup", leaf, error)),
         }
     }
-    for parent in parents(base, leaf) {
-        // Only our own parent: a configured path may lie below somebody else's cgroup.
-        if parent.file_name() != Some("isolab".as_ref()) || fs::remove_dir(&parent).is_err() {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// Removes cgroups that the container made below its own.

@@ -7,125 +7,30 @@
 mod detect;
 mod device_program;
 mod devices;
+pub(crate) mod error;
 mod files;
 mod v1;
 mod v2;
 
 pub(crate) use detect::Hierarchies;
 pub(crate) use devices::DeviceRules;
+pub use error::CgroupError;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
-use std::fs::File;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
-/// A failure in the cgroup tree.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    /// No cgroup filesystem that has the controller is mounted.
-    #[error("cannot limit {controller}: no mounted cgroup hierarchy has that controller")]
-    NoController {
-        /// The controller.
-        controller: String,
-    },
-    /// The tree refused for want of rights.
-    #[error("cannot {attempt} {}, which limits need", path.display())]
-    NotWritable {
-        /// What was attempted.
-        attempt: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Cgroup v2's "no internal processes" rule.
-    #[error(
-        "cannot enable controllers for the children of {}: it has processes of its own (cgroup v2 allows no \
-         internal processes); move them into a child, or set linux.cgroupsPath below another cgroup",
-        path.display()
-    )]
-    InternalProcesses {
-        /// The cgroup with processes.
-        path: PathBuf,
-    },
-    /// A limit that the kernel refused.
-    #[error("cannot write {value:?} to {}", path.display())]
-    Refused {
-        /// What was written.
-        value: String,
-        /// The control file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The cgroup exists and has processes in it.
-    #[error("cgroup {} is in use by live processes", path.display())]
-    InUse {
-        /// The cgroup.
-        path: PathBuf,
-    },
-    /// A limit that this runtime does not implement.
-    #[error("linux.resources.{field} is not supported {on}")]
-    Unsupported {
-        /// The field.
-        field: &'static str,
-        /// Where.
-        on: &'static str,
-    },
-    /// The rules about devices could not be put into force on version 2.
-    #[error("cannot attach the device rules, an eBPF program, to {}", path.display())]
-    DeviceProgram {
-        /// The cgroup.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A directory to be removed that is on another filesystem.
-    #[error("{} is not a cgroup", path.display())]
-    NotACgroup {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A path that leads out of the tree.
-    #[error("linux.cgroupsPath {} must not contain `..`", path.display())]
-    BadPath {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Any other failure.
-    #[error("cannot {attempt} {}", path.display())]
-    Io {
-        /// What was attempted.
-        attempt: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-}
+use crate::config::CgroupPlacement;
+use crate::error::Error;
 
-impl CgroupError {
-    /// Sorts an I/O error into "no rights" and the rest.
-    fn io(attempt: &'static str, path: &Path, source: io::Error) -> Self {
-        let path = path.to_path_buf();
-        match source.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
-                CgroupError::NotWritable { attempt, path, source }
-            }
-            _ => CgroupError::Io { attempt, path, source },
-        }
-    }
-
-    /// Whether the tree as such is out of reach, as opposed to one bad value.
-    fn is_unavailable(&self) -> bool {
-        matches!(self, CgroupError::NotWritable { .. } | CgroupError::NoController { .. })
-    }
-}
+/// The period over which a CPU quota is enforced, in microseconds: the kernel's default.
+pub const CPU_PERIOD_MICROSECONDS: u64 = 100_000;
 
 /// What a container has used so far. None where the controller is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,24 +64,46 @@ pub(crate) enum InnerMount {
 }
 
 impl Cgroup {
+    /// The cgroup that a caller asked for; None if the process stays where the caller is. `path` and `devices` as in
+    /// [`Cgroup::create`].
+    pub(crate) fn place(
+        placement: CgroupPlacement,
+        id: &str,
+        path: Option<&Path>,
+        resources: &LinuxResources,
+        devices: bool,
+    ) -> Result<Option<Cgroup>, Error> {
+        match placement {
+            CgroupPlacement::Own => Ok(Cgroup::create(id, path, resources, devices)?),
+            CgroupPlacement::Inherit | CgroupPlacement::Tracked
+                if first_limit(resources).is_some() =>
+            {
+                let problem = "limits need a cgroup of the container's own, with controllers";
+                Err(Error::invalid("linux.resources", problem))
+            }
+            CgroupPlacement::Tracked => Ok(Cgroup::track(id)?),
+            CgroupPlacement::Inherit => Ok(None),
+        }
+    }
+
     /// Makes the cgroup and sets the limits. `path`: `linux.cgroupsPath`; `devices`: there will be
     /// [`Cgroup::restrict_devices`].
     ///
     /// Ok(None): no limit was asked for, and the tree is out of reach.
-    pub(crate) fn create(
+    fn create(
         id: &str,
         path: Option<&Path>,
         resources: &LinuxResources,
         devices: bool,
     ) -> Result<Option<Cgroup>, CgroupError> {
-        let default = Path::new("isolab").join(id);
+        let default = default_path(id);
         let path = path.unwrap_or(&default);
         if path.components().any(|component| component == std::path::Component::ParentDir) {
             return Err(CgroupError::BadPath { path: path.to_path_buf() });
         }
         let made = match Hierarchies::detect()? {
-            Hierarchies::V2 { mount_point, own } => {
-                v2::Cgroup::create(&mount_point, &own, path, resources).map(Cgroup::V2)
+            Hierarchies::V2 { mount_point, base } => {
+                v2::Cgroup::create(&mount_point, &base, path, resources).map(Cgroup::V2)
             }
             Hierarchies::V1(hierarchies) => {
                 v1::Cgroup::create(&hierarchies, path, resources, devices).map(Cgroup::V1)
@@ -193,15 +120,16 @@ impl Cgroup {
     }
 
     /// Makes a cgroup without controllers. Ok(None): there is no version 2 hierarchy, or none that we may write.
-    pub(crate) fn track(id: &str) -> Result<Option<Cgroup>, CgroupError> {
-        let path = Path::new("isolab").join(id);
+    fn track(id: &str) -> Result<Option<Cgroup>, CgroupError> {
+        let path = default_path(id);
         let made = match Hierarchies::detect()? {
-            Hierarchies::V2 { mount_point, own } => {
-                v2::Cgroup::track(&mount_point, &own, &path).map(Cgroup::V2)
+            Hierarchies::V2 { mount_point, base } => {
+                v2::Cgroup::track(&mount_point, &base, &path).map(Cgroup::V2)
             }
             Hierarchies::V1(hierarchies) => match hierarchies.iter().find(|one| one.is_v2()) {
                 Some(unified) => {
-                    v2::Cgroup::track(&unified.mount_point, &unified.own, &path).map(Cgroup::V2)
+                    let base = detect::base(&unified.own);
+                    v2::Cgroup::track(&unified.mount_point, &base, &path).map(Cgroup::V2)
                 }
                 None => return Ok(None),
             },
@@ -274,11 +202,6 @@ impl Cgroup {
         }
     }
 
-    /// Whether `resources` asks for any limit.
-    pub(crate) fn is_limited(resources: &LinuxResources) -> bool {
-        first_limit(resources).is_some()
-    }
-
     fn unified(&self) -> Option<&Path> {
         match self {
             Cgroup::V1(cgroup) => cgroup.unified(),
@@ -292,6 +215,18 @@ impl Drop for Cgroup {
         // Nobody is left to tell; `remove` is there for those who want to know.
         let _ = self.remove();
     }
+}
+
+/// Without a parent of ours above it: to make and to remove one takes a millisecond of each start.
+fn default_path(id: &str) -> PathBuf {
+    format!("isolab-{id}").into()
+}
+
+/// `LinuxResources::default()` of the OCI types denies all devices, which is a limit of its own.
+pub(crate) fn no_limits() -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None);
+    resources
 }
 
 /// The first controller that `resources` asks to limit by.
@@ -381,8 +316,7 @@ pub fn remove_cgroups(directories: &[PathBuf]) -> Result<(), CgroupError> {
     // All of them first, so that no process of one of them lives on to make more in another.
     found.iter().for_each(|directory| v2::kill_all(directory));
     for directory in found {
-        // Only a parent that is named as ours is removed with its last child, wherever the mount point is.
-        first_error = first_error.and(files::remove(Path::new("/"), directory));
+        first_error = first_error.and(files::remove(directory));
     }
     first_error
 }

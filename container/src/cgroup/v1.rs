@@ -1,15 +1,17 @@
 //! Version 1: a hierarchy for each controller, and perhaps a version 2 hierarchy beside them, used for its
 //! `cgroup.kill` and for knowing all processes of the container.
 
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+
 use super::detect::Hierarchy;
 use super::{
     CgroupError, DeviceRules, Stats, device_program, files, limits, refuse_unsupported, signal_all,
     v2,
 };
-use nix::sys::signal::Signal;
-use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
-use std::path::{Path, PathBuf};
 
 /// Joined where they exist, for the figures, even when nothing is limited.
 const ALWAYS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
@@ -136,7 +138,7 @@ impl Cgroup {
         }
         let mut first_error = Ok(());
         for member in self.members.drain(..) {
-            let removed = files::remove(&member.mount_point, &member.directory);
+            let removed = files::remove(&member.directory);
             first_error = first_error.and(removed);
         }
         first_error

@@ -1,14 +1,18 @@
 //! Version 2: one hierarchy, controllers enabled from the top down.
 
-use super::{CgroupError, Stats, files, limits, refuse_unsupported, signal_all};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+
+use super::{
+    CPU_PERIOD_MICROSECONDS, CgroupError, Stats, files, limits, refuse_unsupported, signal_all,
+};
 
 /// Enabled where possible, for the figures, even when nothing is limited.
 const ALWAYS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -27,31 +31,29 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     pub(super) fn create(
         mount_point: &Path,
-        own: &Path,
+        base: &Path,
         path: &Path,
         resources: &LinuxResources,
     ) -> Result<Self, CgroupError> {
         refuse_unsupported(resources)?;
-        let cgroup = Self::track(mount_point, own, path)?;
+        let cgroup = Self::track(mount_point, base, path)?;
         let made =
             cgroup.enable_controllers(&limits(resources)).and_then(|()| cgroup.limit(resources));
         match made {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 // The error that brought us here is the one to report.
-                let _ = files::remove(&cgroup.mount_point, &cgroup.directory);
+                let _ = files::remove(&cgroup.directory);
                 Err(error)
             }
         }
     }
 
-    /// Makes the directory, without asking for controllers.
-    pub(super) fn track(mount_point: &Path, own: &Path, path: &Path) -> Result<Self, CgroupError> {
+    /// Makes the directory, without asking for controllers. A relative `path` begins at `base`.
+    pub(super) fn track(mount_point: &Path, base: &Path, path: &Path) -> Result<Self, CgroupError> {
         let directory = match path.strip_prefix("/") {
             Ok(from_top) => mount_point.join(from_top),
-            // Root owns the top of the tree; another user only what was delegated, in which it is itself.
-            Err(_) if nix::unistd::geteuid().is_root() => mount_point.join(path),
-            Err(_) => mount_point.join(own).join(path),
+            Err(_) => mount_point.join(base).join(path),
         };
         files::make(mount_point, &directory)?;
         Ok(Cgroup { mount_point: mount_point.to_path_buf(), directory, removed: false })
@@ -78,7 +80,7 @@ impl Cgroup {
             return Ok(());
         }
         kill_all(&self.directory);
-        files::remove(&self.mount_point, &self.directory)
+        files::remove(&self.directory)
     }
 
     /// Enables controllers for the children of every cgroup above ours. `required`: those that limits need.
@@ -147,7 +149,7 @@ impl Cgroup {
         }
         if cpu.quota().is_some() || cpu.period().is_some() {
             let quota = limit_or_max(cpu.quota().unwrap_or(-1));
-            let period = cpu.period().unwrap_or(crate::spec::CPU_PERIOD_MICROSECONDS);
+            let period = cpu.period().unwrap_or(CPU_PERIOD_MICROSECONDS);
             write("cpu.max", &format!("{quota} {period}"))?;
         }
         if let Some(cpus) = cpu.cpus() {

@@ -2,9 +2,10 @@
 //!
 //! The child must not allocate, so the sets are plain 64-bit masks and the calls are the raw ones of capabilities(7).
 
-use crate::step::{At, Failure, Step};
 use nix::errno::Errno;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
+
+use crate::step::{At, Failure, Step};
 
 /// The five capability sets, bit N being capability number N of `linux/capability.h`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,11 +3,13 @@
 //! Raw system calls on purpose: the wrappers of the C library for set*id stop all threads that the library knows of,
 //! and in the clone of a multi-threaded process it knows of threads that do not exist.
 
-use super::plan::ProcessPlan;
-use crate::step::{At, Failure, Step};
+use std::ffi::CStr;
+
 use nix::errno::Errno;
 use nix::sys::prctl;
-use std::ffi::CStr;
+
+use super::plan::ProcessPlan;
+use crate::step::{At, Failure, Step};
 
 /// Child: becomes root of its user namespace, so that the files it makes belong to a mapped user.
 pub(crate) fn become_root_of_user_namespace() -> Result<(), Failure> {

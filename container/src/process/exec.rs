@@ -1,12 +1,13 @@
 //! The program: where it may be found, as execvp(3) looks for it, its arguments and environment.
 
-use crate::error::{Error, Result};
-use crate::spec::DEFAULT_PATH;
-use crate::step::{Failure, Step};
-use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use std::ffi::CString;
 use std::ptr;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+
+use crate::error::{Error, Result};
+use crate::spec::DEFAULT_PATH;
 
 /// The program's possible paths, arguments and environment, ready for the trampoline.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(crate) struct ExecPlan {
     pub(super) candidates: PointerArray,
     pub(super) args: PointerArray,
     pub(super) env: PointerArray,
+    ignored_signals: u64,
 }
 
 /// A NULL-terminated array of C strings and the strings that it points to.
@@ -62,7 +64,7 @@ impl ExecPlan {
         let candidates = PointerArray::new("process.args", &candidates)?;
         let args = PointerArray::new("process.args", args)?;
         let env = PointerArray::new("process.env", env)?;
-        Ok(ExecPlan { candidates, args, env })
+        Ok(ExecPlan { candidates, args, env, ignored_signals: ignored_signals() })
     }
 
     pub(crate) fn command(&self) -> String {
@@ -90,30 +92,35 @@ fn candidates(command: &str, env: &[String]) -> Vec<String> {
     path.unwrap_or(DEFAULT_PATH).split(':').map(join).collect()
 }
 
-/// Child: default dispositions and an empty mask, as a program expects to find them. Handlers reset by themselves at
-/// execve, ignored signals (Rust ignores SIGPIPE) do not.
-pub(crate) fn reset_signals() -> Result<(), Failure> {
-    // The raw call, because the C library refuses the two real-time signals that it keeps for itself, and a caller
-    // may have left those ignored as well.
-    let default = [0u64; 4];
-    for number in 1..=64u32 {
-        // SAFETY: on 64-bit Linux the kernel's sigaction is four words (handler, flags, restorer, an 8-byte mask) and
-        // all zeros is SIG_DFL. SIGKILL and SIGSTOP are refused, and cannot be ignored either.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                number,
-                default.as_ptr(),
-                ptr::null_mut::<u64>(),
-                8usize,
-            )
-        };
+/// The signals that this process ignores, bit N - 1 being signal N; all, where that cannot be found out. Handlers
+/// reset by themselves at execve, ignored signals do not: Rust ignores SIGPIPE, and callers may leave us more.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
+impl ExecPlan {
+    /// Child: default dispositions and an empty mask, as a program expects to find them.
+    pub(crate) fn reset_signals(&self) -> Result<(), Errno> {
+        // The raw call, because the C library refuses the two real-time signals that it keeps for itself, and a caller
+        // may have left those ignored as well.
+        let default = [0u64; 4];
+        for number in (1..=64u32).filter(|number| self.ignored_signals & 1 << (number - 1) != 0) {
+            // SAFETY: on 64-bit Linux the kernel's sigaction is four words (handler, flags, restorer, an 8-byte mask)
+            // and all zeros is SIG_DFL. SIGKILL and SIGSTOP are refused, and cannot be ignored either.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    number,
+                    default.as_ptr(),
+                    ptr::null_mut::<u64>(),
+                    8usize,
+                )
+            };
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
     }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|errno| Failure {
-        step: Step::Signals,
-        index: 0,
-        errno,
-    })
 }
 
 /// Child: marks everything above stderr close-on-exec.

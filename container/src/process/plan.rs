@@ -1,13 +1,15 @@
 //! The OCI `process` section, converted to what the child can use without allocating.
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
+use oci_spec::runtime::Process;
+
 use super::capabilities::{self, CapabilitySets};
 use super::exec::ExecPlan;
 use super::rlimits::Rlimit;
 use super::seccomp::Program;
 use crate::error::{Error, Result};
-use oci_spec::runtime::Process;
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 
 /// Nobody: to setresuid(2) and setresgid(2) it means that the id does not change, which would leave root's.
 pub const NO_ID: u32 = u32::MAX;
@@ -93,10 +95,6 @@ impl ProcessPlan {
 
     pub(crate) fn command(&self) -> String {
         self.exec.command()
-    }
-
-    pub(crate) fn rlimit_label(&self, index: usize) -> String {
-        self.rlimits.get(index).map(Rlimit::label).unwrap_or_default()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Resource limits of the process.
 
-use crate::error::{Error, Result};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
+
+use crate::error::{Error, Result};
 
 /// One limit, ready for setrlimit(2).
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,10 @@
 //! into an x86-64 kernel, and the ready-made compiler (seccompiler) ends a process that enters by another than its
 //! own. So far: calls that fail with an errno, in a filter that allows the rest.
 
-use crate::error::{Error, Result};
 use nix::errno::Errno;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSyscall};
+
+use crate::error::{Error, Result};
 
 /// A filter, ready for the kernel.
 #[derive(Debug)]

@@ -1,10 +1,13 @@
 //! The standard streams of the child.
 
-use crate::config::{Stdio, Stream};
-use crate::error::{Error, Result};
-use nix::errno::Errno;
 use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::config::{Stdio, Stream};
+use crate::error::{Error, Result};
 
 /// The descriptors that become 0, 1 and 2. None leaves the caller's own in place.
 #[derive(Debug)]
@@ -27,11 +30,12 @@ impl StdioPlan {
 
     /// Child: puts the streams in place. They are all above 2 (see `open`), so none overwrites another.
     pub(crate) fn apply(&self) -> Result<(), (usize, Errno)> {
-        for (target, stream) in self.0.iter().enumerate() {
-            let Some(stream) = stream else { continue };
-            // SAFETY: replaces a standard stream of this process only, which owns no object for it.
-            let result = unsafe { libc::dup2(stream.as_raw_fd(), target as RawFd) };
-            Errno::result(result).map_err(|errno| (target, errno))?;
+        let into: [fn(&OwnedFd) -> nix::Result<()>; 3] =
+            [|fd| dup2_stdin(fd), |fd| dup2_stdout(fd), |fd| dup2_stderr(fd)];
+        for (target, (stream, into)) in self.0.iter().zip(into).enumerate() {
+            if let Some(stream) = stream {
+                into(stream).map_err(|errno| (target, errno))?;
+            }
         }
         Ok(())
     }

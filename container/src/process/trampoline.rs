@@ -1,14 +1,16 @@
 //! The executable that stands between the runtime and the program: `trampoline/main.rs`, which says why, in a memory
 //! file that nobody can write, and its arguments.
 
-use super::exec::{ExecPlan, PointerArray};
-use crate::error::{Error, Result};
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::exec::{ExecPlan, PointerArray};
+use crate::error::{Error, Result};
 
 /// Built by `build.rs`.
 const EXECUTABLE: &[u8] = include_bytes!(env!("ISOLAB_TRAMPOLINE"));

@@ -1,9 +1,9 @@
 //! `/dev`: the nodes and links of the OCI specification (config-linux.md, "Default Devices" and "Dev symbolic links").
 
-use super::resolve::{DescriptorPath, InnerPath, Target, open_in_root};
-use super::root::none;
-use crate::error::{Error, Result};
-use crate::step::{At, Failure, Step};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -11,9 +11,11 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
-use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+
+use super::bind::bind;
+use super::resolve::{DescriptorPath, InnerPath, Target, open_in_root};
+use crate::error::{Error, Result};
+use crate::step::{At, Failure, Step};
 
 /// One device node.
 #[derive(Debug)]
@@ -85,29 +87,19 @@ impl DevicePlan {
         (self.kind, self.number)
     }
 
-    /// Child: makes the node. `bind`: in a user namespace, where mknod is not allowed, bind the host's node instead.
-    /// `mount_point`: where nodes are made that the root filesystem cannot have itself.
-    pub(crate) fn create(
+    /// Child: makes the node in `parent`, which can hold nodes, or where there is none, binds one.
+    fn create(
         &self,
+        parent: Option<&OwnedFd>,
         root: BorrowedFd,
-        bind: bool,
         mount_point: &CStr,
     ) -> Result<(), Errno> {
-        if bind {
-            return self.bind(self.path.as_c_str(), root);
-        }
-        let Some((parent, name)) = self.path.split() else { return Err(Errno::EINVAL) };
-        match open_in_root(root, parent) {
-            Ok(parent) if !fstatvfs(&parent)?.flags().contains(FsFlags::ST_NODEV) => {
-                match self.make(parent.as_fd(), name) {
-                    // A runtime that runs in a container may lack CAP_MKNOD.
-                    Err(Errno::EPERM) => self.bind(self.path.as_c_str(), root),
-                    other => other,
-                }
-            }
-            // Only where a configuration mounts no /dev, or puts a device elsewhere.
-            Ok(_) | Err(Errno::ENOENT) => self.bind_from_tmpfs(root, mount_point),
-            Err(errno) => Err(errno),
+        let Some((_, name)) = self.path.split() else { return Err(Errno::EINVAL) };
+        let Some(parent) = parent else { return self.bind_from_tmpfs(root, mount_point) };
+        match self.make(parent.as_fd(), name) {
+            // A runtime that runs in a container may lack CAP_MKNOD.
+            Err(Errno::EPERM) => self.bind(self.path.as_c_str(), root),
+            other => other,
         }
     }
 
@@ -141,7 +133,46 @@ impl DevicePlan {
     fn bind(&self, source: &CStr, root: BorrowedFd) -> Result<(), Errno> {
         let target = self.path.open_or_create(root, Target::File)?;
         let target = DescriptorPath::new(&target);
-        mount(Some(source), target.as_c_str(), none(), MsFlags::MS_BIND, none())
+        bind(source, target.as_c_str(), MsFlags::empty())
+    }
+}
+
+/// Child: makes the nodes. `bind`: in a user namespace, where mknod is not allowed, bind the host's nodes instead.
+/// `mount_point`: where nodes are made that the root filesystem cannot have itself.
+pub(crate) fn create_nodes(
+    nodes: &[DevicePlan],
+    root: BorrowedFd,
+    bind: bool,
+    mount_point: &CStr,
+) -> Result<(), Failure> {
+    // Nearly all are in /dev, which is looked at once.
+    let mut last: Option<(&CStr, Option<OwnedFd>)> = None;
+    for (index, node) in nodes.iter().enumerate() {
+        if bind {
+            node.bind(node.path.as_c_str(), root).at_index(Step::Device, index)?;
+            continue;
+        }
+        let path = node.path.split().map_or(c"/", |(parent, _)| parent);
+        let parent = match last.take() {
+            Some((known, parent)) if known == path => parent,
+            _ => open_for_nodes(root, path).at_index(Step::Device, index)?,
+        };
+        node.create(parent.as_ref(), root, mount_point).at_index(Step::Device, index)?;
+        last = Some((path, parent));
+    }
+    Ok(())
+}
+
+/// Child: a directory that nodes can be used in. There is none only where a configuration mounts no /dev, or puts a
+/// device elsewhere.
+fn open_for_nodes(root: BorrowedFd, path: &CStr) -> Result<Option<OwnedFd>, Errno> {
+    match open_in_root(root, path) {
+        Ok(parent) => {
+            let is_nodev = fstatvfs(&parent)?.flags().contains(FsFlags::ST_NODEV);
+            Ok((!is_nodev).then_some(parent))
+        }
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 

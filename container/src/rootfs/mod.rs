@@ -3,9 +3,12 @@
 //! Everything is mounted below the *unentered* root through descriptors that openat2(2) resolved inside it
 //! (`resolve`), with the host's `/proc` still in place to name them; the root directory changes last.
 
+mod bind;
+pub(crate) mod cgroup_mount;
 pub(crate) mod devices;
 pub(crate) mod mask;
 pub(crate) mod mounts;
 pub(crate) mod options;
+pub(crate) mod plan;
 pub(crate) mod resolve;
 pub(crate) mod root;

@@ -1,18 +1,19 @@
 //! The `mounts` of the configuration.
 
-use super::options::MountOptions;
-use super::resolve::{DescriptorPath, InnerPath, Target};
-use super::root::none;
-use crate::error::{Error, Result};
-use crate::step::{At, Failure, Step};
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
-use oci_spec::runtime::Mount;
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, absolute};
+
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use oci_spec::runtime::Mount;
+
+use super::bind::{add_flags, bind, change};
+use super::options::MountOptions;
+use super::resolve::{DescriptorPath, InnerPath, Target};
+use crate::error::{Error, Result};
+use crate::step::{At, Failure, Step};
 
 /// One mount, ready for mount(2).
 #[derive(Debug)]
@@ -66,8 +67,10 @@ impl MountPlan {
         let bind = options.is_bind() || fstype == "bind";
         let (kind, source) = if bind {
             let attempt = || format!("find the bind mount source {}", source.display());
-            let source = source.canonicalize().map_err(|error| Error::host(attempt(), error))?;
-            let target = if source.is_dir() { Target::Directory } else { Target::File };
+            let found = source.metadata().map_err(|error| Error::host(attempt(), error))?;
+            let target = if found.is_dir() { Target::Directory } else { Target::File };
+            // The child's working directory is another.
+            let source = absolute(source).map_err(|error| Error::host(attempt(), error))?;
             (Kind::Bind(target), source)
         } else if fstype == "cgroup" || fstype == "cgroup2" {
             (Kind::Cgroup, source.clone())
@@ -112,7 +115,7 @@ impl MountPlan {
         matches!(self.kind, Kind::Bind(_))
     }
 
-    /// Whether the mount is to be read-only.
+    /// Of the first mount(2); a bind mount's others come with its remount.
     pub(crate) fn flags(&self) -> MsFlags {
         self.flags
     }
@@ -139,12 +142,11 @@ impl MountPlan {
         // The descriptor names the directory below the mount; look again for the mount itself.
         let mounted = self.target.open(root).at_index(Step::MountOptions, index)?;
         if let Some(flags) = self.remount {
-            remount_bind(&mounted, flags).at_index(Step::MountOptions, index)?;
+            add_flags(&mounted, flags).at_index(Step::MountOptions, index)?;
         }
         for flags in &self.propagation {
             let path = DescriptorPath::new(&mounted);
-            mount(none(), path.as_c_str(), none(), *flags, none())
-                .at_index(Step::MountOptions, index)?;
+            change(path.as_c_str(), *flags).at_index(Step::MountOptions, index)?;
         }
         Ok(())
     }
@@ -153,16 +155,13 @@ impl MountPlan {
         let path = DescriptorPath::new(target);
         let (source, path) = (self.source.as_c_str(), path.as_c_str());
         if self.is_bind() {
-            return mount(Some(source), path, none(), self.flags, none());
+            return bind(source, path, self.flags);
         }
         let (fstype, data) = (self.fstype.as_c_str(), self.data.as_c_str());
         match mount(Some(source), path, Some(fstype), self.flags, Some(data)) {
             // Without a network namespace of its own, a user namespace may not mount sysfs; without a fully
             // visible /sys on the host neither. The host's, read-only as far as its user may write at all:
-            Err(Errno::EPERM) if self.sysfs_fallback => {
-                let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-                mount(Some(c"/sys"), path, none(), flags, none())
-            }
+            Err(Errno::EPERM) if self.sysfs_fallback => bind(c"/sys", path, MsFlags::MS_REC),
             other => other,
         }
     }
@@ -176,30 +175,6 @@ fn split_flags(flags: MsFlags, bind: bool) -> (MsFlags, Option<MsFlags>) {
     let structure = MsFlags::MS_BIND | MsFlags::MS_REC;
     let rest = flags - structure;
     ((flags & structure) | MsFlags::MS_BIND, (!rest.is_empty()).then_some(rest))
-}
-
-/// Child: adds `flags` to the mount that `mounted` is the root of.
-pub(crate) fn remount_bind(mounted: &OwnedFd, flags: MsFlags) -> Result<(), Errno> {
-    let path = DescriptorPath::new(mounted);
-    let base = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags;
-    // A remount replaces all flags, so those in force are repeated. In a user namespace some are locked as well.
-    let in_force = in_force(mounted)?;
-    mount(none(), path.as_c_str(), none(), base | in_force, none())
-}
-
-fn in_force(mounted: &OwnedFd) -> Result<MsFlags, Errno> {
-    let flags = fstatvfs(mounted)?.flags();
-    let pairs = [
-        (FsFlags::ST_RDONLY, MsFlags::MS_RDONLY),
-        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
-        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
-        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
-        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
-        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
-    ];
-    let held = pairs.into_iter().filter(|(in_force, _)| flags.contains(*in_force));
-    Ok(held.fold(MsFlags::empty(), |all, (_, flag)| all | flag))
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! Paths inside a root filesystem that an image's author made, resolved so that no symbolic link leads out of it.
 
-use crate::error::{Error, Result};
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat};
+
+use crate::error::{Error, Result};
 
 /// An absolute path inside the container, with all that is needed to create it.
 #[derive(Debug)]
@@ -79,30 +82,41 @@ impl InnerPath {
         root: BorrowedFd,
         target: Target,
     ) -> Result<OwnedFd, Errno> {
+        let Some(last) = self.components.len().checked_sub(1) else { return self.open(root) };
         match self.open(root) {
             Err(Errno::ENOENT) => {}
             other => return other,
         }
-        let last = self.components.len().saturating_sub(1);
-        for (position, (parent, name)) in self.components.iter().enumerate() {
-            let parent = open_in_root(root, parent)?;
-            let made = match target {
-                Target::File if position == last => mknodat(
-                    &parent,
-                    name.as_c_str(),
-                    SFlag::S_IFREG,
-                    Mode::from_bits_truncate(0o644),
-                    0,
-                ),
-                _ => mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)),
-            };
-            match made {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
+        self.create(root, last, target)?;
         // A symbolic link to nowhere on the way ends here as ENOENT.
         self.open(root)
+    }
+
+    /// Child: makes one component, and those above it that are missing. Nearly always none is.
+    fn create(&self, root: BorrowedFd, position: usize, target: Target) -> Result<(), Errno> {
+        let (parent, name) = &self.components[position];
+        let parent = match open_in_root(root, parent) {
+            Err(Errno::ENOENT) if position > 0 => {
+                self.create(root, position - 1, Target::Directory)?;
+                open_in_root(root, parent)?
+            }
+            other => other?,
+        };
+        let (file, directory) = (Mode::from_bits_truncate(0o644), Mode::from_bits_truncate(0o755));
+        let made = match target {
+            Target::File => mknodat(&parent, name.as_c_str(), SFlag::S_IFREG, file, 0),
+            Target::Directory => mkdirat(&parent, name.as_c_str(), directory),
+        };
+        match made {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl fmt::Display for InnerPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.whole.to_string_lossy())
     }
 }
 

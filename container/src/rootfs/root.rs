@@ -1,20 +1,23 @@
 //! Making the root filesystem a mount, and entering it.
 
-use super::resolve::write_decimal;
-use crate::config::RootFilesystem;
-use crate::error::{Error, Result};
-use crate::step::{At, Failure, Step};
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{self, Path};
+
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
-use std::ffi::{CStr, CString};
-use std::fmt;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+
+use super::bind::{add_flags, bind, change};
+use super::resolve::write_decimal;
+use crate::config::RootFilesystem;
+use crate::error::{Error, Result};
+use crate::step::{At, Failure, Step};
 
 /// Overlayfs's own limit (`OVL_MAX_STACK`).
 const MAX_OVERLAY_LAYERS: usize = 500;
@@ -26,14 +29,11 @@ const MOUNT_DATA_LEN: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct RootPlan {
     source: Source,
-    /// An empty directory of the runtime's: the root is mounted there if it is an overlay.
-    pub mount_point: CString,
     /// pivot_root in a container; chroot for a host process.
     pub pivot: bool,
     pub readonly: bool,
     /// `linux.rootfsPropagation`, applied when everything is in place.
     pub propagation: Option<MsFlags>,
-    description: String,
 }
 
 #[derive(Debug)]
@@ -43,12 +43,10 @@ enum Source {
 }
 
 impl RootPlan {
-    /// `mount_point`: an empty directory to put an overlay on. `user`: in a user namespace.
-    pub(crate) fn new(rootfs: &RootFilesystem, mount_point: &Path, user: bool) -> Result<Self> {
-        let (source, description) = match rootfs {
-            RootFilesystem::Directory(path) => {
-                (Source::Directory(directory(path)?), path.display().to_string())
-            }
+    /// `user`: in a user namespace. What is missing or no directory is found by the child.
+    pub(crate) fn new(rootfs: &RootFilesystem, user: bool) -> Result<Self> {
+        let source = match rootfs {
+            RootFilesystem::Directory(path) => Source::Directory(absolute(path)?),
             RootFilesystem::Overlay { lower, upper, work } => {
                 if lower.is_empty() || lower.len() > MAX_OVERLAY_LAYERS {
                     let problem = format!(
@@ -57,15 +55,30 @@ impl RootPlan {
                     );
                     return Err(Error::invalid("rootfs.lower", problem));
                 }
-                let layers = lower.iter().map(|path| directory(path)).collect::<Result<_>>()?;
-                let (upper_path, work) = (directory(upper)?, directory(work)?);
-                let source = Source::Overlay { lower: layers, upper: upper_path, work, user };
-                (source, format!("overlay with upper directory {}", upper.display()))
+                let lower = lower.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
+                Source::Overlay { lower, upper: absolute(upper)?, work: absolute(work)?, user }
             }
         };
-        let mount_point = directory(mount_point)?;
-        let (pivot, readonly, propagation) = (true, false, None);
-        Ok(RootPlan { source, mount_point, pivot, readonly, propagation, description })
+        Ok(RootPlan { source, pivot: true, readonly: false, propagation: None })
+    }
+
+    /// Where the root is mounted before it is entered: over the directory itself, or over the upper one. Both are the
+    /// container's own, so that no other directory has to be made and removed.
+    pub(crate) fn mount_point(&self) -> &CStr {
+        match &self.source {
+            Source::Directory(path) => path,
+            Source::Overlay { upper, .. } => upper,
+        }
+    }
+
+    /// An overlay's read-only layer, for the words of a failure.
+    pub(crate) fn layer(&self, index: usize) -> String {
+        match &self.source {
+            Source::Overlay { lower, .. } => lower.get(index),
+            Source::Directory(_) => None,
+        }
+        .map(|path| path.to_string_lossy().into_owned())
+        .unwrap_or_default()
     }
 
     /// Child: makes the root a mount of its own, of which no device node can be opened, and opens it.
@@ -75,26 +88,24 @@ impl RootPlan {
     pub(crate) fn mount(&self) -> Result<OwnedFd, Failure> {
         // Slave, not private: what the host unmounts must not live on here and keep its disk busy.
         let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
-        mount(none(), c"/", none(), flags, none()).at(Step::Propagation)?;
+        change(c"/", flags).at(Step::Propagation)?;
         match &self.source {
             Source::Directory(path) => {
-                let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-                mount(Some(path.as_c_str()), path.as_c_str(), none(), flags, none())
-                    .at(Step::MountRoot)?;
+                bind(path, path, MsFlags::MS_REC).at(Step::MountRoot)?;
                 let root = open_directory(path).at(Step::OpenRoot)?;
-                super::mounts::remount_bind(&root, MsFlags::MS_NODEV).at(Step::MountRoot)?;
+                add_flags(&root, MsFlags::MS_NODEV).at(Step::MountRoot)?;
                 Ok(root)
             }
             Source::Overlay { lower, upper, work, user } => {
-                mount_overlay(lower, upper, work, &self.mount_point, *user)?;
-                open_directory(&self.mount_point).at(Step::OpenRoot)
+                mount_overlay(lower, upper, work, *user)?;
+                open_directory(upper).at(Step::OpenRoot)
             }
         }
     }
 
     /// Child: remounts the root read-only, keeping the flags it has.
     pub(crate) fn make_readonly(&self, root: &OwnedFd) -> Result<(), Failure> {
-        super::mounts::remount_bind(root, MsFlags::MS_RDONLY).at(Step::ReadonlyRoot)
+        add_flags(root, MsFlags::MS_RDONLY).at(Step::ReadonlyRoot)
     }
 
     /// Child: makes `root` the root directory.
@@ -110,7 +121,7 @@ impl RootPlan {
         }
         chdir(c"/").at(Step::ChangeRoot)?;
         if let Some(flags) = self.propagation {
-            mount(none(), c"/", none(), flags, none()).at(Step::RootPropagation)?;
+            change(c"/", flags).at(Step::RootPropagation)?;
         }
         Ok(())
     }
@@ -118,22 +129,20 @@ impl RootPlan {
 
 impl fmt::Display for RootPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.description)
+        let path = self.mount_point().to_string_lossy();
+        match &self.source {
+            Source::Directory(_) => write!(f, "{path}"),
+            Source::Overlay { .. } => write!(f, "overlay with upper directory {path}"),
+        }
     }
 }
 
-/// An absent argument of mount(2).
-pub(crate) fn none() -> Option<&'static CStr> {
-    None
-}
-
-fn directory(path: &Path) -> Result<CString> {
-    let attempt = || format!("open root filesystem directory {}", path.display());
-    let path: PathBuf = path.canonicalize().map_err(|source| Error::host(attempt(), source))?;
-    if !path.is_dir() {
-        return Err(Error::host(attempt(), Errno::ENOTDIR));
-    }
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::host(attempt(), Errno::EINVAL))
+/// The child's working directory is another.
+fn absolute(path: &Path) -> Result<CString> {
+    let attempt = || format!("name the root filesystem directory {}", path.display());
+    let path = path::absolute(path).map_err(|source| Error::host(attempt(), source))?;
+    CString::new(path.into_os_string().into_vec())
+        .map_err(|_| Error::host(attempt(), Errno::EINVAL))
 }
 
 fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
@@ -145,9 +154,8 @@ fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
 /// opened here because newer kernels take layers from the caller's own mount namespace only.
 fn mount_overlay(
     lower: &[CString],
-    upper: &CStr,
+    upper_path: &CStr,
     work: &CStr,
-    mount_point: &CStr,
     user: bool,
 ) -> Result<(), Failure> {
     let mut data = MountData::new();
@@ -162,7 +170,7 @@ fn mount_overlay(
         data.descriptor(&fd);
         *slot = Some(fd);
     }
-    let upper = open_directory(upper).at(Step::OverlayUpper)?;
+    let upper = open_directory(upper_path).at(Step::OverlayUpper)?;
     data.text(b",upperdir=");
     data.descriptor(&upper);
     let work = open_directory(work).at(Step::OverlayWork)?;
@@ -174,11 +182,11 @@ fn mount_overlay(
     }
     let data = data.as_c_str().ok_or(Errno::E2BIG).at(Step::MountRoot)?;
     chdir(c"/proc/self/fd").at(Step::MountRoot)?;
-    mount(Some(c"overlay"), mount_point, Some(c"overlay"), MsFlags::MS_NODEV, Some(data))
+    mount(Some(c"overlay"), upper_path, Some(c"overlay"), MsFlags::MS_NODEV, Some(data))
         .at(Step::MountRoot)?;
     // Where overlayfs cannot make a folder in `work`, for want of space or inodes, it becomes read-only and tells
     // nobody but the kernel's log.
-    if statvfs(mount_point).at(Step::MountRoot)?.flags().contains(FsFlags::ST_RDONLY) {
+    if statvfs(upper_path).at(Step::MountRoot)?.flags().contains(FsFlags::ST_RDONLY) {
         return Err(Errno::EROFS).at(Step::MountRoot);
     }
     chdir(c"/").at(Step::MountRoot)
@@ -241,19 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn missing_directories_and_files_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = RootFilesystem::Directory(dir.path().join("absent"));
-        let error = RootPlan::new(&missing, dir.path(), false).unwrap_err().to_string();
-        assert!(error.contains("absent"), "{error}");
-        std::fs::write(dir.path().join("file"), "").unwrap();
-        let file = RootFilesystem::Directory(dir.path().join("file"));
-        assert!(RootPlan::new(&file, dir.path(), false).is_err());
-        let none = RootFilesystem::Overlay {
-            lower: vec![],
-            upper: dir.path().into(),
-            work: dir.path().into(),
+    fn an_overlay_has_layers_and_not_too_many() {
+        let overlay = |layers| RootFilesystem::Overlay {
+            lower: vec!["/layer".into(); layers],
+            upper: "/upper".into(),
+            work: "/work".into(),
         };
-        assert!(RootPlan::new(&none, dir.path(), false).is_err());
+        for (layers, is_possible) in [(0, false), (1, true), (500, true), (501, false)] {
+            assert_eq!(RootPlan::new(&overlay(layers), false).is_ok(), is_possible, "{layers}");
+        }
     }
 }

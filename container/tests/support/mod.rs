@@ -2,21 +2,22 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
-use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, Error, ExitStatus, HostProcess, HostProcessConfig,
-    Limits, RootFilesystem, Stdio, Stream, default_process, default_spec,
-};
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use isolab_container::{
+    CgroupPlacement, Container, ContainerConfig, Error, ExitStatus, HostProcess, HostProcessConfig,
+    Limits, RootFilesystem, Stdio, Stream, default_process, default_spec,
+};
 use tempfile::TempDir;
 
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A directory with a root filesystem, overlay directories and a state directory.
+/// A directory with a root filesystem, overlay directories.
 pub struct Fixture {
     pub dir: TempDir,
     pub limits: Limits,
@@ -51,7 +52,7 @@ impl Fixture {
         ] {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        for sub in ["upper", "work", "state"] {
+        for sub in ["upper", "work"] {
             fs::create_dir(dir.path().join(sub)).unwrap();
         }
         Fixture { dir, limits: Limits::default() }
@@ -77,7 +78,6 @@ impl Fixture {
             rootfs: self.overlay(),
             stdio: Stdio::null(),
             cgroup: CgroupPlacement::Own,
-            state_dir: self.path("state"),
             create_cwd: false,
             kill_with_parent: false,
             owner_lock: None,
@@ -95,7 +95,6 @@ impl Fixture {
             stdio: Stdio::null(),
             resources: Some(self.limits.to_resources().unwrap()),
             cgroup: CgroupPlacement::Own,
-            state_dir: self.path("state"),
             create_cwd: false,
             kill_with_parent: false,
             owner_lock: None,

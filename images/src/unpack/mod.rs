@@ -95,9 +95,12 @@ pub fn ensure_all(
     let diff_ids = layers.iter().rev().map(|(_, diff_id)| BlobId::parse(diff_id));
     let chain = chain_id(&diff_ids.collect::<Result<Vec<_>, _>>()?);
     let layers = without_repetitions(layers);
-    // Threads are for work only: nearly always all layers are there.
-    let missing = layers.iter().filter(|(_, diff_id)| !is_unpacked(store, diff_id)).count();
-    let workers = thread::available_parallelism().map_or(1, usize::from).min(missing);
+    // Threads are for work only: nearly always all layers are there. To count the processors takes a
+    // dozen system calls (cgroup quotas).
+    let workers = match layers.iter().filter(|(_, diff_id)| !is_unpacked(store, diff_id)).count() {
+        missing @ 2.. => thread::available_parallelism().map_or(1, usize::from).min(missing),
+        few => few,
+    };
     let folders: Vec<OnceLock<_>> = layers.iter().map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
     let work = || {

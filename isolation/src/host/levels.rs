@@ -2,7 +2,7 @@
 //! in the data folder, up to the moment before the command.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use error_reporter::Report;
 use isolab_container::{
@@ -42,14 +42,13 @@ pub(super) fn try_in(folder: &Path) -> Tried {
 }
 
 fn container(folder: &Path, limits: Limits) -> Result<(), IsolationError> {
-    let root = Root::make(folder)?;
+    let rootfs = root(folder)?;
     let container = Container::create(ContainerConfig {
         id: id(),
         spec: default_spec("check", vec!["/none".to_owned()], Vec::new(), limits)?,
-        rootfs: root.filesystem,
+        rootfs,
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
-        state_dir: root.state,
         create_cwd: true,
         kill_with_parent: true,
         owner_lock: None,
@@ -59,19 +58,18 @@ fn container(folder: &Path, limits: Limits) -> Result<(), IsolationError> {
 }
 
 fn process(folder: &Path) -> Result<(), IsolationError> {
-    let root = Root::make(folder)?;
+    let rootfs = root(folder)?;
     let mut process = default_process(vec!["/none".to_owned()], Vec::new())?;
     process.set_capabilities(None);
     let process = HostProcess::create(HostProcessConfig {
         id: id(),
         process,
-        rootfs: root.filesystem,
+        rootfs,
         host_filesystems: true,
         mounts: Vec::new(),
         stdio: Stdio::null(),
         resources: None,
         cgroup: CgroupPlacement::Inherit,
-        state_dir: root.state,
         create_cwd: true,
         kill_with_parent: true,
         owner_lock: None,
@@ -85,22 +83,14 @@ fn id() -> String {
 }
 
 /// An empty image with something to write over it.
-struct Root {
-    filesystem: RootFilesystem,
-    state: PathBuf,
-}
-
-impl Root {
-    fn make(folder: &Path) -> Result<Self, IsolationError> {
-        let [lower, upper, work, state] =
-            ["lower", "upper", "work", "state"].map(|name| folder.join(name));
-        for folder in [&lower, &upper, &work, &state] {
-            fs::create_dir_all(folder).map_err(|source| IsolationError::Io {
-                action: "create",
-                path: folder.clone(),
-                source,
-            })?;
-        }
-        Ok(Self { filesystem: RootFilesystem::Overlay { lower: vec![lower], upper, work }, state })
+fn root(folder: &Path) -> Result<RootFilesystem, IsolationError> {
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| folder.join(name));
+    for folder in [&lower, &upper, &work] {
+        fs::create_dir_all(folder).map_err(|source| IsolationError::Io {
+            action: "create",
+            path: folder.clone(),
+            source,
+        })?;
     }
+    Ok(RootFilesystem::Overlay { lower: vec![lower], upper, work })
 }

@@ -1,9 +1,8 @@
 //! The folder of one instance.
 //!
 //! ```text
-//! NAME/lock           under flock(2) as long as the instance has an owner
-//! NAME/record.json    see `record`
-//! NAME/files/         what the instance needs, and what its workload writes
+//! NAME/lock      under flock(2) as long as the instance has an owner; holds the `record`
+//! NAME/files/    what the instance needs, and what its workload writes
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -48,7 +47,7 @@ impl InstanceFolder {
         let mut options = OpenOptions::new();
         let lock = options.create_new(true).write(true).mode(0o600).open(path.join(LOCK))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
-        record.write(path)?;
+        record.append(&lock)?;
         DirBuilder::new().mode(0o700).create(path.join(FILES))?;
         let (path, name) = (path.to_owned(), name.clone());
         Ok(Self { path, name, runtime_id, record, lock, removed: false })
@@ -91,7 +90,7 @@ impl InstanceFolder {
     pub(crate) fn record(&mut self, cgroups: Vec<PathBuf>, pid: i32) -> Result<(), IsolationError> {
         self.record.cgroups = cgroups;
         self.record.process = ProcessId::of(pid);
-        self.record.write(&self.path).map_err(|source| self.io("write to", source))
+        self.record.append(&self.lock).map_err(|source| self.io("write to", source))
     }
 
     /// Removes the folder and everything in it.
@@ -141,10 +140,7 @@ impl Drop for InstanceFolder {
 /// Gives the bytes of disk that are free now.
 pub(super) fn empty(folder: &Path) -> io::Result<u64> {
     let freed = remove_tree(&folder.join(FILES))?;
-    Record::remove(folder)?;
-    for last in [folder.join("record.json.new"), folder.join(LOCK)] {
-        tolerate_missing(fs::remove_file(last))?;
-    }
+    tolerate_missing(fs::remove_file(folder.join(LOCK)))?;
     tolerate_missing(fs::remove_dir(folder))?;
     Ok(freed)
 }
@@ -169,28 +165,33 @@ pub(super) enum Owner {
 
 impl Owner {
     pub(super) fn of(folder: &Path) -> io::Result<Self> {
-        let ours = |metadata: fs::Metadata| metadata.uid() == nix::unistd::geteuid().as_raw();
         let metadata = fs::symlink_metadata(folder)?;
-        if !metadata.is_dir() || !ours(metadata) {
+        if !metadata.is_dir() || !is_ours(&metadata) {
             return Ok(Owner::Unknown);
         }
-        // Neither a link nor something that blocks or acts when it is opened.
-        let lock = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(folder.join(LOCK));
-        let lock = match lock {
-            Ok(lock) => lock,
-            Err(_) => return Ok(Owner::Unknown),
-        };
-        let metadata = lock.metadata()?;
-        if !metadata.is_file() || !ours(metadata) {
-            return Ok(Owner::Unknown);
-        }
+        let Some(lock) = open_lock(folder) else { return Ok(Owner::Unknown) };
         match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Owner::Nobody(lock)),
             Err((_, Errno::EWOULDBLOCK)) => Ok(Owner::Living),
             Err((_, errno)) => Err(errno.into()),
         }
     }
+}
+
+/// The lock of an instance's folder, to be read; None where there is none of ours.
+fn open_lock(folder: &Path) -> Option<File> {
+    // Neither a link nor something that blocks or acts when it is opened.
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let lock = options.open(folder.join(LOCK)).ok()?;
+    lock.metadata().is_ok_and(|metadata| metadata.is_file() && is_ours(&metadata)).then_some(lock)
+}
+
+fn is_ours(metadata: &fs::Metadata) -> bool {
+    metadata.uid() == nix::unistd::geteuid().as_raw()
+}
+
+/// The record of the instance whose folder this is, whoever owns it.
+pub(super) fn record(folder: &Path) -> Option<Record> {
+    Record::read(&open_lock(folder)?)
 }

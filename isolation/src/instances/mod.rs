@@ -31,7 +31,7 @@ use record::Record;
 
 /// A folder that is being filled. No instance's name begins so.
 const NEW: &str = ".new-";
-/// A folder that is being removed, likewise.
+/// A folder that is being removed. No instance's name begins so.
 const CONDEMNED: &str = ".condemned-";
 
 /// The folder that holds the instances' folders.
@@ -138,7 +138,7 @@ impl Instances {
         if let Some(condemned) = self.condemn(path)? {
             return Ok(Some(condemned));
         }
-        let Some(record) = Record::read(path) else {
+        let Some(record) = folder::record(path) else {
             if !path.exists() && !path.is_symlink() {
                 return Ok(None); // it has just ended
             }
@@ -198,7 +198,7 @@ impl Instances {
             }
             Ok(Owner::Living | Owner::Unknown) => return Ok(None),
         };
-        let record = Record::read(path);
+        let record = Record::read(&lock);
         if name.starts_with(CONDEMNED) {
             return Ok(Some(Condemned { path: path.to_owned(), record, _lock: lock }));
         }
@@ -320,7 +320,7 @@ mod tests {
         let living = named(&instances, "living").unwrap();
         let mut dead = named(&instances, "dead").unwrap();
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        dead.record(vec!["/sys/fs/cgroup/isolab/is-gone-already".into()], child.id() as i32)
+        dead.record(vec!["/sys/fs/cgroup/isolab-is-gone-already".into()], child.id() as i32)
             .unwrap();
         fs::create_dir_all(dead.files().join("work/work")).unwrap();
         let monitor = std::process::id();
@@ -352,7 +352,7 @@ mod tests {
             level: Level::Container,
             monitor,
             killed: Some(child.id() as i32),
-            cgroups: vec!["/sys/fs/cgroup/isolab/is-gone-already".into()],
+            cgroups: vec!["/sys/fs/cgroup/isolab-is-gone-already".into()],
             freed: sweep.removed[0].freed,
         };
         assert_eq!(sweep.removed, [leftover]);

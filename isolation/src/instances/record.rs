@@ -1,20 +1,22 @@
-//! What is written down of an instance, so that others find what it left when its monitor was killed.
+//! What is written down of an instance, so that others find what it left when its monitor was killed:
+//! lines of JSON in the file that is its lock, of which the last counts. A line more is one system call,
+//! and there is a whole one at any time.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use isolab_container::pidfd;
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use nix::unistd::Pid;
-use procfs::process::Process;
+use procfs::FromRead;
+use procfs::process::Stat;
 use serde::{Deserialize, Serialize};
 
 use crate::level::Level;
 
-const FILE: &str = "record.json";
 const VERSION: u32 = 1;
 /// How long a process may take to die of SIGKILL, in milliseconds. One in an uninterruptible sleep
 /// may take for ever.
@@ -41,24 +43,19 @@ impl Record {
         Self { version: VERSION, name, level, monitor, cgroups: Vec::new(), process: None }
     }
 
-    /// Replaces the record in `folder` at once, so that there is never half a one.
-    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
-        let unfinished = folder.join("record.json.new");
-        fs::write(&unfinished, serde_json::to_vec(self)?)?;
-        fs::rename(unfinished, folder.join(FILE))
+    /// Writes the record as a line behind those that it replaces.
+    pub(super) fn append(&self, mut file: &File) -> io::Result<()> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        file.write_all(&line)
     }
 
-    /// None where there is no record that we understand.
-    pub(super) fn read(folder: &Path) -> Option<Self> {
-        let record: Self = serde_json::from_slice(&fs::read(folder.join(FILE)).ok()?).ok()?;
+    /// The last line that is whole; None where there is no record that we understand.
+    pub(super) fn read(mut file: &File) -> Option<Self> {
+        let mut text = String::new();
+        file.read_to_string(&mut text).ok()?;
+        let record: Self = text.lines().rev().find_map(|line| serde_json::from_str(line).ok())?;
         (record.version == VERSION).then_some(record)
-    }
-
-    pub(super) fn remove(folder: &Path) -> io::Result<()> {
-        match fs::remove_file(folder.join(FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -79,7 +76,7 @@ impl ProcessId {
     pub(super) fn of(pid: i32) -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         let pid_namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-        let status = Process::new(pid).ok()?.stat().ok()?;
+        let status = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
         // A zombie has ended, whoever has yet to hear of it (proc_pid_stat(5), field 3).
         let lives = !['Z', 'X'].contains(&status.state);
         lives.then_some(Self { pid, start_time: status.starttime, boot, pid_namespace })
@@ -113,22 +110,28 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_nothing_else_is_one() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Record::read(dir.path()), None);
+    fn the_last_whole_record_is_read_and_nothing_else_is_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let read = || Record::read(&File::open(file.path()).unwrap());
+        let append = |text: &str| file.as_file().write_all(text.as_bytes()).unwrap();
+        for strange in ["", "\n", "{}\n", "[1]\n", "{\"version\":1,\"name\":\"x\"}\n"] {
+            append(strange);
+            assert_eq!(read(), None, "{strange}");
+        }
         let mut record = Record::new("web", Level::Container);
-        record.cgroups = vec!["/sys/fs/cgroup/isolab/web".into()];
+        record.append(file.as_file()).unwrap();
+        record.cgroups = vec!["/sys/fs/cgroup/isolab-web".into()];
         record.process = ProcessId::of(std::process::id() as i32);
         assert!(record.process.is_some());
-        record.write(dir.path()).unwrap();
-        assert_eq!(Record::read(dir.path()), Some(record.clone()));
-        for strange in ["", "{}", "[1]", r#"{"version":1,"name":"x"}"#] {
-            fs::write(dir.path().join(FILE), strange).unwrap();
-            assert_eq!(Record::read(dir.path()), None, "{strange}");
-        }
+        record.append(file.as_file()).unwrap();
+        assert_eq!(read(), Some(record.clone()));
+        // As a kill, or a full disk, leaves it.
+        append("{\"version\":1,\"na");
+        assert_eq!(read(), Some(record.clone()));
+        append("\n");
         record.version = 2;
-        record.write(dir.path()).unwrap();
-        assert_eq!(Record::read(dir.path()), None);
+        record.append(file.as_file()).unwrap();
+        assert_eq!(read(), None);
     }
 
     #[test]

@@ -18,9 +18,9 @@ fn start(sandbox: &Sandbox, level: &str, name: &str) -> (Running, Value) {
     let words = ["run", "-i", "--isolation", level, "--name", name, "busybox", "sh", "-c", script];
     let mut running = sandbox.isolab(&words).start(Stdio::piped());
     running.wait_for("ready");
-    let record = fs::read(folder(sandbox, name).join("record.json"));
-    let record = record.expect("an instance that runs has a record");
-    (running, serde_json::from_slice(&record).expect("it is JSON"))
+    let records = fs::read_to_string(folder(sandbox, name).join("lock")).expect("it runs");
+    let record = records.lines().last().expect("an instance that runs has a record");
+    (running, serde_json::from_str(record).expect("it is JSON"))
 }
 
 fn folder(sandbox: &Sandbox, name: &str) -> PathBuf {
