@@ -4,6 +4,8 @@
 //! [`bus`] for how an access of the guest reaches a device, at [`irq`] for the way back, and at
 //! [`backend`] for what virtio and emulated devices share.
 
+#[cfg(test)]
+mod allocations;
 pub mod backend;
 pub mod board;
 pub mod boot;

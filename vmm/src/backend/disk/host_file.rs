@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use nix::fcntl::{FcntlArg, fcntl};
+
 use super::SECTOR_SIZE;
 use super::buffer::{BOUNCE_ALIGNMENT, BounceBuffer};
 
@@ -22,14 +24,18 @@ pub struct DirectAlignment {
 /// # Errors
 /// EAGAIN or EACCES when another holds it; others where there are no locks.
 pub fn lock(file: &File, shared: bool) -> io::Result<()> {
-    // SAFETY: `flock` is plain integers, for which zeroes are valid; l_pid must be 0 here.
-    let mut range: libc::flock = unsafe { std::mem::zeroed() };
     let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
-    range.l_type = kind as libc::c_short;
-    range.l_whence = libc::SEEK_SET as libc::c_short;
-    // SAFETY: a valid descriptor, and a `flock` that outlives the call.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let range = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        // To the end, wherever that is.
+        l_len: 0,
+        // As locks of open file descriptions demand.
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&range))?;
+    Ok(())
 }
 
 /// The unit of a block device's addresses.

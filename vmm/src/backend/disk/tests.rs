@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use tempfile::NamedTempFile;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -331,23 +333,11 @@ fn zeroes_are_written_where_the_host_cannot_do_better() {
 
 /// A file system of 1 MiB, in a mount namespace of the thread's own; needs root.
 fn small_file_system(directory: &std::path::Path) -> io::Result<()> {
-    use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
-    let target = CString::new(directory.as_os_str().as_bytes())?;
-    let none = std::ptr::null();
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: terminated strings that outlive the calls; changes this thread's namespace only.
-    let result = unsafe {
-        if libc::unshare(libc::CLONE_FS | libc::CLONE_NEWNS) != 0
-            || libc::mount(none, c"/".as_ptr(), none, private, none.cast()) != 0
-        {
-            -1
-        } else {
-            let (kind, size) = (c"tmpfs".as_ptr(), c"size=1m".as_ptr());
-            libc::mount(kind, target.as_ptr(), kind, 0, size.cast())
-        }
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), Some("size=1m"))?;
+    Ok(())
 }
 
 fn full_disk(engine: EngineKind, cache: CacheMode) {

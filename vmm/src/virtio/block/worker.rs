@@ -223,8 +223,12 @@ mod tests {
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
     use super::*;
+    use crate::allocations::allocations;
+    use crate::backend::disk::{DiskImage, DiskOptions, EngineKind};
     use crate::memory::GuestRam;
-    use crate::virtio::testing::{Driver, activation, interrupt, memory, readable, writable};
+    use crate::virtio::testing::{
+        Driver, activation, interrupt, memory, readable, stopping_sources, writable,
+    };
     use crate::virtio::worker::Worker;
 
     const HEADER: u64 = 0x1_0000;
@@ -310,5 +314,51 @@ mod tests {
         drop(queue.into_engine());
         let disk = disk.lock().unwrap();
         assert!(disk.abandoned && disk.answered < 5);
+    }
+
+    #[test]
+    fn requests_allocate_nothing_once_there_is_a_place_for_each() {
+        const KINDS: [u8; 3] = [0, 1, 4];
+        for engine in [EngineKind::Sync, EngineKind::IoUring] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            file.as_file().set_len(MIB.into()).unwrap();
+            let options = DiskOptions { engine, ..DiskOptions::new(file.path()) };
+            let engine_kind = engine;
+            let engine = DiskImage::open(&options).unwrap().engine(16).unwrap();
+            let memory = memory();
+            let mut driver = Driver::new(&memory, 0, 16);
+            // A test's interrupts allocate.
+            driver.set_available_flags(1);
+            let activation = activation(&memory, 0, Vec::new(), interrupt().0);
+            let queue = DeviceQueue::new(driver.queue(0, 0), &activation, Arc::default());
+            let mut handler = BlockQueue::new(queue, engine, None, String::new(), MAX_IN_FLIGHT);
+            let sources = stopping_sources(false);
+            let mut round = || {
+                for (number, kind) in (0..).zip(KINDS) {
+                    let (header, status) = (HEADER + number * 16, STATUS + number);
+                    driver.write(header, &[kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+                    let (header, status) = (readable(header, 16), writable(status, 1));
+                    let head = match kind {
+                        0 => driver.chain(&[header, writable(0x2_0000, 4096), status]),
+                        1 => driver.chain(&[header, readable(0x3_0000, 4096), status]),
+                        _ => driver.chain(&[header, status]),
+                    };
+                    driver.offer(head);
+                }
+                let end = driver.used_index().wrapping_add(KINDS.len() as u16);
+                let mut count = 0;
+                while driver.used_index() != end {
+                    count += allocations(|| assert!(serve(&mut handler, &sources).is_ok()));
+                    std::thread::yield_now();
+                }
+                assert_eq!(driver.read(STATUS, KINDS.len()), [0; KINDS.len()]);
+                count
+            };
+            for _ in 0..4 {
+                round();
+            }
+            let count: usize = (0..20).map(|_| round()).sum();
+            assert_eq!(count, 0, "{engine_kind:?}");
+        }
     }
 }

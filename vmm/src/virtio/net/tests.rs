@@ -6,9 +6,12 @@ use virtio_bindings::virtio_net::*;
 
 use super::testing::{Host, socket_backend};
 use super::*;
+use crate::allocations::allocations;
 use crate::memory::GuestRam;
+use crate::virtio::service::serve;
 use crate::virtio::testing::{
-    Buffer, Driver, Inbox, NEXT, Signal, activation, interrupt, memory, readable, writable,
+    Buffer, Driver, Inbox, NEXT, Signal, activation, interrupt, memory, readable, stopping_sources,
+    writable,
 };
 
 const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
@@ -441,5 +444,45 @@ fn frames_over_the_rate_limit_come_later_and_none_is_lost() {
     for i in 0..14u8 {
         let at = BUFFERS + 0x8000 + u64::from(i) * 0x100 + 12;
         assert_eq!(m.receive.read(at, 40), [i; 40]);
+    }
+}
+
+#[test]
+fn frames_allocate_nothing_once_there_is_a_place_for_each() {
+    for features in [VERSION_1, MERGEABLE] {
+        let memory = memory();
+        let (mut backend, host) = socket_backend();
+        let (mut receive, mut transmit) =
+            (Driver::new(&memory, 0, 16), Driver::new(&memory, 0x4000, 16));
+        // A test's interrupts allocate.
+        receive.set_available_flags(1);
+        transmit.set_available_flags(1);
+        let activation = activation(&memory, features, Vec::new(), interrupt().0);
+        let queue = |active| DeviceQueue::new(active, &activation, Arc::default());
+        let mut receiver = Receiver::new(queue(receive.queue(0, features)), features, 1500, None);
+        let mut transmitter = Transmitter::new(queue(transmit.queue(1, features)), None);
+        let sources = stopping_sources(false);
+        let mut round = || {
+            let mut count = 0;
+            for _ in 0..3 {
+                receive.send(&[writable(BUFFERS, 1000), writable(BUFFERS + 1000, 1000)]);
+                transmit.send(&[readable(BUFFERS, 12), readable(BUFFERS + 12, 1000)]);
+                host.send(&[7; 1400]);
+            }
+            let end = receive.used_index().wrapping_add(3);
+            count += allocations(|| {
+                assert!(serve(&mut transmitter.sending(&mut backend), &sources).is_ok());
+                assert!(serve(&mut receiver.receiving(&mut backend), &sources).is_ok());
+            });
+            assert_eq!(receive.used_index(), end);
+            for _ in 0..3 {
+                assert_eq!(host.receive().len(), 1012);
+            }
+            count
+        };
+        for _ in 0..4 {
+            round();
+        }
+        assert_eq!((0..20).map(|_| round()).sum::<usize>(), 0);
     }
 }
