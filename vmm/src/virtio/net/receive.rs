@@ -128,7 +128,11 @@ impl Receiver {
             true => bytes >= self.longest.max(self.held),
             false => !posted.is_empty(),
         };
-        while !enough(&self.posted, self.posted_bytes) {
+        // Chains that are of no use come back at once: a driver may offer them for ever.
+        for _ in 0..self.queue.size() {
+            if enough(&self.posted, self.posted_bytes) {
+                break;
+            }
             let Some(chain) = self.queue.pop()? else { break };
             let capacity = chain.writable_length();
             let usable = chain.fault.is_none()

@@ -542,8 +542,11 @@ mod tests {
         let (mut h, recorder) = handshake();
         recorder.fail_activation();
         negotiate(&mut h);
-        assert_eq!(h.write_status(0xF), Transition::None);
+        let lines = crate::log_limit::testing::messages(|| {
+            assert_eq!(h.write_status(0xF), Transition::None);
+        });
         assert_eq!(h.status(), 0xF | NEEDS_RESET);
+        assert!(lines.len() == 1 && lines[0].contains("did not enable queue 0"), "{lines:?}");
     }
 
     #[test]
