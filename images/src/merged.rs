@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_upper_layers_hide_is_not_there() {
+    fn as_root_what_upper_layers_hide_is_not_there() {
         let (_dir, merged) = layers();
         let exists = |path: &str| merged.stat(Path::new(path)).unwrap().is_some();
         assert!(exists("usr/lib/low") && exists("opaque/new") && exists("both/low"));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_and_stay_inside() {
+    fn as_root_links_are_followed_and_stay_inside() {
         let (_dir, merged) = layers();
         let path = |name: &str| merged.resolve(Path::new(name), true).unwrap().path;
         assert_eq!(path("/lib/new"), Path::new("usr/lib/new"));

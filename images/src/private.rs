@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_shut_when_it_is_made_and_when_it_is_found_open() {
+    fn as_root_a_folder_is_shut_when_it_is_made_and_when_it_is_found_open() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("above/data");
         make_private(&folder).unwrap();

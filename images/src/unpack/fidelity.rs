@@ -151,7 +151,7 @@ impl Drop for Mounted {
 }
 
 #[test]
-fn everything_comes_out_as_it_was() {
+fn as_root_everything_comes_out_as_it_was() {
     let source = tempfile::tempdir().unwrap();
     everything(source.path());
     let with_attributes = ["--xattrs", "--xattrs-include=*"];
@@ -183,7 +183,7 @@ fn everything_comes_out_as_it_was() {
 
 /// The layers of an image seen through overlayfs are the files of its root disk.
 #[test]
-fn a_root_disk_has_what_overlayfs_shows() {
+fn as_root_a_root_disk_has_what_overlayfs_shows() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     everything(first.path());
     let path = |name: &str| second.path().join(name);

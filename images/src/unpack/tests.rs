@@ -117,7 +117,7 @@ fn an_honest_layer_arrives_with_modes_links_and_times() {
 }
 
 #[test]
-fn whiteouts_become_those_of_overlayfs() {
+fn as_root_whiteouts_become_those_of_overlayfs() {
     let outer = outer_with_secret();
     Layer::default()
         .file("etc/.wh.passwd", "")
@@ -471,7 +471,7 @@ fn an_error_tells_a_name_without_its_codes_for_a_terminal() {
 
 /// A layer that occurs twice is taken once, where it is uppermost; whatever is between them.
 #[test]
-fn an_owner_that_no_file_can_have_is_refused() {
+fn as_root_an_owner_that_no_file_can_have_is_refused() {
     for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX), (u32::MAX, u32::MAX)] {
         for (kind, name) in [(EntryType::Regular, "su"), (EntryType::Directory, "./")] {
             let mut header = Header::new_ustar();
@@ -494,7 +494,7 @@ fn an_owner_that_no_file_can_have_is_refused() {
 }
 
 #[test]
-fn a_layer_twice_in_an_image_counts_where_it_is_uppermost() {
+fn as_root_a_layer_twice_in_an_image_counts_where_it_is_uppermost() {
     use crate::merged::Merged;
     use crate::testing::{add_image, layer, layer_of, new_store};
     let twice = layer(&[("f", "twice"), ("dir/g", "twice"), ("dir/.wh.low", "")]);

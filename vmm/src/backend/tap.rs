@@ -410,7 +410,7 @@ mod tests {
     const KIND: u16 = 0x88B5;
 
     #[test]
-    fn frames_go_both_ways() {
+    fn as_root_frames_go_both_ways() {
         in_namespace(|| {
             let tap = Tap::open(&TapSource::New, 1).unwrap();
             assert_eq!((tap.name(), tap.mtu()), ("isolab0", 1500));
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_can_be_detached_and_attached() {
+    fn as_root_queues_can_be_detached_and_attached() {
         in_namespace(|| {
             let tap = Tap::open(&TapSource::Named("multi".into()), 3).unwrap();
             assert_eq!(tap.queues.len(), 3);
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_tap_and_a_hint() {
+    fn as_root_errors_name_the_tap_and_a_hint() {
         in_namespace(|| {
             let _first = Tap::open(&TapSource::Named("taken".into()), 1).unwrap();
             let busy = Tap::open(&TapSource::Named("taken".into()), 1).unwrap_err();
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn open_descriptors_are_adopted_if_they_are_taps() {
+    fn as_root_open_descriptors_are_adopted_if_they_are_taps() {
         in_namespace(|| {
             let (name, file) = open_queue("given", false).unwrap();
             let fd = file.into_raw_fd();

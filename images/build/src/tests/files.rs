@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use super::*;
 
 #[test]
-fn copy_takes_files_folders_and_patterns() {
+fn as_root_copy_takes_files_folders_and_patterns() {
     let mut bench = Bench::new();
     bench.write("a.txt", "a").write("b.txt", "b").write("c.rs", "c").write("dir/sub/d", "d");
     bench.write("skip.log", "").write("dir/skip.log", "").write(".dockerignore", "**/*.log\n");
@@ -108,7 +108,7 @@ fn nothing_outside_the_context_is_reached() {
 }
 
 #[test]
-fn here_documents_go_into_folders_under_their_names() {
+fn as_root_here_documents_go_into_folders_under_their_names() {
     let mut bench = Bench::new();
     bench.write("plain", "plain");
     let image = bench.build(
@@ -183,7 +183,7 @@ fn parents_are_kept_from_the_pivot_on() {
 }
 
 #[test]
-fn a_working_folder_belongs_to_the_user_in_force() {
+fn as_root_a_working_folder_belongs_to_the_user_in_force() {
     let mut bench = Bench::new();
     let image =
         bench.build("FROM base\nUSER web\nWORKDIR /a/b\nUSER 5:6\nWORKDIR c\nWORKDIR /etc\n");

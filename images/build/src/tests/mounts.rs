@@ -68,7 +68,7 @@ fn what_is_mounted_counts_for_the_cache_but_not_what_a_cache_holds() {
 }
 
 #[test]
-fn caches_stay_until_they_are_pruned_and_are_shared_by_id() {
+fn as_root_caches_stay_until_they_are_pruned_and_are_shared_by_id() {
     let mut bench = Bench::new();
     bench.write("seed/file", "seed");
     let run = |mount: &str, command: &str| {

@@ -37,7 +37,7 @@ fn serve(files: Vec<(&'static str, Vec<u8>)>) -> String {
 }
 
 #[test]
-fn files_of_other_hosts_are_added() {
+fn as_root_files_of_other_hosts_are_added() {
     let archive = archive(&[("inner", "content")]);
     let sum = hex(&Sha256::digest(b"text"));
     let host = serve(vec![("/a/file.txt", b"text".to_vec()), ("/x.tar", archive)]);

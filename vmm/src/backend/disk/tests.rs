@@ -365,7 +365,7 @@ fn full_disk(engine: EngineKind, cache: CacheMode) {
 }
 
 #[test]
-fn a_full_host_disk_is_an_error_that_passes() {
+fn as_root_a_full_host_disk_is_an_error_that_passes() {
     for engine in [EngineKind::Sync, EngineKind::IoUring] {
         for cache in [CacheMode::Writeback, CacheMode::Writethrough] {
             // The mount namespace is the thread's.
@@ -413,7 +413,7 @@ fn an_incomplete_last_sector_is_left_out() {
 }
 
 #[test]
-fn what_the_host_does_not_let_be_written_is_only_opened_readonly() {
+fn as_root_what_the_host_does_not_let_be_written_is_only_opened_readonly() {
     // A mount of this thread's own, which ends with it.
     std::thread::spawn(|| {
         use nix::mount::{MsFlags, mount};
