@@ -1,6 +1,6 @@
 //! The four levels of isolation behind one trait.
 //!
-//! [`level`] gives the [`Isolation`] of a [`Level`]; a [`Request`] and an image make the
+//! [`level()`] gives the [`Isolation`] of a [`Level`]; a [`Request`] and an image make the
 //! [`InstanceSpec`] that it takes; the [`Instance`] is started and waited for.
 
 mod build;

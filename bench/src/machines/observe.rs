@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use procfs::process::{MemoryMap, Process};
 
-/// Why [`Before::exits`] may be unknown.
+/// Why the exits of a VM may be unknown.
 pub const EXITS_NEED: &str = "they are counted in /sys/kernel/debug/kvm, which needs root and `mount -t debugfs none \
      /sys/kernel/debug`";
 

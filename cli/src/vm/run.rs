@@ -46,6 +46,7 @@ use crate::console::{self, Console};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
     isolab vm run --kernel /boot/vmlinuz --initrd initramfs.cpio.gz --memory 512M --cpus 2")]
+#[allow(rustdoc::broken_intra_doc_links, reason = "[,id=NAME] is the help's option, not a link")]
 pub struct Run {
     /// ELF vmlinux, or bzImage of any usual compression.
     #[arg(long, value_name = "FILE", required_unless_present = "firmware")]

@@ -4,7 +4,7 @@
 use super::pirq::{PIRQS, PirqRouter};
 use crate::pci::{ConfigSpace, Identity, PciFunction};
 
-/// PIRQRC[A:D].
+/// `PIRQRC[A:D]`.
 const ROUTE_CONTROL: u8 = 0x60;
 /// Where firmware routes PIRQA to PIRQD by custom: two each on interrupts 10 and 11.
 pub const USUAL_ROUTES: [u8; PIRQS] = [10, 10, 11, 11];
