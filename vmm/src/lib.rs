@@ -34,3 +34,4 @@ pub mod threads;
 pub mod timeline;
 pub mod vcpu;
 pub mod virtio;
+pub mod vm;

@@ -30,6 +30,7 @@ use crate::vcpu::kick::Kicker;
 use crate::vcpu::run::Vcpu;
 use crate::vcpu::threads::Running;
 use crate::vcpu::{self, VcpuError, setup};
+use crate::vm;
 
 /// Kernels and their device drivers have come up by then; later is no harm, and earlier would have
 /// the same code paged in twice.
@@ -98,7 +99,7 @@ impl Machine {
     ) -> Result<Self, Error> {
         let MachineConfig { kernel, memory, cpus, serial, board } = config;
         let ports = serial.each_ref().map(Option::is_some);
-        let board = board::open(board, Surroundings { memory, cpus, com1: ports[0] })?;
+        let board = board::open(board, Surroundings { memory, cpus, serial: ports })?;
         let (device_set, shows_kvm) = (board.device_set(), board.shows_kvm());
         let load = || {
             let Some(hardware) = board.hardware() else { return Ok(None) };
@@ -107,11 +108,11 @@ impl Machine {
         };
         let own_memory = board.own_memory();
         let create = || {
-            let vm = kvm::create_vm(kvm, &ram, own_memory);
+            let vm = vm::create(kvm, &ram, own_memory);
             vm.inspect(|_| recorder.record(Event::VmCreated))
         };
         let (vm, kernel) = beside("create-vm", create, load)?;
-        let (vm, kernel) = (Arc::new(vm?), kernel?);
+        let (kernel, vm) = (kernel?, Arc::new(vm?));
 
         let (control, buses) = (Control::default(), Buses::default());
         let power = board.power_management();
@@ -263,6 +264,8 @@ fn beside<A: Send, B>(
     thread::scope(|scope| {
         let first = threads::builder(name).spawn_scoped(scope, first);
         let first = first.map_err(|source| Error::Thread { name: name.into(), source })?;
+        // Where there is one CPU, the wait begins now, and not when `second` is done.
+        thread::yield_now();
         let second = second();
         let first = first.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
         Ok((first, second))

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
 
+use self::paravirtual::Paravirtual;
+use self::pc::Pc;
 use crate::backend::disk::DiskError;
 use crate::backend::output::Output;
 use crate::backend::tap::TapError;
@@ -29,9 +31,6 @@ use crate::virtio::net::NetError;
 use crate::virtio::slots::SlotError;
 use crate::virtio::stats::DeviceCounters;
 use crate::virtio::vsock::VsockError;
-
-use paravirtual::Paravirtual;
-use pc::Pc;
 
 /// Which board, and what is on it. Neither can be asked for what only the other has.
 pub enum BoardConfig {
@@ -55,8 +54,8 @@ pub struct Surroundings {
     pub memory: u64,
     /// Virtual CPUs.
     pub cpus: u32,
-    /// Whether there is a COM1, for firmware to talk through.
-    pub com1: bool,
+    /// Which of COM1 to COM4 there are.
+    pub serial: [bool; 4],
 }
 
 /// A board with its devices, whose back ends are open, and which no guest can find yet.

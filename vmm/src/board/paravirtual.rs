@@ -33,6 +33,9 @@ use crate::virtio::vsock::{VirtioVsock, VsockOptions};
 /// Queues of a disk: one per vCPU, up to this.
 const MAX_DISK_QUEUES: u32 = 16;
 
+/// Lets RDRAND seed the random numbers at once, as most distributions' kernels do by themselves:
+/// who made the CPU or the host deceitful need not bend this to read the guest's memory.
+const TRUST_CPU: &str = "random.trust_cpu=on";
 /// Spares the kernel some 200 exits in search of a PCI bus.
 const NO_PCI: &str = "pci=off";
 
@@ -67,11 +70,12 @@ pub struct Options {
     pub balloon: Option<BalloonOptions>,
 }
 
-/// See the module.
+/// The board, with its devices made and not yet plugged in.
 pub struct Paravirtual {
     transport: Transport,
     devices: Vec<Unplugged>,
     reach: Reach,
+    around: Surroundings,
 }
 
 /// A device, and what counts the work of each of its queues.
@@ -84,7 +88,7 @@ impl Paravirtual {
     /// [`BoardError`].
     pub fn open(options: Options, around: Surroundings) -> Result<Self, BoardError> {
         let Options { transport, disks, nets, vsock, rng, console, balloon } = options;
-        let mut board = Self { transport, devices: Vec::new(), reach: Reach::default() };
+        let mut board = Self { transport, devices: Vec::new(), reach: Reach::default(), around };
         for options in &disks {
             let image = DiskImage::open(options)?;
             board.reach.notes.extend(image.notes());
@@ -158,7 +162,11 @@ impl Board for Paravirtual {
             ),
         };
         let acpi = BoardTables { legacy: false, level_interrupts: &[], definitions, tables };
-        let linux_words = if bus == Some(Transport::Pci) { "" } else { NO_PCI };
+        let serial_ports = self.around.serial.iter().rposition(|there| *there).map_or(0, |n| n + 1);
+        let mut linux_words = format!("{TRUST_CPU} 8250.nr_uarts={serial_ports}");
+        if bus != Some(Transport::Pci) {
+            linux_words = format!("{NO_PCI} {linux_words}");
+        }
         Some(Hardware { acpi, reserved, linux_words })
     }
 
@@ -168,7 +176,7 @@ impl Board for Paravirtual {
         ram: &GuestRam,
         buses: &Buses,
     ) -> Result<Devices, BoardError> {
-        let Self { transport, devices, mut reach } = *self;
+        let Self { transport, devices, mut reach, .. } = *self;
         if devices.is_empty() {
             return Ok(Devices { plugged: None, reach });
         }
@@ -203,7 +211,8 @@ impl Drop for VirtioDevices {
 mod tests {
     use super::*;
 
-    const AROUND: Surroundings = Surroundings { memory: 128 << 20, cpus: 1, com1: true };
+    const AROUND: Surroundings =
+        Surroundings { memory: 128 << 20, cpus: 1, serial: [true, false, false, false] };
 
     fn hardware(transport: Transport, rng: bool) -> Hardware {
         let options = Options { transport, rng, ..Options::default() };
@@ -217,14 +226,15 @@ mod tests {
         };
         for transport in [Transport::Pci, Transport::Mmio] {
             let bare = hardware(transport, false);
-            assert_eq!(bare.linux_words, NO_PCI, "{transport:?}");
+            let words = "pci=off random.trust_cpu=on 8250.nr_uarts=1";
+            assert_eq!(bare.linux_words, words, "{transport:?}");
             assert!(bare.acpi.definitions.is_empty() && bare.acpi.tables.is_empty());
         }
         let pci = hardware(Transport::Pci, true);
-        assert!(names(&pci, b"PCI0") && pci.linux_words.is_empty());
+        assert!(names(&pci, b"PCI0") && !pci.linux_words.contains(NO_PCI));
         assert_eq!((pci.acpi.tables.len(), pci.reserved.len()), (1, 1));
         let mmio = hardware(Transport::Mmio, true);
-        assert!(names(&mmio, b"LNRO0005") && mmio.linux_words == NO_PCI);
+        assert!(names(&mmio, b"LNRO0005") && mmio.linux_words.contains(NO_PCI));
         assert!(mmio.acpi.tables.is_empty() && mmio.reserved.is_empty());
     }
 

@@ -48,7 +48,7 @@ pub struct Options {
     pub nets: Vec<NetOptions>,
 }
 
-/// See the module.
+/// The board, with images and taps open and no device made yet.
 pub struct Pc {
     drives: Drives,
     nics: Vec<Nic>,
@@ -90,7 +90,7 @@ impl Board for Pc {
             definitions: pci_host_bridge(),
             tables: Vec::new(),
         };
-        let hardware = Hardware { acpi, reserved: &[], linux_words: "" };
+        let hardware = Hardware { acpi, reserved: &[], linux_words: String::new() };
         self.firmware.is_none().then_some(hardware)
     }
 
@@ -142,7 +142,7 @@ fn put_firmware(
     let description = firmware::Description {
         memory: around.memory,
         cpus: around.cpus,
-        serial_console: around.com1,
+        serial_console: around.serial[0],
         boot_order,
     };
     firmware::insert_devices(&buses.ports, ram, &description)?;

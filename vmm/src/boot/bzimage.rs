@@ -7,12 +7,14 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use linux_loader::loader::bootparam::{LOADED_HIGH, setup_header};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::ByteValued;
 
 use super::decompress::{Compression, decompress};
 use super::image::{KernelError, Segment};
 use super::kernel_cache::KernelCache;
 use super::layout::HIGH_MEMORY;
+use super::sparse;
 
 /// The first protocol with code32_start and a command line at any address.
 const LEAST_VERSION: u16 = 0x0202;
@@ -144,14 +146,7 @@ pub fn extract(
 
 /// A file without a name, for when there is no cache.
 pub fn in_memory(content: &[u8]) -> io::Result<File> {
-    use std::os::fd::FromRawFd;
-    // SAFETY: the name is a NUL-terminated string; the call has no other preconditions.
-    let fd = unsafe { libc::memfd_create(c"vmlinux".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` is open, and nobody else knows it.
-    let file = unsafe { File::from_raw_fd(fd) };
-    file.write_all_at(content, 0)?;
+    let file = File::from(memfd_create(c"vmlinux", MFdFlags::MFD_CLOEXEC)?);
+    sparse::write(&file, content)?;
     Ok(file)
 }

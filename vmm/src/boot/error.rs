@@ -38,7 +38,7 @@ pub enum BootError {
     /// More than the table has room for.
     #[error("initrd: {count} multiboot modules; there is room for {MAX_MODULES}")]
     TooManyModules {
-        /// As given.
+        /// Parts of the initrd.
         count: usize,
     },
     /// Kernel and initrd together are larger than RAM.

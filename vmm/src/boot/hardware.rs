@@ -10,5 +10,5 @@ pub struct Hardware {
     /// Ranges (start, length) of guest-physical addresses that are not to be taken for RAM.
     pub reserved: &'static [(u64, u64)],
     /// Words for Linux's command line. In front of the operator's, which so win.
-    pub linux_words: &'static str,
+    pub linux_words: String,
 }

@@ -16,7 +16,7 @@ use super::elf_image::ElfImage;
 use super::image::{KernelError, Segment};
 use super::kernel_cache::KernelCache;
 use super::layout::HIGH_MEMORY;
-use super::multiboot;
+use super::{multiboot, sparse};
 use crate::backend::regular_file;
 use crate::memory::{GuestRam, HOLE_START};
 
@@ -164,7 +164,7 @@ impl Kernel {
         Ok(Self { path, file, segments, protocol, entry, end, setup_header: None })
     }
 
-    /// As given.
+    /// The file's name as the operator gave it.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -204,10 +204,14 @@ impl Kernel {
     fn read_segment(&self, ram: &GuestRam, segment: &Segment) -> io::Result<()> {
         use std::io::{Seek, SeekFrom};
         let mut file = &self.file;
-        file.seek(SeekFrom::Start(segment.offset))?;
-        let length = usize::try_from(segment.in_file).map_err(io::Error::other)?;
-        ram.read_exact_volatile_from(GuestAddress(segment.address), &mut file, length)
-            .map_err(io::Error::other)
+        let end = segment.offset.saturating_add(segment.in_file);
+        for part in sparse::data(file, segment.offset..end)? {
+            file.seek(SeekFrom::Start(part.start))?;
+            let address = GuestAddress(segment.address + (part.start - segment.offset));
+            let length = usize::try_from(part.end - part.start).map_err(io::Error::other)?;
+            ram.read_exact_volatile_from(address, &mut file, length).map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 }
 

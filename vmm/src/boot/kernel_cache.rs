@@ -5,11 +5,13 @@
 //! of the file with that identity. Both appear by renaming, complete or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+use super::sparse;
 
 /// A directory of decompressed kernels.
 pub struct KernelCache {
@@ -103,8 +105,8 @@ fn digest_of(file: &File) -> io::Result<String> {
 
 fn write_then_rename(temporary: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let write = || {
-        let mut file = File::create(temporary)?;
-        file.write_all(content)?;
+        let file = File::create(temporary)?;
+        sparse::write(&file, content)?;
         // Without it a crash of the host could leave an empty file under the final name.
         file.sync_all()?;
         fs::rename(temporary, path)

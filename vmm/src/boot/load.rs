@@ -80,8 +80,9 @@ pub fn load(
     mptable::write(ram, cpus)?;
     reset_vector::write(ram)?;
     let is_linux = matches!(kernel.protocol, Protocol::Linux64 | Protocol::Linux32);
-    let cmdline = match hardware.linux_words {
-        words if is_linux && !words.is_empty() => Cow::Owned(format!("{words} {}", config.cmdline)),
+    let words = &hardware.linux_words;
+    let cmdline = match words.is_empty() {
+        false if is_linux => Cow::Owned(format!("{words} {}", config.cmdline)),
         _ => Cow::Borrowed(&*config.cmdline),
     };
     let (initrd, reserved) = (&*config.initrd, hardware.reserved);

@@ -20,3 +20,4 @@ mod multiboot;
 pub mod prepare;
 mod pvh;
 pub mod reset_vector;
+mod sparse;

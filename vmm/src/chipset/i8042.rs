@@ -54,7 +54,7 @@ enum Expect {
     Mouse,
 }
 
-/// See the module.
+/// The controller, with a keyboard that nobody types on.
 pub struct I8042 {
     configuration: u8,
     output: VecDeque<u8>,

@@ -12,7 +12,7 @@ pub const HARD_RESET: u8 = 0x06;
 /// Reset CPU: the 0 to 1 transition triggers.
 const TRIGGER: u8 = 0x04;
 
-/// See the module.
+/// The register at [`PORT`].
 pub struct ResetControl {
     register: u8,
     control: Control,

@@ -18,7 +18,7 @@ const MAX_REPLY: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody is there.
-    #[error("cannot reach a machine at {path}: does one run, with this as its control socket?")]
+    #[error("cannot reach a machine at {path}: is one running, with this as its control socket?")]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum ClientError {
     Refused {
         /// The socket.
         path: PathBuf,
-        /// Its words.
+        /// The reason that it gave.
         message: String,
     },
 }

@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct MsiMessage {
     /// Where to; the local APICs on x86.
     pub address: u64,
-    /// What.
+    /// The value written there.
     pub data: u32,
 }
 

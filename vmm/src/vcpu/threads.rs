@@ -20,7 +20,7 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A thread that the host refused.
 #[derive(Debug)]
 pub struct Refused {
-    /// Its name.
+    /// What it was to be called in the host's list.
     pub name: String,
     /// The host's answer.
     pub source: io::Error,

@@ -4,38 +4,11 @@
 //! An event is noted in register C whether or not it interrupts. Nothing has to run for that:
 //! what happened since the last look follows from the time.
 
-use super::registers::{REGISTER_A, REGISTER_B, Registers, SECOND};
-
-/// Bits of register C, and of register B to enable each.
-pub mod event {
-    /// A tick of the rate in register A.
-    pub const PERIODIC: u8 = 0x40;
-    /// The time of day became the alarm's.
-    pub const ALARM: u8 = 0x20;
-    /// The second changed.
-    pub const UPDATE: u8 = 0x10;
-    /// One of them is enabled, and the interrupt line is up.
-    pub const INTERRUPT: u8 = 0x80;
-}
+use super::registers::{REGISTER_A, REGISTER_B, Registers, SECOND, event};
 
 const ENABLES: u8 = event::PERIODIC | event::ALARM | event::UPDATE;
 /// Register A, bits 6:4: the divider runs from 32768 Hz.
 const DIVIDER_RUNS: u8 = 2;
-
-/// Events that the guest has not read.
-#[derive(Debug)]
-pub struct Events {
-    happened: u8,
-    /// Up to when all is noted, in the host's nanoseconds.
-    noted: i64,
-}
-
-impl Events {
-    /// None so far.
-    pub fn since(now: i64) -> Self {
-        Self { happened: 0, noted: now }
-    }
-}
 
 impl Registers {
     /// Notes what happened since the last time.

@@ -8,11 +8,10 @@ mod registers;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::registers::Registers;
 use crate::bus::BusDevice;
 use crate::irq::IrqLine;
 use crate::poison::unpoisoned;
-
-use registers::Registers;
 
 /// Index register; data follows.
 pub const PORT: u16 = 0x70;

@@ -1,7 +1,6 @@
 //! The clock's registers: time of day, control, and CMOS RAM.
 
 use super::calendar::{civil_from_days, days_from_civil};
-use super::events::{Events, event};
 use crate::irq::IrqLine;
 
 const SECONDS: u8 = 0x00;
@@ -37,7 +36,34 @@ const UPDATE: i64 = 244_000;
 /// The host's clock: nanoseconds since 1970.
 pub type HostClock = Box<dyn Fn() -> i64 + Send>;
 
-/// See the module.
+/// Bits of register C, and of register B to enable each.
+pub mod event {
+    /// A tick of the rate in register A.
+    pub const PERIODIC: u8 = 0x40;
+    /// The time of day became the alarm's.
+    pub const ALARM: u8 = 0x20;
+    /// The second changed.
+    pub const UPDATE: u8 = 0x10;
+    /// One of them is enabled, and the interrupt line is up.
+    pub const INTERRUPT: u8 = 0x80;
+}
+
+/// Events that the guest has not read.
+#[derive(Debug)]
+pub struct Events {
+    pub(super) happened: u8,
+    /// Up to when all is noted, in the host's nanoseconds.
+    pub(super) noted: i64,
+}
+
+impl Events {
+    /// None so far.
+    pub fn since(now: i64) -> Self {
+        Self { happened: 0, noted: now }
+    }
+}
+
+/// The registers, their alarm and their interrupt.
 pub struct Registers {
     pub(super) ram: [u8; 128],
     /// Seconds to add to the host's clock.

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use self::registers::{Registers, offset};
 use crate::backend::output::Output;
 use crate::bus::BusDevice;
 use crate::irq::IrqLine;
 use crate::poison::unpoisoned;
-
-use registers::{Registers, offset};
 
 /// Where a serial port is.
 pub struct ComPort {
