@@ -5,8 +5,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use isolab_images::{AccessFault, ImageError};
 use isolab_images::ingest::io_error;
+use isolab_images::{AccessFault, ImageError};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
