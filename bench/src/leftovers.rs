@@ -6,12 +6,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isolab_isolation::timeline;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 /// Something that stays longer does not end by itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks, and so the error of what [`wait`] returns.
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
 /// From now on, processes that lose their parent become children of this one.
 pub fn adopt() {
@@ -19,18 +22,51 @@ pub fn adopt() {
     let _ = prctl::set_child_subreaper(true);
 }
 
-/// Waits until no child of this process is left. For callers who have waited for their own.
-pub fn wait() {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until no child of this process is left, and says when that was, in nanoseconds of
+/// CLOCK_MONOTONIC; `None` when something stays. For callers who have waited for their own.
+pub fn wait() -> Option<u64> {
+    let deadline = Instant::now() + TIMEOUT;
     let any = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
     loop {
         match waitpid(None, Some(any)) {
             Ok(WaitStatus::StillAlive) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(POLL_INTERVAL);
             }
-            Ok(WaitStatus::StillAlive) => return,
+            Ok(WaitStatus::StillAlive) => return None,
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return, // ECHILD
+            Err(_) => return Some(timeline::now()), // ECHILD
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn what_outlives_its_parent_is_waited_for() {
+        let name = concat!(module_path!(), "::alone").split_once("::").unwrap().1;
+        let program = std::env::current_exe().unwrap();
+        let alone = Command::new(program).args(["--exact", name, "--ignored"]).output().unwrap();
+        let said = String::from_utf8_lossy(&alone.stdout);
+        assert!(alone.status.success() && said.contains("1 passed"), "{alone:?}");
+    }
+
+    #[test]
+    #[ignore = "run by what_outlives_its_parent_is_waited_for: it waits for all children there are"]
+    fn alone() {
+        adopt();
+        // The shell leaves a child behind, which ends when its standard input does.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec 3<&0; cat <&3 >/dev/null 2>&1 & exit 0"]);
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(shell.stdin(reader).status().unwrap().success());
+        drop(shell);
+        assert!(matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)));
+        let exited = timeline::now();
+        drop(writer);
+        assert!(wait().unwrap() > exited);
+        assert_eq!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Err(Errno::ECHILD));
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
 use isolab_isolation::Level;
-use isolab_isolation::timeline::{self, Milestone, Timeline};
+use isolab_isolation::timeline::{self, Milestone, Milestones};
 
 use crate::leftovers;
 use crate::report::Measurement;
@@ -18,6 +18,9 @@ use crate::summary::Summary;
 pub const TO_FIRST_OUTPUT: &str = "to_first_output";
 /// From spawn to the end of the `isolab run` process.
 pub const TO_EXIT: &str = "to_exit";
+/// From spawn until nothing of the run is left: what its end leaves to others, such as taking a VM
+/// apart, is done.
+pub const TO_GONE: &str = "to_gone";
 /// From spawn to the start of the guest's init.
 pub const TO_GUEST_INIT: &str = "to_guest_init";
 /// The parts that `to_first_output` falls into.
@@ -94,7 +97,6 @@ pub fn measure(
         progress(round);
         for (position, subject) in plan.subjects.iter().enumerate() {
             let figures = run_once(plan, subject)?;
-            leftovers::wait();
             if round == 0 {
                 continue;
             }
@@ -126,9 +128,10 @@ fn run_once(plan: &Plan, subject: &Subject) -> Result<Vec<(&'static str, f64)>, 
         .args(&subject.options)
         .arg(&plan.image)
         .args(&plan.command);
-    let Observed { spawned, first_output, exited } = observe(&mut command, &subject.name)?;
-    let timeline = Timeline::load(timings.path()).map_err(host("read the timings of"))?;
-    Ok(figures(spawned, first_output, exited, &timeline))
+    let observed = observe(&mut command, &subject.name)?;
+    let gone = leftovers::wait();
+    let milestones = Milestones::load(timings.path()).map_err(host("read the timings of"))?;
+    Ok(figures(&observed, gone, &milestones))
 }
 
 /// When a run did what, in nanoseconds of CLOCK_MONOTONIC.
@@ -170,14 +173,14 @@ pub(crate) fn observe(command: &mut Command, subject: &str) -> Result<Observed, 
 
 /// Takes one run apart. A milestone that a level does not have leaves its metrics out.
 fn figures(
-    spawned: u64,
-    first_output: u64,
-    exited: u64,
-    timeline: &Timeline,
+    observed: &Observed,
+    gone: Option<u64>,
+    milestones: &Milestones,
 ) -> Vec<(&'static str, f64)> {
-    let entered = timeline.at(Milestone::GuestEntered);
-    let init = timeline.at(Milestone::GuestInit);
-    let workload = timeline.at(Milestone::WorkloadStarted);
+    let &Observed { spawned, first_output, exited } = observed;
+    let entered = milestones.at(Milestone::GuestEntered);
+    let init = milestones.at(Milestone::GuestInit);
+    let workload = milestones.at(Milestone::WorkloadStarted);
     let span = |metric, from: Option<u64>, to: Option<u64>| {
         let nanoseconds = to? as f64 - from? as f64;
         Some((metric, nanoseconds / 1e6))
@@ -185,6 +188,7 @@ fn figures(
     [
         span(TO_FIRST_OUTPUT, Some(spawned), Some(first_output)),
         span(TO_EXIT, Some(spawned), Some(exited)),
+        span(TO_GONE, Some(spawned), gone),
         span(TO_GUEST_INIT, Some(spawned), init),
         span(PHASES[0], Some(spawned), entered.or(workload)),
         span(PHASES[1], entered, init),
@@ -202,19 +206,22 @@ mod tests {
 
     #[test]
     fn the_phases_add_up_to_the_first_output() {
-        let mut timeline = Timeline::default();
+        let mut milestones = Milestones::default();
         for (milestone, time) in [
             (Milestone::CommandStarted, 1_500_000),
             (Milestone::GuestEntered, 3_000_000),
             (Milestone::GuestInit, 8_000_000),
             (Milestone::WorkloadStarted, 9_000_000),
         ] {
-            timeline.reach(milestone, time);
+            milestones.reach(milestone, time);
         }
+        let observed =
+            Observed { spawned: 1_000_000, first_output: 11_000_000, exited: 15_000_000 };
         let figures: BTreeMap<_, _> =
-            figures(1_000_000, 11_000_000, 15_000_000, &timeline).into_iter().collect();
+            figures(&observed, Some(18_000_000), &milestones).into_iter().collect();
         assert_eq!(figures[TO_FIRST_OUTPUT], 10.0);
         assert_eq!(figures[TO_EXIT], 14.0);
+        assert_eq!(figures[TO_GONE], 17.0);
         assert_eq!(figures[TO_GUEST_INIT], 7.0);
         let phases: f64 = PHASES.iter().map(|phase| figures[phase]).sum();
         assert_eq!(phases, figures[TO_FIRST_OUTPUT]);
@@ -222,10 +229,11 @@ mod tests {
 
     #[test]
     fn a_level_without_a_guest_has_no_guest_phases() {
-        let mut timeline = Timeline::default();
-        timeline.reach(Milestone::WorkloadStarted, 2_000_000);
+        let mut milestones = Milestones::default();
+        milestones.reach(Milestone::WorkloadStarted, 2_000_000);
+        let observed = Observed { spawned: 0, first_output: 3_000_000, exited: 4_000_000 };
         let metrics: Vec<_> =
-            figures(0, 3_000_000, 4_000_000, &timeline).into_iter().map(|(m, _)| m).collect();
+            figures(&observed, None, &milestones).into_iter().map(|(m, _)| m).collect();
         assert_eq!(metrics, [TO_FIRST_OUTPUT, TO_EXIT, "setup", "workload"]);
     }
 }

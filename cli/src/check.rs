@@ -57,8 +57,8 @@ fn print_table(report: &HostReport) {
     }
     println!();
     for verdict in &report.levels {
-        match (&verdict.why, &verdict.mend) {
-            (Some(why), Some(mend)) => println!("{:<10} not ready: {why}; {mend}", verdict.level),
+        match (&verdict.why, &verdict.hint) {
+            (Some(why), Some(hint)) => println!("{:<10} not ready: {why}; {hint}", verdict.level),
             _ => match &verdict.without {
                 Some(without) => println!("{:<10} ready, without {without}", verdict.level),
                 None => println!("{:<10} ready", verdict.level),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use error_reporter::Report;
@@ -13,6 +14,7 @@ use isolab_isolation::{
     InstanceName, InstanceSpec, Instances, IsolationError, Level, Limits, Network, Request, level,
     parse_hostname,
 };
+use isolab_vmm::teardown;
 use tracing::{debug_span, enabled, info_span};
 
 use crate::obtain::Obtain;
@@ -89,6 +91,9 @@ pub struct Args {
     command: Vec<String>,
 }
 
+/// How long this process may take to end once its machine is to be gone.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<ExitCode> {
     let started = now();
@@ -111,7 +116,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     if is_virtual_machine {
         // The kernel takes tens of milliseconds to tear a VM down, which nobody has to wait for.
-        isolab_vmm::teardown::exit_now(code.into());
+        teardown::exit_now(code.into());
     }
     Ok(ExitCode::from(code))
 }
@@ -150,18 +155,23 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
     let signaller = instance.signaller()?;
     // A signal that finds nobody came too late.
     signals.on_arrival(move |signal| drop(signaller(signal))).context("cannot wait for signals")?;
-    let ended = info_span!("wait").in_scope(|| instance.wait())?;
+    let status = info_span!("wait").in_scope(|| instance.wait())?;
+    if args.isolation.is_virtual_machine() {
+        // Threads of the machine may sit in a write to a host that reads nothing, with a lock that is
+        // needed for the way out.
+        teardown::exit_within(EXIT_TIMEOUT, status.exit_code().into());
+    }
     if args.timings.is_some() || enabled!(tracing::Level::INFO) {
-        let mut timeline = instance.timeline();
-        timeline.reach(Milestone::CommandStarted, started);
-        timeline.log();
+        let mut milestones = instance.milestones();
+        milestones.reach(Milestone::CommandStarted, started);
+        milestones.log();
         if let Some(path) = args.timings {
-            timeline.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+            milestones.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
-    if let Err(error) = info_span!("remove").in_scope(|| instance.remove()) {
+    if let Err(error) = info_span!("remove").in_scope(|| instance.remove_at_exit()) {
         // The command did what it did, and its code says so.
         eprintln!("isolab: warning: {}", Report::new(error));
     }
-    Ok(ended.exit_code())
+    Ok(status.exit_code())
 }

@@ -8,14 +8,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use isolab_protocol::{Decoder, Frame, FrameError, STDIN_WINDOW};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-/// How a workload ended.
+/// What a guest says of its workload's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum WorkloadReport {
     /// With this exit code.
     Exited(u8),
     /// By this signal.
@@ -36,7 +36,7 @@ pub struct Receiver<O, E, F> {
     on_end: Option<F>,
 }
 
-impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
+impl<O: Write, E: Write, F: FnOnce(WorkloadReport)> Receiver<O, E, F> {
     /// `on_end` is called once, when the workload's end is known. Through `sender` the guest hears
     /// that nobody reads its output any more.
     pub fn new(stdout: O, stderr: E, sender: Sender, on_end: F) -> Self {
@@ -45,7 +45,7 @@ impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
     }
 
     fn take(&mut self, frame: Frame) {
-        self.sender.credit.hear();
+        self.sender.credit.note_listener();
         match frame {
             Frame::Stdout(data) => {
                 pass_on(&mut self.stdout, &data, &self.sender, &Frame::StdoutClosed)
@@ -54,20 +54,20 @@ impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
                 pass_on(&mut self.stderr, &data, &self.sender, &Frame::StderrClosed)
             }
             Frame::StdinCredit(count) => self.sender.credit.give(count as usize),
-            Frame::NotStarted(code, why) => self.end(End::NotStarted(code, why)),
-            Frame::Exited(code) => self.end(End::Exited(code)),
-            Frame::Killed(signal) => self.end(End::Killed(signal)),
-            Frame::Failed(why) => self.end(End::Failed(why)),
+            Frame::NotStarted(code, why) => self.end(WorkloadReport::NotStarted(code, why)),
+            Frame::Exited(code) => self.end(WorkloadReport::Exited(code)),
+            Frame::Killed(signal) => self.end(WorkloadReport::Killed(signal)),
+            Frame::Failed(why) => self.end(WorkloadReport::Failed(why)),
             other @ (Frame::Stdin(_)
             | Frame::Signal(_)
             | Frame::StdoutClosed
             | Frame::StderrClosed) => {
-                self.end(End::Failed(format!("the guest sent {other:?}")));
+                self.end(WorkloadReport::Failed(format!("the guest sent {other:?}")));
             }
         }
     }
 
-    fn end(&mut self, end: End) {
+    fn end(&mut self, end: WorkloadReport) {
         self.sender.credit.close();
         if let Some(on_end) = self.on_end.take() {
             on_end(end);
@@ -75,7 +75,7 @@ impl<O: Write, E: Write, F: FnOnce(End)> Receiver<O, E, F> {
     }
 
     fn broken(&mut self, error: &FrameError) {
-        self.end(End::Failed(error.to_string()));
+        self.end(WorkloadReport::Failed(error.to_string()));
     }
 }
 
@@ -91,7 +91,7 @@ fn pass_on<W: Write>(output: &mut Option<W>, data: &[u8], sender: &Sender, close
     }
 }
 
-impl<O: Write, E: Write, F: FnOnce(End)> Write for Receiver<O, E, F> {
+impl<O: Write, E: Write, F: FnOnce(WorkloadReport)> Write for Receiver<O, E, F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // After the end nothing the guest says matters.
         if self.on_end.is_some() {
@@ -138,15 +138,20 @@ impl Default for Credit {
 }
 
 impl Credit {
+    fn state(&self) -> MutexGuard<'_, CreditState> {
+        // Every change to it is one assignment, so that it is whole whoever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn give(&self, count: usize) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.bytes = state.bytes.saturating_add(count).min(STDIN_WINDOW);
         self.changed.notify_all();
     }
 
     /// The guest has said something: init does so first when it has opened its line.
-    fn hear(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn note_listener(&self) {
+        let mut state = self.state();
         if !std::mem::replace(&mut state.listening, true) {
             self.changed.notify_all();
         }
@@ -157,7 +162,7 @@ impl Credit {
     /// # Errors
     /// Why not.
     fn check_listener(&self) -> io::Result<()> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         match (state.open, state.listening) {
             (true, true) => Ok(()),
             (true, false) => Err(io::ErrorKind::NotConnected.into()),
@@ -166,20 +171,20 @@ impl Credit {
     }
 
     fn close(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).open = false;
+        self.state().open = false;
         self.changed.notify_all();
     }
 
     /// Waits until the guest listens; false when the workload ended before it did.
     fn wait_for_listener(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         let state = self.changed.wait_while(state, |s| s.open && !s.listening);
         state.unwrap_or_else(PoisonError::into_inner).open
     }
 
     /// Takes up to `wanted` bytes of credit, waiting for some; `None` when the workload ended.
     fn take(&self, wanted: usize) -> Option<usize> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
         let mut state = self
             .changed
             .wait_while(state, |s| s.open && s.bytes == 0)
@@ -206,6 +211,11 @@ impl Sender {
     pub fn new(line: File, credit: Arc<Credit>) -> io::Result<Self> {
         fcntl(&line, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(Self { line: Arc::new(Mutex::new(line)), credit })
+    }
+
+    /// Sends nothing more: who waits for the guest hears `BrokenPipe`.
+    pub fn close(&self) {
+        self.credit.close();
     }
 
     /// Sends a signal to the workload. Never waits.
@@ -261,10 +271,10 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
-    type TestReceiver = Receiver<Vec<u8>, Vec<u8>, Box<dyn FnOnce(End)>>;
+    type TestReceiver = Receiver<Vec<u8>, Vec<u8>, Box<dyn FnOnce(WorkloadReport)>>;
 
     /// Into memory; what it sends to the guest goes nowhere.
-    fn receiver(credit: Arc<Credit>) -> (TestReceiver, mpsc::Receiver<End>) {
+    fn receiver(credit: Arc<Credit>) -> (TestReceiver, mpsc::Receiver<WorkloadReport>) {
         let (sender, ends) = mpsc::channel();
         let on_end = Box::new(move |end| sender.send(end).unwrap());
         let nowhere = File::options().write(true).open("/dev/null").unwrap();
@@ -286,7 +296,7 @@ mod tests {
         }
         assert_eq!(receiver.stdout.unwrap(), b"out");
         assert_eq!(receiver.stderr.unwrap(), b"err");
-        assert_eq!(ends.try_iter().collect::<Vec<_>>(), [End::Exited(3)]);
+        assert_eq!(ends.try_iter().collect::<Vec<_>>(), [WorkloadReport::Exited(3)]);
     }
 
     #[test]
@@ -316,7 +326,7 @@ mod tests {
         for bytes in [&[0x77, 0, 0][..], &Frame::Signal(9).encode(), &[1, 0xff, 0xff]] {
             let (mut receiver, ends) = receiver(Arc::default());
             receiver.write_all(bytes).unwrap();
-            assert!(matches!(ends.try_recv().unwrap(), End::Failed(_)));
+            assert!(matches!(ends.try_recv().unwrap(), WorkloadReport::Failed(_)));
             receiver.write_all(&[0x77; 100_000]).unwrap();
             assert!(ends.try_recv().is_err());
         }

@@ -1,6 +1,7 @@
-//! The part of the initramfs that is ours: init, the workload, and kernel modules.
+//! The initramfs: init, the workload, and kernel modules; the image comes on a disk.
 //!
-//! It is all of the initramfs: the image comes on a disk.
+//! It is two archives, one behind the other, which Linux unpacks as one: [`INIT`], the same for all,
+//! and what [`pack`] makes.
 
 use std::io;
 
@@ -8,11 +9,11 @@ use isolab_protocol::{GUEST_DIR, WORKLOAD_FILE, Workload};
 
 use crate::archive::Archive;
 
-/// PID 1 of every guest, a static executable.
-static INIT: &[u8] = include_bytes!(env!("ISOLAB_INIT"));
+/// An archive with PID 1 of every guest, a static executable.
+pub static INIT: &[u8] = include_bytes!(env!("ISOLAB_INIT_ARCHIVE"));
 
 /// Where the initramfs holds init: the guest kernel's `rdinit=`.
-pub const INIT_PATH: &str = "/.isolab/init";
+pub const INIT_PATH: &str = env!("ISOLAB_INIT_PATH");
 
 /// A kernel module, to be loaded in the order of the list it is in.
 pub struct Module {
@@ -22,7 +23,7 @@ pub struct Module {
     pub content: Vec<u8>,
 }
 
-/// Packs init, `modules` and `workload` (whose list of modules is filled in here).
+/// Packs `modules` and `workload` (whose list of modules is filled in here).
 ///
 /// # Errors
 /// The workload or an archive member has no form in JSON or cpio.
@@ -32,7 +33,6 @@ pub fn pack(workload: &Workload, modules: &[Module]) -> io::Result<Vec<u8>> {
         Workload { modules: modules.iter().map(module_path).collect(), ..workload.clone() };
     let mut archive = Archive::new();
     archive.folder(GUEST_DIR, 0o700)?;
-    archive.file(INIT_PATH, 0o755, INIT)?;
     for module in modules {
         archive.file(&module_path(module), 0o600, &module.content)?;
     }
@@ -47,7 +47,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn the_archive_holds_init_modules_and_workload() {
+    fn the_archives_hold_init_modules_and_workload() {
         let workload = Workload {
             args: vec!["true".to_owned()],
             env: vec![],
@@ -65,8 +65,27 @@ mod tests {
             stdin: false,
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };
-        let archive = pack(&workload, &[module]).unwrap();
+        let mut found = entries(INIT);
+        found.extend(entries(&pack(&workload, &[module]).unwrap()));
+        let names: Vec<_> = found.iter().map(|(name, mode, _)| (name.as_str(), *mode)).collect();
+        assert_eq!(
+            names,
+            [
+                (".isolab", 0o040755),
+                (".isolab/init", 0o100755),
+                (".isolab", 0o040700),
+                (".isolab/a.ko", 0o100600),
+                (".isolab/workload.json", 0o100600)
+            ]
+        );
+        assert!(found[1].2.starts_with(b"\x7fELF"));
+        let unpacked: Workload = serde_json::from_slice(&found[4].2).unwrap();
+        assert_eq!(unpacked.modules, ["/.isolab/a.ko"]);
+        assert_eq!(unpacked.args, workload.args);
+    }
 
+    /// Names, modes and contents.
+    fn entries(archive: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
         let mut rest = io::Cursor::new(archive);
         let mut found = Vec::new();
         loop {
@@ -79,19 +98,6 @@ mod tests {
             found.push((reader.entry().name().to_owned(), reader.entry().mode(), content));
             rest = reader.finish().unwrap();
         }
-        let names: Vec<_> = found.iter().map(|(name, mode, _)| (name.as_str(), *mode)).collect();
-        assert_eq!(
-            names,
-            [
-                (".isolab", 0o040700),
-                (".isolab/init", 0o100755),
-                (".isolab/a.ko", 0o100600),
-                (".isolab/workload.json", 0o100600)
-            ]
-        );
-        assert!(found[1].2.starts_with(b"\x7fELF"));
-        let unpacked: Workload = serde_json::from_slice(&found[3].2).unwrap();
-        assert_eq!(unpacked.modules, ["/.isolab/a.ko"]);
-        assert_eq!(unpacked.args, workload.args);
+        found
     }
 }

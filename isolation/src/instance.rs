@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 use crate::error::IsolationError;
 use crate::instances::InstanceFolder;
 use crate::network::Network;
-use crate::timeline::Timeline;
+use crate::timeline::Milestones;
 
 /// What to run, independent of the level.
 pub struct InstanceSpec {
@@ -31,19 +31,19 @@ pub struct InstanceSpec {
 
 /// How a workload ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum WorkloadStatus {
     /// With this exit code.
     Exited(u8),
     /// By this signal.
     Killed(u8),
 }
 
-impl Ended {
+impl WorkloadStatus {
     /// The exit code that a shell gives it: 128 and the signal's number for a killed one.
     pub fn exit_code(self) -> u8 {
         match self {
-            Ended::Exited(code) => code,
-            Ended::Killed(signal) => 128u8.saturating_add(signal),
+            WorkloadStatus::Exited(code) => code,
+            WorkloadStatus::Killed(signal) => 128u8.saturating_add(signal),
         }
     }
 }
@@ -60,7 +60,9 @@ pub trait Isolation {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError>;
 }
 
-/// One workload at one level. Dropping it ends the workload and leaves nothing behind.
+/// One workload at one level. Dropping it ends the workload and leaves nothing behind, neither on the
+/// host nor in this process (but for the addresses of a guest's RAM, whose pages are given back). It
+/// takes as long as the kernel takes: tens of milliseconds for a virtual machine.
 pub trait Instance {
     /// Starts the workload.
     ///
@@ -73,7 +75,7 @@ pub trait Instance {
     /// # Errors
     /// The level lost track of it, for example because the guest kernel crashed; at VM levels
     /// also that the workload could not be started, which only the guest knows.
-    fn wait(&mut self) -> Result<Ended, IsolationError>;
+    fn wait(&mut self) -> Result<WorkloadStatus, IsolationError>;
 
     /// A way to send signals to the workload.
     ///
@@ -82,7 +84,7 @@ pub trait Instance {
     fn signaller(&self) -> Result<Signaller, IsolationError>;
 
     /// The milestones so far.
-    fn timeline(&self) -> Timeline;
+    fn milestones(&self) -> Milestones;
 
     /// Ends the workload and removes all that the instance has on the host. Dropping does the same, but
     /// cannot say what went wrong.
@@ -90,4 +92,13 @@ pub trait Instance {
     /// # Errors
     /// What could not be removed.
     fn remove(self: Box<Self>) -> Result<(), IsolationError>;
+
+    /// [`Instance::remove`] for a process that ends right behind it: what goes with the process, such
+    /// as a virtual machine and its threads, is left to the kernel.
+    ///
+    /// # Errors
+    /// As there.
+    fn remove_at_exit(self: Box<Self>) -> Result<(), IsolationError> {
+        self.remove()
+    }
 }

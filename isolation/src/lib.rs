@@ -4,7 +4,6 @@
 //! [`InstanceSpec`] that it takes; the [`Instance`] is started and waited for.
 
 mod build;
-mod ending;
 mod error;
 pub mod host;
 mod instance;
@@ -26,7 +25,7 @@ use std::io::Read;
 
 pub use build::ContainerSteps;
 pub use error::IsolationError;
-pub use instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
+pub use instance::{Instance, InstanceSpec, Isolation, Signaller, WorkloadStatus};
 pub use instances::{
     InstanceFolder, InstanceName, Instances, Leftover, NameError, Sweep, parse_hostname,
 };

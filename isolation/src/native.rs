@@ -16,11 +16,11 @@ use oci_spec::runtime::{LinuxResources, Mount};
 use tracing::debug_span;
 
 use crate::error::IsolationError;
-use crate::instance::{Ended, Instance, InstanceSpec, Isolation, Signaller};
+use crate::instance::{Instance, InstanceSpec, Isolation, Signaller, WorkloadStatus};
 use crate::instances::InstanceFolder;
 use crate::name_files::{Missing, NameFiles, Names};
 use crate::stdio::{self, Copies};
-use crate::timeline::{Milestone, Timeline, now};
+use crate::timeline::{Milestone, Milestones, now};
 use crate::upper;
 
 /// Level `process`: a chroot and nothing else, the baseline. The mounts that make the root file
@@ -167,7 +167,7 @@ fn give_root(image: &Path, upper: &Path) -> io::Result<()> {
 
 struct NativeInstance {
     instance: isolab_container::Instance,
-    timeline: Timeline,
+    milestones: Milestones,
     copies: Copies,
     // Dropped after the instance, which uses both; the image's lease goes with it.
     folder: InstanceFolder,
@@ -182,26 +182,26 @@ impl NativeInstance {
     ) -> Result<Box<dyn Instance>, IsolationError> {
         let InstanceSpec { mut folder, image, .. } = spec;
         folder.record(instance.cgroup_directories(), instance.pid())?;
-        let mut timeline = Timeline::default();
-        timeline.reach(Milestone::Created, now());
-        Ok(Box::new(Self { instance, timeline, copies, folder, image }))
+        let mut milestones = Milestones::default();
+        milestones.reach(Milestone::Created, now());
+        Ok(Box::new(Self { instance, milestones, copies, folder, image }))
     }
 }
 
 impl Instance for NativeInstance {
     fn start(&mut self) -> Result<(), IsolationError> {
-        self.timeline.reach(Milestone::WorkloadStarted, now());
+        self.milestones.reach(Milestone::WorkloadStarted, now());
         self.copies.start()?;
         Ok(self.instance.start()?)
     }
 
-    fn wait(&mut self) -> Result<Ended, IsolationError> {
+    fn wait(&mut self) -> Result<WorkloadStatus, IsolationError> {
         let status = self.instance.wait()?;
-        self.timeline.reach(Milestone::WorkloadEnded, now());
+        self.milestones.reach(Milestone::WorkloadEnded, now());
         self.copies.finish();
         Ok(match status {
-            ExitStatus::Exited(code) => Ended::Exited(code as u8),
-            ExitStatus::Signaled { signal, .. } => Ended::Killed(signal as u8),
+            ExitStatus::Exited(code) => WorkloadStatus::Exited(code as u8),
+            ExitStatus::Signaled { signal, .. } => WorkloadStatus::Killed(signal as u8),
         })
     }
 
@@ -211,8 +211,8 @@ impl Instance for NativeInstance {
         Ok(Box::new(move |signal| Ok(pidfd::send(&pidfd, signal)?)))
     }
 
-    fn timeline(&self) -> Timeline {
-        self.timeline.clone()
+    fn milestones(&self) -> Milestones {
+        self.milestones.clone()
     }
 
     fn remove(self: Box<Self>) -> Result<(), IsolationError> {

@@ -31,7 +31,7 @@ pub enum Milestone {
 /// any other process on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Timeline(BTreeMap<Milestone, u64>);
+pub struct Milestones(BTreeMap<Milestone, u64>);
 
 /// Now, on CLOCK_MONOTONIC, in nanoseconds.
 pub fn now() -> u64 {
@@ -40,7 +40,7 @@ pub fn now() -> u64 {
         .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
 }
 
-impl Timeline {
+impl Milestones {
     /// Notes that `milestone` was reached at `time`; the first time counts.
     pub fn reach(&mut self, milestone: Milestone, time: u64) {
         self.0.entry(milestone).or_insert(time);
@@ -60,7 +60,7 @@ impl Timeline {
         }
     }
 
-    /// Writes the timeline to `path`, as JSON.
+    /// Writes them to `path`, as JSON.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -68,10 +68,10 @@ impl Timeline {
         fs::write(path, serde_json::to_vec(self)?)
     }
 
-    /// Reads what [`Timeline::save`] wrote.
+    /// Reads what [`Milestones::save`] wrote.
     ///
     /// # Errors
-    /// The file cannot be read or is not a timeline.
+    /// The file cannot be read or has none.
     pub fn load(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(path)?)?)
     }
@@ -83,12 +83,12 @@ mod tests {
 
     #[test]
     fn the_first_time_counts_and_survives_a_file() {
-        let mut timeline = Timeline::default();
-        timeline.reach(Milestone::GuestInit, 5);
-        timeline.reach(Milestone::GuestInit, 9);
+        let mut milestones = Milestones::default();
+        milestones.reach(Milestone::GuestInit, 5);
+        milestones.reach(Milestone::GuestInit, 9);
         let file = tempfile::NamedTempFile::new().unwrap();
-        timeline.save(file.path()).unwrap();
-        let loaded = Timeline::load(file.path()).unwrap();
+        milestones.save(file.path()).unwrap();
+        let loaded = Milestones::load(file.path()).unwrap();
         assert_eq!(loaded.at(Milestone::GuestInit), Some(5));
         assert_eq!(loaded.at(Milestone::Created), None);
     }

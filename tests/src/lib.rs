@@ -7,6 +7,7 @@
 //! files are the same at every level.
 
 pub mod devices;
+pub mod dropped;
 pub mod guests;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;

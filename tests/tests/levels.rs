@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use isolab_tests::{Sandbox, workloads};
+use isolab_tests::{Sandbox, dropped, workloads};
 
 const LEVELS: [&str; 2] = ["process", "container"];
 
@@ -40,6 +40,19 @@ fn signals() {
 #[test]
 fn further_signals() {
     LEVELS.into_iter().for_each(workloads::further_signals);
+}
+
+#[test]
+fn a_dropped_instance_leaves_nothing() {
+    for level in LEVELS {
+        dropped::leaves_nothing(level, "dropped_alone");
+    }
+}
+
+#[test]
+#[ignore = "run by a_dropped_instance_leaves_nothing, in a process of its own"]
+fn dropped_alone() {
+    dropped::alone();
 }
 
 #[test]

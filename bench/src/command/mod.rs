@@ -238,6 +238,7 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
         let metrics = [
             (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
             (startup::TO_EXIT, "From spawn to exit, ms"),
+            (startup::TO_GONE, "From spawn until nothing of it is left, ms"),
         ];
         text += &tables_of(report, &metrics, level);
     }
@@ -245,7 +246,11 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
         let metrics = [
             (startup::TO_GUEST_INIT, "From spawn of the VMM to the guest's init, ms"),
             (startup::TO_EXIT, "From spawn of the VMM to its end, ms"),
+            (startup::TO_GONE, "From spawn of the VMM until nothing of it is left, ms"),
+            (machines::startup::MEMORY_AT_INIT, "Resident beyond guest RAM at init, KiB"),
+            (machines::startup::PRIVATE_AT_INIT, "Of it private and dirty, KiB"),
             (machines::startup::MEMORY_OVERHEAD, "Resident beyond guest RAM 1 s after init, KiB"),
+            (machines::startup::PRIVATE_OVERHEAD, "Of it private and dirty, KiB"),
             (machines::startup::EXITS, "Exits until the guest's init"),
         ];
         text += &tables_of(report, &metrics, machines::OWN);

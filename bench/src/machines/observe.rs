@@ -92,31 +92,41 @@ fn vms(folder: &Path) -> BTreeSet<OsString> {
     entries.map(|entry| entry.file_name()).collect()
 }
 
-/// Bytes resident in process `pid` outside the mapping that is the guest's RAM of `ram` bytes:
-/// the largest one. `None` when even that is too small.
-///
-/// # Errors
-/// The process has gone, or may not be looked into.
-pub fn memory_beyond(pid: u32, ram: u64) -> io::Result<Option<u64>> {
-    let process = Process::new(pid.cast_signed()).map_err(io::Error::other)?;
-    let maps = process.smaps().map_err(io::Error::other)?;
-    Ok(beyond(maps.into_iter().map(|map| (size(&map), resident(&map))), ram))
+/// Memory of a process, in bytes (proc_pid_smaps(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// `Rss`: all that is in RAM, program text that others map as well included.
+    pub resident: u64,
+    /// `Private_Dirty`: what is in RAM for this process only, and could not be read from a file again.
+    pub private_dirty: u64,
 }
 
-fn size(map: &MemoryMap) -> u64 {
-    map.address.1 - map.address.0
+impl Memory {
+    /// What process `pid` has outside the mapping that is the guest's RAM of `ram` bytes: the largest
+    /// one. `None` when even that is too small.
+    ///
+    /// # Errors
+    /// The process has gone, or may not be looked into.
+    pub fn beyond_ram(pid: u32, ram: u64) -> io::Result<Option<Self>> {
+        let process = Process::new(pid.cast_signed()).map_err(io::Error::other)?;
+        let maps = process.smaps().map_err(io::Error::other)?;
+        let sizes = maps.into_iter().map(|map| (map.address.1 - map.address.0, Self::of(&map)));
+        Ok(beyond(sizes.collect(), ram))
+    }
+
+    fn of(map: &MemoryMap) -> Self {
+        let field = |name| map.extension.map.get(name).copied().unwrap_or(0);
+        Self { resident: field("Rss"), private_dirty: field("Private_Dirty") }
+    }
 }
 
-fn resident(map: &MemoryMap) -> u64 {
-    map.extension.map.get("Rss").copied().unwrap_or(0)
-}
-
-/// From size and resident part of every mapping.
-fn beyond(mappings: impl Iterator<Item = (u64, u64)>, ram: u64) -> Option<u64> {
-    let mappings: Vec<_> = mappings.collect();
-    let total: u64 = mappings.iter().map(|(_, resident)| resident).sum();
-    let (size, of_guest) = mappings.into_iter().max_by_key(|(size, _)| *size)?;
-    (size >= ram).then_some(total - of_guest)
+/// From size and content of every mapping.
+fn beyond(mut mappings: Vec<(u64, Memory)>, ram: u64) -> Option<Memory> {
+    mappings.sort_by_key(|(size, _)| *size);
+    let (largest, _) = mappings.pop()?;
+    let sum = |field: fn(&Memory) -> u64| mappings.iter().map(|(_, memory)| field(memory)).sum();
+    let rest = Memory { resident: sum(|m| m.resident), private_dirty: sum(|m| m.private_dirty) };
+    (largest >= ram).then_some(rest)
 }
 
 #[cfg(test)]
@@ -125,16 +135,22 @@ mod tests {
 
     #[test]
     fn the_largest_mapping_is_the_guests() {
-        let mappings = [(4096, 4096), (128 << 20, 20 << 20), (1 << 20, 8192)];
-        assert_eq!(beyond(mappings.into_iter(), 128 << 20), Some(12288));
-        assert_eq!(beyond(mappings.into_iter(), 256 << 20), None);
-        assert_eq!(beyond([].into_iter(), 0), None);
+        let memory = |resident, private_dirty| Memory { resident, private_dirty };
+        let mappings = [
+            (4096, memory(4096, 0)),
+            (128 << 20, memory(20 << 20, 20 << 20)),
+            (1 << 20, memory(8192, 4096)),
+        ];
+        assert_eq!(beyond(mappings.to_vec(), 128 << 20), Some(memory(12288, 4096)));
+        assert_eq!(beyond(mappings.to_vec(), 256 << 20), None);
+        assert_eq!(beyond(Vec::new(), 0), None);
     }
 
     #[test]
     fn a_process_has_resident_memory() {
-        let beyond = memory_beyond(std::process::id(), 0).unwrap().unwrap();
-        assert!(beyond > 4096, "{beyond}");
+        let beyond = Memory::beyond_ram(std::process::id(), 0).unwrap().unwrap();
+        assert!(beyond.private_dirty > 4096, "{beyond:?}");
+        assert!(beyond.resident > beyond.private_dirty, "{beyond:?}");
     }
 
     #[test]

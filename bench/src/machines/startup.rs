@@ -2,7 +2,8 @@
 //!
 //! No VMM's own marks are used, so that all are measured alike: time runs from the spawn of the
 //! VMM to the line that the guest's init writes to the serial console, and to the end of the VMM.
-//! Memory and exits come from a second guest, whose init stays after that line.
+//! Memory and exits come from a second guest, whose init stays after that line. Memory is looked at
+//! twice: at that line, and when what only the start needed may have been given back.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,21 +14,29 @@ use std::time::Duration;
 use isolab_isolation::timeline;
 
 use super::guest::{self, Afterwards, INIT_LINE};
-use super::observe::{self, Before};
+use super::observe::{self, Before, Memory};
 use super::run::Run;
 use super::vmm::{Boot, Machine, Peer, Subject};
 use super::{MachinesError, OWN, Outcome};
 use crate::leftovers;
 use crate::report::Measurement;
-use crate::startup::{TO_EXIT, TO_GUEST_INIT};
+use crate::startup::{TO_EXIT, TO_GONE, TO_GUEST_INIT};
 use crate::summary::Summary;
 
-/// What is resident in the VMM beyond guest RAM when the guest has come up and is idle.
+/// What is resident in the VMM beyond guest RAM when the guest's init has spoken.
+pub const MEMORY_AT_INIT: &str = "memory_at_init";
+/// The part of [`MEMORY_AT_INIT`] that is the process's own and written to; the rest is mostly program
+/// text, which processes share.
+pub const PRIVATE_AT_INIT: &str = "private_dirty_at_init";
+/// What is resident beyond guest RAM a second later, when the guest is idle.
 pub const MEMORY_OVERHEAD: &str = "memory_overhead";
+/// The part of [`MEMORY_OVERHEAD`] that is the process's own and written to.
+pub const PRIVATE_OVERHEAD: &str = "private_dirty_overhead";
 /// How often the guest left for the host's kernel until its init ran, by KVM's own count.
 pub const EXITS: &str = "exits";
 
-/// From the guest's init to the look at the VMM's memory: what it keeps, not what its start took.
+/// From the guest's init to the second look at the VMM's memory: what it keeps, not what its start
+/// took.
 const SETTLING: Duration = Duration::from_secs(1);
 
 /// What to measure.
@@ -88,7 +97,6 @@ pub fn measure(plan: &Plan, mut progress: impl FnMut(u32)) -> Result<Outcome, Ma
         progress(round);
         for (position, subject) in subjects.iter().enumerate() {
             let times = time(subject, &ending)?;
-            leftovers::wait();
             if round == 0 {
                 continue;
             }
@@ -123,7 +131,7 @@ fn name(peer: Peer) -> &'static str {
 
 fn unit_of(metric: &str) -> &'static str {
     match metric {
-        MEMORY_OVERHEAD => "KiB",
+        MEMORY_AT_INIT | PRIVATE_AT_INIT | MEMORY_OVERHEAD | PRIVATE_OVERHEAD => "KiB",
         EXITS => "count",
         _ => "ms",
     }
@@ -135,8 +143,11 @@ fn time(subject: &Subject, boot: &Boot) -> Result<Vec<(&'static str, f64)>, Mach
     let init = run.wait_for(INIT_LINE)?;
     run.wait_for_end()?;
     let exited = timeline::now();
+    let gone = leftovers::wait();
     let milliseconds = |until: u64| (until as f64 - spawned as f64) / 1e6;
-    Ok(vec![(TO_GUEST_INIT, milliseconds(init)), (TO_EXIT, milliseconds(exited))])
+    let figures = [(TO_GUEST_INIT, Some(init)), (TO_EXIT, Some(exited)), (TO_GONE, gone)];
+    let reached = figures.into_iter().filter_map(|(metric, time)| Some((metric, time?)));
+    Ok(reached.map(|(metric, time)| (metric, milliseconds(time))).collect())
 }
 
 fn observe(subject: &Subject, boot: &Boot) -> Result<Vec<(&'static str, f64)>, MachinesError> {
@@ -144,14 +155,25 @@ fn observe(subject: &Subject, boot: &Boot) -> Result<Vec<(&'static str, f64)>, M
     let mut run = Run::start(subject, boot, Stdio::null())?;
     run.wait_for(INIT_LINE)?;
     let exits = before.machine().and_then(|machine| machine.exits());
+    let at_init = memory_of(&run, subject, boot)?;
     thread::sleep(SETTLING);
-    let pid = run.pid();
-    let beyond = observe::memory_beyond(pid, boot.memory).map_err(|error| MachinesError::Host {
+    let settled = memory_of(&run, subject, boot)?;
+    let memory = [
+        (MEMORY_AT_INIT, at_init.resident),
+        (PRIVATE_AT_INIT, at_init.private_dirty),
+        (MEMORY_OVERHEAD, settled.resident),
+        (PRIVATE_OVERHEAD, settled.private_dirty),
+    ];
+    let memory = memory.map(|(metric, bytes)| (metric, bytes as f64 / 1024.0));
+    Ok(memory.into_iter().chain(exits.map(|count| (EXITS, count.all as f64))).collect())
+}
+
+fn memory_of(run: &Run, subject: &Subject, boot: &Boot) -> Result<Memory, MachinesError> {
+    let beyond = Memory::beyond_ram(run.pid(), boot.memory);
+    let beyond = beyond.map_err(|source| MachinesError::Host {
         action: "read the mappings of",
         subject: subject.name,
-        source: error,
+        source,
     })?;
-    let beyond = beyond.ok_or(MachinesError::NoRam { subject: subject.name })?;
-    let memory = (MEMORY_OVERHEAD, beyond as f64 / 1024.0);
-    Ok([memory].into_iter().chain(exits.map(|count| (EXITS, count.all as f64))).collect())
+    beyond.ok_or(MachinesError::NoRam { subject: subject.name })
 }

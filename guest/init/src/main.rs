@@ -42,8 +42,9 @@ fn run(control: &mut Option<Control>) -> Result<(), Failure> {
     machine::mount_devices()?;
     // Unpacked into RAM, which is the workload's.
     fs::remove_dir_all(GUEST_DIR).map_err(|e| format!("remove {GUEST_DIR}: {e}"))?;
-    root::enter(&workload.root, &workload.name_files)?;
+    let image = root::enter(&workload.root, &workload.name_files)?;
     machine::mount_api_filesystems()?;
+    root::read_ahead(&image);
     let control = control.insert(Control::open()?);
     machine::set_hostname(&workload.hostname)?;
     network::bring_up_loopback()?;

@@ -5,17 +5,18 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_protocol::{Interface, NETWORK_INTERFACE};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::Failure;
 
 /// How long the controller's link may take to come up. The workload starts without it then, as on
 /// a machine whose cable is out.
-const LINK_PATIENCE: Duration = Duration::from_secs(5);
+const LINK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Brings `lo` up, as every container has it. A kernel without networking has none.
 pub fn bring_up_loopback() -> Result<(), Failure> {
@@ -37,7 +38,7 @@ pub fn configure(interface: &Interface) -> Result<(), Failure> {
         configurator.add_default_route(gateway)?;
     }
     let carrier = format!("/sys/class/net/{name}/carrier");
-    let deadline = Instant::now() + LINK_PATIENCE;
+    let deadline = Instant::now() + LINK_TIMEOUT;
     while fs::read(&carrier).is_ok_and(|state| state.starts_with(b"0")) && Instant::now() < deadline
     {
         thread::sleep(Duration::from_millis(1));
@@ -50,18 +51,13 @@ struct Configurator(OwnedFd);
 
 impl Configurator {
     fn open() -> io::Result<Self> {
-        // SAFETY: socket takes numbers only; the result is checked before it is used.
-        let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: `fd` is a descriptor that was just opened and that nothing else owns.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let flags = SockFlag::SOCK_CLOEXEC;
+        Ok(Self(socket(AddressFamily::Inet, SockType::Datagram, flags, None)?))
     }
 
     fn bring_up(&self, name: &str) -> Result<(), Failure> {
-        let mut request = request_for(name);
-        request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+        let flags = libc::IFF_UP as libc::c_short;
+        let request = request_for(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags });
         self.request(libc::SIOCSIFFLAGS, &request).map_err(|e| format!("bring up {name}: {e}"))
     }
 
@@ -72,8 +68,8 @@ impl Configurator {
         what: &str,
         address: Ipv4Addr,
     ) -> Result<(), Failure> {
-        let mut request = request_for(name);
-        request.ifr_ifru.ifru_addr = socket_address(address);
+        let address = socket_address(address);
+        let request = request_for(name, libc::__c_anonymous_ifr_ifru { ifru_addr: address });
         self.request(code, &request).map_err(|e| format!("set the {what} of {name}: {e}"))
     }
 
@@ -99,24 +95,20 @@ impl Configurator {
     }
 }
 
-fn request_for(name: &str) -> libc::ifreq {
-    // SAFETY: ifreq is plain old data, for which zeroes are valid.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+fn request_for(name: &str, argument: libc::__c_anonymous_ifr_ifru) -> libc::ifreq {
+    let mut ifr_name = [0; libc::IFNAMSIZ];
     // The last byte stays zero.
-    let room = libc::IFNAMSIZ - 1;
-    for (byte, target) in name.bytes().zip(&mut request.ifr_name[..room]) {
+    for (byte, target) in name.bytes().zip(&mut ifr_name[..libc::IFNAMSIZ - 1]) {
         *target = byte as libc::c_char;
     }
-    request
+    libc::ifreq { ifr_name, ifr_ifru: argument }
 }
 
 fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
-    // SAFETY: sockaddr is plain old data, for which zeroes are valid.
-    let mut general: libc::sockaddr = unsafe { mem::zeroed() };
-    general.sa_family = libc::AF_INET as libc::sa_family_t;
+    let mut sa_data = [0; 14];
     // sockaddr_in: two bytes of port, then the address in network order.
-    for (byte, target) in address.octets().into_iter().zip(&mut general.sa_data[2..6]) {
+    for (byte, target) in address.octets().into_iter().zip(&mut sa_data[2..6]) {
         *target = byte as libc::c_char;
     }
-    general
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data }
 }

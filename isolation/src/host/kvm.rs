@@ -16,7 +16,7 @@ pub enum KvmState {
 }
 
 impl KvmState {
-    /// Why the VM levels cannot be used, and the mend.
+    /// Why the VM levels cannot be used, and the hint.
     pub fn fault(&self) -> Option<(String, String)> {
         match self {
             KvmState::Works => None,

@@ -50,7 +50,7 @@ pub struct Verdict {
     pub why: Option<String>,
     /// What the operator can do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
+    pub hint: Option<String>,
     /// What a level that is ready cannot do here, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub without: Option<String>,
@@ -59,8 +59,8 @@ pub struct Verdict {
 impl Verdict {
     fn new(level: Level, missing: Option<(String, String)>) -> Self {
         let ready = missing.is_none();
-        let (why, mend) = missing.unzip();
-        Self { level, ready, why, mend, without: None }
+        let (why, hint) = missing.unzip();
+        Self { level, ready, why, hint, without: None }
     }
 }
 
@@ -125,8 +125,8 @@ fn inspect_in(instances: &Path) -> HostReport {
         Err(error) => {
             facts.push(Fact::new("data folder", Err(Report::new(&error).to_string())));
             [Level::Process, Level::Container].map(|level| {
-                let mend = "XDG_DATA_HOME names another data folder".to_owned();
-                Verdict::new(level, Some((Report::new(&error).to_string(), mend)))
+                let hint = "XDG_DATA_HOME names another data folder".to_owned();
+                Verdict::new(level, Some((Report::new(&error).to_string(), hint)))
             })
         }
     };
@@ -149,11 +149,11 @@ fn inspect_in(instances: &Path) -> HostReport {
 /// Whether KVM alone works: what `scripts/kvm-host` asks.
 ///
 /// # Errors
-/// Why not, in one sentence, with the mend.
+/// Why not, in one sentence, with the hint.
 pub fn require_kvm() -> Result<(), String> {
     match kvm::inspect().0.fault() {
         None => Ok(()),
-        Some((why, mend)) => Err(format!("{why}; {mend}")),
+        Some((why, hint)) => Err(format!("{why}; {hint}")),
     }
 }
 
@@ -167,12 +167,12 @@ fn fault_of<'a>(
 
 fn first_fault<'a>(facts: impl IntoIterator<Item = &'a Fact>) -> Option<(String, String)> {
     let fact = facts.into_iter().find(|fact| !fact.ok)?;
-    let mend = if nix::unistd::geteuid().is_root() {
+    let hint = if nix::unistd::geteuid().is_root() {
         "it takes a kernel and a sandbox that allow it"
     } else {
         "run as root"
     };
-    Some((format!("{}: {}", fact.name, fact.found), mend.to_owned()))
+    Some((format!("{}: {}", fact.name, fact.found), hint.to_owned()))
 }
 
 #[cfg(test)]
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(report.levels.iter().map(|v| v.level).collect::<Vec<_>>(), Level::ALL);
         for verdict in report.levels {
             assert_eq!(verdict.ready, verdict.why.is_none());
-            assert_eq!(verdict.ready, verdict.mend.is_none());
+            assert_eq!(verdict.ready, verdict.hint.is_none());
             assert!(verdict.ready || verdict.without.is_none());
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -21,7 +21,7 @@ const TOOLS: [(&str, &str); 10] = [
 /// The programs that make the disks of the VM levels, and the Debian packages they are in.
 const DISK_TOOLS: [(&str, &str); 2] = [("mke2fs", "e2fsprogs"), ("mkfs.erofs", "erofs-utils")];
 
-/// Why the VM levels would have no disks, and the mend.
+/// Why the VM levels would have no disks, and the hint.
 pub(super) fn no_disks() -> Option<(String, String)> {
     let (tool, package) = DISK_TOOLS.into_iter().find(|(tool, _)| find_on_path(tool).is_none())?;
     Some((format!("{tool} is not on PATH"), format!("install Debian's package {package}")))

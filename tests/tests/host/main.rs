@@ -129,7 +129,7 @@ fn check_gives_a_verdict_for_each_level_and_an_exit_code_to_match() {
     let all_ready = levels.iter().all(|v| v["ready"] == true);
     assert_eq!(check.status.code(), Some(if all_ready { 0 } else { 1 }));
     for verdict in levels.iter().filter(|v| v["ready"] == false) {
-        assert!(verdict["why"].is_string() && verdict["mend"].is_string(), "{verdict}");
+        assert!(verdict["why"].is_string() && verdict["hint"].is_string(), "{verdict}");
     }
     let table = sandbox.isolab(&["check"]).finish().stdout;
     assert!(table.contains("\nfullvirt   "), "{table}");
@@ -176,8 +176,8 @@ fn a_guest_that_dies_on_a_kvm_that_cannot_run_any_says_whose_fault_it_is() {
         assert_eq!(run.success(), "here\n");
     } else {
         // The same sentence, be it that KVM is missing or that its probe guest fails.
-        let mend = check.stdout.rsplit("; ").next().unwrap().trim();
-        run.fails_with(125, &["/dev/kvm", mend]);
+        let hint = check.stdout.rsplit("; ").next().unwrap().trim();
+        run.fails_with(125, &["/dev/kvm", hint]);
     }
 }
 

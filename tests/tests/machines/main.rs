@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use isolab_tests::devices::{text, tool};
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
-use isolab_tests::{Sandbox, TIME_LIMIT, cached, workloads};
+use isolab_tests::{Sandbox, TIME_LIMIT, cached, dropped, workloads};
 use nix::sys::signal::Signal;
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
@@ -48,6 +48,19 @@ fn signals_names_and_the_files_of_names() {
     workloads::further_signals("paravirt");
     workloads::names("paravirt");
     LEVELS.into_iter().for_each(workloads::name_files);
+}
+
+#[test]
+fn a_dropped_instance_leaves_nothing() {
+    for level in LEVELS {
+        dropped::leaves_nothing(level, "dropped_alone");
+    }
+}
+
+#[test]
+#[ignore = "run by a_dropped_instance_leaves_nothing, in a process of its own"]
+fn dropped_alone() {
+    dropped::alone();
 }
 
 #[test]
@@ -213,7 +226,7 @@ fn the_benchmark_reports_all_four_levels_in_the_promised_shape() {
     assert!(report["host"]["cpu"].is_string());
     let results = report["results"].as_array().unwrap();
     for level in ["process", "container", "paravirt", "fullvirt"] {
-        for metric in ["to_first_output", "to_exit", "setup", "workload"] {
+        for metric in ["to_first_output", "to_exit", "to_gone", "setup", "workload"] {
             let found = results.iter().find(|r| r["subject"] == level && r["metric"] == metric);
             let found = found.unwrap_or_else(|| panic!("no {metric} of {level}"));
             assert_eq!(found["samples"].as_array().unwrap().len(), 2);
@@ -236,7 +249,11 @@ fn the_bare_machine_is_measured_beside_its_peers() {
         for (metric, unit) in [
             ("to_guest_init", "ms"),
             ("to_exit", "ms"),
+            ("to_gone", "ms"),
+            ("memory_at_init", "KiB"),
+            ("private_dirty_at_init", "KiB"),
             ("memory_overhead", "KiB"),
+            ("private_dirty_overhead", "KiB"),
             ("exits", "count"),
         ] {
             let found = results.iter().find(|r| r["subject"] == subject && r["metric"] == metric);

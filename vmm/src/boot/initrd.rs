@@ -1,5 +1,6 @@
 //! Initial RAM file systems, and the modules that other boot protocols know them as.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ pub enum InitrdPart {
     /// A file, compressed or not.
     File(PathBuf),
     /// Bytes made by the caller.
-    Bytes(Vec<u8>),
+    Bytes(Cow<'static, [u8]>),
 }
 
 /// An opened part.

@@ -32,7 +32,7 @@ fn the_zero_page_tells_of_memory_command_line_and_initrd() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("initrd");
     std::fs::write(&path, b"first").unwrap();
-    let initrd = [InitrdPart::File(path), InitrdPart::Bytes(b"second".to_vec())];
+    let initrd = [InitrdPart::File(path), InitrdPart::Bytes(b"second".to_vec().into())];
     prepare(&ram, &kernel(0x200_0000), "console=ttyS0", &initrd, Some(0xe0000)).unwrap();
 
     let params = params(&ram);
@@ -75,7 +75,7 @@ fn what_does_not_fit_is_named() {
     };
     let long = "x".repeat(2048);
     assert!(prepare(0x200_0000, &long, &[]).starts_with("cmdline: 2048 bytes is too long"));
-    let large = [InitrdPart::Bytes(vec![1; 33 << 20])];
+    let large = [InitrdPart::Bytes(vec![1; 33 << 20].into())];
     assert!(prepare(0x200_0000, "", &large).starts_with("memory: an initrd of 33 MiB"));
     let missing = [InitrdPart::File("/no/such/initrd".into())];
     assert!(prepare(0x200_0000, "", &missing).contains("/no/such/initrd"));
@@ -86,7 +86,7 @@ fn what_does_not_fit_is_named() {
 #[test]
 fn an_initrd_stays_below_what_the_kernel_takes() {
     let ram = memory::allocate((3 << 30) + (64 << 20)).unwrap();
-    let initrd = [InitrdPart::Bytes(vec![1; 5000])];
+    let initrd = [InitrdPart::Bytes(vec![1; 5000].into())];
     prepare(&ram, &kernel(0x200_0000), "", &initrd, None).unwrap();
     assert_eq!({ params(&ram).hdr.ramdisk_image }, 0x8000_0000 - 8192);
     memory::release(&ram);
@@ -97,7 +97,7 @@ fn a_pvh_guest_finds_memory_command_line_and_one_module() {
     let ram = memory::allocate(64 << 20).unwrap();
     let mut kernel = kernel(0x200_0000);
     kernel.protocol = Protocol::Pvh;
-    let initrd = [InitrdPart::Bytes(vec![1; 6]), InitrdPart::Bytes(vec![2; 3])];
+    let initrd = [InitrdPart::Bytes(vec![1; 6].into()), InitrdPart::Bytes(vec![2; 3].into())];
     prepare(&ram, &kernel, "words", &initrd, Some(0xe0000)).unwrap();
     let info: hvm_start_info = ram.read_obj(GuestAddress(BOOT_INFO)).unwrap();
     assert_eq!((info.magic, info.version, info.nr_modules), (XEN_HVM_START_MAGIC_VALUE, 1, 1));
@@ -117,7 +117,7 @@ fn a_multiboot_kernel_finds_memory_command_line_and_every_module() {
     let ram = memory::allocate(64 << 20).unwrap();
     let mut kernel = kernel(0x200_0000);
     kernel.protocol = Protocol::Multiboot;
-    let initrd = [InitrdPart::Bytes(vec![1; 6]), InitrdPart::Bytes(vec![2; 3])];
+    let initrd = [InitrdPart::Bytes(vec![1; 6].into()), InitrdPart::Bytes(vec![2; 3].into())];
     prepare(&ram, &kernel, "words", &initrd, None).unwrap();
     let word = |at: u64| ram.read_obj::<u32>(GuestAddress(at)).unwrap();
     let field = |at: u64| word(BOOT_INFO + at);
@@ -138,7 +138,7 @@ fn a_multiboot_kernel_finds_memory_command_line_and_every_module() {
     assert_eq!((word(last), word(last + 4), word(last + 12)), (20, 1 << 20, 63 << 20));
     let registers = cpu_state::general_registers(&kernel);
     assert_eq!((registers.rax, registers.rbx), (0x2bad_b002, BOOT_INFO));
-    let many = vec![InitrdPart::Bytes(vec![]); multiboot::MAX_MODULES + 1];
+    let many = vec![InitrdPart::Bytes(vec![].into()); multiboot::MAX_MODULES + 1];
     assert!(matches!(
         prepare(&ram, &kernel, "", &many, None),
         Err(BootError::TooManyModules { .. })

@@ -18,11 +18,11 @@ const SIGKILL: u8 = libc::SIGKILL as u8;
 /// - the second ends the machine, as SIGKILL does a process.
 ///
 /// Others are passed on and nothing else.
-pub struct Signals<F, E> {
+pub(super) struct Signals<F, E> {
     forward: F,
     end: Arc<E>,
     asked: AtomicBool,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl<F, E> Signals<F, E>
@@ -30,9 +30,10 @@ where
     F: Fn(u8) -> io::Result<()>,
     E: Fn(u8) + Send + Sync + 'static,
 {
-    /// `forward` sends to the workload, without waiting; `end` ends the machine.
-    pub fn new(forward: F, end: E, patience: Duration) -> Self {
-        Self { forward, end: Arc::new(end), asked: AtomicBool::new(false), patience }
+    /// `forward` sends to the workload, without waiting, and fails with `NotConnected` before the guest
+    /// has spoken, with `BrokenPipe` when the workload has ended; `end` ends the machine.
+    pub fn new(forward: F, end: E, timeout: Duration) -> Self {
+        Self { forward, end: Arc::new(end), asked: AtomicBool::new(false), timeout }
     }
 
     /// A signal has come.
@@ -52,7 +53,9 @@ where
                 Ok(())
             }
             result => {
-                if signal == libc::SIGTERM {
+                let has_ended =
+                    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+                if signal == libc::SIGTERM && !has_ended {
                     self.start_timer();
                 }
                 result
@@ -61,9 +64,9 @@ where
     }
 
     fn start_timer(&self) {
-        let (end, patience) = (Arc::clone(&self.end), self.patience);
+        let (end, timeout) = (Arc::clone(&self.end), self.timeout);
         let body = move || {
-            thread::sleep(patience);
+            thread::sleep(timeout);
             end(SIGKILL);
         };
         if threads::builder("stop-timer").spawn(body).is_err() {
@@ -84,7 +87,7 @@ mod tests {
 
     /// What is passed on, and how the machine is ended.
     fn signals(
-        patience: Duration,
+        timeout: Duration,
         answer: fn() -> io::Result<()>,
     ) -> (Signals<Forward, End>, Receiver<u8>, Receiver<u8>) {
         let (forwarded, passed_on) = channel();
@@ -94,7 +97,7 @@ mod tests {
             answer()
         });
         let end: End = Box::new(move |signal| ended.send(signal).unwrap_or_default());
-        (Signals::new(forward, end, patience), passed_on, ends)
+        (Signals::new(forward, end, timeout), passed_on, ends)
     }
 
     #[test]
@@ -131,6 +134,16 @@ mod tests {
             let _ = signals.arrived(libc::SIGTERM);
             assert_eq!(ends.recv_timeout(LONG).unwrap(), 9);
         }
+    }
+
+    #[test]
+    fn a_workload_that_has_ended_is_not_waited_for() {
+        let (signals, _passed_on, ends) =
+            signals(Duration::from_millis(1), || Err(io::ErrorKind::BrokenPipe.into()));
+        assert!(signals.arrived(libc::SIGTERM).is_err());
+        drop(signals);
+        // A timer would hold the other end, and use it.
+        assert!(ends.recv_timeout(LONG).is_err());
     }
 
     #[test]

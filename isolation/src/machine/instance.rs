@@ -1,0 +1,177 @@
+//! A workload in a virtual machine of its own.
+
+use std::io;
+use std::mem;
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use isolab_guest::Marker;
+use isolab_guest::control::{self, WorkloadReport};
+use isolab_images::Image;
+use isolab_vmm::machine::{Machine, MachineHandle, RunReport};
+use isolab_vmm::timeline::Event;
+
+use super::console_tail::ConsoleTail;
+use super::machine_error;
+use super::signals::Signals;
+use super::stdin::Feed;
+use crate::error::IsolationError;
+use crate::instance::{Instance, Signaller, WorkloadStatus};
+use crate::instances::InstanceFolder;
+use crate::timeline::{Milestone, Milestones};
+
+/// How long a guest may take to end after SIGTERM, as with `podman stop`.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What [`MachineInstance::wait`] waits for: whichever comes first.
+pub(super) enum Occurrence {
+    /// Init says how the workload ended.
+    Reported(WorkloadReport),
+    /// The operator wants it gone; by this signal, if it had been a process.
+    Forced(u8),
+    /// The machine has ended.
+    Stopped(Result<RunReport, Box<isolab_vmm::machine::Error>>),
+}
+
+pub(super) struct MachineInstance {
+    pub(super) machine: State,
+    pub(super) handle: MachineHandle,
+    pub(super) sender: control::Sender,
+    pub(super) stdin: bool,
+    pub(super) feed: Option<Feed>,
+    pub(super) occurrences: Sender<Occurrence>,
+    pub(super) received: Receiver<Occurrence>,
+    pub(super) console: ConsoleTail,
+    pub(super) created: u64,
+    // Holds the image's lease: the collector leaves the disk alone.
+    pub(super) _image: Image,
+    /// Until it is removed.
+    pub(super) folder: Option<InstanceFolder>,
+}
+
+/// Where the machine is.
+pub(super) enum State {
+    Created(Box<Machine>),
+    /// On a thread of its own, which gives it back at its end.
+    Running(JoinHandle<Machine>),
+    Gone,
+}
+
+impl MachineInstance {
+    /// Ends the machine, and everything of ours that would wait for it.
+    fn stop(&mut self) -> State {
+        self.handle.stop();
+        self.sender.close();
+        self.feed = None;
+        mem::replace(&mut self.machine, State::Gone)
+    }
+
+    /// Has the kernel take the machine apart, which takes tens of milliseconds.
+    fn take_apart(&mut self) {
+        if let State::Running(thread) = self.stop() {
+            // A panic there was told when it happened, and unwound through the machine.
+            drop(thread.join());
+        }
+    }
+
+    fn remove_folder(&mut self) -> Result<(), IsolationError> {
+        self.folder.take().map_or(Ok(()), InstanceFolder::remove)
+    }
+}
+
+impl Instance for MachineInstance {
+    fn start(&mut self) -> Result<(), IsolationError> {
+        let mut machine = match mem::replace(&mut self.machine, State::Gone) {
+            State::Created(machine) => machine,
+            other => {
+                self.machine = other;
+                return Ok(());
+            }
+        };
+        let occurrences = self.occurrences.clone();
+        let run = move || {
+            let end = machine.run().map_err(Box::new);
+            // A failed send means that nobody waits any more.
+            let _ = occurrences.send(Occurrence::Stopped(end));
+            *machine
+        };
+        let thread = thread::Builder::new().name("machine".to_owned()).spawn(run);
+        self.machine = State::Running(thread.map_err(IsolationError::host("start a thread"))?);
+        if self.stdin {
+            self.feed = Some(Feed::start(self.sender.clone())?);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<WorkloadStatus, IsolationError> {
+        // The channel cannot close: we hold a sender.
+        let occurrence = self.received.recv();
+        let occurrence = occurrence
+            .map_err(|error| IsolationError::host("wait for the guest")(io::Error::other(error)))?;
+        self.handle.stop();
+        match occurrence {
+            Occurrence::Reported(WorkloadReport::Exited(code)) => Ok(WorkloadStatus::Exited(code)),
+            Occurrence::Reported(WorkloadReport::Killed(signal)) | Occurrence::Forced(signal) => {
+                Ok(WorkloadStatus::Killed(signal))
+            }
+            Occurrence::Reported(WorkloadReport::NotStarted(code, why)) => {
+                Err(IsolationError::NotStarted { code, why })
+            }
+            Occurrence::Reported(WorkloadReport::Failed(why)) => {
+                Err(IsolationError::Init { why, console: self.console.text() })
+            }
+            Occurrence::Stopped(Ok(report)) => Err(IsolationError::GuestEnded {
+                reason: match report.triple_fault {
+                    Some(fault) => fault.to_string(),
+                    None => format!("{:?}", report.reason),
+                },
+                console: self.console.text(),
+            }),
+            Occurrence::Stopped(Err(error)) => Err(machine_error(*error, &self.console)),
+        }
+    }
+
+    fn signaller(&self) -> Result<Signaller, IsolationError> {
+        let (sender, occurrences) = (self.sender.clone(), self.occurrences.clone());
+        // A failed send means that nobody waits any more.
+        let end = move |signal| drop(occurrences.send(Occurrence::Forced(signal)));
+        let forward = move |signal| sender.signal(signal);
+        let signals = Signals::new(forward, end, STOP_TIMEOUT);
+        Ok(Box::new(move |signal| signals.arrived(signal)))
+    }
+
+    fn milestones(&self) -> Milestones {
+        let timeline = self.handle.timeline();
+        let mut milestones = Milestones::default();
+        milestones.reach(Milestone::Created, self.created);
+        for (milestone, event) in [
+            (Milestone::GuestEntered, Event::FirstRun),
+            (Milestone::GuestInit, Event::Marker(Marker::Init as u8)),
+            (Milestone::WorkloadStarted, Event::Marker(Marker::Workload as u8)),
+            (Milestone::WorkloadEnded, Event::Marker(Marker::Ended as u8)),
+        ] {
+            if let Some(time) = timeline.at(event) {
+                milestones.reach(milestone, time);
+            }
+        }
+        milestones
+    }
+
+    fn remove(mut self: Box<Self>) -> Result<(), IsolationError> {
+        self.take_apart();
+        self.remove_folder()
+    }
+
+    fn remove_at_exit(mut self: Box<Self>) -> Result<(), IsolationError> {
+        // Neither waited for nor dropped, which would do here what the kernel does behind us.
+        mem::forget(self.stop());
+        self.remove_folder()
+    }
+}
+
+impl Drop for MachineInstance {
+    fn drop(&mut self) {
+        self.take_apart();
+    }
+}
