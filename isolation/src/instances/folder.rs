@@ -8,18 +8,17 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use isolab_images::remove_tree;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::record::{ProcessId, Record};
+use super::record::{LOCK, ProcessId, Record, is_ours, open_lock};
 use super::{InstanceName, condemned};
 use crate::error::IsolationError;
 
-const LOCK: &str = "lock";
 const FILES: &str = "files";
 
 /// The folder of an instance that is ours. Removed with everything in it when dropped; only
@@ -176,22 +175,4 @@ impl Owner {
             Err((_, errno)) => Err(errno.into()),
         }
     }
-}
-
-/// The lock of an instance's folder, to be read; None where there is none of ours.
-fn open_lock(folder: &Path) -> Option<File> {
-    // Neither a link nor something that blocks or acts when it is opened.
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let lock = options.open(folder.join(LOCK)).ok()?;
-    lock.metadata().is_ok_and(|metadata| metadata.is_file() && is_ours(&metadata)).then_some(lock)
-}
-
-fn is_ours(metadata: &fs::Metadata) -> bool {
-    metadata.uid() == nix::unistd::geteuid().as_raw()
-}
-
-/// The record of the instance whose folder this is, whoever owns it.
-pub(super) fn record(folder: &Path) -> Option<Record> {
-    Record::read(&open_lock(folder)?)
 }

@@ -11,6 +11,7 @@ mod folder;
 mod name;
 mod record;
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -138,7 +139,7 @@ impl Instances {
         if let Some(condemned) = self.condemn(path)? {
             return Ok(Some(condemned));
         }
-        let Some(record) = folder::record(path) else {
+        let Some(record) = Record::read(path) else {
             if !path.exists() && !path.is_symlink() {
                 return Ok(None); // it has just ended
             }
@@ -161,8 +162,8 @@ impl Instances {
         let entries = fs::read_dir(&self.path).map_err(|source| self.io("read", source))?;
         for entry in entries {
             let entry = entry.map_err(|source| self.io("read", source))?;
-            // A link is nobody's folder.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            // A link is nobody's folder, and what all share has a name that no instance can have.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !is_shared(&entry.file_name()) {
                 match self.condemn(&entry.path()) {
                     Ok(condemned) => all.extend(condemned),
                     Err(error) => sweep.failures.push(error),
@@ -198,7 +199,7 @@ impl Instances {
             }
             Ok(Owner::Living | Owner::Unknown) => return Ok(None),
         };
-        let record = Record::read(&lock);
+        let record = Record::read(path);
         if name.starts_with(CONDEMNED) {
             return Ok(Some(Condemned { path: path.to_owned(), record, _lock: lock }));
         }
@@ -223,6 +224,12 @@ impl Instances {
     fn io(&self, action: &'static str, source: io::Error) -> IsolationError {
         IsolationError::Io { action, path: self.path.clone(), source }
     }
+}
+
+/// Whether `name` is neither an instance's nor that of one which is made or removed.
+fn is_shared(name: &OsStr) -> bool {
+    let is_of = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+    is_of(".") && !is_of(NEW) && !is_of(CONDEMNED)
 }
 
 /// A path in `instances` that nothing has.

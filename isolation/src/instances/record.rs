@@ -4,8 +4,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use isolab_container::pidfd;
 use nix::errno::Errno;
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::level::Level;
 
+/// The file that is locked, and holds the record.
+pub(super) const LOCK: &str = "lock";
 const VERSION: u32 = 1;
 /// How long a process may take to die of SIGKILL, in milliseconds. One in an uninterruptible sleep
 /// may take for ever.
@@ -51,12 +53,25 @@ impl Record {
     }
 
     /// The last line that is whole; None where there is no record that we understand.
-    pub(super) fn read(mut file: &File) -> Option<Self> {
+    pub(super) fn read(folder: &Path) -> Option<Self> {
         let mut text = String::new();
-        file.read_to_string(&mut text).ok()?;
+        open_lock(folder)?.read_to_string(&mut text).ok()?;
         let record: Self = text.lines().rev().find_map(|line| serde_json::from_str(line).ok())?;
         (record.version == VERSION).then_some(record)
     }
+}
+
+/// The lock of an instance's folder, to be read; None where there is none of ours.
+pub(super) fn open_lock(folder: &Path) -> Option<File> {
+    // Neither a link nor something that blocks or acts when it is opened.
+    let mut options = File::options();
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let lock = options.open(folder.join(LOCK)).ok()?;
+    lock.metadata().is_ok_and(|metadata| metadata.is_file() && is_ours(&metadata)).then_some(lock)
+}
+
+pub(super) fn is_ours(metadata: &fs::Metadata) -> bool {
+    metadata.uid() == nix::unistd::geteuid().as_raw()
 }
 
 /// A process, told apart from all that will ever have its number.
@@ -111,26 +126,28 @@ mod tests {
 
     #[test]
     fn the_last_whole_record_is_read_and_nothing_else_is_one() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let read = || Record::read(&File::open(file.path()).unwrap());
-        let append = |text: &str| file.as_file().write_all(text.as_bytes()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let read = || Record::read(folder.path());
+        assert_eq!(read(), None);
+        let file = File::create(folder.path().join(LOCK)).unwrap();
+        let append = |text: &str| (&file).write_all(text.as_bytes()).unwrap();
         for strange in ["", "\n", "{}\n", "[1]\n", "{\"version\":1,\"name\":\"x\"}\n"] {
             append(strange);
             assert_eq!(read(), None, "{strange}");
         }
         let mut record = Record::new("web", Level::Container);
-        record.append(file.as_file()).unwrap();
+        record.append(&file).unwrap();
         record.cgroups = vec!["/sys/fs/cgroup/isolab-web".into()];
         record.process = ProcessId::of(std::process::id() as i32);
         assert!(record.process.is_some());
-        record.append(file.as_file()).unwrap();
+        record.append(&file).unwrap();
         assert_eq!(read(), Some(record.clone()));
         // As a kill, or a full disk, leaves it.
         append("{\"version\":1,\"na");
         assert_eq!(read(), Some(record.clone()));
         append("\n");
         record.version = 2;
-        record.append(file.as_file()).unwrap();
+        record.append(&file).unwrap();
         assert_eq!(read(), None);
     }
 
