@@ -155,13 +155,15 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
     let signaller = instance.signaller()?;
     // A signal that finds nobody came too late.
     signals.on_arrival(move |signal| drop(signaller(signal))).context("cannot wait for signals")?;
-    let status = info_span!("wait").in_scope(|| instance.wait())?;
-    if args.isolation.is_virtual_machine() {
+    let ended = info_span!("wait").in_scope(|| instance.wait());
+    if let Ok(status) = &ended
+        && args.isolation.is_virtual_machine()
+    {
         // Threads of the machine may sit in a write to a host that reads nothing, with a lock that is
         // needed for the way out.
         teardown::exit_within(EXIT_TIMEOUT, status.exit_code().into());
     }
-    if args.timings.is_some() || enabled!(tracing::Level::INFO) {
+    if ended.is_ok() && (args.timings.is_some() || enabled!(tracing::Level::INFO)) {
         let mut milestones = instance.milestones();
         milestones.reach(Milestone::CommandStarted, started);
         milestones.log();
@@ -173,5 +175,5 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
         // The command did what it did, and its code says so.
         eprintln!("isolab: warning: {}", Report::new(error));
     }
-    Ok(status.exit_code())
+    Ok(ended?.exit_code())
 }
