@@ -1,13 +1,37 @@
-//! What an image is, told.
+//! What is in the store, told.
 
 use oci_spec::image::{ImageConfiguration, MediaType};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::names::name_of;
-use super::{Store, lock::FileLock};
 use crate::blob::BlobId;
+use crate::document::bad_document;
 use crate::error::ImageError;
+use crate::store::Store;
+use crate::store::lock::FileLock;
+use crate::store::names::name_of;
+
+/// What is in the store.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// By name.
+    pub images: Vec<ImageRecord>,
+    /// What is wrong with each of the others.
+    pub damaged: Vec<ImageError>,
+}
+
+/// One name in the store.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageRecord {
+    /// The full name, `docker.io/library/busybox:latest`; absent where there is none.
+    pub reference: Option<String>,
+    /// The manifest's digest.
+    pub digest: String,
+    /// Compressed bytes of all layers.
+    pub size: u64,
+    /// When it was made, as its configuration says (RFC 3339).
+    pub created: Option<String>,
+}
 
 /// Everything about one image.
 #[derive(Clone, Debug, Serialize)]
@@ -67,6 +91,32 @@ pub struct HistoryRecord {
 }
 
 impl Store {
+    /// Everything in the store, by name. A damaged image does not keep the others from being told.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn list(&self) -> Result<Listing, ImageError> {
+        let _reading = FileLock::shared(&self.lock_path("index"))?;
+        let mut listing = Listing::default();
+        for descriptor in self.index()?.manifests() {
+            let image = match self.read_image(descriptor) {
+                Ok(image) => image,
+                Err(error) => {
+                    listing.damaged.push(error);
+                    continue;
+                }
+            };
+            listing.images.push(ImageRecord {
+                reference: name_of(descriptor),
+                digest: image.digest().to_owned(),
+                size: image.compressed_size(),
+                created: image.config().created().as_ref().map(ToString::to_string),
+            });
+        }
+        listing.images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(listing)
+    }
+
     /// Tells everything about an image.
     ///
     /// # Errors
@@ -77,8 +127,8 @@ impl Store {
         let config_id = BlobId::parse(manifest.config().digest().as_ref())?;
         // As a value, to show also what the specification does not name.
         let document = self.blobs().read_document(&config_id)?;
-        let document: Value = serde_json::from_slice(&document)
-            .map_err(|e| crate::image::bad_document("config", &config_id, e))?;
+        let document: Value =
+            serde_json::from_slice(&document).map_err(|e| bad_document("config", &config_id, e))?;
         let layers = manifest.layers().iter().zip(config.rootfs().diff_ids());
         Ok(ImageDetails {
             reference: image.reference().map(str::to_owned),
