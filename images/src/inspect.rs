@@ -14,7 +14,7 @@ use crate::store::names::name_of;
 /// What is in the store.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// By name.
+    /// The images that are whole, sorted by name.
     pub images: Vec<ImageRecord>,
     /// What is wrong with each of the others.
     pub damaged: Vec<ImageError>,
@@ -50,39 +50,39 @@ pub struct ImageDetails {
     pub created: Option<String>,
     /// Who made it.
     pub author: Option<String>,
-    /// The CPU it is for.
+    /// The CPU it is for, in Go's words (`amd64`).
     pub architecture: String,
     /// The operating system it is for.
     pub os: String,
     /// Compressed bytes of all layers.
     pub size: u64,
-    /// The lowest first.
+    /// Its layers, the lowest first.
     pub layers: Vec<LayerDetails>,
     /// The configuration's `config`, as it stands in the image.
     pub config: Value,
 }
 
-/// One layer.
+/// One layer of an image.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerDetails {
-    /// Of the blob.
+    /// The blob's digest, which is of its bytes as they are packed.
     pub digest: String,
     /// Of the uncompressed archive.
     pub diff_id: String,
     /// Bytes of the blob.
     pub size: u64,
-    /// How it is packed.
+    /// Its media type, which tells how it is packed.
     pub media_type: String,
 }
 
 /// One step of an image's making, the latest first.
 #[derive(Clone, Debug, Serialize)]
 pub struct HistoryRecord {
-    /// When (RFC 3339).
+    /// When the step was done (RFC 3339).
     pub created: Option<String>,
-    /// The command.
+    /// The command of the step, as its builder writes it.
     pub created_by: Option<String>,
-    /// A remark.
+    /// The builder's remark on the step.
     pub comment: Option<String>,
     /// Compressed bytes of the step's layer; none where it made none.
     pub size: Option<u64>,

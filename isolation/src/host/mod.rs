@@ -136,7 +136,7 @@ fn inspect_in(instances: &Path) -> HostReport {
     let no_kernel = guest_kernel.err().map(|error| {
         (
             Report::new(&error).to_string(),
-            "run scripts/build-kernel or scripts/fetch-kernel".to_owned(),
+            "run `isolab kernel fetch`".to_owned(),
         )
     });
     let machine = kvm.fault().or(no_kernel).or_else(tools::no_disks);
