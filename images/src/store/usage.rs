@@ -58,9 +58,12 @@ impl Store {
     /// # Errors
     /// The index is damaged, or a folder cannot be read.
     pub fn usage(&self) -> Result<StoreUsage, ImageError> {
-        let _reading = FileLock::shared(&self.lock_path("index"))?;
-        let (active, cached) = (self.leased()?, self.only_cached()?);
-        let mut usage = StoreUsage { images: self.count_images()?, ..StoreUsage::default() };
+        let (active, cached, images) = {
+            // Others need not wait while we count bytes.
+            let _reading = FileLock::shared(&self.lock_path("index"))?;
+            (self.leased()?, self.only_cached()?, self.count_images()?)
+        };
+        let mut usage = StoreUsage { images, ..StoreUsage::default() };
         for name in names_in(&self.root().join("blobs/sha256"))? {
             let size = disk_usage(&self.root().join("blobs/sha256").join(&name));
             let is_cached = cached.blobs.contains(&name);

@@ -187,19 +187,28 @@ impl Instances {
     /// # Errors
     /// The folder of all instances cannot be read.
     pub fn usage(&self) -> Result<Usage, IsolationError> {
-        let _lock = self.lock()?;
-        let mut usage = Usage::default();
+        let lock = self.lock()?;
+        let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(|source| self.io("read", source))? {
             let path = entry.map_err(|source| self.io("read", source))?.path();
-            let size = disk_usage(&path);
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let is_ours_by_name = name.starts_with(NEW) || name.starts_with(CONDEMNED);
-            match Owner::of(&path) {
-                Ok(Owner::Living) => usage.add(size, true),
+            let is_active = match Owner::of(&path) {
+                Ok(Owner::Living) => Some(true),
                 Ok(Owner::Nobody(_)) if is_ours_by_name || Record::read(&path).is_some() => {
-                    usage.add(size, false);
+                    Some(false)
                 }
-                _ => usage.size += size,
+                _ => None,
+            };
+            found.push((path, is_active));
+        }
+        // A start need not wait while we count.
+        drop(lock);
+        let mut usage = Usage::default();
+        for (path, is_active) in found {
+            match (disk_usage(&path), is_active) {
+                (size, Some(is_active)) => usage.add(size, is_active),
+                (size, None) => usage.size += size,
             }
         }
         Ok(usage)
