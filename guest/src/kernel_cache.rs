@@ -103,9 +103,29 @@ impl KernelCache {
     /// # Errors
     /// The cache cannot be read.
     pub fn abandoned(&self) -> Result<Vec<PathBuf>, CacheError> {
+        Ok(self.lock_abandoned()?.into_iter().map(|(path, _lock)| path).collect())
+    }
+
+    /// Removes them. `removing` is told of each before.
+    ///
+    /// # Errors
+    /// The cache cannot be read, or one of them not be removed.
+    pub fn remove_abandoned(&self, mut removing: impl FnMut(&Path)) -> Result<(), CacheError> {
+        for (folder, _lock) in self.lock_abandoned()? {
+            removing(&folder);
+            fs::remove_dir_all(&folder).map_err(error("remove", &folder))?;
+        }
+        Ok(())
+    }
+
+    fn lock_abandoned(&self) -> Result<Vec<(PathBuf, Flock<File>)>, CacheError> {
         let hidden = self.names()?.into_iter().filter(|name| name.starts_with('.'));
-        let folders = hidden.map(|name| self.folder.join(name));
-        Ok(folders.filter(|path| lock(path, FlockArg::LockExclusiveNonblock).is_ok()).collect())
+        let folders = hidden.map(|name| self.folder.join(name)).filter(|path| !path.is_symlink());
+        let lock = |path: PathBuf| {
+            let lock = lock(&path, FlockArg::LockExclusiveNonblock).ok()?;
+            Some((path, lock))
+        };
+        Ok(folders.filter_map(lock).collect())
     }
 
     /// An empty folder to make a kernel in. What others began and left is removed.
@@ -114,9 +134,7 @@ impl KernelCache {
     /// The cache cannot be written.
     pub fn begin(&self, name: &str) -> Result<NewKernel, CacheError> {
         fs::create_dir_all(&self.folder).map_err(error("create", &self.folder))?;
-        for folder in self.abandoned()? {
-            fs::remove_dir_all(&folder).map_err(error("remove", &folder))?;
-        }
+        self.remove_abandoned(|_| {})?;
         let mut number = process::id();
         loop {
             let path = self.folder.join(format!(".{name}-{number}"));

@@ -107,7 +107,8 @@ fn prune_kernels(
             pruned.kernels.push(kernel.name);
         }
     }
-    for path in derived(cache).into_iter().chain(kernels.abandoned()?) {
+    kernels.remove_abandoned(|folder| pruned.freed += isolab_images::disk_usage(folder))?;
+    for path in derived(cache) {
         let remove =
             |source: io::Error| IsolationError::Io { action: "remove", path: path.clone(), source };
         pruned.freed += remove_tree(&path).map_err(remove)?;
