@@ -41,6 +41,8 @@ enum Command {
     Check(check::Args),
     /// Manage the images in the local store.
     Image(Elsewhere),
+    /// Bring guest kernels for the VM levels, and list them.
+    Kernel(Elsewhere),
     Run(Box<run::Args>),
     System(system::System),
     Vm(vm::Vm),
@@ -77,6 +79,7 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
         Command::Bench(it) => elsewhere("isolab-bench", it),
         Command::Check(args) => check::run(&args),
         Command::Image(it) => elsewhere("isolab-image", it),
+        Command::Kernel(it) => elsewhere("isolab-kernel", it),
         Command::Run(args) => run::run(*args),
         Command::System(system) => system::run(system),
         Command::Vm(vm) => vm::run(vm),

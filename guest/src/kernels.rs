@@ -1,12 +1,16 @@
-//! Where guest kernels come from: `scripts/fetch-kernel` and `scripts/build-kernel` put them into
-//! the cache, each in a folder of its own.
+//! Which guest kernel a machine starts from: one of the cache, which `isolab kernel` fills, or a file.
 
-use std::env;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::{fmt, fs};
+use std::sync::Arc;
+use std::{fmt, io};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::kernel_cache::{self, KernelCache, image_in};
 
 /// A guest kernel that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct GuestKernel {
     /// Its name in the cache (`slim`, `stock`, `cloud`), or the path it was chosen by.
     pub name: String,
@@ -16,6 +20,9 @@ pub struct GuestKernel {
     pub release: Option<String>,
     /// The root of its `lib/modules`, if it has modules.
     pub modules: Option<PathBuf>,
+    /// Keeps it in the cache.
+    #[expect(dead_code, reason = "held for its Drop")]
+    pub(crate) lease: Option<Arc<Flock<File>>>,
 }
 
 impl fmt::Display for GuestKernel {
@@ -36,21 +43,13 @@ pub enum KernelError {
     NoneFound(PathBuf),
 }
 
-/// `${XDG_CACHE_HOME:-~/.cache}/isolab`.
-pub fn cache_dir() -> PathBuf {
-    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-    base.or_else(|| env::home_dir().map(|home| home.join(".cache")))
-        .unwrap_or_else(|| PathBuf::from("/var/cache"))
-        .join("isolab")
-}
-
 /// The kernel that `choice` (a name or a path) stands for; without a choice the first of
 /// `preferred` that exists.
 ///
 /// # Errors
 /// [`KernelError`].
 pub fn find(choice: Option<&str>, preferred: &[&str]) -> Result<GuestKernel, KernelError> {
-    find_in(&cache_dir().join("kernels"), choice, preferred)
+    find_in(KernelCache::open_default().folder(), choice, preferred)
 }
 
 fn find_in(
@@ -71,6 +70,7 @@ fn find_in(
             image: path.to_owned(),
             release: None,
             modules: None,
+            lease: None,
         });
     }
     cached(kernels, choice)
@@ -83,12 +83,17 @@ fn cached(kernels: &Path, name: &str) -> Option<GuestKernel> {
         return None;
     }
     let dir = kernels.join(name);
-    // The uncompressed one first: it needs no decompression.
-    let image =
-        ["vmlinux", "vmlinuz"].map(|file| dir.join(file)).into_iter().find(|f| f.is_file())?;
+    let lease = match kernel_cache::lock(&dir, FlockArg::LockSharedNonblock) {
+        Ok(lease) => Some(Arc::new(lease)),
+        // It is being removed.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+        // There is none, or a file system without locks.
+        Err(_) => None,
+    };
+    let image = image_in(&dir)?;
     let release = fs::read_to_string(dir.join("version")).ok().map(|v| v.trim().to_owned());
     let modules = Some(dir.join("modules")).filter(|m| m.is_dir());
-    Some(GuestKernel { name: name.to_owned(), image, release, modules })
+    Some(GuestKernel { name: name.to_owned(), image, release, modules, lease })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod control;
 pub mod initramfs;
+pub mod kernel_cache;
 pub mod kernels;
 pub mod modules;
 pub mod programs;

@@ -13,8 +13,7 @@ use crate::kernels::GuestKernel;
 pub enum ModuleError {
     /// The kernel neither has it built in nor as a file.
     #[error(
-        "the guest kernel {kernel} has no module {module}; use another kernel, or fetch this one \
-         again by scripts/fetch-kernel"
+        "the guest kernel {kernel} has no module {module}; use another kernel (`isolab kernel ls`)"
     )]
     Missing {
         /// The kernel.
@@ -117,6 +116,7 @@ mod tests {
             image: PathBuf::new(),
             release: Some("6.1".to_owned()),
             modules: Some(folder.to_owned()),
+            lease: None,
         }
     }
 

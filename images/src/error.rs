@@ -3,10 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::Descriptor;
-
-use crate::store::names::name_of;
-
 /// A failure with an image, its archive, its registry or its build. Each variant names the thing
 /// it is about.
 #[derive(Debug, thiserror::Error)]
@@ -224,17 +220,14 @@ pub enum BuildNeed {
 }
 
 impl ImageError {
-    /// Says whose fault it is, where a document of the image `descriptor` names is damaged.
-    pub(crate) fn of_image(self, descriptor: &Descriptor) -> Self {
+    /// Says whose fault it is, where a document of the image that is called `name` is damaged.
+    pub(crate) fn of_image(self, name: String) -> Self {
         match self {
             Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }
             | Self::MissingBlob(_)
             | Self::BadDigest(_)
-            | Self::BadDocument { .. } => {
-                let name = name_of(descriptor).unwrap_or_else(|| descriptor.digest().to_string());
-                Self::Damaged { name, source: Box::new(self) }
-            }
+            | Self::BadDocument { .. } => Self::Damaged { name, source: Box::new(self) },
             other => other,
         }
     }

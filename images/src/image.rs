@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
-use serde_json::Value;
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 
-use crate::blob::{BlobId, Blobs};
+use crate::blob::BlobId;
+use crate::document::{bad_document, manifest_for_this_machine, read_config};
 use crate::error::ImageError;
 use crate::store::Store;
 use crate::store::lock::FileLock;
+use crate::store::names::{name_of, name_or_digest};
 use crate::unpack;
 
 /// A manifest, its configuration and its layers.
@@ -26,6 +27,29 @@ pub struct Image {
     /// Keeps the collector away from what the image needs.
     #[expect(dead_code, reason = "held for its Drop")]
     lease: Option<Arc<FileLock>>,
+}
+
+impl Store {
+    /// Finds an image by its name (`busybox` stands for `docker.io/library/busybox:latest`, or
+    /// else `localhost/busybox:latest`), its digest, or at least four digits of its digest. As
+    /// long as the [`Image`] or a clone of it lives, nothing of it is collected.
+    ///
+    /// # Errors
+    /// No such image, or several.
+    pub fn resolve(&self, name: &str) -> Result<Image, ImageError> {
+        // Until the lease is taken, the collector must wait.
+        let _reading = FileLock::shared(&self.lock_path("index"))?;
+        let descriptor = self.find(&self.index()?, name)?;
+        let image = self.read_image(&descriptor)?;
+        let lease = FileLock::shared(&self.lease_path(image.id()))?;
+        Ok(Image { lease: Some(Arc::new(lease)), ..image })
+    }
+
+    /// The image that an index entry leads to, without a lease.
+    pub(crate) fn read_image(&self, descriptor: &Descriptor) -> Result<Image, ImageError> {
+        Image::read(self.clone(), descriptor, name_of(descriptor))
+            .map_err(|error| error.of_image(name_or_digest(descriptor)))
+    }
 }
 
 impl Image {
@@ -45,10 +69,6 @@ impl Image {
         }
         let entry = descriptor.clone();
         Ok(Self { store, reference, entry, digest: id.full(), id, manifest, config, lease: None })
-    }
-
-    pub(crate) fn leased(self, lease: Arc<FileLock>) -> Self {
-        Self { lease: Some(lease), ..self }
     }
 
     pub(crate) fn id(&self) -> &BlobId {
@@ -98,101 +118,4 @@ impl Image {
         let layers = self.manifest.layers().iter().zip(self.config.rootfs().diff_ids());
         unpack::ensure_all(&self.store, &layers.rev().collect::<Vec<_>>())
     }
-}
-
-/// A document that an index entry may name.
-pub enum Document {
-    /// Of several platforms.
-    Index(Box<ImageIndex>),
-    /// Of one.
-    Manifest(Box<ImageManifest>),
-}
-
-impl Document {
-    /// Reads whichever it is: a manifest has a configuration, an index has not.
-    pub(crate) fn read(blobs: &Blobs, id: &BlobId) -> Result<Self, ImageError> {
-        Self::parse(id, &blobs.read_document(id)?)
-    }
-
-    /// Reads a document that was verified.
-    ///
-    /// # Errors
-    /// [`ImageError::BadDocument`].
-    pub fn parse(id: &BlobId, text: &[u8]) -> Result<Self, ImageError> {
-        let mut document = parse_json("document", id, text)?;
-        if document.get("config").is_some() {
-            fill_list(&mut document, "layers");
-            return serde_json::from_value(document)
-                .map(|manifest| Self::Manifest(Box::new(manifest)))
-                .map_err(|e| bad_document("manifest", id, e));
-        }
-        fill_list(&mut document, "manifests");
-        serde_json::from_value(document)
-            .map(|index| Self::Index(Box::new(index)))
-            .map_err(|e| bad_document("index", id, e))
-    }
-}
-
-/// Reads an image's configuration.
-pub(crate) fn read_config(blobs: &Blobs, id: &BlobId) -> Result<ImageConfiguration, ImageError> {
-    parse_config(id, &blobs.read_document(id)?)
-}
-
-pub(crate) fn parse_config(id: &BlobId, text: &[u8]) -> Result<ImageConfiguration, ImageError> {
-    let mut document = parse_json("config", id, text)?;
-    if let Some(rootfs) = document.get_mut("rootfs") {
-        fill_list(rootfs, "diff_ids");
-    }
-    serde_json::from_value(document).map_err(|e| bad_document("config", id, e))
-}
-
-fn parse_json(what: &'static str, id: &BlobId, text: &[u8]) -> Result<Value, ImageError> {
-    serde_json::from_slice(text).map_err(|e| bad_document(what, id, e))
-}
-
-/// An empty list is `null` where Docker writes it, or left out, as Go does with empty slices.
-fn fill_list(document: &mut Value, key: &str) {
-    if let Some(members) = document.as_object_mut()
-        && members.get(key).is_none_or(Value::is_null)
-    {
-        members.insert(key.to_owned(), Value::Array(Vec::new()));
-    }
-}
-
-/// Follows an index down to the manifest for linux/amd64.
-pub(crate) fn manifest_for_this_machine(
-    blobs: &Blobs,
-    descriptor: &Descriptor,
-) -> Result<(BlobId, ImageManifest), ImageError> {
-    let id = BlobId::parse(descriptor.digest().as_ref())?;
-    let index = match Document::read(blobs, &id)? {
-        Document::Manifest(manifest) => return Ok((id, *manifest)),
-        Document::Index(index) => index,
-    };
-    let chosen = choose_platform(&index).ok_or_else(|| ImageError::NoPlatform(id.full()))?;
-    // An index of indexes is allowed by the specification and made by nobody; one level keeps a
-    // hostile image from leading us in circles.
-    let id = BlobId::parse(chosen.digest().as_ref())?;
-    match Document::read(blobs, &id)? {
-        Document::Manifest(manifest) => Ok((id, *manifest)),
-        Document::Index(_) => Err(bad_document("index", &id, "an index of indexes")),
-    }
-}
-
-/// The entry for linux/amd64; one without a platform will do where it is the only one.
-pub fn choose_platform(index: &ImageIndex) -> Option<&Descriptor> {
-    let fits = |descriptor: &&Descriptor| {
-        descriptor.platform().as_ref().is_some_and(|platform| {
-            platform.os().to_string() == "linux" && platform.architecture().to_string() == "amd64"
-        })
-    };
-    index.manifests().iter().find(fits).or(match &index.manifests()[..] {
-        [only] if only.platform().is_none() => Some(only),
-        _ => None,
-    })
-}
-
-/// A document that does not parse, or does not say what it has to.
-pub fn bad_document(what: &'static str, id: &BlobId, why: impl ToString) -> ImageError {
-    ImageError::BadDocument { what, digest: id.full(), why: why.to_string() }
 }

@@ -6,10 +6,10 @@
 //! ([`Store::add_to_index`](crate::Store::add_to_index)). Whoever dies on the way leaves nothing that
 //! the next one trusts.
 
-pub use crate::archive::{Parts, descriptor};
+pub use crate::archive::Parts;
 pub use crate::blob::{BlobId, Blobs, MAX_DOCUMENT, hex};
+pub use crate::document::{Document, bad_document, choose_platform, descriptor};
 pub use crate::error::io_error;
-pub use crate::image::{Document, bad_document, choose_platform};
 pub use crate::merged::{Found, is_opaque, is_real_folder, is_whiteout};
 pub use crate::store::build_cache;
 pub use crate::store::lock::FileLock;

@@ -8,12 +8,16 @@ mod archive;
 mod blob;
 mod build_step;
 mod disk;
+mod disk_usage;
+mod document;
 mod error;
 mod image;
 pub mod ingest;
+mod inspect;
 mod merged;
 mod private;
 mod removal;
+mod resolve;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
@@ -22,11 +26,11 @@ mod unpack;
 
 pub use archive::ArchiveFormat;
 pub use build_step::{BuildRunner, BuildStep, Mounted, StepMount};
+pub use disk_usage::disk_usage;
 pub use error::{AccessFault, BuildNeed, ImageError};
 pub use image::Image;
+pub use inspect::{HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing};
 pub use merged::Merged;
 pub use private::{data_dir, make_private};
 pub use removal::remove_tree;
-pub use store::{
-    HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing, Prune, Removed, Store,
-};
+pub use store::{Prune, Removed, Store, StoreUsage, Usage};

@@ -1,14 +1,18 @@
 //! Layers seen as one file system, without mounting anything: what overlayfs would show.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-/// As the kernel's (path_resolution(7)).
-const MAX_LINKS: usize = 40;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+
+use crate::resolve::{follow_links, open_without_links};
 
 /// An image's files without a mount: its unpacked layers, topmost first, as overlayfs shows them.
 #[derive(Clone, Debug, Default)]
@@ -44,74 +48,64 @@ impl Merged {
     /// # Errors
     /// A layer cannot be read.
     pub fn stat(&self, path: &Path) -> io::Result<Option<(PathBuf, Metadata)>> {
-        'layers: for layer in &self.layers {
-            // A folder of this layer that hides what lower layers have in it.
-            let mut hides = false;
-            let mut so_far = layer.clone();
-            let parts: Vec<_> = path.components().collect();
-            for (depth, part) in std::iter::once(None).chain(parts.iter().map(Some)).enumerate() {
-                so_far.extend(part);
-                let metadata = match fs::symlink_metadata(&so_far) {
-                    Ok(metadata) => metadata,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        if hides {
-                            return Ok(None);
-                        }
-                        continue 'layers;
+        Ok(match self.look(path)? {
+            Look::File(file, metadata) => Some((file, metadata)),
+            Look::Nothing | Look::Link => None,
+        })
+    }
+
+    /// One system call for each layer that is asked and has something else on the way, or the file.
+    fn look(&self, path: &Path) -> io::Result<Look> {
+        for (number, layer) in self.layers.iter().enumerate() {
+            match open_in(layer, path) {
+                Ok(file) => {
+                    let metadata = File::from(file).metadata()?;
+                    return Ok(match is_whiteout(&metadata) {
+                        true => Look::Nothing,
+                        false => Look::File(join(layer, path), metadata),
+                    });
+                }
+                Err(Errno::ENOENT) => {
+                    let is_last = number + 1 == self.layers.len();
+                    // What is missing may be hidden in the layers below.
+                    if !is_last && path.ancestors().skip(1).any(|p| is_opaque(&join(layer, p))) {
+                        return Ok(Look::Nothing);
                     }
-                    Err(error) => return Err(error),
-                };
-                if is_whiteout(&metadata) {
-                    return Ok(None);
                 }
-                if depth == parts.len() {
-                    return Ok(Some((so_far, metadata)));
-                }
-                if !metadata.is_dir() {
-                    return Ok(None);
-                }
-                hides |= is_opaque(&so_far);
+                // A file of another kind, or a whiteout, is on the way, and hides what is below.
+                Err(Errno::ENOTDIR) => return Ok(Look::Nothing),
+                Err(Errno::ELOOP) => return Ok(Look::Link),
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(None)
+        Ok(Look::Nothing)
     }
 
     /// Follows links, the last one too where `follow`; none leads out of the root.
+    ///
+    /// # Errors
+    /// A layer cannot be read, or links go in a circle.
     pub fn resolve(&self, path: &Path, follow: bool) -> io::Result<Found> {
-        let mut left: VecDeque<OsString> = names(path);
-        let mut resolved = PathBuf::new();
-        let mut links = 0;
-        while let Some(name) = left.pop_front() {
-            if name == ".." {
-                resolved.pop();
-                continue;
+        // Nearly always there is no link, and the whole way is one look.
+        if let Some(plain) = without_dots(path) {
+            match self.look(&plain)? {
+                Look::File(_, metadata) if follow && metadata.is_symlink() => {}
+                Look::File(file, metadata) => {
+                    return Ok(Found { path: plain, file: Some((file, metadata)) });
+                }
+                Look::Nothing => return Ok(Found { path: plain, file: None }),
+                Look::Link => {}
             }
-            let next = resolved.join(&name);
-            let found = self.stat(&next)?;
-            if let Some((file, metadata)) = &found
-                && metadata.is_symlink()
-                && (follow || !left.is_empty())
-            {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(nix::errno::Errno::ELOOP.into());
-                }
-                let target = fs::read_link(file)?;
-                if target.is_absolute() {
-                    resolved = PathBuf::new();
-                }
-                for part in names(&target).into_iter().rev() {
-                    left.push_front(part);
-                }
-                continue;
-            }
-            resolved = next;
         }
-        let file = match resolved.as_os_str().is_empty() {
+        let path = follow_links(path, follow, |next| match self.look(next)? {
+            Look::File(file, metadata) if metadata.is_symlink() => fs::read_link(file).map(Some),
+            _ => Ok(None),
+        })?;
+        let file = match path.as_os_str().is_empty() {
             true => self.root()?,
-            false => self.stat(&resolved)?,
+            false => self.stat(&path)?,
         };
-        Ok(Found { path: resolved, file })
+        Ok(Found { path, file })
     }
 
     fn root(&self) -> io::Result<Option<(PathBuf, Metadata)>> {
@@ -120,16 +114,14 @@ impl Merged {
     }
 
     /// The names in a folder, sorted. `path` has no links in it.
+    ///
+    /// # Errors
+    /// A layer cannot be read.
     pub fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
-        let mut names = std::collections::BTreeSet::new();
+        let mut names = BTreeSet::new();
         for layer in self.layers.iter().filter(|layer| is_real_folder(layer, path)) {
-            match fs::read_dir(layer.join(path)) {
-                Ok(entries) => {
-                    for entry in entries {
-                        names.insert(entry?.file_name());
-                    }
-                }
-                Err(error) => return Err(error),
+            for entry in fs::read_dir(layer.join(path))? {
+                names.insert(entry?.file_name());
             }
         }
         // What a layer hides, `stat` does not show.
@@ -157,21 +149,49 @@ impl Merged {
     }
 }
 
-/// Whether no part of `path` is a link in this layer, which would lead out of it.
-pub fn is_real_folder(layer: &Path, path: &Path) -> bool {
-    let is_folder = |path: &Path| {
-        fs::symlink_metadata(layer.join(path)).is_ok_and(|metadata| metadata.is_dir())
-    };
-    path.ancestors().all(is_folder)
+/// What is at a path without following anything.
+enum Look {
+    File(PathBuf, Metadata),
+    Nothing,
+    /// There is a link on the way.
+    Link,
 }
 
-fn names(path: &Path) -> VecDeque<OsString> {
-    let part = |component| match component {
-        Component::Normal(name) => Some(OsString::from(name)),
-        Component::ParentDir => Some(OsString::from("..")),
-        _ => None,
-    };
-    path.components().filter_map(part).collect()
+/// Opens `path`, which has no `..`, in a layer, to look at it.
+fn open_in(layer: &Path, path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(AT_FDCWD, &join(layer, path), how) {
+        // Links on the way to the layer are the host's affair, and are followed.
+        Err(Errno::ELOOP) => {
+            let folder = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            open_without_links(open(layer, folder, Mode::empty())?, path, OFlag::O_NOFOLLOW)
+        }
+        other => other,
+    }
+}
+
+/// Without a slash at the end, which makes the kernel follow a link there.
+fn join(layer: &Path, path: &Path) -> PathBuf {
+    layer.components().chain(path.components()).collect()
+}
+
+/// `path` relative to the root, where it does not go up anywhere.
+fn without_dots(path: &Path) -> Option<PathBuf> {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => return None,
+            _ => {}
+        }
+    }
+    Some(plain).filter(|plain| !plain.as_os_str().is_empty())
+}
+
+/// Whether `path` is a folder of this layer, without a link on the way, which would lead out of it.
+pub fn is_real_folder(layer: &Path, path: &Path) -> bool {
+    open_in(layer, path).is_ok_and(|file| File::from(file).metadata().is_ok_and(|m| m.is_dir()))
 }
 
 /// overlayfs's sign that a lower layer's file is gone.
@@ -190,7 +210,7 @@ pub fn is_opaque(folder: &Path) -> bool {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    use nix::sys::stat::{SFlag, makedev, mknod};
 
     use super::*;
 
@@ -206,7 +226,9 @@ mod tests {
         fs::write(bottom.join("gone"), "gone").unwrap();
         fs::write(bottom.join("opaque/old"), "old").unwrap();
         fs::write(bottom.join("both/low"), "").unwrap();
+        fs::create_dir(top.join("shadow")).unwrap();
         symlink("usr/lib", bottom.join("lib")).unwrap();
+        symlink("usr/lib", bottom.join("shadow")).unwrap();
         symlink("/../../lib/low", bottom.join("absolute")).unwrap();
         symlink("loop", bottom.join("loop")).unwrap();
         fs::write(top.join("opaque/new"), "new").unwrap();
@@ -236,5 +258,24 @@ mod tests {
         assert_eq!(merged.read_text("/absolute").unwrap(), "low");
         assert!(merged.resolve(Path::new("loop"), true).is_err());
         assert_eq!(merged.resolve(Path::new("lib"), false).unwrap().path, Path::new("lib"));
+        // A folder of the upper layer is none of what the lower one's link leads to.
+        assert_eq!(path("shadow/low"), Path::new("shadow/low"));
+        assert!(merged.stat(Path::new("shadow/low")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_host_s_links_on_the_way_to_a_layer_are_followed() {
+        let (dir, merged) = layers();
+        let link = dir.path().join("link");
+        symlink(dir.path(), &link).unwrap();
+        let through: Vec<PathBuf> = ["top", "bottom"].map(|name| link.join(name)).to_vec();
+        let through = Merged::new(through);
+        for name in ["usr/lib/low", "opaque/old", "lib/low", "gone", "lib", "both", "nothing/x"] {
+            let found = |merged: &Merged| {
+                let found = merged.resolve(Path::new(name), false).unwrap();
+                (found.path, found.file.map(|(_, metadata)| metadata.ino()))
+            };
+            assert_eq!(found(&through), found(&merged), "{name}");
+        }
     }
 }

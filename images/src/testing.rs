@@ -8,8 +8,8 @@ use oci_spec::image::MediaType;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::archive::descriptor;
 use crate::blob::BlobId;
+use crate::document::descriptor;
 use crate::image::Image;
 use crate::store::Store;
 use crate::store::names::{full_name, with_name};

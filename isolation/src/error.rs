@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use isolab_guest::kernel_cache::CacheError;
 use isolab_guest::kernels::KernelError;
 use isolab_guest::modules::ModuleError;
 use isolab_images::ImageError;
@@ -17,6 +18,9 @@ pub enum IsolationError {
     /// There is no guest kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The cache of guest kernels cannot be read or written.
+    #[error(transparent)]
+    KernelCache(#[from] CacheError),
     /// The virtual machine cannot be made or came to a bad end.
     #[error("the virtual machine failed")]
     Machine {

@@ -6,6 +6,7 @@
 mod build;
 mod error;
 pub mod host;
+pub mod housekeeping;
 mod instance;
 mod instances;
 mod level;

@@ -40,20 +40,23 @@ need() {
         die "installing ${missing[*]} failed; the messages are above"
 }
 
-# The one package that the metapackage $1 stands for, for example linux-image-6.1.0-50-amd64.
-package_behind() {
-    apt-cache depends "$1" 2>/dev/null | awk '/^ *Depends:/ && !name {name = $2} END {print name}'
-}
-
 need_cargo() {
     command -v cargo >/dev/null ||
         die "there is no cargo; install Rust 1.88 or later (https://rustup.rs)"
+}
+
+# The path of this checkout's executable $1.
+built() {
+    local executable
+    executable=$(dirname "${BASH_SOURCE[0]}")/../../target/x86_64-unknown-linux-gnu/release/$1
+    [ -x "$executable" ] || die "$1 is not built yet; run cargo build --release first"
+    realpath "$executable"
 }
 
 # Unpacks the stock kernels here, where that takes a second, rather than in every emulated host.
 warm_kernel_cache() {
     local kernel
     for kernel in "$(isolab_cache)"/kernels/*/vmlinuz; do
-        [ ! -e "$kernel" ] || target/x86_64-unknown-linux-gnu/release/isolab vm extract-vmlinux "$kernel"
+        [ ! -e "$kernel" ] || "$(built isolab)" vm extract-vmlinux "$kernel"
     done
 }

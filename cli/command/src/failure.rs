@@ -80,11 +80,10 @@ fn of_image(error: &ImageError) -> Option<String> {
 fn of_kernel(error: &KernelError) -> String {
     match error {
         KernelError::Unknown(..) => {
-            "the names are slim (made by scripts/build-kernel), stock and cloud (got by \
-             scripts/fetch-kernel)"
+            "`isolab kernel fetch` brings stock and cloud, `isolab kernel build` makes slim"
         }
         KernelError::NoneFound(_) => {
-            "scripts/fetch-kernel or scripts/build-kernel puts one there, --kernel names another"
+            "`isolab kernel fetch` brings Debian's, `isolab kernel build` makes the slim one"
         }
     }
     .to_owned()

@@ -21,7 +21,7 @@ use super::Check;
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often it is asked whether the build is to end.
-const PATIENCE: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// More than any honest file has, less than a disk.
 const MAX_BYTES: u64 = 16 << 30;
 
@@ -79,7 +79,7 @@ async fn patiently<T>(
     let mut work = std::pin::pin!(work);
     loop {
         check().map_err(|e| e.to_string())?;
-        if let Ok(outcome) = timeout(PATIENCE, work.as_mut()).await {
+        if let Ok(outcome) = timeout(CHECK_INTERVAL, work.as_mut()).await {
             return outcome.map_err(chain);
         }
     }

@@ -12,13 +12,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use isolab_images::ImageError;
-use isolab_images::ingest::{BlobId, io_error, parse_name};
+use isolab_images::ingest::io_error;
 use oci_client::Reference;
 use oci_client::secrets::RegistryAuth;
 use serde_json::{Map, Value, json};
-
-use crate::RegistryOptions;
-use crate::connection::{Connection, LOGIN, runtime};
 
 /// The key of Docker's own registry, from before it had a host name as others.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -99,50 +96,23 @@ fn config_path() -> Option<PathBuf> {
     Some(folder?.join("config.json"))
 }
 
-/// Tries the credentials on `registry` and keeps them in Docker's configuration, where Docker,
-/// podman and skopeo find them too. Returns the file.
-///
-/// # Errors
-/// `registry` is no host name, refuses the credentials or cannot be reached, or the file cannot
-/// be read, parsed or written.
-pub fn login(
-    registry: &str,
+/// Keeps credentials in Docker's configuration, where Docker, podman and skopeo find them too. Gives
+/// the file.
+pub(crate) fn remember(
+    registry: &Reference,
     user: &str,
     password: &str,
-    options: RegistryOptions<'_>,
 ) -> Result<PathBuf, ImageError> {
-    let probe = parse_name(&format!("{registry}/isolab/login"))?;
-    if probe.registry() != registry {
-        let why = "name a registry's host, for example quay.io or localhost:5000".to_owned();
-        return Err(ImageError::BadReference { name: registry.to_owned(), why });
-    }
-    let auth = RegistryAuth::Basic(user.to_owned(), password.to_owned());
-    runtime()?.block_on(try_out(probe.clone(), auth, options))?;
     let path = config_path().ok_or_else(|| ImageError::Credentials {
-        registry: registry.to_owned(),
+        registry: registry.registry().to_owned(),
         why: "there is neither $DOCKER_CONFIG nor a home folder to keep them in".to_owned(),
     })?;
-    let key = match probe.resolve_registry() {
+    let key = match registry.resolve_registry() {
         "index.docker.io" => DOCKER_HUB_KEY,
         host => host,
     };
     keep(&path, key, &STANDARD.encode(format!("{user}:{password}")))?;
     Ok(path)
-}
-
-/// Where the registry hands out tokens, opening the connection got one. Where it takes passwords
-/// it has not looked at ours yet: asking for something that it does not have makes it.
-async fn try_out(
-    probe: Reference,
-    auth: RegistryAuth,
-    options: RegistryOptions<'_>,
-) -> Result<(), ImageError> {
-    let connection = Connection::open_as(probe, auth, LOGIN, options).await?;
-    let nothing = BlobId::of(b"").full();
-    match connection.client.blob_exists(&connection.reference, &nothing).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(connection.failed(error)),
-    }
 }
 
 /// Writes one entry, and leaves the rest of the file as it is.
@@ -180,6 +150,8 @@ fn keep(path: &Path, key: &str, auth: &str) -> Result<(), ImageError> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use isolab_images::ingest::parse_name;
 
     use super::*;
 

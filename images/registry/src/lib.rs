@@ -5,6 +5,7 @@
 
 mod auth;
 mod connection;
+mod login;
 mod progress;
 mod pull;
 mod push;
@@ -13,7 +14,7 @@ mod trust;
 
 use std::path::Path;
 
-pub use auth::login;
+pub use login::login;
 pub use progress::{Progress, Silent};
 pub use pull::pull;
 pub use push::push;

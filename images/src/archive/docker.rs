@@ -5,17 +5,15 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use oci_spec::image::{
-    Descriptor, DescriptorBuilder, ImageManifestBuilder, MediaType, Sha256Digest,
-};
+use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::extract::Members;
-use super::load::{Origin, check_one};
+use super::origin::Origin;
 use crate::blob::{BlobId, HashingReader, hex};
+use crate::document::{bad_document, descriptor, parse_config};
 use crate::error::{ImageError, io_error};
-use crate::image::{bad_document, parse_config};
 use crate::store::Store;
 use crate::store::names::{full_name, with_name};
 
@@ -47,7 +45,7 @@ pub(super) fn load(
     let manifest = origin.read_document(manifest)?;
     let images: Vec<Entry> = serde_json::from_slice(&manifest)
         .map_err(|e| origin.not_a_layout(format!("manifest.json: {e}")))?;
-    check_one(images.len(), name, origin)?;
+    origin.check_one(images.len(), name)?;
     let mut entries = Vec::new();
     let mut layers = HashMap::new();
     for image in &images {
@@ -138,15 +136,4 @@ fn media_type_of(layer: &Path) -> Result<MediaType, ImageError> {
         crate::unpack::Compression::Gzip => MediaType::ImageLayerGzip,
         crate::unpack::Compression::Zstd => MediaType::ImageLayerZstd,
     })
-}
-
-/// A descriptor of a blob.
-pub fn descriptor(media_type: MediaType, id: &BlobId, size: u64) -> Result<Descriptor, ImageError> {
-    let digest: Sha256Digest = id.hex().parse().map_err(|_| ImageError::BadDigest(id.full()))?;
-    DescriptorBuilder::default()
-        .media_type(media_type)
-        .digest(digest)
-        .size(size)
-        .build()
-        .map_err(|e| bad_document("descriptor", id, e))
 }

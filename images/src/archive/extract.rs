@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use tar_core::EntryType;
 
-use super::load::Origin;
+use super::origin::Origin;
 use crate::blob::{BlobId, Blobs};
 use crate::error::{ImageError, io_error};
 use crate::store::{Store, WorkFolder};

@@ -8,47 +8,16 @@ use oci_spec::image::Descriptor;
 
 use super::docker;
 use super::extract::Members;
-use crate::blob::{BlobId, Blobs, MAX_DOCUMENT};
+use super::origin::Origin;
+use crate::blob::{BlobId, Blobs};
+use crate::document::{Document, bad_document, choose_platform};
 use crate::error::{ImageError, io_error};
-use crate::image::{Document, Image, bad_document, choose_platform};
+use crate::image::Image;
 use crate::store::Store;
 use crate::store::names::{REF_NAME, full_name, name_of, with_name};
 
 /// Where containerd and Docker put the full name; theirs of the specification is just the tag.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
-
-/// Where images are loaded from, as the operator named it.
-pub(super) enum Origin<'a> {
-    Path(&'a Path),
-    /// Standard input, or whatever else a caller reads from.
-    Stream,
-}
-
-impl Origin<'_> {
-    pub(super) fn name(&self) -> &Path {
-        match self {
-            Self::Path(path) => path,
-            Self::Stream => Path::new("standard input"),
-        }
-    }
-
-    pub(super) fn not_a_layout(&self, why: String) -> ImageError {
-        ImageError::NotALayout { path: self.name().to_owned(), why }
-    }
-
-    /// Reads an index, manifest or configuration at `path`, which is ours or the layout's.
-    pub(super) fn read_document(&self, path: &Path) -> Result<Vec<u8>, ImageError> {
-        let mut text = Vec::new();
-        let file = File::open(path).map_err(io_error("open", path))?;
-        file.take(MAX_DOCUMENT + 1).read_to_end(&mut text).map_err(io_error("read", path))?;
-        match text.len() as u64 > MAX_DOCUMENT {
-            true => {
-                Err(self.not_a_layout(format!("a document has more than {MAX_DOCUMENT} bytes")))
-            }
-            false => Ok(text),
-        }
-    }
-}
 
 impl Store {
     /// Takes in every image of what is at `path`: an OCI image layout, as a folder or an archive,
@@ -149,7 +118,7 @@ impl Store {
             }
             Err(error) => return Err(origin.not_a_layout(format!("index.json: {error}"))),
         };
-        check_one(index.manifests().len(), name, origin)?;
+        origin.check_one(index.manifests().len(), name)?;
         let mut entries = Vec::new();
         for descriptor in index.manifests() {
             self.take_in_tree(source, descriptor)?;
@@ -194,20 +163,6 @@ impl Store {
             };
         }
         self.take_in(&id, descriptor.size(), source.open(&id)?)
-    }
-}
-
-/// One name cannot be given to several images.
-pub(super) fn check_one(
-    count: usize,
-    name: Option<&str>,
-    origin: &Origin<'_>,
-) -> Result<(), ImageError> {
-    match name {
-        Some(_) if count != 1 => {
-            Err(origin.not_a_layout(format!("it holds {count} images, so one name is not enough")))
-        }
-        _ => Ok(()),
     }
 }
 

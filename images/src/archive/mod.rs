@@ -3,11 +3,11 @@
 mod docker;
 mod extract;
 mod load;
+mod origin;
 mod parts;
 mod save;
 #[cfg(test)]
 mod tests;
 
-pub use docker::descriptor;
 pub use parts::Parts;
 pub use save::ArchiveFormat;

@@ -2,10 +2,10 @@
 
 use oci_spec::image::{Descriptor, MediaType, Platform};
 
-use super::docker::descriptor;
 use crate::blob::BlobId;
+use crate::document::{Document, bad_document, descriptor};
 use crate::error::ImageError;
-use crate::image::{Document, Image, bad_document};
+use crate::image::Image;
 use crate::store::Store;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

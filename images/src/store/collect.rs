@@ -8,19 +8,19 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use oci_spec::image::Descriptor;
 use serde::Serialize;
 
 use super::lock::FileLock;
-use super::{Store, build_cache, lease_name};
+use super::names::name_or_digest;
+use super::{Store, build_cache};
 use crate::blob::BlobId;
+use crate::disk_usage::disk_usage;
+use crate::document::{self, Document};
 use crate::error::{ImageError, io_error};
-use crate::image::{self, Document};
 use crate::removal::remove_tree;
-use crate::unpack;
 
 /// What a removal took away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -51,22 +51,22 @@ pub(super) enum Thoroughness {
 
 /// Everything that must stay, by the digits of digests.
 #[derive(Default)]
-struct Reachable {
-    blobs: HashSet<String>,
-    manifests: HashSet<String>,
-    layers: HashSet<String>,
-    chains: HashSet<String>,
+pub(super) struct Reachable {
+    pub(super) blobs: HashSet<String>,
+    pub(super) manifests: HashSet<String>,
+    pub(super) layers: HashSet<String>,
+    pub(super) chains: HashSet<String>,
 }
 
 impl Store {
     /// Whether a running instance uses the image that an index entry leads to. The caller holds
     /// the index.
     pub(super) fn in_use(&self, descriptor: &Descriptor) -> Result<bool, ImageError> {
-        let Ok((id, _)) = image::manifest_for_this_machine(&self.blobs(), descriptor) else {
+        let Ok((id, _)) = document::manifest_for_this_machine(&self.blobs(), descriptor) else {
             // Damaged: nothing can run from it.
             return Ok(false);
         };
-        Ok(FileLock::try_exclusive(&self.lock_path(&lease_name(&id)))?.is_none())
+        Ok(FileLock::try_exclusive(&self.lease_path(&id))?.is_none())
     }
 
     /// Removes what no image needs, unless somebody brings blobs in right now.
@@ -112,12 +112,28 @@ impl Store {
     }
 
     fn reachable(&self) -> Result<Reachable, ImageError> {
-        let mut reachable = Reachable::default();
+        let mut reachable = self.leased()?;
+        self.mark_index(&mut reachable, Err)?;
+        Ok(reachable)
+    }
+
+    /// Marks what the index names. `damaged` is asked about each image that cannot be followed.
+    pub(super) fn mark_index(
+        &self,
+        reachable: &mut Reachable,
+        damaged: impl Fn(ImageError) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
         for descriptor in self.index()?.manifests() {
-            let id = BlobId::parse(descriptor.digest().as_ref());
-            id.and_then(|id| self.mark(&id, &mut reachable))
-                .map_err(|error| error.of_image(descriptor))?;
+            BlobId::parse(descriptor.digest().as_ref())
+                .and_then(|id| self.mark(&id, reachable))
+                .or_else(|error| damaged(error.of_image(name_or_digest(descriptor))))?;
         }
+        Ok(())
+    }
+
+    /// What the images need that running instances use.
+    pub(super) fn leased(&self) -> Result<Reachable, ImageError> {
+        let mut reachable = Reachable::default();
         for name in names_in(&self.root().join("locks"))? {
             let Some(digits) = name.strip_prefix("image-") else { continue };
             let is_held = FileLock::try_exclusive(&self.lock_path(&name))?.is_none();
@@ -129,7 +145,7 @@ impl Store {
     }
 
     /// Marks what the build cache names; gives the bytes on the disk of what nothing else needs.
-    fn mark_build_cache(&self, reachable: &mut Reachable) -> Result<u64, ImageError> {
+    pub(super) fn mark_build_cache(&self, reachable: &mut Reachable) -> Result<u64, ImageError> {
         let mut bytes = 0;
         for (layer, diff_id) in build_cache::layers(self)? {
             if reachable.blobs.insert(layer.hex().to_owned()) {
@@ -157,13 +173,13 @@ impl Store {
                     reachable.blobs.insert(part.hex().to_owned());
                 }
                 let config = BlobId::parse(manifest.config().digest().as_ref())?;
-                if let Ok(config) = image::read_config(&self.blobs(), &config) {
+                if let Ok(config) = document::read_config(&self.blobs(), &config) {
                     let diff_ids = config.rootfs().diff_ids().iter().map(|id| BlobId::parse(id));
                     let diff_ids = diff_ids.collect::<Result<Vec<_>, _>>()?;
                     if diff_ids.is_empty() {
-                        reachable.layers.insert(unpack::empty_layer().hex().to_owned());
+                        reachable.layers.insert(document::empty_layer().hex().to_owned());
                     }
-                    let chain = unpack::chain_id(&diff_ids);
+                    let chain = document::chain_id(&diff_ids);
                     reachable.chains.extend(chain.map(|id| id.hex().to_owned()));
                     reachable.layers.extend(diff_ids.iter().map(|id| id.hex().to_owned()));
                 }
@@ -242,20 +258,4 @@ pub(super) fn names_in(folder: &Path) -> Result<Vec<String>, ImageError> {
     }
     names.sort();
     Ok(names)
-}
-
-/// Bytes on the disk, of a folder with all that is in it. An estimate: what cannot be looked at is
-/// left out, and a file counts for each of its names.
-fn disk_usage(path: &Path) -> u64 {
-    let mut bytes = 0;
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-        bytes += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            let entries = fs::read_dir(&path).into_iter().flatten();
-            left.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
-        }
-    }
-    bytes
 }

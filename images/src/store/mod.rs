@@ -16,25 +16,24 @@
 pub mod build_cache;
 mod collect;
 mod incoming;
-mod inspect;
 pub mod lock;
 mod manage;
 pub mod names;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod work;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, OciLayoutBuilder};
 use serde::Serialize;
 
 use crate::blob::{BlobId, Blobs};
+use crate::document;
 use crate::error::{ImageError, io_error};
-use crate::image::{self, Image};
 use crate::private::{data_dir, make_private};
 use crate::removal::remove_tree;
 use lock::FileLock;
@@ -42,36 +41,14 @@ use names::{candidates, digest_digits, name_of, with_name};
 
 pub use collect::Removed;
 pub use incoming::{Arrival, Incoming};
-pub use inspect::{HistoryRecord, ImageDetails, LayerDetails};
 pub use manage::Prune;
+pub use usage::{StoreUsage, Usage};
 pub use work::WorkFolder;
 
 /// Images by digest, and names for them.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
-}
-
-/// What is in the store.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// By name.
-    pub images: Vec<ImageRecord>,
-    /// What is wrong with each of the others.
-    pub damaged: Vec<ImageError>,
-}
-
-/// One name in the store.
-#[derive(Clone, Debug, Serialize)]
-pub struct ImageRecord {
-    /// The full name, `docker.io/library/busybox:latest`; absent where there is none.
-    pub reference: Option<String>,
-    /// The manifest's digest.
-    pub digest: String,
-    /// Compressed bytes of all layers.
-    pub size: u64,
-    /// When it was made, as its configuration says (RFC 3339).
-    pub created: Option<String>,
 }
 
 impl Store {
@@ -114,53 +91,8 @@ impl Store {
         Self::open(&data.join("images"))
     }
 
-    /// Everything in the store, by name. A damaged image does not keep the others from being told.
-    ///
-    /// # Errors
-    /// The index is damaged.
-    pub fn list(&self) -> Result<Listing, ImageError> {
-        let _reading = FileLock::shared(&self.lock_path("index"))?;
-        let mut listing = Listing::default();
-        for descriptor in self.index()?.manifests() {
-            let image = match self.read_image(descriptor) {
-                Ok(image) => image,
-                Err(error) => {
-                    listing.damaged.push(error);
-                    continue;
-                }
-            };
-            listing.images.push(ImageRecord {
-                reference: name_of(descriptor),
-                digest: image.digest().to_owned(),
-                size: image.compressed_size(),
-                created: image.config().created().as_ref().map(ToString::to_string),
-            });
-        }
-        listing.images.sort_by(|a, b| a.reference.cmp(&b.reference));
-        Ok(listing)
-    }
-
-    fn read_image(&self, descriptor: &Descriptor) -> Result<Image, ImageError> {
-        Image::read(self.clone(), descriptor, name_of(descriptor))
-            .map_err(|error| error.of_image(descriptor))
-    }
-
-    /// Finds an image by its name (`busybox` stands for `docker.io/library/busybox:latest`, or
-    /// else `localhost/busybox:latest`), its digest, or at least four digits of its digest. As
-    /// long as the [`Image`] or a clone of it lives, nothing of it is collected.
-    ///
-    /// # Errors
-    /// No such image, or several.
-    pub fn resolve(&self, name: &str) -> Result<Image, ImageError> {
-        // Until the lease is taken, the collector must wait.
-        let _reading = FileLock::shared(&self.lock_path("index"))?;
-        let descriptor = self.find(&self.index()?, name)?;
-        let image = self.read_image(&descriptor)?;
-        let lease = FileLock::shared(&self.lock_path(&lease_name(image.id())))?;
-        Ok(image.leased(Arc::new(lease)))
-    }
-
-    fn find(&self, index: &ImageIndex, name: &str) -> Result<Descriptor, ImageError> {
+    /// The entry of `index` that [`Store::resolve`] would take.
+    pub(crate) fn find(&self, index: &ImageIndex, name: &str) -> Result<Descriptor, ImageError> {
         let named = |wanted: &String| {
             let is_it = |d: &&Descriptor| name_of(d).as_ref() == Some(wanted);
             index.manifests().iter().find(is_it).cloned()
@@ -215,9 +147,9 @@ impl Store {
     }
 
     /// Whether the index entry's digest, or that of the manifest it leads to, begins so.
-    fn has_digest(&self, descriptor: &Descriptor, digits: &str) -> bool {
+    pub(crate) fn has_digest(&self, descriptor: &Descriptor, digits: &str) -> bool {
         descriptor.digest().digest().starts_with(digits)
-            || image::manifest_for_this_machine(&self.blobs(), descriptor)
+            || document::manifest_for_this_machine(&self.blobs(), descriptor)
                 .is_ok_and(|(id, _)| id.hex().starts_with(digits))
     }
 
@@ -239,6 +171,11 @@ impl Store {
     /// The file of the lock of that name; see `lock`.
     pub fn lock_path(&self, name: &str) -> PathBuf {
         self.root.join("locks").join(name)
+    }
+
+    /// The lock that keeps the content of the image with this manifest.
+    pub(crate) fn lease_path(&self, manifest: &BlobId) -> PathBuf {
+        self.lock_path(&format!("image-{}", manifest.hex()))
     }
 
     /// Held from the first blob that comes in until the index names it, so that the collector
@@ -341,11 +278,6 @@ impl Store {
     fn not_a_layout(&self, why: impl ToString) -> ImageError {
         ImageError::NotALayout { path: self.root.clone(), why: why.to_string() }
     }
-}
-
-/// The name of the lock that keeps an image's content.
-fn lease_name(manifest: &BlobId) -> String {
-    format!("image-{}", manifest.hex())
 }
 
 /// Gives what is finished its name, durably: content first, then the name (rename(2) is atomic).

@@ -117,6 +117,11 @@ pub(crate) fn name_of(descriptor: &Descriptor) -> Option<String> {
     descriptor.annotations().as_ref()?.get(REF_NAME).cloned()
 }
 
+/// The name of an index entry, or the digest of one that has none.
+pub(crate) fn name_or_digest(descriptor: &Descriptor) -> String {
+    name_of(descriptor).unwrap_or_else(|| descriptor.digest().to_string())
+}
+
 /// The same index entry under another name, or none.
 pub fn with_name(descriptor: &Descriptor, name: Option<String>) -> Descriptor {
     let mut annotations = descriptor.annotations().clone().unwrap_or_default();

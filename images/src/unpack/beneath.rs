@@ -9,23 +9,21 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
-use std::ffi::{CString, OsStr, OsString};
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::limits::{Budget, Limits};
 use crate::removal::remove_tree;
-
-/// As the kernel's (path_resolution(7)).
-const MAX_LINKS: usize = 40;
+use crate::resolve::{follow_links, open_without_links};
 
 /// A folder that nothing done through this leaves.
 pub(crate) struct Beneath {
@@ -115,59 +113,29 @@ impl Beneath {
     }
 
     fn open_dir(&self, path: &Path) -> nix::Result<OwnedFd> {
-        self.open(path, OFlag::O_DIRECTORY)
-    }
-
-    fn open(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
-        // openat2 takes no empty path.
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
-        openat2(&self.root, path, how)
+        open_without_links(&self.root, path, OFlag::O_DIRECTORY)
     }
 
     /// Follows the links of `path`, all of them. What is missing is as it may be made.
     fn without_links(&self, path: &Path) -> io::Result<PathBuf> {
-        let mut left = names(path);
-        let mut real = PathBuf::new();
-        let mut links = 0;
-        while let Some(name) = left.pop_front() {
-            if name == ".." {
-                real.pop();
-                continue;
-            }
-            let next = real.join(name);
-            self.budget.check(&next)?;
-            self.budget.step(&next)?;
-            let Some(target) = self.link_at(&next)? else {
-                real = next;
-                continue;
-            };
-            links += 1;
-            if links > MAX_LINKS {
-                return Err(Errno::ELOOP.into());
-            }
-            let target = Path::new(&target);
-            if target.is_absolute() {
-                real = PathBuf::new();
-            }
-            for part in names(target).into_iter().rev() {
-                left.push_front(part);
-            }
-        }
-        Ok(real)
+        follow_links(path, true, |next| {
+            self.budget.check(next)?;
+            self.budget.step(next)?;
+            self.link_at(next)
+        })
     }
 
     /// The target of a link; none of anything else, nor where nothing is.
-    fn link_at(&self, path: &Path) -> io::Result<Option<OsString>> {
-        let file = match self.open(path, OFlag::O_NOFOLLOW) {
+    fn link_at(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let file = match open_without_links(&self.root, path, OFlag::O_NOFOLLOW) {
             Err(Errno::ENOENT) => return Ok(None),
             other => other?,
         };
-        let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT;
-        // An empty name is the file itself (readlink(2)).
-        Ok(if kind == SFlag::S_IFLNK { Some(readlinkat(&file, c"")?) } else { None })
+        // An empty name is the file itself (readlink(2)), which says ENOENT unless it is a link.
+        match readlinkat(&file, c"") {
+            Err(Errno::ENOENT) => Ok(None),
+            other => Ok(Some(other?.into())),
+        }
     }
 
     /// Makes what is missing of `path`, which has no links.
@@ -190,16 +158,6 @@ impl Beneath {
         }
         Ok(folder)
     }
-}
-
-/// The parts of a path; an absolute one's are those below the root.
-fn names(path: &Path) -> VecDeque<OsString> {
-    let part = |component| match component {
-        Component::Normal(name) => Some(OsString::from(name)),
-        Component::ParentDir => Some(OsString::from("..")),
-        _ => None,
-    };
-    path.components().filter_map(part).collect()
 }
 
 impl Place {

@@ -72,16 +72,6 @@ impl Folders {
     }
 }
 
-/// A chain's name (image-spec, config.md, "Layer ChainID"), of the lowest layer first.
-pub(crate) fn chain_id<'a>(diff_ids: impl IntoIterator<Item = &'a BlobId>) -> Option<BlobId> {
-    let join = |chain: BlobId, id: &BlobId| {
-        BlobId::of(format!("{} {}", chain.full(), id.full()).as_bytes())
-    };
-    let mut ids = diff_ids.into_iter();
-    let first = ids.next()?.clone();
-    Some(ids.fold(first, join))
-}
-
 /// The layer that has to cover these, topmost first, if there has to be one. Made once for each
 /// chain; of the chain's layers, those that occur twice are in `layers` once.
 pub(super) fn cover(

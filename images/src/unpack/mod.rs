@@ -25,12 +25,12 @@ use sha2::{Digest as _, Sha256};
 use tracing::info_span;
 
 use crate::blob::{BlobId, HashingReader, hex};
+use crate::document::{chain_id, empty_layer};
 use crate::error::{ImageError, io_error};
 use crate::store::Store;
 use implied::Folders;
 use limits::Limits;
 
-pub(crate) use implied::chain_id;
 pub(crate) use limits::LIMITS;
 
 /// The folder of the layer with this `diff_id`, unpacking it if need be.
@@ -56,12 +56,6 @@ fn create_tree(tree: &Path) -> Result<(), ImageError> {
     // overlayfs shows the topmost layer's root as `/`, whatever our umask is.
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(tree, mode).map_err(io_error("create", tree))
-}
-
-/// The diff_id of a layer without anything, not even an end: what an image without layers has, for
-/// an overlay needs one at least.
-pub(crate) fn empty_layer() -> BlobId {
-    BlobId::of(b"")
 }
 
 fn ensure_empty(store: &Store) -> Result<PathBuf, ImageError> {

@@ -133,12 +133,9 @@ fn inspect_in(instances: &Path) -> HostReport {
     facts.push(kernel_features::tun());
     facts.extend(tools::inspect());
 
-    let no_kernel = guest_kernel.err().map(|error| {
-        (
-            Report::new(&error).to_string(),
-            "run scripts/build-kernel or scripts/fetch-kernel".to_owned(),
-        )
-    });
+    let no_kernel = guest_kernel
+        .err()
+        .map(|error| (Report::new(&error).to_string(), "run `isolab kernel fetch`".to_owned()));
     let machine = kvm.fault().or(no_kernel).or_else(tools::no_disks);
     let mut levels = Vec::from(native);
     levels.push(Verdict::new(Level::Paravirt, machine.clone()));

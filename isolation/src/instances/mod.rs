@@ -18,6 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use isolab_container::remove_cgroups;
+use isolab_images::{Usage, disk_usage};
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
@@ -179,6 +180,39 @@ impl Instances {
             }
         }
         Ok(sweep)
+    }
+
+    /// What the instances take on the disk; those without an owner are reclaimable. What they share
+    /// counts as used.
+    ///
+    /// # Errors
+    /// The folder of all instances cannot be read.
+    pub fn usage(&self) -> Result<Usage, IsolationError> {
+        let lock = self.lock()?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(|source| self.io("read", source))? {
+            let path = entry.map_err(|source| self.io("read", source))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let is_ours_by_name = name.starts_with(NEW) || name.starts_with(CONDEMNED);
+            let is_active = match Owner::of(&path) {
+                Ok(Owner::Living) => Some(true),
+                Ok(Owner::Nobody(_)) if is_ours_by_name || Record::read(&path).is_some() => {
+                    Some(false)
+                }
+                _ => None,
+            };
+            found.push((path, is_active));
+        }
+        // A start need not wait while we count.
+        drop(lock);
+        let mut usage = Usage::default();
+        for (path, is_active) in found {
+            match (disk_usage(&path), is_active) {
+                (size, Some(is_active)) => usage.add(size, is_active),
+                (size, None) => usage.size += size,
+            }
+        }
+        Ok(usage)
     }
 
     /// Takes a folder whose owner is gone out of sight. The lock on the folder above is held.
@@ -352,6 +386,10 @@ mod tests {
         fs::write(instances.path.join(".condemned-1/lock"), "").unwrap();
         fs::create_dir(instances.path.join(".condemned-2")).unwrap();
 
+        let usage = instances.usage().unwrap();
+        // The living one; the dead one, and two that were killed while they were made or removed.
+        assert_eq!((usage.total, usage.active), (4, 1));
+        assert!(usage.reclaimable > 0 && usage.reclaimable < usage.size);
         let sweep = instances.sweep().unwrap();
         assert!(sweep.failures.is_empty(), "{:?}", sweep.failures);
         let leftover = Leftover {

@@ -105,7 +105,7 @@ impl MachineLevel {
 pub fn guest_kernel(level: Level, choice: Option<&str>) -> Result<GuestKernel, IsolationError> {
     let preferred = match level {
         Level::Fullvirt => ["stock", "cloud", "slim"],
-        _ => ["slim", "stock", "cloud"],
+        _ => ["slim", "cloud", "stock"],
     };
     Ok(kernels::find(choice, &preferred)?)
 }

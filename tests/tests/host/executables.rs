@@ -8,7 +8,7 @@ const ELSEWHERE: [&str; 8] =
 
 #[test]
 fn all_are_static_at_a_fixed_address() {
-    for name in ["isolab", "isolab-image", "isolab-bench"] {
+    for name in ["isolab", "isolab-image", "isolab-kernel", "isolab-bench"] {
         let path = executable(name);
         let headers = tool("readelf", &["--file-header", "--program-headers", text(&path)]);
         assert!(headers.contains("EXEC (Executable file)"), "{name}: {headers}");
@@ -39,9 +39,11 @@ fn the_run_path_is_built_without_registries_and_builders() {
 fn one_help_lists_them_all_and_leads_to_each() {
     let sandbox = Sandbox::empty();
     let help = sandbox.isolab(&["--help"]).finish().success();
-    for (command, about) in
-        [("image", "Manage the images in the local store"), ("bench", "Measure the levels")]
-    {
+    for (command, about) in [
+        ("image", "Manage the images in the local store"),
+        ("kernel", "Bring guest kernels"),
+        ("bench", "Measure the levels"),
+    ] {
         let line = help.lines().find(|line| line.trim_start().starts_with(command));
         assert!(line.is_some_and(|line| line.contains(about)), "{help}");
         for words in [&[command, "--help"][..], &["help", command]] {

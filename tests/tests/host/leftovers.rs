@@ -64,7 +64,7 @@ fn what_a_killed_isolab_left_is_swept_and_what_lives_is_not() {
                 let words = ["system", "prune", "--format", "json"];
                 let removed = sandbox.isolab(&words).finish().success();
                 let removed: Value = serde_json::from_str(&removed).unwrap();
-                for leftover in removed.as_array().unwrap() {
+                for leftover in removed["instances"].as_array().unwrap() {
                     assert_eq!(leftover["name"], "killed");
                     assert_eq!(leftover["level"], level);
                 }

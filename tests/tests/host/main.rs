@@ -2,6 +2,10 @@
 
 mod arguments;
 mod executables;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+mod housekeeping;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+mod kernels;
 mod leftovers;
 mod logging;
 mod names;

@@ -64,8 +64,8 @@ impl StageBuilder<'_, '_> {
             }
             let pattern = self.expand(name)?;
             if is_add && is_repository(&pattern) {
-                let mend = "clone it before the build and COPY the folder";
-                return Err(format!("ADD of a repository is not supported; {mend}").into());
+                let hint = "clone it before the build and COPY the folder";
+                return Err(format!("ADD of a repository is not supported; {hint}").into());
             }
             if is_add && is_url(&pattern) {
                 count += 1;

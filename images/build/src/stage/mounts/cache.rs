@@ -19,7 +19,8 @@ use super::{Copied, Outcome, StageBuilder};
 /// Of one id there are so many private folders at most, which is as many builds at once.
 const MAX_PRIVATE: usize = 64;
 
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How often a lock that somebody holds is tried.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 impl StageBuilder<'_, '_> {
     /// The cache's folder, with the lock that says that it is in use.
@@ -73,7 +74,7 @@ impl StageBuilder<'_, '_> {
                     }
                     // Waiting for the lock itself could not be interrupted.
                     self.check()?;
-                    thread::sleep(PATIENCE);
+                    thread::sleep(RETRY_INTERVAL);
                 }
             }
             Sharing::Private => {

@@ -1,13 +1,37 @@
-//! What an image is, told.
+//! What is in the store, told.
 
 use oci_spec::image::{ImageConfiguration, MediaType};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::names::name_of;
-use super::{Store, lock::FileLock};
 use crate::blob::BlobId;
+use crate::document::bad_document;
 use crate::error::ImageError;
+use crate::store::Store;
+use crate::store::lock::FileLock;
+use crate::store::names::name_of;
+
+/// What is in the store.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The images that are whole, sorted by name.
+    pub images: Vec<ImageRecord>,
+    /// What is wrong with each of the others.
+    pub damaged: Vec<ImageError>,
+}
+
+/// One name in the store.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageRecord {
+    /// The full name, `docker.io/library/busybox:latest`; absent where there is none.
+    pub reference: Option<String>,
+    /// The manifest's digest.
+    pub digest: String,
+    /// Compressed bytes of all layers.
+    pub size: u64,
+    /// When it was made, as its configuration says (RFC 3339).
+    pub created: Option<String>,
+}
 
 /// Everything about one image.
 #[derive(Clone, Debug, Serialize)]
@@ -26,39 +50,39 @@ pub struct ImageDetails {
     pub created: Option<String>,
     /// Who made it.
     pub author: Option<String>,
-    /// The CPU it is for.
+    /// The CPU it is for, in Go's words (`amd64`).
     pub architecture: String,
     /// The operating system it is for.
     pub os: String,
     /// Compressed bytes of all layers.
     pub size: u64,
-    /// The lowest first.
+    /// Its layers, the lowest first.
     pub layers: Vec<LayerDetails>,
     /// The configuration's `config`, as it stands in the image.
     pub config: Value,
 }
 
-/// One layer.
+/// One layer of an image.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerDetails {
-    /// Of the blob.
+    /// The blob's digest, which is of its bytes as they are packed.
     pub digest: String,
     /// Of the uncompressed archive.
     pub diff_id: String,
     /// Bytes of the blob.
     pub size: u64,
-    /// How it is packed.
+    /// Its media type, which tells how it is packed.
     pub media_type: String,
 }
 
 /// One step of an image's making, the latest first.
 #[derive(Clone, Debug, Serialize)]
 pub struct HistoryRecord {
-    /// When (RFC 3339).
+    /// When the step was done (RFC 3339).
     pub created: Option<String>,
-    /// The command.
+    /// The command of the step, as its builder writes it.
     pub created_by: Option<String>,
-    /// A remark.
+    /// The builder's remark on the step.
     pub comment: Option<String>,
     /// Compressed bytes of the step's layer; none where it made none.
     pub size: Option<u64>,
@@ -67,6 +91,32 @@ pub struct HistoryRecord {
 }
 
 impl Store {
+    /// Everything in the store, by name. A damaged image does not keep the others from being told.
+    ///
+    /// # Errors
+    /// The index is damaged.
+    pub fn list(&self) -> Result<Listing, ImageError> {
+        let _reading = FileLock::shared(&self.lock_path("index"))?;
+        let mut listing = Listing::default();
+        for descriptor in self.index()?.manifests() {
+            let image = match self.read_image(descriptor) {
+                Ok(image) => image,
+                Err(error) => {
+                    listing.damaged.push(error);
+                    continue;
+                }
+            };
+            listing.images.push(ImageRecord {
+                reference: name_of(descriptor),
+                digest: image.digest().to_owned(),
+                size: image.compressed_size(),
+                created: image.config().created().as_ref().map(ToString::to_string),
+            });
+        }
+        listing.images.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(listing)
+    }
+
     /// Tells everything about an image.
     ///
     /// # Errors
@@ -77,8 +127,8 @@ impl Store {
         let config_id = BlobId::parse(manifest.config().digest().as_ref())?;
         // As a value, to show also what the specification does not name.
         let document = self.blobs().read_document(&config_id)?;
-        let document: Value = serde_json::from_slice(&document)
-            .map_err(|e| crate::image::bad_document("config", &config_id, e))?;
+        let document: Value =
+            serde_json::from_slice(&document).map_err(|e| bad_document("config", &config_id, e))?;
         let layers = manifest.layers().iter().zip(config.rootfs().diff_ids());
         Ok(ImageDetails {
             reference: image.reference().map(str::to_owned),

@@ -1,0 +1,159 @@
+//! What isolab keeps on this host's disks: how much that is, and removing what nothing uses.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use isolab_guest::kernel_cache::{KernelCache, cache_dir};
+pub use isolab_images::Usage;
+use isolab_images::{Prune, Removed, Store, StoreUsage, remove_tree};
+use serde::Serialize;
+
+use crate::error::IsolationError;
+use crate::instances::{Instances, Leftover};
+
+/// Everything on the disk, by what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DiskUsage {
+    /// The image store.
+    #[serde(flatten)]
+    pub store: StoreUsage,
+    /// Guest kernels, with what is derived from them.
+    pub kernels: Usage,
+    /// Instances, with what their workloads wrote; those without an owner are reclaimable.
+    pub instances: Usage,
+}
+
+/// What [`prune`] removes beside what killed instances left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruning {
+    /// Images that no instance uses, named or not, with their layers and disks.
+    pub images: bool,
+    /// What build steps made.
+    pub build_cache: bool,
+    /// Guest kernels that no machine is being started from.
+    pub kernels: bool,
+}
+
+/// What [`prune`] removed.
+#[derive(Debug, Default, Serialize)]
+pub struct Pruned {
+    /// What instances had left whose monitor was killed.
+    pub instances: Vec<Leftover>,
+    /// Of the image store.
+    pub images: Removed,
+    /// The names of kernels.
+    pub kernels: Vec<String>,
+    /// Bytes of disk that were given back, of all of these.
+    pub freed: u64,
+    /// What could not be removed of instances.
+    #[serde(skip)]
+    pub failures: Vec<IsolationError>,
+}
+
+/// Tells how much is on the disk.
+///
+/// # Errors
+/// The store, the cache or the folder of the instances cannot be read.
+pub fn disk_usage() -> Result<DiskUsage, IsolationError> {
+    let (kernels, cache) = (KernelCache::open_default(), cache_dir());
+    let mut usage = DiskUsage {
+        store: Store::open_default()?.usage()?,
+        kernels: Usage::default(),
+        instances: Instances::open_default()?.usage()?,
+    };
+    for kernel in kernels.list()? {
+        usage.kernels.add(isolab_images::disk_usage(&kernel.folder), kernel.in_use);
+    }
+    let derived = derived(&cache).into_iter().chain(kernels.abandoned()?);
+    let derived: u64 = derived.map(|path| isolab_images::disk_usage(&path)).sum();
+    usage.kernels.size += derived;
+    usage.kernels.reclaimable += derived;
+    Ok(usage)
+}
+
+/// Removes what nothing uses: what killed instances left, and `what`.
+///
+/// # Errors
+/// The store is damaged, or the cache cannot be written.
+pub fn prune(what: Pruning) -> Result<Pruned, IsolationError> {
+    // What they hold of images and kernels is free then.
+    let sweep = Instances::open_default()?.sweep()?;
+    let mut pruned = Pruned {
+        freed: sweep.removed.iter().map(|leftover| leftover.freed).sum(),
+        instances: sweep.removed,
+        failures: sweep.failures,
+        ..Pruned::default()
+    };
+    if what.images || what.build_cache {
+        let prune = Prune { named: what.images, build_cache: what.build_cache };
+        pruned.images = Store::open_default()?.prune(prune)?;
+        pruned.freed += pruned.images.freed;
+    }
+    if what.kernels {
+        prune_kernels(&KernelCache::open_default(), &cache_dir(), &mut pruned)?;
+    }
+    Ok(pruned)
+}
+
+fn prune_kernels(
+    kernels: &KernelCache,
+    cache: &Path,
+    pruned: &mut Pruned,
+) -> Result<(), IsolationError> {
+    for kernel in kernels.list()? {
+        let size = isolab_images::disk_usage(&kernel.folder);
+        if kernels.remove(&kernel)? {
+            pruned.freed += size;
+            pruned.kernels.push(kernel.name);
+        }
+    }
+    kernels.remove_abandoned(|folder| pruned.freed += isolab_images::disk_usage(folder))?;
+    for path in derived(cache) {
+        let remove =
+            |source: io::Error| IsolationError::Io { action: "remove", path: path.clone(), source };
+        pruned.freed += remove_tree(&path).map_err(remove)?;
+    }
+    Ok(())
+}
+
+/// Uncompressed kernels (`isolab_vmm`'s cache of bzImages), and the package lists that kernels were
+/// fetched by. Whoever misses one makes it again.
+fn derived(cache: &Path) -> [PathBuf; 2] {
+    ["vmlinux", "apt"].map(|name| cache.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn kernels_go_with_what_is_derived_from_them_unless_they_are_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = KernelCache::at(&dir.path().join("kernels"));
+        for name in ["stock", "cloud"] {
+            fs::create_dir_all(cache.folder().join(name)).unwrap();
+            fs::write(cache.folder().join(name).join("vmlinuz"), [1; 10_000]).unwrap();
+        }
+        fs::create_dir_all(cache.folder().join(".slim-1/src")).unwrap();
+        fs::create_dir_all(dir.path().join("vmlinux/by-file")).unwrap();
+        fs::create_dir_all(dir.path().join("images/busybox")).unwrap();
+        let making = cache.begin("slim").unwrap();
+        fs::create_dir_all(cache.folder().join(".slim-1/src")).unwrap();
+        let stock = fs::File::open(cache.folder().join("stock")).unwrap();
+        let lease = nix::fcntl::Flock::lock(stock, nix::fcntl::FlockArg::LockShared).unwrap();
+
+        let mut pruned = Pruned::default();
+        prune_kernels(&cache, dir.path(), &mut pruned).unwrap();
+        assert_eq!(pruned.kernels, ["cloud"]);
+        assert!(pruned.freed >= 10_000);
+        let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
+        assert_eq!((left(cache.folder()), left(dir.path())), (2, 2));
+        assert!(making.work().is_dir());
+        drop((lease, making));
+        prune_kernels(&cache, dir.path(), &mut pruned).unwrap();
+        assert_eq!(pruned.kernels, ["cloud", "stock"]);
+        assert_eq!(left(cache.folder()), 0);
+    }
+}
