@@ -80,12 +80,12 @@ pub struct Setup {
 
 /// What is far longer than any job takes, beyond the time that it is given: the host may be
 /// emulated, and busy.
-const PATIENCE: Duration = Duration::from_secs(600);
+const EXTRA_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Setup {
     /// When a job is given up.
     pub fn limit(&self) -> Duration {
-        self.time.unwrap_or_default() + PATIENCE
+        self.time.unwrap_or_default() + EXTRA_TIMEOUT
     }
 
     /// The machines of `candidates` that take part, and a note for each peer that cannot.

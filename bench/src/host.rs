@@ -59,7 +59,7 @@ pub struct Host {
     pub cpu: String,
     /// Processors online.
     pub cpus: usize,
-    /// See [`KvmKind`].
+    /// Whether the figures are of hardware virtualisation.
     pub kvm: KvmKind,
     /// `uname -r` of the host.
     pub kernel: String,

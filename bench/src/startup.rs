@@ -59,19 +59,19 @@ pub enum StartupError {
     /// `isolab run` could not be started or watched.
     #[error("cannot {action} `isolab run` as {subject}")]
     Host {
-        /// What was attempted.
+        /// What was attempted: a verb, for example `start`.
         action: &'static str,
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: String,
-        /// The host's answer.
+        /// The kernel's answer.
         source: io::Error,
     },
     /// The workload failed.
     #[error("the workload ended with {status} as {subject}; it said: {stderr}")]
     Workload {
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: String,
-        /// How it ended.
+        /// Its exit status, which is not success.
         status: ExitStatus,
         /// Its and isolab's last words.
         stderr: String,

@@ -50,13 +50,13 @@ pub enum Error {
         status: String,
     },
     /// No such command in the container: exit code 127.
-    #[error("{command}: command not found in the container")]
+    #[error("{command}: command not found")]
     CommandNotFound {
         /// `args[0]`.
         command: String,
     },
     /// The command exists but cannot be executed: exit code 126.
-    #[error("{command}: cannot execute in the container")]
+    #[error("{command}: cannot be executed")]
     CommandNotExecutable {
         /// `args[0]`.
         command: String,

@@ -26,7 +26,7 @@ pub enum ModuleError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The host's answer.
+        /// The kernel's answer.
         #[source]
         source: io::Error,
     },

@@ -20,11 +20,11 @@ pub enum ProgramError {
     /// `ldd` failed, or a file cannot be read.
     #[error("cannot {action} {path}")]
     Host {
-        /// What was attempted.
+        /// What was attempted: a verb, for example `start`.
         action: &'static str,
         /// On which file.
         path: PathBuf,
-        /// The host's answer.
+        /// The kernel's answer.
         source: io::Error,
     },
 }

@@ -18,7 +18,7 @@ pub enum ImageError {
         source: io::Error,
     },
     /// What is there is no OCI image layout.
-    #[error("{} is not an OCI image layout: {why}", path.display())]
+    #[error("{} is not an OCI image layout, nor an archive of one: {why}", path.display())]
     NotALayout {
         /// The folder or archive that was named as one.
         path: PathBuf,

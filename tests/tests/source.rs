@@ -7,8 +7,17 @@ use isolab_tests::checkout;
 use syn::{Attribute, Fields, Item, LitStr};
 
 /// The crates whose errors others print.
-const LIBRARIES: [&str; 6] =
-    ["bench", "container", "guest", "images", "isolation", "guest/protocol"];
+const LIBRARIES: [&str; 9] = [
+    "bench",
+    "container",
+    "guest",
+    "guest/protocol",
+    "images",
+    "images/build",
+    "images/registry",
+    "isolation",
+    "vmm",
+];
 
 /// One `#[error(…)]` of thiserror, and what stands below it.
 struct Message<'a> {

@@ -46,7 +46,7 @@ pub enum Error {
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
     /// The guest cannot go on, and the host's KVM could not have run it.
-    #[error("/dev/kvm cannot run a guest kernel ({fault}): {}", probe::HINT)]
+    #[error("/dev/kvm cannot run a guest kernel ({fault})")]
     UnfaithfulKvm {
         /// How it ended.
         #[source]

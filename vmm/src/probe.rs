@@ -84,13 +84,18 @@ impl Report {
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// /dev/kvm cannot be opened.
-    #[error("cannot open /dev/kvm: {0}{hint}", hint = open_hint(.0))]
-    Open(#[source] io::Error),
+    #[error("cannot open /dev/kvm{way_out}")]
+    Open {
+        /// What the operator can do, in parentheses, or nothing.
+        way_out: &'static str,
+        /// The host's answer.
+        source: io::Error,
+    },
     /// /dev/kvm speaks another API.
     #[error("/dev/kvm has API version {0}, not 12")]
     ApiVersion(i32),
     /// A KVM ioctl was refused while the probe guest was set up.
-    #[error("KVM refuses to {action}: {source}")]
+    #[error("KVM refuses to {action}")]
     Setup {
         /// What was attempted.
         action: &'static str,
@@ -99,12 +104,13 @@ pub enum ProbeError {
     },
 }
 
-fn open_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "; load kvm_intel or kvm_amd, or switch on virtualisation",
-        io::ErrorKind::PermissionDenied => "; run as root or join the group that owns it (kvm)",
+fn not_opened(source: io::Error) -> ProbeError {
+    let way_out = match source.kind() {
+        io::ErrorKind::NotFound => " (load kvm_intel or kvm_amd, or switch on virtualisation)",
+        io::ErrorKind::PermissionDenied => " (run as root or join the group that owns it, kvm)",
         _ => "",
-    }
+    };
+    ProbeError::Open { way_out, source }
 }
 
 fn setup<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> ProbeError {
@@ -116,7 +122,7 @@ fn setup<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> ProbeErr
 /// # Errors
 /// [`ProbeError::Open`] or [`ProbeError::ApiVersion`].
 pub fn open_kvm() -> Result<Kvm, ProbeError> {
-    let kvm = Kvm::new().map_err(|e| ProbeError::Open(e.into()))?;
+    let kvm = Kvm::new().map_err(|e| not_opened(e.into()))?;
     match kvm.get_api_version() {
         12 => Ok(kvm),
         other => Err(ProbeError::ApiVersion(other)),

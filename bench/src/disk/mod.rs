@@ -15,9 +15,9 @@ pub use crate::machines::vmm::{CacheMode, EngineKind};
 use crate::machines::vmm::{Device, Disk, Machine};
 use crate::machines::{MachinesError, Outcome};
 
-/// Our machines.
+/// Our machine with a virtio disk.
 pub const VIRTIO: &str = "vmm-virtio";
-/// See [`VIRTIO`].
+/// Our machine with a disk at the emulated PIIX IDE.
 pub const EMULATED: &str = "vmm-emulated";
 
 /// What takes part: its name, machine, disk in the guest, and whom its ratio is to.

@@ -17,11 +17,11 @@ pub enum ImagesError {
     /// A program or a file.
     #[error("cannot {action} for {subject}")]
     Host {
-        /// What was attempted.
+        /// What was attempted: a verb, for example `start`.
         action: &'static str,
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: String,
-        /// The host's answer.
+        /// The kernel's answer.
         source: io::Error,
     },
     /// A command failed.
@@ -29,11 +29,11 @@ pub enum ImagesError {
     Command {
         /// The command.
         command: String,
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: String,
-        /// How it ended.
+        /// Its exit status, which is not success.
         status: ExitStatus,
-        /// Its messages.
+        /// What it wrote to standard error.
         said: String,
     },
     /// `isolab run`.

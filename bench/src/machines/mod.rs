@@ -33,17 +33,17 @@ pub enum MachinesError {
     /// A file or a process.
     #[error("cannot {action} {subject}")]
     Host {
-        /// What was attempted.
+        /// What was attempted: a verb, for example `start`.
         action: &'static str,
         /// On which subject.
         subject: &'static str,
-        /// The host's answer.
+        /// The kernel's answer.
         source: io::Error,
     },
     /// No line on the console where one was due.
     #[error("the guest of {subject} did not answer ({how}); console and messages: {said}")]
     NotUp {
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: &'static str,
         /// How it ended, or that it did not.
         how: String,
@@ -53,11 +53,11 @@ pub enum MachinesError {
     /// The init line, and then a failure or no end.
     #[error("{subject} did not end well after its guest's init ({how}); messages: {said}")]
     NotDown {
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: &'static str,
         /// How it ended, or that it did not.
         how: String,
-        /// Its messages.
+        /// What it wrote to standard error.
         said: String,
     },
     /// A program of the host's is to run in the guest.
@@ -66,7 +66,7 @@ pub enum MachinesError {
     /// The guest's console is no reliable channel.
     #[error("the guest of {subject} answered with `{line}`: {fault}")]
     Garbled {
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: &'static str,
         /// A line of the console.
         line: String,
@@ -76,7 +76,7 @@ pub enum MachinesError {
     /// A program in the guest failed, or printed what nobody understands.
     #[error("`{command}` in the guest of {subject}: {fault}")]
     Job {
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: &'static str,
         /// What was run.
         command: String,
@@ -88,7 +88,7 @@ pub enum MachinesError {
         "no mapping of {subject} is as large as the guest's RAM, so what is beyond it is unknown"
     )]
     NoRam {
-        /// Which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: &'static str,
     },
 }

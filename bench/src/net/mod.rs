@@ -12,9 +12,9 @@ use crate::comparison::{self, Contender, Job, Setup, Units};
 use crate::machines::vmm::{Device, Machine, Net};
 use crate::machines::{MachinesError, Outcome};
 
-/// Our machines.
+/// Our machine with a virtio network controller.
 pub const VIRTIO: &str = "vmm-virtio";
-/// See [`VIRTIO`].
+/// Our machine with an emulated 82540EM (e1000).
 pub const EMULATED: &str = "vmm-e1000";
 
 /// What takes part: its name, machine, whether the host's kernel moves the frames, and whom its
@@ -41,7 +41,7 @@ pub struct Plan {
     pub setup: Setup,
     /// MiB of each stream, where it has no time instead.
     pub mebibytes: u32,
-    /// Round trips, likewise.
+    /// Round trips of the ping job, where it has no time instead.
     pub pings: u32,
 }
 

@@ -6,7 +6,7 @@ use crate::machines::MachinesError;
 
 /// The host's address on the tap; 198.18.0.0/15 is for benchmarks (RFC 2544, C.2.2).
 pub const HOST: &str = "198.18.77.1";
-/// The guest's.
+/// The guest's address on the tap (RFC 2544: for benchmarks).
 pub const GUEST: &str = "198.18.77.2";
 /// Length of the network's prefix.
 pub const PREFIX: u8 = 30;

@@ -5,13 +5,17 @@
 //! option or command, is said here, for the libraries know no command line.
 
 use std::error::Error;
+use std::io;
 use std::iter::successors;
+use std::path::Path;
 
 use error_reporter::Report;
 use isolab_container::CgroupError;
 use isolab_guest::kernels::KernelError;
 use isolab_images::{AccessFault, BuildNeed, ImageError};
 use isolab_isolation::IsolationError;
+use isolab_vmm::control::client::ClientError;
+use isolab_vmm::{machine, probe};
 
 /// Tells `error` on standard error.
 pub fn tell(error: &(dyn Error + 'static)) {
@@ -38,9 +42,15 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     match error.downcast_ref() {
         Some(IsolationError::Image(error)) => of_image(error),
         Some(IsolationError::Kernel(error)) => Some(of_kernel(error)),
+        Some(IsolationError::Machine { source, .. }) => of_machine(source),
         Some(IsolationError::Container(isolab_container::Error::Cgroup(error))) => of_cgroup(error),
+        Some(IsolationError::Io { path, source, .. }) => of_data_folder(path, source),
         Some(_) => None,
-        None => of_image(error.downcast_ref()?),
+        None => {
+            let image = || error.downcast_ref().and_then(of_image);
+            let socket = || error.downcast_ref().and_then(of_socket);
+            error.downcast_ref().and_then(of_machine).or_else(image).or_else(socket)
+        }
     }
 }
 
@@ -73,8 +83,45 @@ fn of_image(error: &ImageError) -> Option<String> {
         ImageError::BuildStep { missing: Some(BuildNeed::HostNetwork), .. } => {
             "--network host allows it".to_owned()
         }
+        ImageError::Io { path, source, .. } => return of_data_folder(path, source),
         _ => return None,
     })
+}
+
+/// Of what we keep on this host: images, cache, instances.
+fn of_data_folder(path: &Path, source: &io::Error) -> Option<String> {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, QuotaExceeded};
+    use io::ErrorKind::{ReadOnlyFilesystem, StorageFull};
+    let elsewhere = "XDG_DATA_HOME names another folder to keep images and instances in";
+    if !path.starts_with(isolab_images::data_dir()) {
+        return None;
+    }
+    match source.kind() {
+        StorageFull | QuotaExceeded => {
+            Some(format!("`isolab image prune` and `isolab system prune` free room, {elsewhere}"))
+        }
+        PermissionDenied | ReadOnlyFilesystem | NotADirectory | NotFound => {
+            Some(elsewhere.to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn of_machine(error: &machine::Error) -> Option<String> {
+    match error {
+        machine::Error::UnfaithfulKvm { .. } => Some(probe::HINT.to_owned()),
+        _ => None,
+    }
+}
+
+fn of_socket(error: &ClientError) -> Option<String> {
+    match error {
+        ClientError::Connect { path, .. } => Some(format!(
+            "is a machine running that was started with --api-socket {}?",
+            path.display()
+        )),
+        _ => None,
+    }
 }
 
 fn of_kernel(error: &KernelError) -> String {
@@ -101,8 +148,6 @@ fn of_cgroup(error: &CgroupError) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[test]

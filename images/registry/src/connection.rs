@@ -110,7 +110,12 @@ impl Connection {
             let by_tls = is_connect && !self.insecure && is_loopback(&registry);
             by_tls.then_some(AccessFault::TlsOnLoopback)
         };
-        ImageError::Registry { action, name, registry, why: chain(&error), cause }
+        let why = match is_connect {
+            // What led there, the HTTP client's layers say in words of their own.
+            true => format!("{registry} cannot be reached: {}", root(&error)),
+            false => chain(&error),
+        };
+        ImageError::Registry { action, name, registry, why, cause }
     }
 }
 
@@ -155,6 +160,11 @@ fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The first cause.
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    error.source().map_or(error, root)
 }
 
 /// What blocking calls run on.

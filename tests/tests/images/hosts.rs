@@ -41,8 +41,8 @@ fn a_full_disk_and_refused_threads_are_told_as_such() {
         let script = format!("mount -t tmpfs -o size={room} tmpfs $2; exec $1 image load $3");
         let done = in_namespace(&script, data.path(), &archive);
         assert!(!done.stderr.contains("not an OCI image layout"), "{room}: {done:?}");
-        assert_eq!(done.stderr.lines().count(), 1, "{room}: {done:?}");
-        done.fails_with(125, &["cannot ", "No space left on device"]);
+        assert_eq!(done.stderr.lines().count(), 2, "{room}: {done:?}");
+        done.fails_with(125, &["cannot ", "No space left on device", "hint: `isolab image prune`"]);
     }
 
     // An image of three layers, and not one thread for a user who is nobody.

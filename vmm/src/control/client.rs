@@ -18,7 +18,7 @@ const MAX_REPLY: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody is there.
-    #[error("cannot reach a machine at {path}: is one running, with this as its control socket?")]
+    #[error("cannot reach a machine at {path}")]
     Connect {
         /// The socket.
         path: PathBuf,

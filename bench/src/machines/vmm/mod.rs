@@ -153,7 +153,7 @@ pub enum Device {
     Net(Net),
 }
 
-/// See [`Device::Disk`].
+/// A raw file or block device, and how the VMM is to use it.
 #[derive(Clone, Debug)]
 pub struct Disk {
     /// The file.
@@ -164,7 +164,7 @@ pub struct Disk {
     pub engine: EngineKind,
 }
 
-/// See [`Device::Net`].
+/// A tap of the host's, and what the VMM is to make of it.
 #[derive(Clone, Debug)]
 pub struct Net {
     /// The tap's name.
