@@ -2,6 +2,7 @@
 
 mod arguments;
 mod executables;
+mod failures;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 mod housekeeping;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
