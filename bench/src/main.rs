@@ -7,10 +7,10 @@ mod command;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
-    isolab_command::start();
+    isolab_command::start(command::Bench::command);
     match command::Bench::try_parse() {
         Ok(bench) => isolab_command::end(bench.logging.start().and_then(|()| command::run(bench))),
         Err(error) => isolab_command::refuse(&error),

@@ -8,6 +8,7 @@
 extern crate isolab_command;
 
 mod check;
+mod completions;
 mod console;
 mod obtain;
 mod run;
@@ -39,6 +40,7 @@ enum Command {
     /// Measure the levels of isolation side by side.
     Bench(Elsewhere),
     Check(check::Args),
+    Completions(completions::Completions),
     /// Manage the images in the local store.
     Image(Elsewhere),
     /// Bring guest kernels for the VM levels, and list them.
@@ -62,7 +64,7 @@ struct Elsewhere {
 }
 
 fn main() -> ExitCode {
-    isolab_command::start();
+    isolab_command::start(Cli::command);
     match Cli::try_parse() {
         Ok(Cli { logging, command }) => {
             isolab_command::end(logging.start().and_then(|()| act(command, &logging)))
@@ -78,6 +80,9 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
     match command {
         Command::Bench(it) => elsewhere("isolab-bench", it),
         Command::Check(args) => check::run(&args),
+        Command::Completions(args) => {
+            completions::run(&args, Cli::command(), &["bench", "image", "kernel"])
+        }
         Command::Image(it) => elsewhere("isolab-image", it),
         Command::Kernel(it) => elsewhere("isolab-kernel", it),
         Command::Run(args) => run::run(*args),

@@ -6,6 +6,7 @@
 
 #[macro_use]
 pub mod output;
+pub mod description;
 pub mod failure;
 pub mod fetch;
 pub mod format;
@@ -13,15 +14,24 @@ pub mod logging;
 pub mod program;
 pub mod signals;
 
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use anyhow::Result;
 
 use format::EXIT_OWN_FAILURE;
 
-/// Prepares the process, before any thread exists.
-pub fn start() {
+/// Prepares the process, before any thread exists. Where another executable, or who makes a package, asks
+/// what the command line is, the answer is all that it does.
+pub fn start(command: fn() -> clap::Command) {
     signals::hear_of_children();
+    match description::answer(command) {
+        Ok(false) => {}
+        Ok(true) => process::exit(0),
+        Err(error) => {
+            eprintln!("isolab: {error:#}");
+            process::exit(EXIT_OWN_FAILURE.into());
+        }
+    }
 }
 
 /// Tells what is wrong with the arguments, or the help that was asked for.

@@ -13,7 +13,7 @@ mod tool;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use isolab_command::logging::Logging;
 use isolab_guest::kernel_cache::KernelCache;
 
@@ -37,7 +37,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    isolab_command::start();
+    isolab_command::start(Kernel::command);
     match Kernel::try_parse() {
         Ok(kernel) => {
             let result = kernel.logging.start().and_then(|()| run(&kernel.command));

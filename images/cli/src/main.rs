@@ -13,7 +13,7 @@ mod show;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use isolab_command::logging::Logging;
 use isolab_images::Store;
 
@@ -44,7 +44,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    isolab_command::start();
+    isolab_command::start(Image::command);
     match Image::try_parse() {
         Ok(image) => isolab_command::end(image.logging.start().and_then(|()| run(image))),
         Err(error) => isolab_command::refuse(&error),
