@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{ArgAction, Args, ValueEnum};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -70,7 +70,9 @@ impl Logging {
 
 /// What -v, given so many times, and the variable ask for. None for nothing.
 fn targets(verbose: u8, variable: &str) -> Result<Option<Targets>> {
-    let given = || variable.parse::<Targets>().with_context(|| format!("{VARIABLE}={variable}"));
+    // The parser's text has its source's in it.
+    let given =
+        || variable.parse::<Targets>().map_err(|error| anyhow!("{VARIABLE}={variable}: {error}"));
     let targets = match variable {
         "" => Targets::new(),
         _ => given()?,

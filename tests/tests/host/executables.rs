@@ -72,7 +72,7 @@ fn who_has_but_one_of_them_is_told_what_is_missing() {
     tool("install", &[text(&executable("isolab")), text(&alone)]);
     let run = |words: &[&str]| {
         let mut command = std::process::Command::new(&alone);
-        command.args(words).env("PATH", "").env("XDG_DATA_HOME", folder.path());
+        command.args(words).env("PATH", "").env("XDG_DATA_HOME", folder.path().join("data"));
         Run::new(command).finish()
     };
     for words in [["image", "ls"], ["bench", "startup"], ["run", "busybox"]] {
@@ -85,7 +85,7 @@ fn who_has_but_one_of_them_is_told_what_is_missing() {
     tool("install", &["-D", text(&executable("isolab")), text(&prefix.join("bin/isolab"))]);
     tool("install", &["-D", text(&executable("isolab-image")), text(&image)]);
     let mut list = std::process::Command::new(prefix.join("bin/isolab"));
-    list.args(["image", "ls"]).env("PATH", "").env("XDG_DATA_HOME", folder.path());
+    list.args(["image", "ls"]).env("PATH", "").env("XDG_DATA_HOME", folder.path().join("data"));
     assert!(Run::new(list).finish().success().starts_with("NAME"));
 }
 
