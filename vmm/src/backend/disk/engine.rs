@@ -10,7 +10,7 @@ use super::{DiskEngine, EngineKind};
 
 impl DiskImage {
     /// Makes an engine that takes `depth` requests at a time from one queue. Where the kernel
-    /// refuses io_uring this is a [`EngineKind::Sync`] one, and [`DiskImage::note`] says so.
+    /// refuses io_uring this is a [`EngineKind::Sync`] one, and [`DiskImage::notes`] says so.
     ///
     /// # Errors
     /// The host is out of descriptors or memory.
