@@ -14,7 +14,6 @@ pub mod odd_image;
 pub mod unread;
 pub mod workloads;
 
-use std::env;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use nix::sys::signal::{SigHandler, Signal};
 use tempfile::TempDir;
@@ -129,6 +129,22 @@ impl Sandbox {
     pub fn data(&self) -> &Path {
         self.data.path()
     }
+
+    /// The names of the instances that have a folder.
+    pub fn instances(&self) -> Vec<String> {
+        instances_in(self.data())
+    }
+}
+
+/// The names of the instances in the data folder of a user (`XDG_DATA_HOME`), sorted. What instances
+/// share stays, under names with a dot.
+pub fn instances_in(data: &Path) -> Vec<String> {
+    let folder = fs::read_dir(data.join("isolab/instances")).expect("it was made");
+    let names = folder.map(|entry| entry.expect("it can be read").file_name());
+    let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    names
 }
 
 /// A command that is about to run.

@@ -116,8 +116,7 @@ fn a_container_s_limits_are_enforced_and_nothing_is_left_behind() {
     let left: Vec<_> =
         walk(Path::new("/sys/fs/cgroup")).into_iter().filter(|path| path.contains(&name)).collect();
     assert!(left.is_empty(), "{left:?}");
-    let instances = sandbox.data().join("isolab/instances");
-    assert_eq!(fs::read_dir(instances).unwrap().count(), 0);
+    assert_eq!(sandbox.instances(), [""; 0]);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(sandbox.data().to_str().unwrap()), "{mounts}");
 }

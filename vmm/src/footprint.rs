@@ -109,6 +109,12 @@ mod tests {
     #[test]
     #[ignore = "run by text_goes_and_comes_back, in a process of its own"]
     fn alone() {
+        // All of it, however little the start needed and the host has taken back since.
+        for page in read_only_segments().into_iter().flat_map(|s| s.step_by(PAGE as usize)) {
+            let page = ptr::with_exposed_provenance::<u8>(page as usize);
+            // SAFETY: a page of a segment of this process, which is mapped and may be read.
+            unsafe { page.read_volatile() };
+        }
         let before = resident_file_pages();
         let text: u64 = format!("{}", 6 * 7).parse().unwrap();
         release_startup_memory();

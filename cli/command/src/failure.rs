@@ -83,6 +83,10 @@ fn of_image(error: &ImageError) -> Option<String> {
         ImageError::BuildStep { missing: Some(BuildNeed::HostNetwork), .. } => {
             "--network host allows it".to_owned()
         }
+        // A file of a layer is told by its name there; where it goes is ours.
+        ImageError::Io { action: "unpack", source, .. } => {
+            return of_data_folder(&isolab_images::data_dir(), source);
+        }
         ImageError::Io { path, source, .. } => return of_data_folder(path, source),
         _ => return None,
     })

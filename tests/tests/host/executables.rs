@@ -4,7 +4,7 @@ use isolab_tests::{Run, Sandbox, executable, text, tool};
 
 /// What a start waits for: each page that is used is mapped and faulted in. The aim is 4 MiB; what is over
 /// it is init (1.2 MiB), which the guest is given as it is, and code that is built for speed.
-const RUN_PATH_LIMIT: u64 = 6 << 20;
+const RUN_PATH_LIMIT: u64 = 6_500_000;
 
 /// What the run path has no use for.
 const ELSEWHERE: [&str; 8] =

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use isolab_tests::{Running, Sandbox, TIME_LIMIT, busybox_layout, text};
+use isolab_tests::{Running, Sandbox, TIME_LIMIT, busybox_layout, instances_in, text};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -83,8 +83,7 @@ fn what_a_killed_isolab_left_is_swept_and_what_lives_is_not() {
             sandbox.isolab(&["system", "prune"]).finish().success();
         });
     }
-    let left = fs::read_dir(sandbox.data().join("isolab/instances")).unwrap().count();
-    assert_eq!(left, 0);
+    assert_eq!(sandbox.instances(), [""; 0]);
 }
 
 #[test]
@@ -133,13 +132,13 @@ fn without_root_a_container_runs_is_said_to_and_leaves_nothing() {
     isolab(&["image", "load", text(&layout)]).success();
     let run = isolab(&["run", "--pull", "never", "busybox", "sh", "-c", "id -u; echo x >/new"]);
     assert_eq!((run.code(), run.stdout.as_str(), run.stderr.as_str()), (Some(0), "0\n", ""));
-    let instances = home.path().join(".local/share/isolab/instances");
-    assert_eq!(fs::read_dir(&instances).unwrap().count(), 0);
+    let data = home.path().join(".local/share");
+    assert_eq!(instances_in(&data), [""; 0]);
     let report: Value =
         serde_json::from_str(&isolab(&["check", "--format", "json"]).stdout).unwrap();
     let container = report["levels"].as_array().unwrap().iter().find(|l| l["level"] == "container");
     assert_eq!(container.unwrap()["ready"], true, "{report}");
     let overlay = report["facts"].as_array().unwrap().iter().find(|f| f["name"] == "overlayfs");
     assert_eq!(overlay.unwrap()["ok"], true, "{report}");
-    assert_eq!(fs::read_dir(&instances).unwrap().count(), 0);
+    assert_eq!(instances_in(&data), [""; 0]);
 }

@@ -187,7 +187,9 @@ fn a_registry_with_a_password_takes_the_one_that_login_kept() {
     isolab(&push).finish().fails_with(125, &["denies", "isolab image login", &host]);
     let login =
         ["image", "login", "--insecure", "--user", "operator", "--password-stdin", host.as_str()];
-    isolab(&login).finish_with_input(b"wrong\n").fails_with(125, &["denies", &host]);
+    isolab(&login)
+        .finish_with_input(b"wrong\n")
+        .fails_with(125, &["does not take this user", &host]);
     assert!(!config.path().join("config.json").exists(), "a refused password was kept");
     isolab(&login).finish_with_input(b"secret\n").success();
     isolab(&push).finish().success();
@@ -262,10 +264,10 @@ fn a_registry_with_tls_is_trusted_by_its_authority() {
         let words = [&["image", "push"], options, &["busybox", &name]].concat();
         ours.isolab(&words).env("HOME", "/nonexistent")
     };
-    // One clear error for nobody's certificate, and for another authority's.
+    // One clear error and a hint for nobody's certificate, and for another authority's.
     for options in [&[][..], &["--cert-dir", wrong]] {
         let done = push(options).finish();
-        assert_eq!(done.stderr.lines().count(), 1, "{done:?}");
+        assert_eq!(done.stderr.lines().count(), 2, "{done:?}");
         let host = registry.host();
         done.fails_with(125, &["UnknownIssuer", &format!("certs.d/{host}/ca.crt"), "--cert-dir"]);
     }
