@@ -8,13 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::backend::output::Output;
 use crate::board::{self, Devices, Surroundings};
 use crate::boot::load;
 use crate::bus::Buses;
-use crate::chipset;
 use crate::chipset::serial_io::SerialIo;
+use crate::chipset::{self, ChipsetError};
 use crate::config::{ConfigError, MachineConfig};
 use crate::control::{Control, EndReason};
 pub use crate::error::Error;
@@ -61,6 +62,8 @@ pub struct RunReport {
 pub struct Machine {
     handle: MachineHandle,
     serial_io: Option<SerialIo>,
+    /// Wakes the thread that serves the serial ports.
+    serial_waker: EventFd,
     vcpus: Vec<Vcpu>,
     /// Kept so that their files close with the machine, not in [`Machine::run`].
     finished: Vec<VcpuFd>,
@@ -151,6 +154,7 @@ impl Machine {
 
         Ok(Self {
             handle,
+            serial_waker: chipset.serial_io.waker().map_err(ChipsetError::from)?,
             serial_io: Some(chipset.serial_io),
             vcpus,
             finished: Vec::new(),
@@ -243,6 +247,8 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.handle.stop();
+        // Fails only when the counter is full, and then it is awake.
+        let _ = self.serial_waker.write(1);
         if self.left_behind {
             // What still runs may use them: better leaked than reused.
             let devices = self.devices.plugged.clone();

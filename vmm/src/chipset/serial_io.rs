@@ -95,6 +95,14 @@ impl SerialIo {
         Ok(uart)
     }
 
+    /// What ends [`SerialIo::serve`] by a write, after the machine's end.
+    ///
+    /// # Errors
+    /// The host is out of file descriptors.
+    pub fn waker(&self) -> io::Result<EventFd> {
+        self.input_drained.try_clone()
+    }
+
     /// What the ports send to, for a last [`Output::drain`].
     pub fn outputs(&self) -> Vec<Output> {
         self.outputs.clone()

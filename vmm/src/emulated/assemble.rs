@@ -93,7 +93,7 @@ pub fn build(
     line: impl Fn(u32) -> IrqLine,
     config: EmulatedConfig,
 ) -> Result<EmulatedDevices, AssembleError> {
-    let mut pci = PciBus::new(Arc::clone(ports), Arc::clone(memory));
+    let mut pci = PciBus::new(ports, memory);
     let (from_kernel, mapper) = match config.start {
         Start::Kernel => (true, Box::new(RamOnly) as Box<dyn PamMapper>),
         Start::Firmware(mapper) => (false, mapper),
@@ -110,7 +110,7 @@ pub fn build(
     pci.add(ISA_BRIDGE, Arc::new(Mutex::new(isa_bridge)))?;
     let usual = u64::from(acpi_pm::PORT);
     if let Some((registers, ..)) = ports.find(usual) {
-        let power = PowerFunction::new(Arc::clone(ports), registers, from_kernel);
+        let power = PowerFunction::new(ports, registers, from_kernel);
         pci.add(POWER, Arc::new(Mutex::new(power)))?;
     }
 

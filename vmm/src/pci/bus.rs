@@ -1,7 +1,7 @@
 //! PCI bus 0: functions at their numbers, and their BARs on the machine's buses.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::bar::{BarMapping, BarSpace};
 use super::config_space::{ConfigSpaceError, command};
@@ -73,14 +73,16 @@ struct Slot {
 /// the chipset was there first and stays. A BAR over RAM is harmless, because accesses to RAM
 /// never leave the guest. What collided is tried again whenever another BAR moves away.
 pub struct PciBus {
-    ports: Arc<Bus>,
-    memory: Arc<Bus>,
+    // This bus is on those, by its configuration ports, and would keep them alive.
+    ports: Weak<Bus>,
+    memory: Weak<Bus>,
     slots: BTreeMap<Address, Slot>,
 }
 
 impl PciBus {
     /// An empty bus; BARs go onto `ports` and `memory`.
-    pub fn new(ports: Arc<Bus>, memory: Arc<Bus>) -> Self {
+    pub fn new(ports: &Arc<Bus>, memory: &Arc<Bus>) -> Self {
+        let (ports, memory) = (Arc::downgrade(ports), Arc::downgrade(memory));
         Self { ports, memory, slots: BTreeMap::new() }
     }
 
@@ -157,16 +159,20 @@ impl PciBus {
     pub fn clear(&mut self) {
         for slot in std::mem::take(&mut self.slots).into_values() {
             for (_, mapped) in slot.bars.into_iter().flatten() {
-                match mapped {
-                    Some(BarMapping { space: BarSpace::Io, address, .. }) => {
-                        self.ports.remove(address);
-                    }
-                    Some(BarMapping { space: BarSpace::Memory, address, .. }) => {
-                        self.memory.remove(address);
-                    }
-                    None => {}
+                if let Some(BarMapping { space, address, .. }) = mapped
+                    && let Some(bus) = self.bus(space)
+                {
+                    bus.remove(address);
                 }
             }
+        }
+    }
+
+    /// `None` once the machine is being taken apart.
+    fn bus(&self, space: BarSpace) -> Option<Arc<Bus>> {
+        match space {
+            BarSpace::Io => self.ports.upgrade(),
+            BarSpace::Memory => self.memory.upgrade(),
         }
     }
 
@@ -192,16 +198,21 @@ impl PciBus {
     /// Brings the buses in line with what the guest programmed: first everything leaves its old
     /// place, then everything takes its new one, in order of device numbers.
     fn map_bars(&mut self) {
+        let (Some(ports), Some(memory)) = (self.bus(BarSpace::Io), self.bus(BarSpace::Memory))
+        else {
+            return;
+        };
+        let bus = |space| match space {
+            BarSpace::Io => &ports,
+            BarSpace::Memory => &memory,
+        };
         for slot in self.slots.values_mut() {
             let mut function = lock(&slot.function);
             for (index, bar) in slot.bars.iter_mut().enumerate() {
                 let Some((_, mapped)) = bar else { continue };
                 let wanted = function.config().bar_mapping(index);
                 let Some(old) = mapped.take_if(|old| Some(*old) != wanted) else { continue };
-                match old.space {
-                    BarSpace::Io => self.ports.remove(old.address),
-                    BarSpace::Memory => self.memory.remove(old.address),
-                };
+                bus(old.space).remove(old.address);
                 function.bar_unmapped(index);
             }
         }
@@ -210,12 +221,9 @@ impl PciBus {
             for (index, bar) in slot.bars.iter_mut().enumerate() {
                 let Some((device, mapped @ None)) = bar else { continue };
                 let Some(wanted) = function.config().bar_mapping(index) else { continue };
-                let bus = match wanted.space {
-                    BarSpace::Io => &self.ports,
-                    BarSpace::Memory => &self.memory,
-                };
                 let device = Arc::clone(device);
-                if bus.insert(slot.name, wanted.address, wanted.size, device).is_ok() {
+                if bus(wanted.space).insert(slot.name, wanted.address, wanted.size, device).is_ok()
+                {
                     *mapped = Some(wanted);
                     function.bar_mapped(index, wanted.address);
                 }
@@ -292,7 +300,7 @@ mod tests {
 
     fn machine() -> Machine {
         let (ports, memory) = (Arc::new(Bus::default()), Arc::new(Bus::default()));
-        let pci = PciBus::new(Arc::clone(&ports), Arc::clone(&memory));
+        let pci = PciBus::new(&ports, &memory);
         Machine { ports, memory, pci }
     }
 

@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn machine() -> Machine {
-        let mut pci = PciBus::new(Arc::default(), Arc::default());
+        let mut pci = PciBus::new(&Arc::default(), &Arc::default());
         let bridge = Arc::new(Mutex::new(HostBridge::default()));
         pci.add(Address { device: 0, function: 0 }, bridge.clone()).unwrap();
         pci.add(Address { device: 31, function: 7 }, bridge).unwrap();

@@ -102,7 +102,7 @@ impl PciSlots {
     /// # Errors
     /// [`SlotError::Pci`].
     pub fn new(vm: &Arc<VmFd>, ram: &GuestRam, buses: &Buses) -> Result<Self, SlotError> {
-        let mut bus = PciBus::new(Arc::clone(&buses.ports), Arc::clone(&buses.mmio));
+        let mut bus = PciBus::new(&buses.ports, &buses.mmio);
         bus.add(Address { device: 0, function: 0 }, Arc::new(Mutex::new(HostBridge::default())))?;
         Ok(Self {
             bus,

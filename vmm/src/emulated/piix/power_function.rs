@@ -1,7 +1,7 @@
 //! Power management: PIIX4 function 3 (data sheet 290562, chapter 7). Firmware sets here where the
 //! ACPI registers are. Without firmware they are at [`acpi_pm::PORT`], where the tables say.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::bus::{Bus, SharedDevice};
 use crate::chipset::acpi_pm;
@@ -22,7 +22,8 @@ const SMBUS_CONFIGURATION: u8 = 0xd2;
 /// The function.
 pub struct PowerFunction {
     config: ConfigSpace,
-    ports: Arc<Bus>,
+    // Which this function is on, through its PCI bus.
+    ports: Weak<Bus>,
     registers: SharedDevice,
     /// Where we have put the registers, beside their place in the chipset.
     mapped: Option<u64>,
@@ -31,7 +32,7 @@ pub struct PowerFunction {
 impl PowerFunction {
     /// The function that puts the ACPI `registers` onto `ports`. As after reset they are nowhere;
     /// with `at_usual_place` it says that they are where the chipset has them.
-    pub fn new(ports: Arc<Bus>, registers: SharedDevice, at_usual_place: bool) -> Self {
+    pub fn new(ports: &Arc<Bus>, registers: SharedDevice, at_usual_place: bool) -> Self {
         let mut config = ConfigSpace::new(&Identity {
             vendor: 0x8086,
             device: 0x7113,
@@ -53,7 +54,7 @@ impl PowerFunction {
             config.set(PM_BASE, &(acpi_pm::PORT | 1).to_le_bytes());
             config.set(PM_ENABLE, &[0x01]);
         }
-        Self { config, ports, registers, mapped: None }
+        Self { config, ports: Arc::downgrade(ports), registers, mapped: None }
     }
 
     fn map(&mut self) {
@@ -64,13 +65,14 @@ impl PowerFunction {
         if wanted == self.mapped {
             return;
         }
+        let Some(ports) = self.ports.upgrade() else { return };
         if let Some(old) = self.mapped.take() {
-            self.ports.remove(old);
+            ports.remove(old);
         }
         if let Some(base) = wanted {
             let registers = Arc::clone(&self.registers);
             // Over another device the guest has only itself to blame.
-            let result = self.ports.insert("acpi-pm", base, acpi_pm::PORTS, registers);
+            let result = ports.insert("acpi-pm", base, acpi_pm::PORTS, registers);
             self.mapped = result.ok().map(|()| base);
         }
     }
@@ -115,7 +117,7 @@ mod tests {
         let registers: SharedDevice = Arc::new(Mutex::new(Registers));
         ports.insert("acpi-pm", acpi_pm::PORT.into(), acpi_pm::PORTS, registers.clone()).unwrap();
         ports.insert("other", 0xd000, 0x100, registers.clone()).unwrap();
-        let mut function = PowerFunction::new(Arc::clone(&ports), registers, false);
+        let mut function = PowerFunction::new(&ports, registers, false);
         function.write_config(0x40, &0xb001u32.to_le_bytes());
         assert!(ports.find(0xb008).is_none(), "not decoded yet");
         function.write_config(0x80, &[1]);

@@ -8,6 +8,7 @@ use crate::pci::testing::{FakeLine, FakeRouter};
 use crate::virtio::transport::testing::{FakeDevice, FakeRegistrar, Recorder, ram};
 
 struct Machine {
+    _ports: Arc<Bus>,
     memory: Arc<Bus>,
     pci: PciBus,
     device: Arc<Mutex<VirtioPci>>,
@@ -35,10 +36,11 @@ fn machine() -> Machine {
     };
     let device = Arc::new(Mutex::new(VirtioPci::new(Box::new(device), resources).unwrap()));
     let memory = Arc::new(Bus::default());
-    let mut pci = PciBus::new(Arc::default(), memory.clone());
+    let ports = Arc::default();
+    let mut pci = PciBus::new(&ports, &memory);
     pci.add(AT, device.clone()).unwrap();
     pci.assign_addresses().unwrap();
-    Machine { memory, pci, device, router, registrar, line, recorder }
+    Machine { _ports: ports, memory, pci, device, router, registrar, line, recorder }
 }
 
 impl Machine {
