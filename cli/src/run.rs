@@ -11,8 +11,8 @@ use isolab_command::{failure, signals};
 use isolab_images::{Image, Store};
 use isolab_isolation::timeline::{Milestone, now};
 use isolab_isolation::{
-    InstanceName, InstanceSpec, Instances, IsolationError, Level, Limits, Network, Request, level,
-    parse_hostname,
+    InstanceName, InstanceSpec, Instances, IsolationError, Level, Limits, Network, Request, Stdio,
+    level, parse_hostname,
 };
 use isolab_vmm::teardown;
 use tracing::{debug_span, enabled, info_span};
@@ -145,16 +145,18 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
         spec: request.to_spec(&image)?,
         folder,
         image,
-        stdin: args.interactive,
+        stdio: Stdio::Inherit { stdin: args.interactive },
         kernel: args.kernel,
         network: args.network,
     };
     let mut instance = info_span!("create", level = %args.isolation)
         .in_scope(|| level(args.isolation).create(spec))?;
     info_span!("start").in_scope(|| instance.start())?;
-    let signaller = instance.signaller()?;
+    let controller = instance.controller()?;
     // A signal that finds nobody came too late.
-    signals.on_arrival(move |signal| drop(signaller(signal))).context("cannot wait for signals")?;
+    signals
+        .on_arrival(move |signal| drop(controller.signal(signal)))
+        .context("cannot wait for signals")?;
     let ended = info_span!("wait").in_scope(|| instance.wait());
     if let Ok(status) = &ended
         && args.isolation.is_virtual_machine()

@@ -90,6 +90,15 @@ pub struct Stdio {
     pub stderr: Stream,
 }
 
+/// How large a terminal is, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
 /// One standard stream.
 #[derive(Debug, Default)]
 pub enum Stream {

@@ -35,7 +35,7 @@ mod wire;
 
 pub use cgroup::{CPU_PERIOD_MICROSECONDS, CgroupError, Stats, remove_cgroups};
 pub use config::{
-    CgroupPlacement, ContainerConfig, HostProcessConfig, RootFilesystem, Stdio, Stream,
+    CgroupPlacement, ContainerConfig, HostProcessConfig, RootFilesystem, Stdio, Stream, WindowSize,
 };
 pub use container::Container;
 pub use error::{Error, Result};

@@ -7,6 +7,9 @@ use isolab_guest::kernel_cache::CacheError;
 use isolab_guest::kernels::KernelError;
 use isolab_guest::modules::ModuleError;
 use isolab_images::ImageError;
+use isolab_vmm::handle::HandleError;
+
+use crate::level::Level;
 
 /// A failure of isolab itself, unless [`IsolationError::exit_code`] says that the command could
 /// not be executed.
@@ -85,6 +88,17 @@ pub enum IsolationError {
         /// What is wrong with its value, and what would be right.
         why: String,
     },
+    /// The level has no such thing, or does not have it yet.
+    #[error("{level} cannot {what}")]
+    Unsupported {
+        /// The level.
+        level: Level,
+        /// What was asked for: a verb and its object.
+        what: &'static str,
+    },
+    /// The virtual machine did not do what it was told.
+    #[error(transparent)]
+    Handle(#[from] HandleError),
     /// Two instances of one name.
     #[error("the name `{name}` is a running instance's (process {monitor} waits for its end)")]
     NameInUse {

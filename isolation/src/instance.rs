@@ -1,10 +1,11 @@
 //! What every level does for an instance.
 
-use std::io;
+use std::os::fd::OwnedFd;
 
 use isolab_images::Image;
 use oci_spec::runtime::Spec;
 
+use crate::controller::{Controller, Stdio};
 use crate::error::IsolationError;
 use crate::instances::InstanceFolder;
 use crate::network::Network;
@@ -19,8 +20,8 @@ pub struct InstanceSpec {
     pub spec: Spec,
     /// The root file system.
     pub image: Image,
-    /// Whether the workload gets our standard input; otherwise it is at its end from the start.
-    pub stdin: bool,
+    /// Where its standard streams go. `process.terminal` of the specification is not used.
+    pub stdio: Stdio,
     /// The guest kernel for the VM levels: a name in the cache or a path. Each level has its own
     /// default.
     pub kernel: Option<String>,
@@ -48,9 +49,6 @@ impl WorkloadStatus {
     }
 }
 
-/// Sends signals to a workload, from any thread.
-pub type Signaller = Box<dyn Fn(i32) -> io::Result<()> + Send>;
-
 /// A level of isolation.
 pub trait Isolation {
     /// Makes all resources of an instance; nothing runs yet.
@@ -77,11 +75,15 @@ pub trait Instance {
     /// also that the workload could not be started, which only the guest knows.
     fn wait(&mut self) -> Result<WorkloadStatus, IsolationError>;
 
-    /// A way to send signals to the workload.
+    /// What reaches the workload while it is waited for.
     ///
     /// # Errors
     /// The host is out of file descriptors.
-    fn signaller(&self) -> Result<Signaller, IsolationError>;
+    fn controller(&self) -> Result<Box<dyn Controller>, IsolationError>;
+
+    /// Our end of the workload's terminal, once, if there is one ([`Stdio::Terminal`]): what
+    /// [`ExecProcess::terminal`](crate::ExecProcess::terminal) is for a further process.
+    fn terminal(&mut self) -> Option<OwnedFd>;
 
     /// The milestones so far.
     fn milestones(&self) -> Milestones;

@@ -4,6 +4,7 @@
 //! [`InstanceSpec`] that it takes; the [`Instance`] is started and waited for.
 
 mod build;
+mod controller;
 mod error;
 pub mod host;
 pub mod housekeeping;
@@ -25,16 +26,18 @@ use std::fs::File;
 use std::io::Read;
 
 pub use build::ContainerSteps;
+pub use controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
 pub use error::IsolationError;
-pub use instance::{Instance, InstanceSpec, Isolation, Signaller, WorkloadStatus};
+pub use instance::{Instance, InstanceSpec, Isolation, WorkloadStatus};
 pub use instances::{
     InstanceFolder, InstanceName, Instances, Leftover, NameError, Sweep, parse_hostname,
 };
-pub use isolab_container::Limits;
+pub use isolab_container::{Limits, WindowSize};
 pub use isolab_guest::kernels::GuestKernel;
 pub use level::{Level, UnknownLevel};
 pub use machine::guest_kernel;
 pub use network::{Network, NetworkError};
+pub use oci_spec::runtime as oci;
 pub use request::Request;
 
 /// The implementation of a level.

@@ -2,22 +2,25 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, ExitStatus, HostProcess, HostProcessConfig,
-    RootFilesystem, Stdio, Stream, pidfd,
+    RootFilesystem, WindowSize, pidfd,
 };
 use isolab_images::Image;
 use nix::unistd::{getegid, geteuid};
-use oci_spec::runtime::{LinuxResources, Mount};
+use oci_spec::runtime::{LinuxResources, Mount, Process};
 use tracing::debug_span;
 
+use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio, unsupported};
 use crate::error::IsolationError;
-use crate::instance::{Instance, InstanceSpec, Isolation, Signaller, WorkloadStatus};
+use crate::instance::{Instance, InstanceSpec, Isolation, WorkloadStatus};
 use crate::instances::InstanceFolder;
+use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
 use crate::stdio::{self, Copies};
 use crate::timeline::{Milestone, Milestones, now};
@@ -42,7 +45,7 @@ fn refuse_network(spec: &InstanceSpec) -> Result<(), IsolationError> {
 }
 
 impl Isolation for ProcessLevel {
-    fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+    fn create(&self, mut spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
         refuse_network(&spec)?;
         let mut process = spec.spec.process().clone().ok_or_else(|| IsolationError::Setting {
             field: "process",
@@ -56,17 +59,18 @@ impl Isolation for ProcessLevel {
         let root = debug_span!("root")
             .in_scope(|| Root::prepare(&spec.folder, &spec.image, Names::Hosts))?;
         let uid = process.user().uid();
-        for stream in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
-            stdio::give(stream, uid);
-        }
-        let stdin = if spec.stdin { Stream::Inherit } else { Stream::Null };
+        let streams = match take(&mut spec.stdio) {
+            Stdio::Inherit { stdin } => stdio::own(uid, stdin),
+            Stdio::Streams { stdin, stdout, stderr } => stdio::given(uid, stdin, stdout, stderr),
+            Stdio::Terminal(_) => return unsupported(Level::Process, "make a terminal"),
+        };
         let process = HostProcess::create(HostProcessConfig {
             id: spec.folder.runtime_id().to_owned(),
             process,
             rootfs: root.filesystem,
             host_filesystems: true,
             mounts: root.mounts,
-            stdio: Stdio { stdin, ..Stdio::default() },
+            stdio: streams,
             resources: resources.filter(|_| limited),
             cgroup: if limited { CgroupPlacement::Own } else { CgroupPlacement::Tracked },
             create_cwd: true,
@@ -74,7 +78,7 @@ impl Isolation for ProcessLevel {
             owner_lock: Some(spec.folder.owner_lock()?),
         });
         let process = process.map_err(|error| upper::explain(error, spec.folder.shared()))?;
-        NativeInstance::boxed(process.into_instance(), spec, Copies::default())
+        NativeInstance::boxed(Level::Process, process.into_instance(), spec, Copies::default())
     }
 }
 
@@ -90,7 +94,13 @@ impl Isolation for ContainerLevel {
         mounts.extend(root.mounts);
         spec.spec.set_mounts(Some(mounts));
         let uid = spec.spec.process().as_ref().map_or(0, |process| process.user().uid());
-        let (stdio, copies) = stdio::for_user(uid, spec.stdin)?;
+        let (stdio, copies) = match take(&mut spec.stdio) {
+            Stdio::Inherit { stdin } => stdio::for_user(uid, stdin)?,
+            Stdio::Streams { stdin, stdout, stderr } => {
+                (stdio::given(uid, stdin, stdout, stderr), Copies::default())
+            }
+            Stdio::Terminal(_) => return unsupported(Level::Container, "make a terminal"),
+        };
         let container = Container::create(ContainerConfig {
             id: spec.folder.runtime_id().to_owned(),
             spec: spec.spec.clone(),
@@ -102,8 +112,13 @@ impl Isolation for ContainerLevel {
             owner_lock: Some(spec.folder.owner_lock()?),
         });
         let container = container.map_err(|error| upper::explain(error, spec.folder.shared()))?;
-        NativeInstance::boxed(container.into_instance(), spec, copies)
+        NativeInstance::boxed(Level::Container, container.into_instance(), spec, copies)
     }
+}
+
+/// What is left is never used.
+fn take(stdio: &mut Stdio) -> Stdio {
+    mem::replace(stdio, Stdio::Inherit { stdin: false })
 }
 
 /// Without root, the container's user namespace has one user and one group: root, who is us.
@@ -166,6 +181,7 @@ fn give_root(image: &Path, upper: &Path) -> io::Result<()> {
 }
 
 struct NativeInstance {
+    level: Level,
     instance: isolab_container::Instance,
     milestones: Milestones,
     copies: Copies,
@@ -176,6 +192,7 @@ struct NativeInstance {
 
 impl NativeInstance {
     fn boxed(
+        level: Level,
         instance: isolab_container::Instance,
         spec: InstanceSpec,
         copies: Copies,
@@ -184,7 +201,7 @@ impl NativeInstance {
         folder.record(instance.cgroup_directories(), instance.pid())?;
         let mut milestones = Milestones::default();
         milestones.reach(Milestone::Created, now());
-        Ok(Box::new(Self { instance, milestones, copies, folder, image }))
+        Ok(Box::new(Self { level, instance, milestones, copies, folder, image }))
     }
 }
 
@@ -205,10 +222,14 @@ impl Instance for NativeInstance {
         })
     }
 
-    fn signaller(&self) -> Result<Signaller, IsolationError> {
+    fn controller(&self) -> Result<Box<dyn Controller>, IsolationError> {
         let pidfd = self.instance.pidfd().as_fd().try_clone_to_owned();
         let pidfd = pidfd.map_err(IsolationError::host("duplicate a process's descriptor"))?;
-        Ok(Box::new(move |signal| Ok(pidfd::send(&pidfd, signal)?)))
+        Ok(Box::new(NativeController { level: self.level, pidfd }))
+    }
+
+    fn terminal(&mut self) -> Option<OwnedFd> {
+        None
     }
 
     fn milestones(&self) -> Milestones {
@@ -221,5 +242,40 @@ impl Instance for NativeInstance {
         folder.remove()?;
         drop(image);
         Ok(())
+    }
+}
+
+struct NativeController {
+    level: Level,
+    pidfd: OwnedFd,
+}
+
+impl Controller for NativeController {
+    fn signal(&self, signal: i32) -> io::Result<()> {
+        Ok(pidfd::send(&self.pidfd, signal)?)
+    }
+
+    fn resize(&self, _: WindowSize) -> Result<(), IsolationError> {
+        unsupported(self.level, "resize a terminal")
+    }
+
+    fn exec(&self, _: Process, _: Stdio) -> Result<Box<dyn ExecProcess>, IsolationError> {
+        unsupported(self.level, "start a further process")
+    }
+
+    fn pause(&self) -> Result<(), IsolationError> {
+        unsupported(self.level, "pause")
+    }
+
+    fn unpause(&self) -> Result<(), IsolationError> {
+        unsupported(self.level, "go on after a pause")
+    }
+
+    fn processes(&self) -> Result<Vec<ProcessEntry>, IsolationError> {
+        unsupported(self.level, "list processes")
+    }
+
+    fn stats(&self) -> Result<Stats, IsolationError> {
+        unsupported(self.level, "tell what it uses")
     }
 }

@@ -35,6 +35,27 @@ pub(crate) fn give(stream: impl AsFd, uid: u32) {
     }
 }
 
+/// Our own streams, as they are.
+pub(crate) fn own(uid: u32, stdin: bool) -> Stdio {
+    for stream in [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()] {
+        give(stream, uid);
+    }
+    let stdin = if stdin { Stream::Inherit } else { Stream::Null };
+    Stdio { stdin, ..Stdio::default() }
+}
+
+/// Streams that the caller has made for the workload.
+pub(crate) fn given(uid: u32, stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd) -> Stdio {
+    for stream in stdin.iter().chain([&stdout, &stderr]) {
+        give(stream, uid);
+    }
+    Stdio {
+        stdin: stdin.map_or(Stream::Null, Stream::Descriptor),
+        stdout: Stream::Descriptor(stdout),
+        stderr: Stream::Descriptor(stderr),
+    }
+}
+
 /// The streams of a container whose user is `uid`, and the copying they need.
 pub(crate) fn for_user(uid: u32, stdin: bool) -> Result<(Stdio, Copies), IsolationError> {
     let mut stdio = Stdio::default();

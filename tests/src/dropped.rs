@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use isolab_images::Store;
 use isolab_isolation::timeline::Milestone;
-use isolab_isolation::{Instance, InstanceSpec, Instances, Level, Request, level};
+use isolab_isolation::{Instance, InstanceSpec, Instances, Level, Request, Stdio, level};
 
 use crate::{Sandbox, TIME_LIMIT};
 
@@ -49,7 +49,7 @@ pub fn alone() {
 
     let mut running = create(level, &name, "echo runs; sleep 1000");
     running.start().expect("it starts");
-    let signaller = running.signaller().expect("there are descriptors");
+    let controller = running.controller().expect("there are descriptors");
     let deadline = Instant::now() + TIME_LIMIT;
     while running.milestones().at(Milestone::WorkloadStarted).is_none() {
         assert!(Instant::now() < deadline, "the workload has not started");
@@ -58,9 +58,9 @@ pub fn alone() {
     drop(running);
     // Whoever still has one of these does no harm.
     for _ in 0..3 {
-        let _ = signaller(libc::SIGTERM);
+        let _ = controller.signal(libc::SIGTERM);
     }
-    drop(signaller);
+    drop(controller);
     before.wait_for(&name, "was running");
 
     let mut ended = create(level, &name, "true");
@@ -81,7 +81,7 @@ fn create(isolation: Level, name: &str, script: &str) -> Box<dyn Instance> {
         spec: request.to_spec(&image).expect("a specification"),
         folder: instances.create(Some(name), isolation).expect("the name is free"),
         image,
-        stdin: true,
+        stdio: Stdio::Inherit { stdin: true },
         kernel: None,
         network: None,
     };

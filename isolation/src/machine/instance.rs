@@ -2,9 +2,9 @@
 
 use std::io;
 use std::mem;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use isolab_guest::Marker;
 use isolab_guest::control::{self, WorkloadReport};
@@ -13,16 +13,15 @@ use isolab_vmm::machine::{Machine, MachineHandle, RunReport};
 use isolab_vmm::timeline::Event;
 
 use super::console_tail::ConsoleTail;
+use super::controller::MachineController;
 use super::machine_error;
-use super::signals::Signals;
 use super::stdin::Feed;
+use crate::controller::Controller;
 use crate::error::IsolationError;
-use crate::instance::{Instance, Signaller, WorkloadStatus};
+use crate::instance::{Instance, WorkloadStatus};
 use crate::instances::InstanceFolder;
+use crate::level::Level;
 use crate::timeline::{Milestone, Milestones};
-
-/// How long a guest may take to end after SIGTERM, as with `podman stop`.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What [`MachineInstance::wait`] waits for: whichever comes first.
 pub(super) enum Occurrence {
@@ -35,6 +34,7 @@ pub(super) enum Occurrence {
 }
 
 pub(super) struct MachineInstance {
+    pub(super) level: Level,
     pub(super) machine: State,
     pub(super) handle: MachineHandle,
     pub(super) sender: control::Sender,
@@ -132,13 +132,13 @@ impl Instance for MachineInstance {
         }
     }
 
-    fn signaller(&self) -> Result<Signaller, IsolationError> {
+    fn controller(&self) -> Result<Box<dyn Controller>, IsolationError> {
         let (sender, occurrences) = (self.sender.clone(), self.occurrences.clone());
-        // A failed send means that nobody waits any more.
-        let end = move |signal| drop(occurrences.send(Occurrence::Forced(signal)));
-        let forward = move |signal| sender.signal(signal);
-        let signals = Signals::new(forward, end, STOP_TIMEOUT);
-        Ok(Box::new(move |signal| signals.arrived(signal)))
+        Ok(Box::new(MachineController::new(self.level, self.handle.clone(), sender, occurrences)))
+    }
+
+    fn terminal(&mut self) -> Option<OwnedFd> {
+        None
     }
 
     fn milestones(&self) -> Milestones {

@@ -1,6 +1,7 @@
 //! The levels `paravirt` and `fullvirt`: a virtual machine with our init as PID 1.
 
 mod console_tail;
+mod controller;
 mod instance;
 mod signals;
 mod stdin;
@@ -26,6 +27,7 @@ use tracing::debug_span;
 
 use self::console_tail::ConsoleTail;
 use self::instance::{MachineInstance, Occurrence, State};
+use crate::controller::{Stdio, unsupported};
 use crate::error::IsolationError;
 use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::level::Level;
@@ -112,9 +114,16 @@ pub fn guest_kernel(level: Level, choice: Option<&str>) -> Result<GuestKernel, I
 
 impl Isolation for MachineLevel {
     fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+        let stdin = match spec.stdio {
+            Stdio::Inherit { stdin } => stdin,
+            Stdio::Streams { .. } => {
+                return unsupported(self.level, "use streams that are not ours");
+            }
+            Stdio::Terminal(_) => return unsupported(self.level, "make a terminal"),
+        };
         let kernel = guest_kernel(self.level, spec.kernel.as_deref())?;
         let hardware = self.hardware();
-        let workload = workload(&spec, hardware)?;
+        let workload = workload(&spec, stdin, hardware)?;
         let mut drivers = hardware.modules.to_vec();
         drivers.extend(spec.network.as_ref().map(|_| hardware.network_driver));
         let initramfs = debug_span!("initramfs", kernel = %kernel).in_scope(|| {
@@ -171,10 +180,11 @@ impl Isolation for MachineLevel {
             .in_scope(|| Machine::new(config))
             .map_err(|error| machine_error(error, &console))?;
         Ok(Box::new(MachineInstance {
+            level: self.level,
             handle: machine.handle(),
             machine: State::Created(Box::new(machine)),
             sender,
-            stdin: spec.stdin,
+            stdin,
             feed: None,
             occurrences,
             received,
@@ -191,7 +201,11 @@ fn machine_error(source: isolab_vmm::machine::Error, console: &ConsoleTail) -> I
 }
 
 /// The OCI process as init takes it.
-fn workload(spec: &InstanceSpec, hardware: &Hardware) -> Result<Workload, IsolationError> {
+fn workload(
+    spec: &InstanceSpec,
+    stdin: bool,
+    hardware: &Hardware,
+) -> Result<Workload, IsolationError> {
     let process = spec.spec.process().as_ref().ok_or_else(|| IsolationError::Setting {
         field: "process",
         why: "the specification has none".to_owned(),
@@ -219,7 +233,7 @@ fn workload(spec: &InstanceSpec, hardware: &Hardware) -> Result<Workload, Isolat
             scratch: "ext4".to_owned(),
         },
         network: spec.network.as_ref().map(|network| network.interface),
-        stdin: spec.stdin,
+        stdin,
     })
 }
 
