@@ -1,6 +1,6 @@
 //! A CD-ROM drive: the packet commands of SFF-8020i and MMC-5 that read-only drives answer.
 
-use super::drive::DmaMode;
+use super::dma_mode::DmaMode;
 
 /// Bytes in a block of a data CD.
 pub const BLOCK: u64 = 2048;

@@ -1,8 +1,9 @@
 //! The ATA commands (ATA/ATAPI-6, clause 8).
 
 use super::channel::{After, Channel};
-use super::drive::{DmaMode, Drive, DriveKind, Geometry, HardDisk, MAX_LBA28_SECTORS};
-use super::drive::{MAX_MULTIPLE, Power};
+use super::dma_mode::DmaMode;
+use super::drive::{Drive, DriveKind};
+use super::hard_disk::{Geometry, HardDisk, MAX_LBA28_SECTORS, MAX_MULTIPLE, Power};
 use super::identify;
 use super::taskfile::{Width, device, error};
 use super::worker::{DmaData, Job};
@@ -239,7 +240,7 @@ impl Channel {
                 self.writing = true;
                 return self.work(Job::Flush, After::Complete);
             }
-            0x03 => match dma_mode(count) {
+            0x03 => match DmaMode::selected_by(count) {
                 Some(mode) => disk.dma_mode = mode.unwrap_or(disk.dma_mode),
                 None => return self.abort(),
             },
@@ -259,18 +260,5 @@ impl Channel {
         }
         self.selected = 0;
         self.set_interrupt(true);
-    }
-}
-
-/// The transfer mode in the count register of SET FEATURES 03h (ATA/ATAPI-6 table 44): `None`
-/// where there is no such mode, `Some(None)` for PIO modes, which leave DMA as it is.
-pub(super) fn dma_mode(count: u8) -> Option<Option<DmaMode>> {
-    let mode = count & 7;
-    match count >> 3 {
-        0 if mode <= 1 => Some(None),
-        1 if mode <= 4 => Some(None),
-        4 if mode <= 2 => Some(Some(DmaMode::Multiword(mode))),
-        8 if mode <= 5 => Some(Some(DmaMode::Ultra(mode))),
-        _ => None,
     }
 }

@@ -1,7 +1,8 @@
 //! The 512 bytes of IDENTIFY DEVICE (ATA/ATAPI-6 8.15) and IDENTIFY PACKET DEVICE (8.16).
 
 use super::atapi::CdRom;
-use super::drive::{DmaMode, HardDisk, MAX_LBA28_SECTORS, MAX_MULTIPLE};
+use super::dma_mode::DmaMode;
+use super::hard_disk::{Geometry, HardDisk, MAX_LBA28_SECTORS, MAX_MULTIPLE};
 
 /// What both commands return: 256 little-endian words.
 pub const LENGTH: usize = 512;
@@ -54,7 +55,7 @@ impl Words {
 /// IDENTIFY DEVICE of a hard disk.
 pub fn hard_disk(disk: &HardDisk) -> Vec<u8> {
     let mut words = Words([0; 256]);
-    let default = super::drive::Geometry::default_for(disk.sectors);
+    let default = Geometry::default_for(disk.sectors);
     let lba28 = disk.sectors.min(MAX_LBA28_SECTORS);
     words.0[0] = 0x0040; // fixed device
     words.0[1] = default.cylinders;

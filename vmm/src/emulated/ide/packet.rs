@@ -3,7 +3,7 @@
 
 use super::atapi::{Answer, BLOCK, CdRom, Sense};
 use super::channel::{Channel, Phase};
-use super::commands::dma_mode;
+use super::dma_mode::DmaMode;
 use super::drive::{Drive, DriveKind};
 use super::identify;
 use super::taskfile::{error, reason, status};
@@ -52,7 +52,7 @@ impl Channel {
         let Some(drive) = self.drive() else { return };
         let (feature, count) = (drive.registers.features.current, drive.registers.count.current);
         let DriveKind::CdRom(cd) = &mut drive.kind else { return };
-        match (feature, dma_mode(count)) {
+        match (feature, DmaMode::selected_by(count)) {
             (0x03, Some(mode)) => cd.dma_mode = mode.unwrap_or(cd.dma_mode),
             (0x66 | 0xcc, _) => {}
             _ => return self.abort(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::atapi::CdRom;
 use super::channel::Channel;
-use super::drive::{Drive, DriveKind, HardDisk};
+use super::drive::{Drive, DriveKind};
+use super::hard_disk::HardDisk;
 use super::worker::Executor;
 use crate::backend::disk::DiskEngine;
 use crate::bus::BusDevice;
@@ -51,7 +52,7 @@ impl DriveImage {
 }
 
 /// How long a vCPU that polls for the end of BSY is held, while its interrupts wait.
-const POLL_PATIENCE: Duration = Duration::from_millis(1);
+const POLL_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// A channel with its thread's door bell.
 struct Shared {
@@ -94,7 +95,7 @@ impl Shared {
         let mut guarded = self.lock();
         if guarded.channel.thread_works() && std::mem::replace(&mut guarded.looked, true) {
             let waiting = |guarded: &mut Guarded| guarded.channel.thread_works();
-            let waited = self.finished.wait_timeout_while(guarded, POLL_PATIENCE, waiting);
+            let waited = self.finished.wait_timeout_while(guarded, POLL_TIMEOUT, waiting);
             guarded = unpoisoned(waited).0;
         }
         read(&mut guarded.channel)

@@ -7,7 +7,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::atapi::CdRom;
 use super::channel::Channel;
-use super::drive::{Drive, DriveKind, HardDisk};
+use super::drive::{Drive, DriveKind};
+use super::hard_disk::HardDisk;
 use super::taskfile::status::{BSY, DF, DRDY, DRQ, DSC, ERR};
 use super::worker::Executor;
 use crate::emulated::testing::{Medium, MemoryDisk, Wire, ram};

@@ -1,13 +1,12 @@
-//! The data register: blocks of data between host and drive, one DRQ at a time.
+//! Data between the host and a drive, one block (DRQ) at a time and in chunks that the disk moves at
+//! once.
 
-use super::channel::{After, Channel, Phase};
-use super::taskfile::{reason, status};
 use super::worker::{Job, STAGING_LENGTH};
 
 /// Data on its way to the host.
 #[derive(Debug, Default)]
-pub(super) struct DataIn {
-    /// What was fetched; blocks up to `position` are gone.
+pub struct DataIn {
+    /// What was fetched; bytes up to `position` are gone.
     buffer: Vec<u8>,
     position: usize,
     /// Where the block that DRQ offers ends.
@@ -21,9 +20,65 @@ pub(super) struct DataIn {
     remaining: u64,
 }
 
+impl DataIn {
+    /// `data`, which the drive has at hand, in blocks of `block` bytes.
+    pub fn at_hand(data: Vec<u8>, block: usize) -> Self {
+        Self { buffer: data, block: block.max(1), ..Self::default() }
+    }
+
+    /// `length` bytes of the disk from `offset` on, in blocks of `block` bytes.
+    pub fn on_disk(offset: u64, length: u64, block: usize, sector: usize) -> Self {
+        Self { block: block.max(1), sector, offset, remaining: length, ..Self::default() }
+    }
+
+    /// Bytes of the block that the host has not read yet.
+    pub fn left_of_block(&self) -> usize {
+        self.block_end - self.position
+    }
+
+    /// Moves what is left of the block into `out`, as far as it goes; returns the bytes moved.
+    pub fn read(&mut self, out: &mut [u8]) -> usize {
+        let length = self.left_of_block().min(out.len());
+        out[..length].copy_from_slice(&self.buffer[self.position..][..length]);
+        self.position += length;
+        length
+    }
+
+    /// Whether the host has read all that was fetched.
+    pub fn is_used_up(&self) -> bool {
+        self.position == self.buffer.len()
+    }
+
+    /// Offers the next block of the buffer; returns its length in bytes.
+    pub fn next_block(&mut self) -> usize {
+        let length = self.block.min(self.buffer.len() - self.position);
+        self.block_end = self.position + length;
+        length
+    }
+
+    /// What fills the buffer again; `None` when nothing of the data is left on the disk.
+    pub fn fetch(&self) -> Option<Job> {
+        let length = self.remaining.min(STAGING_LENGTH as u64) as usize;
+        (length > 0).then_some(Job::Fetch { offset: self.offset, length, block: self.sector })
+    }
+
+    /// The disk has given `data`, as [`DataIn::fetch`] asked.
+    pub fn fetched(self, data: Vec<u8>) -> Self {
+        let length = data.len() as u64;
+        Self {
+            buffer: data,
+            position: 0,
+            block_end: 0,
+            offset: self.offset + length,
+            remaining: self.remaining.saturating_sub(length),
+            ..self
+        }
+    }
+}
+
 /// Data on its way from the host.
 #[derive(Debug)]
-pub(super) struct DataOut {
+pub struct DataOut {
     /// What the host wrote of this chunk.
     buffer: Vec<u8>,
     /// Where the block that DRQ asks for ends.
@@ -39,80 +94,11 @@ pub(super) struct DataOut {
     durable: bool,
 }
 
-impl Channel {
-    /// Reads from the data register; what is not there is left untouched.
-    pub fn read_data(&mut self, mut out: &mut [u8]) {
-        while !out.is_empty() {
-            let Phase::DataIn(transfer) = &mut self.phase else { return };
-            let available = &transfer.buffer[transfer.position..transfer.block_end];
-            let length = available.len().min(out.len());
-            let (now, later) = out.split_at_mut(length);
-            now.copy_from_slice(&available[..length]);
-            out = later;
-            transfer.position += length;
-            if transfer.position == transfer.block_end {
-                self.block_taken();
-            }
-        }
-    }
-
-    /// Writes to the data register; what the drive does not ask for is lost.
-    pub fn write_data(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            match &mut self.phase {
-                Phase::DataOut(transfer) => {
-                    let length = (transfer.block_end - transfer.buffer.len()).min(data.len());
-                    transfer.buffer.extend_from_slice(&data[..length]);
-                    data = &data[length..];
-                    if transfer.buffer.len() == transfer.block_end {
-                        self.block_given();
-                    }
-                }
-                Phase::Packet { received, length } => {
-                    let taken = (received.len() - *length).min(data.len());
-                    received[*length..*length + taken].copy_from_slice(&data[..taken]);
-                    *length += taken;
-                    data = &data[taken..];
-                    if *length == received.len() {
-                        let packet = *received;
-                        self.execute_packet(packet);
-                    }
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// One access of the data register: a block ends with it, even in the middle of a word.
-    pub fn read_data_once(&mut self, out: &mut [u8]) {
-        if let Phase::DataIn(transfer) = &self.phase {
-            let length = (transfer.block_end - transfer.position).min(out.len());
-            self.read_data(&mut out[..length]);
-        }
-    }
-
-    /// Sends `data`, which the drive has at hand, in blocks of `block` bytes.
-    pub(super) fn send(&mut self, data: Vec<u8>, block: usize) {
-        let block = block.max(1);
-        self.present_block(DataIn { buffer: data, block, ..DataIn::default() });
-    }
-
-    /// Sends `length` bytes of the disk from `offset` on, in blocks of `block` bytes.
-    pub(super) fn send_from_disk(&mut self, offset: u64, length: u64, block: usize, sector: usize) {
-        let block = block.max(1);
-        let transfer = DataIn { block, sector, offset, remaining: length, ..DataIn::default() };
-        self.fetch(transfer);
-    }
-
-    /// Receives `length` bytes for the disk at `offset`, in blocks of `block` bytes.
-    pub(super) fn receive_to_disk(
-        &mut self,
-        offset: u64,
-        length: u64,
-        block: usize,
-        durable: bool,
-    ) {
-        let transfer = DataOut {
+impl DataOut {
+    /// `length` bytes for the disk at `offset`, in blocks of `block` bytes, flushed when `durable`. Its
+    /// first chunk is asked for.
+    pub fn to_disk(offset: u64, length: u64, block: usize, durable: bool) -> Self {
+        let mut data = Self {
             buffer: Vec::new(),
             block_end: 0,
             block: block.max(1),
@@ -121,95 +107,46 @@ impl Channel {
             remaining: length,
             durable,
         };
-        // The first block is asked for without an interrupt (ATA/ATAPI-6 9.6).
-        self.next_chunk(transfer);
+        data.next_chunk();
+        data
     }
 
-    fn fetch(&mut self, transfer: DataIn) {
-        let length = transfer.remaining.min(STAGING_LENGTH as u64) as usize;
-        let job = Job::Fetch { offset: transfer.offset, length, block: transfer.sector };
-        self.work(job, After::DataIn(transfer));
+    /// Takes of `data` what the block still wants; returns the bytes taken.
+    pub fn write(&mut self, data: &[u8]) -> usize {
+        let length = self.left_of_block().min(data.len());
+        self.buffer.extend_from_slice(&data[..length]);
+        length
     }
 
-    pub(super) fn data_arrived(&mut self, transfer: DataIn, data: Vec<u8>) {
-        let length = data.len() as u64;
-        self.present_block(DataIn {
-            buffer: data,
-            position: 0,
-            block_end: 0,
-            offset: transfer.offset + length,
-            remaining: transfer.remaining.saturating_sub(length),
-            ..transfer
-        });
+    /// Bytes of the block that the host has not written yet.
+    pub fn left_of_block(&self) -> usize {
+        self.block_end - self.buffer.len()
     }
 
-    fn present_block(&mut self, mut transfer: DataIn) {
-        let length = transfer.block.min(transfer.buffer.len() - transfer.position);
-        transfer.block_end = transfer.position + length;
-        self.phase = Phase::DataIn(transfer);
-        if let Some(drive) = self.drive() {
-            let packet = drive.is_packet();
-            let registers = &mut drive.registers;
-            registers.status = status::DRDY | status::DSC | status::DRQ;
-            registers.error = 0;
-            if packet {
-                registers.count.set(reason::TO_HOST);
-                registers.lba_mid.set(length as u8);
-                registers.lba_high.set((length >> 8) as u8);
-            }
-        }
-        self.set_interrupt(true);
+    /// Asks for the next block of the chunk; returns its length in bytes, 0 when the chunk is complete.
+    pub fn next_block(&mut self) -> usize {
+        let length = self.block.min(self.chunk - self.block_end);
+        self.block_end += length;
+        length
     }
 
-    fn block_taken(&mut self) {
-        let Phase::DataIn(transfer) = std::mem::replace(&mut self.phase, Phase::Idle) else {
-            return;
-        };
-        if transfer.position < transfer.buffer.len() {
-            self.present_block(transfer);
-        } else if transfer.remaining > 0 {
-            self.fetch(transfer);
-        } else if self.drive().is_some_and(|d| d.is_packet()) {
-            self.complete_packet();
-        } else {
-            self.complete_quietly();
-        }
-    }
-
-    fn next_chunk(&mut self, mut transfer: DataOut) {
-        let chunk = transfer.remaining.min(STAGING_LENGTH as u64) as usize;
-        transfer.remaining -= chunk as u64;
-        transfer.chunk = chunk;
-        transfer.block_end = transfer.block.min(chunk);
-        transfer.buffer = Vec::with_capacity(chunk);
-        self.phase = Phase::DataOut(transfer);
-        self.set_status(status::DRDY | status::DSC | status::DRQ);
-    }
-
-    fn block_given(&mut self) {
-        let Phase::DataOut(mut transfer) = std::mem::replace(&mut self.phase, Phase::Idle) else {
-            return;
-        };
-        if transfer.block_end < transfer.chunk {
-            transfer.block_end = (transfer.block_end + transfer.block).min(transfer.chunk);
-            self.phase = Phase::DataOut(transfer);
-            self.set_interrupt(true);
-            return;
-        }
-        let data = std::mem::take(&mut transfer.buffer);
+    /// What brings the chunk to the disk.
+    pub fn store(&mut self) -> Job {
+        let data = std::mem::take(&mut self.buffer);
         // Only the last chunk needs the flush: it covers all before it.
-        let durable = transfer.durable && transfer.remaining == 0;
-        let job = Job::Store { offset: transfer.offset, data, durable };
-        transfer.offset += transfer.chunk as u64;
-        self.work(job, After::DataOut(transfer));
+        let durable = self.durable && self.remaining == 0;
+        let job = Job::Store { offset: self.offset, data, durable };
+        self.offset += self.chunk as u64;
+        job
     }
 
-    pub(super) fn chunk_stored(&mut self, transfer: DataOut) {
-        if transfer.remaining == 0 {
-            self.complete();
-        } else {
-            self.next_chunk(transfer);
-            self.set_interrupt(true);
-        }
+    /// Asks for the next chunk, of it the first block; returns the chunk's length in bytes, 0 when nothing
+    /// is left to be written.
+    pub fn next_chunk(&mut self) -> usize {
+        self.chunk = self.remaining.min(STAGING_LENGTH as u64) as usize;
+        self.remaining -= self.chunk as u64;
+        self.block_end = self.block.min(self.chunk);
+        self.buffer = Vec::with_capacity(self.chunk);
+        self.chunk
     }
 }
