@@ -7,12 +7,6 @@ mod command;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
-
 fn main() -> ExitCode {
-    isolab_command::start(command::Bench::command);
-    match command::Bench::try_parse() {
-        Ok(bench) => isolab_command::end(bench.logging.start().and_then(|()| command::run(bench))),
-        Err(error) => isolab_command::refuse(&error),
-    }
+    isolab_command::run::<command::Bench>()
 }

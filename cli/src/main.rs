@@ -24,6 +24,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use isolab_command::format::EXIT_OWN_FAILURE;
 use isolab_command::logging::Logging;
 use isolab_command::program::become_program;
+use isolab_command::{Executable, executable};
 
 /// One OCI image at four levels of isolation: process, container, paravirt and fullvirt.
 #[derive(Parser)]
@@ -64,12 +65,25 @@ struct Elsewhere {
 }
 
 fn main() -> ExitCode {
-    isolab_command::start(Cli::command);
-    match Cli::try_parse() {
-        Ok(Cli { logging, command }) => {
-            isolab_command::end(logging.start().and_then(|()| act(command, &logging)))
-        }
-        Err(error) => refuse(&error),
+    isolab_command::run::<Cli>()
+}
+
+impl Executable for Cli {
+    fn logging(&self) -> &Logging {
+        &self.logging
+    }
+
+    fn act(self) -> Result<ExitCode> {
+        act(self.command, &self.logging)
+    }
+
+    /// The codes below 125 of `isolab run` are the command's own.
+    fn refuse(error: &clap::Error) -> ExitCode {
+        let code = executable::refuse(error);
+        let isolab = Self::command();
+        let command = env::args_os().skip(1).find(|word| isolab.find_subcommand(word).is_some());
+        let is_run = command.is_some_and(|word| word == "run");
+        if is_run && error.exit_code() != 0 { ExitCode::from(EXIT_OWN_FAILURE) } else { code }
     }
 }
 
@@ -85,7 +99,7 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
         }
         Command::Image(it) => elsewhere("isolab-image", it),
         Command::Kernel(it) => elsewhere("isolab-kernel", it),
-        Command::Run(args) => run::run(*args),
+        Command::Run(args) => run::run(*args, logging),
         Command::System(system) => system::run(system),
         Command::Vm(vm) => vm::run(vm),
         Command::Help { command } => {
@@ -93,17 +107,8 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
             match Cli::try_parse_from(words) {
                 // Whoever is elsewhere tells it there.
                 Ok(cli) => act(cli.command, logging),
-                Err(help) => Ok(refuse(&help)),
+                Err(help) => Ok(Cli::refuse(&help)),
             }
         }
     }
-}
-
-/// Tells what is wrong with the arguments. The codes below 125 of `isolab run` are the command's own.
-fn refuse(error: &clap::Error) -> ExitCode {
-    let code = isolab_command::refuse(error);
-    let isolab = Cli::command();
-    let command = env::args_os().skip(1).find(|word| isolab.find_subcommand(word).is_some());
-    let is_run = command.is_some_and(|word| word == "run");
-    if is_run && error.exit_code() != 0 { ExitCode::from(EXIT_OWN_FAILURE) } else { code }
 }

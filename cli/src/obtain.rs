@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use isolab_command::fetch::{Access, Policy};
+use isolab_command::logging::Logging;
 use isolab_command::program;
 use isolab_images::{Image, ImageError, Store};
 use nix::errno::Errno;
@@ -27,18 +28,19 @@ pub struct Obtain {
 }
 
 impl Obtain {
-    /// Finds the image, or has it fetched. None where that failed, which `isolab-image` has told.
-    pub fn image(&self, store: &Store, name: &str) -> Result<Option<Image>> {
+    /// Finds the image, or has it fetched, which logs as we do. None where that failed, which
+    /// `isolab-image` has told.
+    pub fn image(&self, store: &Store, name: &str, logging: &Logging) -> Result<Option<Image>> {
         match (self.pull, store.resolve(name)) {
             // A digest alone says nothing of a registry.
             (Policy::Missing, Err(ImageError::NotFound(_))) if !name.starts_with("sha256:") => {
-                let fetched = self.fetch(name);
+                let fetched = self.fetch(name, logging);
                 if !fetched.with_context(|| format!("there is no image `{name}` here"))? {
                     return Ok(None);
                 }
             }
             (Policy::Always, _) => {
-                if !self.fetch(name)? {
+                if !self.fetch(name, logging)? {
                     return Ok(None);
                 }
             }
@@ -47,11 +49,12 @@ impl Obtain {
         Ok(Some(store.resolve(name)?))
     }
 
-    fn fetch(&self, name: &str) -> Result<bool> {
+    fn fetch(&self, name: &str, logging: &Logging) -> Result<bool> {
         let path = program::find("isolab-image")?;
         let mut command = Command::new(&path);
         let policy = if self.pull == Policy::Always { "always" } else { "missing" };
-        command.args(["pull", "--policy", policy]).args(self.access.to_arguments());
+        command.args(logging.to_arguments()).args(["pull", "--policy", policy]);
+        command.args(self.access.to_arguments());
         if self.quiet {
             command.arg("--quiet");
         }

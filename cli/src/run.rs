@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use error_reporter::Report;
 use isolab_command::format::{EXIT_OWN_FAILURE, parse_size};
+use isolab_command::logging::Logging;
 use isolab_command::{failure, signals};
 use isolab_images::{Image, Store};
 use isolab_isolation::timeline::{Milestone, now};
@@ -95,11 +96,11 @@ pub struct Args {
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     let started = now();
     // Until the instance is there, signals do what they always do: a pull can be interrupted.
     let image = info_span!("image", name = args.image)
-        .in_scope(|| args.obtain.image(&Store::open_default()?, &args.image))?;
+        .in_scope(|| args.obtain.image(&Store::open_default()?, &args.image, logging))?;
     let Some(image) = image else {
         return Ok(ExitCode::from(EXIT_OWN_FAILURE));
     };

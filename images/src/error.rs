@@ -3,8 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A failure with an image, its archive, its registry or its build. Each variant names the thing
-/// it is about.
+/// A failure with an image, its archive or the store. Each variant names the thing it is about.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The host refused something on a file.
@@ -102,66 +101,6 @@ pub enum ImageError {
         /// How it ended and what it said, or why it could not be run.
         why: String,
     },
-    /// A Dockerfile does not parse.
-    #[error("{}: {why}", path.display())]
-    Dockerfile {
-        /// The Dockerfile.
-        path: PathBuf,
-        /// The line, and what the parser says of it.
-        why: String,
-    },
-    /// An instruction of a Dockerfile failed.
-    #[error("{}:{line}: {instruction}: {why}", path.display())]
-    BuildStep {
-        /// The Dockerfile.
-        path: PathBuf,
-        /// The line on which the instruction begins.
-        line: usize,
-        /// The instruction with its continuations joined.
-        instruction: String,
-        /// Why it failed.
-        why: String,
-        /// What the caller of the build did not give.
-        missing: Option<BuildNeed>,
-    },
-    /// A registry failed, or could not be reached.
-    #[error("cannot {action} {name}: {why}")]
-    Registry {
-        /// `pull`, `push` or `log in to`.
-        action: &'static str,
-        /// The image, or the registry that was to be logged in to.
-        name: String,
-        /// The host of the registry.
-        registry: String,
-        /// What the registry or the network said.
-        why: String,
-        /// Where the operator's settings may be the cause.
-        cause: Option<AccessFault>,
-    },
-    /// A registry does not take the user and password that it was to be logged in to with.
-    #[error("cannot log in to {registry}: it does not take this user and password")]
-    LoginRefused {
-        /// The registry's host, and port if it has one.
-        registry: String,
-    },
-    /// A registry wants other credentials.
-    #[error("cannot {action} {name}: {registry} denies it, or there is no such image")]
-    Denied {
-        /// `pull` or `push`.
-        action: &'static str,
-        /// The image's full name.
-        name: String,
-        /// The registry's host, and port if it has one.
-        registry: String,
-    },
-    /// A file that should hold the certificate of a registry's CA.
-    #[error("{} is no use as the certificate of a registry's CA: {why}", path.display())]
-    Certificate {
-        /// The file of the certificate.
-        path: PathBuf,
-        /// Why it is none.
-        why: String,
-    },
     /// An image whose documents are missing or not what their digests say.
     #[error("image `{name}` is damaged")]
     Damaged {
@@ -169,14 +108,6 @@ pub enum ImageError {
         name: String,
         /// Which of its documents is damaged, and how.
         source: Box<ImageError>,
-    },
-    /// The credentials for a registry cannot be had or kept.
-    #[error("credentials for {registry}: {why}")]
-    Credentials {
-        /// The registry's host, and port if it has one.
-        registry: String,
-        /// Which file, and what is wrong with it.
-        why: String,
     },
     /// A digest of an image with several names, to be removed.
     #[error("`{name}` has several names: {}", names.join(", "))]
@@ -197,26 +128,6 @@ pub enum ImageError {
         /// What the parser says of it.
         why: String,
     },
-}
-
-/// How a registry was approached, where that may be why it could not be talked to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessFault {
-    /// By TLS, and nobody known signed the certificate that it showed.
-    UnknownCa,
-    /// By TLS, to a port of this machine at which nobody answered so.
-    TlsOnLoopback,
-}
-
-/// What a Dockerfile asks for and the request does not give.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BuildNeed {
-    /// The secret with this id.
-    #[error("the secret `{0}` is required, but was not given")]
-    Secret(String),
-    /// The host's network, by `RUN --network=host`.
-    #[error("the build is not allowed the host's network")]
-    HostNetwork,
 }
 
 impl ImageError {

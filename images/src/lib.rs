@@ -27,7 +27,7 @@ mod unpack;
 pub use archive::ArchiveFormat;
 pub use build_step::{BuildRunner, BuildStep, Mounted, StepMount};
 pub use disk_usage::disk_usage;
-pub use error::{AccessFault, BuildNeed, ImageError};
+pub use error::ImageError;
 pub use image::Image;
 pub use inspect::{HistoryRecord, ImageDetails, ImageRecord, LayerDetails, Listing};
 pub use merged::Merged;

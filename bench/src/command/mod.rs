@@ -16,7 +16,7 @@ use isolab_bench::startup::{self, Plan, Subject};
 use isolab_bench::{Host, Measurement, Report};
 use isolab_command::format::{Format, parse_size};
 use isolab_command::logging::Logging;
-use isolab_command::program;
+use isolab_command::{Executable, program};
 use isolab_images::Store;
 use isolab_isolation::{GuestKernel, Level, guest_kernel};
 
@@ -25,7 +25,7 @@ use isolab_isolation::{GuestKernel, Level, guest_kernel};
 #[command(name = "isolab-bench", bin_name = "isolab bench", version)]
 pub struct Bench {
     #[command(flatten)]
-    pub logging: Logging,
+    logging: Logging,
     #[command(subcommand)]
     command: Command,
 }
@@ -83,13 +83,18 @@ struct Startup {
     command: Vec<OsString>,
 }
 
-/// Runs the command.
-pub fn run(bench: Bench) -> Result<ExitCode> {
-    match bench.command {
-        Command::Startup(args) => startup(args),
-        Command::Image(args) => image::run(args),
-        Command::Disk(args) => devices::disk(args),
-        Command::Net(args) => devices::net(args),
+impl Executable for Bench {
+    fn logging(&self) -> &Logging {
+        &self.logging
+    }
+
+    fn act(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Startup(args) => startup(args),
+            Command::Image(args) => image::run(args),
+            Command::Disk(args) => devices::disk(args),
+            Command::Net(args) => devices::net(args),
+        }
     }
 }
 

@@ -12,17 +12,25 @@ use std::path::Path;
 use error_reporter::Report;
 use isolab_container::CgroupError;
 use isolab_guest::kernels::KernelError;
-use isolab_images::{AccessFault, BuildNeed, ImageError};
+use isolab_images::ImageError;
 use isolab_isolation::IsolationError;
 use isolab_vmm::control::client::ClientError;
 use isolab_vmm::{machine, probe};
 
+/// What the operator can do about one error of a chain.
+pub type Hint = fn(&(dyn Error + 'static)) -> Option<String>;
+
 /// Tells `error` on standard error.
 pub fn tell(error: &(dyn Error + 'static)) {
-    eprint!("{}", text(error));
+    tell_with(error, |_| None);
 }
 
-fn text(error: &(dyn Error + 'static)) -> String {
+/// As [`tell`]; `own` knows hints for errors of the executable's own, and is asked first.
+pub fn tell_with(error: &(dyn Error + 'static), own: Hint) {
+    eprint!("{}", text(error, own));
+}
+
+fn text(error: &(dyn Error + 'static), own: Hint) -> String {
     let chain = || successors(Some(error), |&error| error.source());
     let mut text = format!("isolab: {}\n", Report::new(error));
     match chain().find_map(|error| error.downcast_ref::<IsolationError>()?.console()) {
@@ -30,7 +38,7 @@ fn text(error: &(dyn Error + 'static)) -> String {
         Some("") => text += "isolab: the guest's console is empty\n",
         Some(lines) => text += &format!("isolab: the end of the guest's console:\n{lines}\n"),
     }
-    if let Some(hint) = chain().find_map(hint) {
+    if let Some(hint) = chain().find_map(|error| own(error).or_else(|| hint(error))) {
         text += &format!("isolab: hint: {hint}\n");
     }
     text
@@ -54,7 +62,8 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     }
 }
 
-fn of_image(error: &ImageError) -> Option<String> {
+/// What the operator can do about an image, or a store, that cannot be used.
+pub fn of_image(error: &ImageError) -> Option<String> {
     Some(match error {
         ImageError::NotFound(_) => {
             "`isolab image ls` shows the images that are here, `isolab image pull` or \
@@ -66,22 +75,6 @@ fn of_image(error: &ImageError) -> Option<String> {
         }
         ImageError::SeveralNames { .. } => {
             "remove the names one by one, or all of them with --force".to_owned()
-        }
-        ImageError::Denied { registry, .. } => {
-            format!("`isolab image login {registry}` takes a user and a password")
-        }
-        ImageError::Registry { registry, cause: Some(AccessFault::UnknownCa), .. } => format!(
-            "put the certificate of the CA that signed the registry's into \
-             /etc/containers/certs.d/{registry}/ca.crt, or name its folder by --cert-dir"
-        ),
-        ImageError::Registry { cause: Some(AccessFault::TlsOnLoopback), .. } => {
-            "a registry that has no TLS is reached with --insecure".to_owned()
-        }
-        ImageError::BuildStep { missing: Some(BuildNeed::Secret(id)), .. } => {
-            format!("--secret id={id},src=FILE gives it")
-        }
-        ImageError::BuildStep { missing: Some(BuildNeed::HostNetwork), .. } => {
-            "--network host allows it".to_owned()
         }
         // A file of a layer is told by its name there; where it goes is ours.
         ImageError::Io { action: "unpack", source, .. } => {
@@ -153,6 +146,10 @@ fn of_cgroup(error: &CgroupError) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn text(error: &(dyn Error + 'static)) -> String {
+        super::text(error, |_| None)
+    }
 
     #[test]
     fn a_chain_is_told_once_and_the_hint_behind_it() {

@@ -5,15 +5,18 @@ extern crate isolab_command;
 
 mod archive;
 mod build;
+mod hint;
 mod manage;
 mod registry;
 mod secret;
 mod show;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use isolab_command::Executable;
 use isolab_command::logging::Logging;
 use isolab_images::Store;
 
@@ -44,32 +47,38 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    isolab_command::start(Image::command);
-    match Image::try_parse() {
-        Ok(image) => isolab_command::end(image.logging.start().and_then(|()| run(image))),
-        Err(error) => isolab_command::refuse(&error),
-    }
+    isolab_command::run::<Image>()
 }
 
-fn run(image: Image) -> Result<ExitCode> {
-    if let Command::Login(login) = &image.command {
-        registry::login(login)?;
-        return Ok(ExitCode::SUCCESS);
+impl Executable for Image {
+    fn logging(&self) -> &Logging {
+        &self.logging
     }
-    let store = Store::open_default()?;
-    match image.command {
-        Command::Pull(args) => registry::pull(&store, &args)?,
-        Command::Push(args) => registry::push(&store, &args)?,
-        Command::Login(_) => {}
-        Command::Build(args) => return build::build(&store, args),
-        Command::Load(args) => archive::load(&store, &args)?,
-        Command::Save(args) => archive::save(&store, &args)?,
-        Command::Ls(args) => show::list(&store.list()?, args.format)?,
-        Command::Inspect(args) => show::inspect(&store, &args)?,
-        Command::History(args) => show::history(&store, &args)?,
-        Command::Tag(args) => manage::tag(&store, &args)?,
-        Command::Rm(args) => manage::remove(&store, &args)?,
-        Command::Prune(args) => manage::prune(&store, &args)?,
+
+    fn act(self) -> Result<ExitCode> {
+        if let Command::Login(login) = &self.command {
+            registry::login(login)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let store = Store::open_default()?;
+        match self.command {
+            Command::Pull(args) => registry::pull(&store, &args)?,
+            Command::Push(args) => registry::push(&store, &args)?,
+            Command::Login(_) => {}
+            Command::Build(args) => return build::build(&store, args),
+            Command::Load(args) => archive::load(&store, &args)?,
+            Command::Save(args) => archive::save(&store, &args)?,
+            Command::Ls(args) => show::list(&store.list()?, args.format)?,
+            Command::Inspect(args) => show::inspect(&store, &args)?,
+            Command::History(args) => show::history(&store, &args)?,
+            Command::Tag(args) => manage::tag(&store, &args)?,
+            Command::Rm(args) => manage::remove(&store, &args)?,
+            Command::Prune(args) => manage::prune(&store, &args)?,
+        }
+        Ok(ExitCode::SUCCESS)
     }
-    Ok(ExitCode::SUCCESS)
+
+    fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+        hint::hint(error)
+    }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use isolab_command::fetch::{Access, Policy};
 use isolab_images::{Image, ImageError, Store};
-use isolab_registry::{Progress, RegistryOptions, Silent};
+use isolab_registry::{Progress, RegistryError, RegistryOptions, Silent};
 
 /// Fetch images from registries and print their digests.
 #[derive(Debug, Args)]
@@ -74,7 +74,10 @@ struct How {
 
 impl How {
     /// Does `work`, with progress bars on standard error where that is a terminal.
-    fn run<T>(&self, work: impl FnOnce(RegistryOptions<'_>) -> Result<T, ImageError>) -> Result<T> {
+    fn run<T>(
+        &self,
+        work: impl FnOnce(RegistryOptions<'_>) -> Result<T, RegistryError>,
+    ) -> Result<T> {
         if self.quiet || !io::stderr().is_terminal() {
             return Ok(work(options(&self.access, &Silent))?);
         }

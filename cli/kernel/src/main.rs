@@ -13,7 +13,8 @@ mod tool;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use isolab_command::Executable;
 use isolab_command::logging::Logging;
 use isolab_guest::kernel_cache::KernelCache;
 
@@ -37,21 +38,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    isolab_command::start(Kernel::command);
-    match Kernel::try_parse() {
-        Ok(kernel) => {
-            let result = kernel.logging.start().and_then(|()| run(&kernel.command));
-            isolab_command::end(result.map(|()| ExitCode::SUCCESS))
-        }
-        Err(error) => isolab_command::refuse(&error),
-    }
+    isolab_command::run::<Kernel>()
 }
 
-fn run(command: &Command) -> Result<()> {
-    let cache = KernelCache::open_default();
-    match command {
-        Command::Ls(args) => ls::run(&cache, args),
-        Command::Fetch(args) => fetch::run(&cache, args),
-        Command::Build(args) => build::run(&cache, args),
+impl Executable for Kernel {
+    fn logging(&self) -> &Logging {
+        &self.logging
+    }
+
+    fn act(self) -> Result<ExitCode> {
+        let cache = KernelCache::open_default();
+        match &self.command {
+            Command::Ls(args) => ls::run(&cache, args)?,
+            Command::Fetch(args) => fetch::run(&cache, args)?,
+            Command::Build(args) => build::run(&cache, args)?,
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod copy;
 mod dockerfile;
+mod error;
 mod fetch;
 mod layer;
 mod owner;
@@ -27,13 +28,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use isolab_images::ingest::{bad_document, descriptor, full_name, io_error, with_name};
-use isolab_images::{BuildNeed, BuildRunner, Image, ImageError, Store};
+use isolab_images::{BuildRunner, Image, ImageError, Store};
 use isolab_registry::RegistryOptions;
 use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
 
 use dockerfile::{Dockerfile, Instruction, Keyword};
 use stage::{Stage, StageBuilder};
 
+pub use error::{BuildError, BuildNeed};
 pub use request::{BuildNews, BuildRequest, Secret};
 
 /// Asked between files: fails when the build is to end.
@@ -55,17 +57,17 @@ pub fn build(
     request: &BuildRequest,
     runner: &dyn BuildRunner,
     log: &mut dyn FnMut(BuildNews<'_>),
-) -> Result<Image, ImageError> {
+) -> Result<Image, BuildError> {
     let names = request.names.iter().map(|name| full_name(name));
     let names = names.collect::<Result<Vec<_>, _>>()?;
     let path = dockerfile_of(request);
     let text = fs::read(&path).map_err(io_error("read", &path))?;
     let dockerfile = dockerfile::parse(&String::from_utf8_lossy(&text))
-        .map_err(|e| ImageError::Dockerfile { path: path.clone(), why: e.to_string() })?;
+        .map_err(|e| BuildError::Dockerfile { path: path.clone(), why: e.to_string() })?;
     let context = &request.context;
     if !context.is_dir() {
         let error = io::Error::from(io::ErrorKind::NotADirectory);
-        return Err(io_error("build from", context)(error));
+        return Err(io_error("build from", context)(error).into());
     }
     let _writing = store.writing()?;
     let work = store.work_folder("build")?;
@@ -89,7 +91,7 @@ pub fn build(
     build.warn_of_unused_args();
     let entries = commit(store, &stage, names)?;
     store.add_to_index(&entries)?;
-    store.resolve(entries[0].digest().as_ref())
+    Ok(store.resolve(entries[0].digest().as_ref())?)
 }
 
 /// A given name counts from where we are, and else from the context, as podman's.
@@ -127,10 +129,10 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn wanted_stage(&self) -> Result<usize, ImageError> {
+    fn wanted_stage(&self) -> Result<usize, BuildError> {
         let end = self.dockerfile.stages.len();
         let Some(target) = &self.request.target else { return Ok(end - 1) };
-        self.stage_named(target, end).ok_or_else(|| ImageError::Dockerfile {
+        self.stage_named(target, end).ok_or_else(|| BuildError::Dockerfile {
             path: self.path.to_owned(),
             why: format!("there is no stage `{target}`"),
         })
@@ -146,7 +148,7 @@ impl Build<'_> {
     }
 
     /// Builds a stage unless that is done. Stages that nobody needs are never built.
-    fn stage(&mut self, number: usize) -> Result<Stage, ImageError> {
+    fn stage(&mut self, number: usize) -> Result<Stage, BuildError> {
         if let Some(stage) = self.stages.get(&number) {
             return Ok(stage.clone());
         }
@@ -156,7 +158,7 @@ impl Build<'_> {
     }
 
     /// An image of the store, or else of its registry.
-    fn base(&mut self, name: &str) -> Result<Image, ImageError> {
+    fn base(&mut self, name: &str) -> Result<Image, BuildError> {
         if let Some(image) = self.bases.get(name) {
             return Ok(image.clone());
         }
@@ -202,8 +204,8 @@ impl Build<'_> {
         instruction: &Instruction,
         why: impl ToString,
         missing: Option<BuildNeed>,
-    ) -> ImageError {
-        ImageError::BuildStep {
+    ) -> BuildError {
+        BuildError::Step {
             path: self.path.to_owned(),
             line: instruction.line,
             instruction: instruction.text.clone(),

@@ -11,17 +11,18 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
-use isolab_images::ImageError;
 use isolab_images::ingest::io_error;
 use oci_client::Reference;
 use oci_client::secrets::RegistryAuth;
 use serde_json::{Map, Value, json};
 
+use crate::RegistryError;
+
 /// The key of Docker's own registry, from before it had a host name as others.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// The credentials for an image's registry; without any, anonymous.
-pub(crate) fn stored(image: &Reference) -> Result<RegistryAuth, ImageError> {
+pub(crate) fn stored(image: &Reference) -> Result<RegistryAuth, RegistryError> {
     for path in files(&|name| env::var_os(name), env::home_dir().as_deref()) {
         if let Some(auth) = stored_in(&path, image)? {
             return Ok(auth);
@@ -50,10 +51,10 @@ fn files(variable: &dyn Fn(&str) -> Option<OsString>, home: Option<&Path>) -> Ve
 
 /// What one file has for an image: podman's may have an entry for a repository or a folder of them,
 /// the longest counts.
-fn stored_in(path: &Path, image: &Reference) -> Result<Option<RegistryAuth>, ImageError> {
+fn stored_in(path: &Path, image: &Reference) -> Result<Option<RegistryAuth>, RegistryError> {
     use CredentialRetrievalError as Missing;
     let registry = image.resolve_registry();
-    let failed = |why: String| ImageError::Credentials {
+    let failed = |why: String| RegistryError::Credentials {
         registry: registry.to_owned(),
         why: format!("{}: {why}", path.display()),
     };
@@ -102,8 +103,8 @@ pub(crate) fn remember(
     registry: &Reference,
     user: &str,
     password: &str,
-) -> Result<PathBuf, ImageError> {
-    let path = config_path().ok_or_else(|| ImageError::Credentials {
+) -> Result<PathBuf, RegistryError> {
+    let path = config_path().ok_or_else(|| RegistryError::Credentials {
         registry: registry.registry().to_owned(),
         why: "there is neither $DOCKER_CONFIG nor a home folder to keep them in".to_owned(),
     })?;
@@ -116,13 +117,13 @@ pub(crate) fn remember(
 }
 
 /// Writes one entry, and leaves the rest of the file as it is.
-fn keep(path: &Path, key: &str, auth: &str) -> Result<(), ImageError> {
-    let failed = |why: String| ImageError::Credentials { registry: key.to_owned(), why };
+fn keep(path: &Path, key: &str, auth: &str) -> Result<(), RegistryError> {
+    let failed = |why: String| RegistryError::Credentials { registry: key.to_owned(), why };
     let mut config: Map<String, Value> = match fs::read(path) {
         Ok(text) => serde_json::from_slice(&text)
             .map_err(|e| failed(format!("{} does not parse: {e}", path.display())))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Map::new(),
-        Err(error) => return Err(io_error("read", path)(error)),
+        Err(error) => return Err(io_error("read", path)(error).into()),
     };
     let auths = config.entry("auths").or_insert_with(|| json!({}));
     let Some(auths) = auths.as_object_mut() else {
@@ -144,7 +145,8 @@ fn keep(path: &Path, key: &str, auth: &str) -> Result<(), ImageError> {
     serde_json::to_writer_pretty(file.as_file(), &config)
         .map_err(|e| io_error("write", path)(e.into()))?;
     file.as_file().sync_all().map_err(io_error("write", path))?;
-    file.persist(path).map(drop).map_err(|e| io_error("write", path)(e.error))
+    file.persist(path).map_err(|e| io_error("write", path)(e.error))?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -228,7 +230,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
         fs::write(&path, "{ broken").unwrap();
-        assert!(matches!(keep(&path, "quay.io", "x"), Err(ImageError::Credentials { .. })));
+        assert!(matches!(keep(&path, "quay.io", "x"), Err(RegistryError::Credentials { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"{ broken");
     }
 }

@@ -6,14 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use isolab_images::ingest::io_error;
-use isolab_images::{AccessFault, ImageError};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference, RegistryOperation};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{RegistryOptions, auth, trust};
+use crate::{AccessFault, RegistryError, RegistryOptions, auth, trust};
 
 /// A registry that says nothing for so long has gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -37,7 +36,7 @@ impl Connection {
         reference: Reference,
         action: &'static str,
         options: RegistryOptions<'_>,
-    ) -> Result<Self, ImageError> {
+    ) -> Result<Self, RegistryError> {
         let auth = auth::stored(&reference)?;
         Self::open_as(reference, auth, action, options).await
     }
@@ -47,7 +46,7 @@ impl Connection {
         auth: RegistryAuth,
         action: &'static str,
         options: RegistryOptions<'_>,
-    ) -> Result<Self, ImageError> {
+    ) -> Result<Self, RegistryError> {
         let insecure = options.insecure;
         // Without TLS nobody shows a certificate.
         let roots = match insecure {
@@ -65,7 +64,7 @@ impl Connection {
             user_agent: concat!("isolab/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        let client = Client::try_from(config).map_err(|error| ImageError::Registry {
+        let client = Client::try_from(config).map_err(|error| RegistryError::Failed {
             action,
             name: subject(&reference, action),
             registry: reference.registry().to_owned(),
@@ -83,7 +82,7 @@ impl Connection {
     }
 
     /// What the registry's refusal means for the operator.
-    pub(crate) fn failed(&self, error: OciDistributionError) -> ImageError {
+    pub(crate) fn failed(&self, error: OciDistributionError) -> RegistryError {
         let registry = self.reference.registry();
         let is_denied = match &error {
             OciDistributionError::UnauthorizedError { .. }
@@ -97,10 +96,10 @@ impl Connection {
         let registry = registry.to_owned();
         let (action, name) = (self.action, subject(&self.reference, self.action));
         if is_denied && action == LOGIN {
-            return ImageError::LoginRefused { registry };
+            return RegistryError::LoginRefused { registry };
         }
         if is_denied {
-            return ImageError::Denied { action, name, registry };
+            return RegistryError::Denied { action, name, registry };
         }
         let is_connect =
             matches!(&error, OciDistributionError::RequestError(error) if error.is_connect());
@@ -115,7 +114,7 @@ impl Connection {
             true => format!("{registry} cannot be reached: {}", root(&error)),
             false => chain(&error),
         };
-        ImageError::Registry { action, name, registry, why, cause }
+        RegistryError::Failed { action, name, registry, why, cause }
     }
 }
 
@@ -168,7 +167,7 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
 }
 
 /// What blocking calls run on.
-pub(crate) fn runtime() -> Result<Runtime, ImageError> {
+pub(crate) fn runtime() -> Result<Runtime, RegistryError> {
     // tokio resolves names on a thread of its own, and panics where the host refuses it one
     // (RLIMIT_NPROC, pids.max): better to know before.
     let thread = thread::Builder::new().spawn(|| {});
@@ -176,10 +175,8 @@ pub(crate) fn runtime() -> Result<Runtime, ImageError> {
     thread
         .map(|thread| drop(thread.join()))
         .map_err(io_error("start a thread for", "the registry"))?;
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(io_error("start a runtime for", "the registry"))
+    let runtime = Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(io_error("start a runtime for", "the registry"))?)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod auth;
 mod connection;
+mod error;
 mod login;
 mod progress;
 mod pull;
@@ -14,6 +15,7 @@ mod trust;
 
 use std::path::Path;
 
+pub use error::{AccessFault, RegistryError};
 pub use login::login;
 pub use progress::{Progress, Silent};
 pub use pull::pull;

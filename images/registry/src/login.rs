@@ -7,9 +7,9 @@ use isolab_images::ingest::{BlobId, parse_name};
 use oci_client::Reference;
 use oci_client::secrets::RegistryAuth;
 
-use crate::RegistryOptions;
 use crate::auth::remember;
 use crate::connection::{Connection, LOGIN, runtime};
+use crate::{RegistryError, RegistryOptions};
 
 /// Tries the credentials on `registry` and keeps them in Docker's configuration, where Docker,
 /// podman and skopeo find them too. Returns the file.
@@ -22,11 +22,11 @@ pub fn login(
     user: &str,
     password: &str,
     options: RegistryOptions<'_>,
-) -> Result<PathBuf, ImageError> {
+) -> Result<PathBuf, RegistryError> {
     let probe = parse_name(&format!("{registry}/isolab/login"))?;
     if probe.registry() != registry {
         let why = "name a registry's host, for example quay.io or localhost:5000".to_owned();
-        return Err(ImageError::BadReference { name: registry.to_owned(), why });
+        return Err(ImageError::BadReference { name: registry.to_owned(), why }.into());
     }
     let auth = RegistryAuth::Basic(user.to_owned(), password.to_owned());
     runtime()?.block_on(try_out(probe.clone(), auth, options))?;
@@ -39,7 +39,7 @@ async fn try_out(
     probe: Reference,
     auth: RegistryAuth,
     options: RegistryOptions<'_>,
-) -> Result<(), ImageError> {
+) -> Result<(), RegistryError> {
     let connection = Connection::open_as(probe, auth, LOGIN, options).await?;
     let nothing = BlobId::of(b"").full();
     match connection.client.blob_exists(&connection.reference, &nothing).await {

@@ -15,9 +15,9 @@ use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
 
-use crate::RegistryOptions;
 use crate::connection::{Connection, runtime};
 use crate::retry::{self, ATTEMPTS, is_passing};
+use crate::{RegistryError, RegistryOptions};
 
 /// Blobs that move at once, as Docker and podman have it (3 and 6).
 const PARALLEL: usize = 4;
@@ -38,7 +38,11 @@ const MANIFEST_TYPES: [&str; 4] = [
 /// # Errors
 /// The name is no reference, the registry cannot be reached or refuses, or what it sends is not what
 /// its digest says.
-pub fn pull(store: &Store, name: &str, options: RegistryOptions<'_>) -> Result<Image, ImageError> {
+pub fn pull(
+    store: &Store,
+    name: &str,
+    options: RegistryOptions<'_>,
+) -> Result<Image, RegistryError> {
     let reference = parse_name(name)?;
     let full = reference.whole();
     let _writing = store.writing()?;
@@ -47,7 +51,7 @@ pub fn pull(store: &Store, name: &str, options: RegistryOptions<'_>) -> Result<I
         Pull { store, connection, options }.image().await
     })?;
     store.add_to_index(&[with_name(&top, Some(full.clone()))])?;
-    store.resolve(&full)
+    Ok(store.resolve(&full)?)
 }
 
 struct Pull<'a> {
@@ -64,7 +68,7 @@ struct Fetched {
 }
 
 impl Pull<'_> {
-    async fn image(&self) -> Result<Descriptor, ImageError> {
+    async fn image(&self) -> Result<Descriptor, RegistryError> {
         let top = self.document(&self.connection.reference).await?;
         let media_type = media_type_of(&top);
         let (manifest, child) = match &top.document {
@@ -76,7 +80,7 @@ impl Pull<'_> {
                 let child =
                     self.document(&self.connection.reference.clone_with_digest(id.full())).await?;
                 let Document::Manifest(manifest) = &child.document else {
-                    return Err(bad_document("index", &top.id, "an index of indexes"));
+                    return Err(bad_document("index", &top.id, "an index of indexes").into());
                 };
                 (manifest.clone(), Some(child))
             }
@@ -86,10 +90,10 @@ impl Pull<'_> {
         for fetched in child.iter().chain([&top]) {
             self.store.take_in(&fetched.id, fetched.text.len() as u64, &fetched.text[..])?;
         }
-        descriptor(media_type, &top.id, top.text.len() as u64)
+        Ok(descriptor(media_type, &top.id, top.text.len() as u64)?)
     }
 
-    async fn document(&self, reference: &Reference) -> Result<Fetched, ImageError> {
+    async fn document(&self, reference: &Reference) -> Result<Fetched, RegistryError> {
         let (client, auth) = (&self.connection.client, &self.connection.auth);
         let fetch = || client.pull_manifest_raw(reference, auth, &MANIFEST_TYPES);
         let (text, _) = self.connection.ask(fetch).await?;
@@ -99,18 +103,19 @@ impl Pull<'_> {
             let wanted = BlobId::parse(wanted)?;
             if wanted != id {
                 let (expected, found) = (wanted.full(), id.hex().to_owned());
-                return Err(ImageError::DigestMismatch { expected, found });
+                return Err(ImageError::DigestMismatch { expected, found }.into());
             }
         }
         if text.len() as u64 > MAX_DOCUMENT {
-            return Err(bad_document("manifest", &id, format!("more than {MAX_DOCUMENT} bytes")));
+            let why = format!("more than {MAX_DOCUMENT} bytes");
+            return Err(bad_document("manifest", &id, why).into());
         }
         let document = Document::parse(&id, &text)?;
         Ok(Fetched { id, text: text.to_vec(), document })
     }
 
     /// Configuration and layers, several at once.
-    async fn blobs(&self, manifest: &ImageManifest) -> Result<(), ImageError> {
+    async fn blobs(&self, manifest: &ImageManifest) -> Result<(), RegistryError> {
         let mut wanted: Vec<(BlobId, u64)> = Vec::new();
         for part in [manifest.config()].into_iter().chain(manifest.layers()) {
             let id = BlobId::parse(part.digest().as_ref())?;
@@ -126,7 +131,7 @@ impl Pull<'_> {
             .map(drop)
     }
 
-    async fn blob(&self, id: BlobId, size: u64) -> Result<(), ImageError> {
+    async fn blob(&self, id: BlobId, size: u64) -> Result<(), RegistryError> {
         let progress = self.options.progress;
         let mut attempt = 1;
         loop {
@@ -149,7 +154,7 @@ impl Pull<'_> {
                     continue;
                 }
                 Err(Broken::Transfer(error)) => return Err(self.connection.failed(error)),
-                Err(Broken::Store(error)) => return Err(error),
+                Err(Broken::Store(error)) => return Err(error.into()),
             }
         }
         progress.end(&id.full());

@@ -5,14 +5,14 @@ use std::io::{Read, Seek};
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use isolab_images::Store;
 use isolab_images::ingest::{BlobId, Parts, parse_name};
-use isolab_images::{ImageError, Store};
 use oci_client::Reference;
 use oci_client::errors::OciDistributionError;
 use tokio::sync::mpsc;
 
 use crate::connection::{Connection, runtime};
-use crate::{Progress, RegistryOptions};
+use crate::{Progress, RegistryError, RegistryOptions};
 
 /// Blobs that move at once.
 const PARALLEL: usize = 4;
@@ -29,7 +29,7 @@ pub fn push(
     name: &str,
     destination: Option<&str>,
     options: RegistryOptions<'_>,
-) -> Result<String, ImageError> {
+) -> Result<String, RegistryError> {
     let image = store.resolve(name)?;
     let destination = destination.or(image.reference()).unwrap_or(name);
     let reference = parse_name(destination)?;
@@ -48,7 +48,7 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    async fn all(&self, parts: &Parts) -> Result<(), ImageError> {
+    async fn all(&self, parts: &Parts) -> Result<(), RegistryError> {
         stream::iter(&parts.blobs)
             .map(|(id, size)| self.blob(id, *size))
             .buffer_unordered(PARALLEL)
@@ -80,7 +80,7 @@ impl Push<'_> {
         Reference::with_tag(registry.to_owned(), repository.to_owned(), id.full())
     }
 
-    async fn blob(&self, id: &BlobId, size: u64) -> Result<(), ImageError> {
+    async fn blob(&self, id: &BlobId, size: u64) -> Result<(), RegistryError> {
         let (client, reference) = (&self.connection.client, &self.connection.reference);
         let digest = id.full();
         if self.connection.ask(|| client.blob_exists(reference, &digest)).await? {

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use isolab_images::ImageError;
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 
+use crate::RegistryError;
 use crate::connection::Connection;
 
 /// Attempts at one request: the waits between them sum up to 12 seconds.
@@ -17,7 +17,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(300);
 
 impl Connection {
     /// Makes a request until it succeeds, is refused, or has failed too often.
-    pub(crate) async fn ask<T, F>(&self, mut request: impl FnMut() -> F) -> Result<T, ImageError>
+    pub(crate) async fn ask<T, F>(&self, mut request: impl FnMut() -> F) -> Result<T, RegistryError>
     where
         F: Future<Output = Result<T, OciDistributionError>>,
     {

@@ -7,11 +7,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use isolab_images::ImageError;
 use isolab_images::ingest::io_error;
 use oci_client::client::{Certificate, CertificateEncoding};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+
+use crate::RegistryError;
 
 /// Below the home folder, and before the system's.
 const OWN_FOLDER: &str = ".config/containers/certs.d";
@@ -20,7 +21,7 @@ const SYSTEM_FOLDERS: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs
 
 /// The CAs for the registry `host`, which has `:PORT` where it has one: those of the folder
 /// `given`, or else of the host's own.
-pub(crate) fn roots(host: &str, given: Option<&Path>) -> Result<Vec<Certificate>, ImageError> {
+pub(crate) fn roots(host: &str, given: Option<&Path>) -> Result<Vec<Certificate>, RegistryError> {
     match given {
         Some(folder) => roots_in(folder),
         None => {
@@ -39,14 +40,14 @@ fn folders(home: Option<PathBuf>) -> Vec<PathBuf> {
 }
 
 /// All `*.crt`. A `*.cert` with its `*.key` is what we would show the registry.
-fn roots_in(folder: &Path) -> Result<Vec<Certificate>, ImageError> {
+fn roots_in(folder: &Path) -> Result<Vec<Certificate>, RegistryError> {
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>())
         .map_err(io_error("read the certificates in", folder))?;
     files.sort();
     let mut roots = Vec::new();
     for file in files {
-        let wrong = |why: String| ImageError::Certificate { path: file.clone(), why };
+        let wrong = |why: String| RegistryError::Certificate { path: file.clone(), why };
         match file.extension().and_then(|extension| extension.to_str()) {
             Some("crt") => {}
             Some("cert") => {

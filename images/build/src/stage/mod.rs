@@ -21,14 +21,14 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use isolab_images::ingest::{ensure_all, io_error};
-use isolab_images::{BuildNeed, ImageError, Store};
+use isolab_images::{ImageError, Store};
 use nix::sys::stat::Mode;
 use oci_spec::image::Descriptor;
 use serde_json::json;
 
-use super::Build;
-use super::config::Config;
-use super::dockerfile::{Instruction, Keyword, arguments};
+use crate::config::Config;
+use crate::dockerfile::{Instruction, Keyword, arguments};
+use crate::{Build, BuildError, BuildNeed, check_of};
 
 pub(super) use variables::{PROXY_ARGS, declare_globals};
 
@@ -68,12 +68,18 @@ enum Fault {
     /// This instruction needs what was not given.
     Missing(BuildNeed),
     /// An error that tells everything itself.
-    Image(ImageError),
+    Complete(BuildError),
 }
 
 impl From<ImageError> for Fault {
     fn from(error: ImageError) -> Self {
-        Self::Image(error)
+        Self::Complete(error.into())
+    }
+}
+
+impl From<BuildError> for Fault {
+    fn from(error: BuildError) -> Self {
+        Self::Complete(error)
     }
 }
 
@@ -103,7 +109,7 @@ impl From<&str> for Fault {
 
 impl<'a, 'b> StageBuilder<'a, 'b> {
     /// Builds the stage with this number.
-    pub(super) fn build(build: &'a mut Build<'b>, number: usize) -> Result<Stage, ImageError> {
+    pub(super) fn build(build: &'a mut Build<'b>, number: usize) -> Result<Stage, BuildError> {
         let source = &build.dockerfile.stages[number];
         let escape = build.dockerfile.escape;
         let stage = Stage { config: Config::empty(), layers: Vec::new(), args: BTreeMap::new() };
@@ -120,10 +126,10 @@ impl<'a, 'b> StageBuilder<'a, 'b> {
         &mut self,
         instruction: &Instruction,
         act: impl FnOnce(&mut Self) -> Outcome,
-    ) -> Result<(), ImageError> {
+    ) -> Result<(), BuildError> {
         let outcome = self.check().and_then(|()| act(self));
         outcome.map_err(|fault| match fault {
-            Fault::Image(error) => error,
+            Fault::Complete(error) => error,
             Fault::Why(why) => self.build.failed(instruction, why, None),
             Fault::Missing(need) => self.build.failed(instruction, &need, Some(need.clone())),
         })
@@ -131,7 +137,7 @@ impl<'a, 'b> StageBuilder<'a, 'b> {
 
     /// Fails when the build is to end.
     fn check(&self) -> Outcome {
-        Ok(super::check_of(self.build.runner)()?)
+        Ok(check_of(self.build.runner)()?)
     }
 
     fn execute(&mut self, it: &Instruction) -> Outcome {

@@ -4,15 +4,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use isolab_images::ingest::io_error;
-use isolab_images::{BuildNeed, BuildStep, Merged, Mounted, StepMount};
+use isolab_images::{BuildStep, Merged, Mounted, StepMount};
 use serde_json::json;
 
 use super::mount_points::MountPoints;
 use super::mounts::Planned;
 use super::{Outcome, PROXY_ARGS, StageBuilder};
-use crate::check_of;
 use crate::copy::{Ownership, Plan};
 use crate::dockerfile::{Instruction, here};
+use crate::{BuildNeed, check_of};
 
 /// Where a script with an interpreter of its own is found, as BuildKit has it.
 const SCRIPTS: &str = "/dev/pipes";

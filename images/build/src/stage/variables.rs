@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use isolab_images::ImageError;
-
 use super::{Fault, Outcome, Stage, StageBuilder};
 use crate::config::Config;
-use crate::{Build, words};
+use crate::{Build, BuildError, words};
 
 /// In every stage, as Docker has them.
 const PLATFORM_ARGS: [(&str, &str); 8] = [
@@ -36,7 +34,7 @@ pub(crate) const PROXY_ARGS: [&str; 10] = [
 ];
 
 /// Takes in the ARGs before the first FROM, which are for FROMs, and for ARGs of their name.
-pub(crate) fn declare_globals(build: &mut Build<'_>) -> Result<(), ImageError> {
+pub(crate) fn declare_globals(build: &mut Build<'_>) -> Result<(), BuildError> {
     let dockerfile = build.dockerfile;
     let known = |(name, value): (&str, &str)| (name.to_owned(), Some(value.to_owned()));
     let args: BTreeMap<_, _> = PLATFORM_ARGS.map(known).into();

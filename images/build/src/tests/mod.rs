@@ -106,7 +106,7 @@ impl Bench {
         }
     }
 
-    fn try_build(&mut self, dockerfile: &str, request: BuildRequest) -> Result<Image, ImageError> {
+    fn try_build(&mut self, dockerfile: &str, request: BuildRequest) -> Result<Image, BuildError> {
         self.write("Dockerfile", dockerfile);
         let log = &mut self.log;
         let mut log = |news: BuildNews<'_>| match news {

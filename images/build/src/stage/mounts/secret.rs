@@ -7,12 +7,13 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use isolab_images::ingest::io_error;
-use isolab_images::{BuildNeed, Mounted, StepMount};
+use isolab_images::{Mounted, StepMount};
 use nix::unistd::geteuid;
 use tempfile::TempDir;
 
 use super::option::Secret;
 use super::{MountedAll, Outcome, StageBuilder};
+use crate::BuildNeed;
 use crate::request::Secret as Given;
 
 /// As BuildKit's: more is no secret.
