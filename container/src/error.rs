@@ -39,6 +39,15 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The caller's root directory is no mount point: it was entered by chroot. Nothing can be mounted for
+    /// the container alone then, nor be pivoted from (mount(2), pivot_root(2)).
+    #[error(
+        "cannot make mounts for container {id}: the root directory here is no mount point, as in a chroot"
+    )]
+    RootNotMounted {
+        /// The container.
+        id: String,
+    },
     /// The new process died before it could report anything, for example by the OOM killer.
     #[error("the first process of container {id} died while {during} ({status})")]
     Died {

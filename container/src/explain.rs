@@ -16,6 +16,8 @@ pub(crate) fn setup(id: &str, plan: &InitPlan, failure: Failure) -> Error {
     match (failure.step, failure.errno) {
         (Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => Error::CommandNotFound { command },
         (Step::Exec, errno) => Error::CommandNotExecutable { command, source: errno.into() },
+        // Of a change of propagation, EINVAL says just that (mount(2)).
+        (Step::Propagation, Errno::EINVAL) => Error::RootNotMounted { id: id.to_owned() },
         (step, errno) => Error::Setup {
             id: id.to_owned(),
             attempt: describe(step, failure.index as usize, plan),

@@ -1,6 +1,5 @@
 //! What isolab keeps on this host's disks: how much that is, and removing what nothing uses.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use isolab_guest::kernel_cache::{KernelCache, cache_dir};
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use crate::error::IsolationError;
 use crate::instances::{Instances, Leftover};
+use crate::scratch_disk;
 
 /// Everything on the disk, by what it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,11 +56,15 @@ pub struct Pruned {
 /// The store, the cache or the folder of the instances cannot be read.
 pub fn disk_usage() -> Result<DiskUsage, IsolationError> {
     let (kernels, cache) = (KernelCache::open_default(), cache_dir());
+    let instances = Instances::open_default()?;
     let mut usage = DiskUsage {
         store: Store::open_default()?.usage()?,
         kernels: Usage::default(),
-        instances: Instances::open_default()?.usage()?,
+        instances: instances.usage()?,
     };
+    let outdated = outdated(instances.folder())?;
+    usage.instances.reclaimable +=
+        outdated.iter().map(|path| isolab_images::disk_usage(path)).sum::<u64>();
     for kernel in kernels.list()? {
         usage.kernels.add(isolab_images::disk_usage(&kernel.folder), kernel.in_use);
     }
@@ -71,19 +75,23 @@ pub fn disk_usage() -> Result<DiskUsage, IsolationError> {
     Ok(usage)
 }
 
-/// Removes what nothing uses: what killed instances left, and `what`.
+/// Removes what nothing uses: what killed instances and other versions of isolab left, and `what`.
 ///
 /// # Errors
 /// The store is damaged, or the cache cannot be written.
 pub fn prune(what: Pruning) -> Result<Pruned, IsolationError> {
     // What they hold of images and kernels is free then.
-    let sweep = Instances::open_default()?.sweep()?;
+    let instances = Instances::open_default()?;
+    let sweep = instances.sweep()?;
     let mut pruned = Pruned {
         freed: sweep.removed.iter().map(|leftover| leftover.freed).sum(),
         instances: sweep.removed,
         failures: sweep.failures,
         ..Pruned::default()
     };
+    for path in outdated(instances.folder())? {
+        pruned.freed += remove(&path)?;
+    }
     if what.images || what.build_cache {
         let prune = Prune { named: what.images, build_cache: what.build_cache };
         pruned.images = Store::open_default()?.prune(prune)?;
@@ -109,11 +117,25 @@ fn prune_kernels(
     }
     kernels.remove_abandoned(|folder| pruned.freed += isolab_images::disk_usage(folder))?;
     for path in derived(cache) {
-        let remove =
-            |source: io::Error| IsolationError::Io { action: "remove", path: path.clone(), source };
-        pruned.freed += remove_tree(&path).map_err(remove)?;
+        pruned.freed += remove(&path)?;
     }
     Ok(())
+}
+
+/// Templates of the scratch disk that this version does not copy.
+fn outdated(instances: &Path) -> Result<Vec<PathBuf>, IsolationError> {
+    let path = instances.to_owned();
+    scratch_disk::outdated(instances).map_err(|source| IsolationError::Io {
+        action: "read",
+        path,
+        source,
+    })
+}
+
+/// Gives the bytes of disk that this gave back.
+fn remove(path: &Path) -> Result<u64, IsolationError> {
+    let path = path.to_owned();
+    remove_tree(&path).map_err(|source| IsolationError::Io { action: "remove", path, source })
 }
 
 /// Uncompressed kernels (`isolab_vmm`'s cache of bzImages), and the package lists that kernels were

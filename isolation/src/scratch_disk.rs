@@ -3,6 +3,7 @@
 //! Making a file system takes longer than starting a machine. So it is made once, empty, and each
 //! instance gets a copy of the few blocks that are not zero.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,6 +22,8 @@ const TOOL: &str = "mke2fs";
 /// No journal: after a crash nobody looks at the disk again. No `resize_inode`: the blocks that it
 /// keeps for a larger file system are 4 MiB to copy at each start. The name goes with the options.
 const TEMPLATE: &str = ".scratch-v2.ext4";
+/// What the names of all versions begin with.
+const TEMPLATES: &str = ".scratch-";
 const OPTIONS: [&str; 8] = [
     "-q",
     "-t",
@@ -70,6 +73,19 @@ fn template(folder: &Path) -> Result<PathBuf, IsolationError> {
     // Two at once make the same thing; the later one takes the place of the earlier.
     unfinished.persist(&path).map_err(|error| io(error.error))?;
     Ok(path)
+}
+
+/// The templates in `folder` that other versions of isolab have made.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(crate) fn outdated(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
+    let names = names.collect::<io::Result<Vec<_>>>()?.into_iter();
+    let is_outdated = |name: &OsString| {
+        name.as_encoded_bytes().starts_with(TEMPLATES.as_bytes()) && name != TEMPLATE
+    };
+    Ok(names.filter(is_outdated).map(|name| folder.join(name)).collect())
 }
 
 /// Copies what is not a hole.

@@ -221,7 +221,7 @@ fn obey_the_keyboard() -> io::Result<()> {
     Ok(())
 }
 
-/// A command that runs.
+/// A command that runs, until it is dropped at the latest.
 pub struct Running {
     child: Child,
     stdout: mpsc::Receiver<String>,
@@ -313,6 +313,15 @@ impl Running {
         drain(&self.stderr, &mut stderr);
         let status = self.child.wait().expect("it is our child");
         Done { status, stdout, stderr }
+    }
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both do nothing where it has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -10,7 +10,7 @@ use std::iter::successors;
 use std::path::Path;
 
 use error_reporter::Report;
-use isolab_container::CgroupError;
+use isolab_container::{CgroupError, Error as ContainerError};
 use isolab_guest::kernels::KernelError;
 use isolab_images::ImageError;
 use isolab_isolation::IsolationError;
@@ -51,7 +51,7 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
         Some(IsolationError::Image(error)) => of_image(error),
         Some(IsolationError::Kernel(error)) => Some(of_kernel(error)),
         Some(IsolationError::Machine { source, .. }) => of_machine(source),
-        Some(IsolationError::Container(isolab_container::Error::Cgroup(error))) => of_cgroup(error),
+        Some(IsolationError::Container(error)) => of_container(error),
         Some(IsolationError::Io { path, source, .. }) => of_data_folder(path, source),
         Some(_) => None,
         None => {
@@ -131,6 +131,17 @@ fn of_kernel(error: &KernelError) -> String {
         }
     }
     .to_owned()
+}
+
+fn of_container(error: &ContainerError) -> Option<String> {
+    match error {
+        ContainerError::Cgroup(error) => of_cgroup(error),
+        ContainerError::RootNotMounted { .. } => Some(
+            "make the folder a mount before it is entered: `mount --bind FOLDER FOLDER`, then chroot"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 fn of_cgroup(error: &CgroupError) -> Option<String> {

@@ -14,6 +14,7 @@ use oci_client::client::BlobResponse;
 use oci_client::errors::OciDistributionError;
 use oci_client::manifest::OciDescriptor;
 use oci_spec::image::{Descriptor, ImageManifest, MediaType};
+use tracing::info_span;
 
 use crate::connection::{Connection, runtime};
 use crate::retry::{self, ATTEMPTS, is_passing};
@@ -45,6 +46,7 @@ pub fn pull(
 ) -> Result<Image, RegistryError> {
     let reference = parse_name(name)?;
     let full = reference.whole();
+    let _span = info_span!("pull", image = full).entered();
     let _writing = store.writing()?;
     let top = runtime()?.block_on(async {
         let connection = Connection::open(reference, "pull", options).await?;

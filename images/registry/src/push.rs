@@ -10,6 +10,7 @@ use isolab_images::ingest::{BlobId, Parts, parse_name};
 use oci_client::Reference;
 use oci_client::errors::OciDistributionError;
 use tokio::sync::mpsc;
+use tracing::info_span;
 
 use crate::connection::{Connection, runtime};
 use crate::{Progress, RegistryError, RegistryOptions};
@@ -33,6 +34,7 @@ pub fn push(
     let image = store.resolve(name)?;
     let destination = destination.or(image.reference()).unwrap_or(name);
     let reference = parse_name(destination)?;
+    let _span = info_span!("push", image = reference.whole()).entered();
     let parts = Parts::of(store, &image, image.entry())?;
     runtime()?.block_on(async {
         let connection = Connection::open(reference, "push", options).await?;

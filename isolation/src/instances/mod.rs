@@ -152,6 +152,11 @@ impl Instances {
         Err(IsolationError::NameInUse { name: name.to_string(), monitor: record.monitor })
     }
 
+    /// Where all of them are, and what they share.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.path
+    }
+
     /// Removes what instances without an owner have left: their processes, cgroups and folders.
     ///
     /// # Errors

@@ -49,8 +49,14 @@ fn prune_takes_all_that_df_calls_reclaimable_and_nothing_that_is_used() {
     let table = isolab(&sandbox, &["system", "df"]).finish().success();
     assert!(table.lines().any(|line| line.starts_with("build cache")), "{table}");
 
-    // Without being told so, nothing goes but what a killed monitor left.
+    // Without being told so, nothing goes but what a killed monitor, or another version, left.
     assert_eq!(isolab(&sandbox, &["system", "prune"]).finish().success(), "");
+    let outdated = sandbox.data().join("isolab/instances/.scratch-v0.ext4");
+    fs::write(&outdated, [1; 8192]).unwrap();
+    let reclaimable = json(&sandbox, &["system", "df"])["instances"]["reclaimable"].clone();
+    assert_eq!(reclaimable, 8192);
+    assert_eq!(isolab(&sandbox, &["system", "prune"]).finish().success(), "freed 8.2 kB\n");
+    assert!(!outdated.exists());
     assert_eq!(json(&sandbox, &["system", "df"])["images"], before["images"]);
     let pruned = json(&sandbox, &["system", "prune", "--all"]);
     assert_eq!(pruned["kernels"], serde_json::json!(["stock"]));

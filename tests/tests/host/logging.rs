@@ -43,6 +43,13 @@ fn a_start_is_explained_step_by_step_and_only_when_asked_for() {
     let target = |line: &Value| line["target"].as_str().unwrap_or_default().to_owned();
     assert!(only.iter().all(|line| target(line).starts_with("isolab_isolation")), "{only:?}");
 
+    // The fetch is another executable's, which is told to log as we do.
+    let fetch = ["-v", "--log-format", "json", "run", "--insecure", "localhost:1/absent"];
+    let done = sandbox.isolab(&fetch).finish();
+    let lines: Vec<Value> =
+        done.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert!(steps(&lines).contains(&"pull".to_owned()), "{done:?}");
+
     let done = run(&["-v"]).finish();
     assert!(STEPS.iter().all(|step| done.stderr.contains(step)), "{}", done.stderr);
     assert!(!done.stderr.contains('\u{1b}'), "{}", done.stderr);

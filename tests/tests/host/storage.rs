@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use isolab_tests::{Done, Run, Sandbox, busybox_layout, isolab_path, text};
+use isolab_tests::{Done, Run, Sandbox, busybox_layout, install_isolab, isolab_path, text};
 
 /// Runs a script in a mount namespace of its own, with `isolab` as `$0`.
 fn with_mounts(script: &str, data: &Path, arguments: &[&str]) -> Done {
@@ -35,6 +35,26 @@ fn a_store_on_an_overlay_is_told_by_run_and_by_check() {
         assert_eq!(verdict["ready"], false, "{verdict}");
     }
     assert!(check.stdout.contains(text(&data)), "{}", check.stdout);
+}
+
+#[test]
+fn a_root_that_is_no_mount_is_told_with_the_way_out() {
+    let sandbox = Sandbox::with_busybox();
+    let root = sandbox.data();
+    install_isolab(root);
+    for name in ["proc", "sys", "dev"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    for level in ["container", "process"] {
+        let run = format!(
+            "for name in proc sys dev; do mount --rbind /$name $1/$name; done
+             XDG_DATA_HOME=/ exec chroot $1 /isolab run --isolation {level} busybox echo here"
+        );
+        let done = with_mounts(&run, root, &[text(root)]);
+        done.fails_with(125, &["no mount point", "hint: ", "mount --bind"]);
+        let done = with_mounts(&format!("mount --bind $1 $1\n{run}"), root, &[text(root)]);
+        assert_eq!(done.success(), "here\n", "{level}");
+    }
 }
 
 #[test]
