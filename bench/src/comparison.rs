@@ -9,8 +9,8 @@ use comfy_table::CellAlignment;
 
 use crate::machines::conversation::{self, Answer, Conversation};
 use crate::machines::vmm::{Boot, Device, Machine, Peer, Subject};
-use crate::machines::{Exits, MachinesError, Outcome};
-use crate::report::{Measurement, Report, plain_table};
+use crate::machines::{Exits, MachinesError};
+use crate::report::{Findings, Measurement, Report, plain_table};
 use crate::summary::Summary;
 
 /// A program that runs in every guest.
@@ -50,7 +50,7 @@ pub struct Units {
 
 /// A machine that takes part.
 pub struct Contender {
-    /// Which.
+    /// The machine that takes part.
     pub subject: Subject,
     /// With the device that is measured.
     pub boot: Boot,
@@ -68,7 +68,7 @@ pub struct Setup {
     pub only: Vec<String>,
     /// The jobs that are done; none: all of them.
     pub jobs: Vec<String>,
-    /// Rounds.
+    /// Rounds, at least 1.
     pub runs: u32,
     /// How long each job runs, where it is not a fixed amount of work.
     pub time: Option<Duration>,
@@ -174,7 +174,7 @@ pub fn measure(
     jobs: Vec<(Job, Units)>,
     setup: &Setup,
     mut progress: impl FnMut(u32),
-) -> Result<Outcome, MachinesError> {
+) -> Result<Findings, MachinesError> {
     let wanted = |job: &Job| setup.jobs.is_empty() || setup.jobs.iter().any(|w| w == job.name);
     let jobs: Vec<_> = jobs.into_iter().filter(|(job, _)| wanted(job)).collect();
     let mut samples: BTreeMap<(usize, usize, &str), Vec<f64>> = BTreeMap::new();
@@ -226,7 +226,7 @@ pub fn measure(
             summary: Summary::of(samples)?,
         })
     };
-    Ok(Outcome { results: samples.into_iter().filter_map(measurement).collect(), notes })
+    Ok(Findings { results: samples.into_iter().filter_map(measurement).collect(), notes })
 }
 
 fn command(command: &str, contender: &Contender) -> String {

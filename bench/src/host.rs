@@ -55,7 +55,7 @@ impl KvmKind {
 /// The host, as far as it matters to a figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Host {
-    /// The processor's name.
+    /// The processor's model name.
     pub cpu: String,
     /// Processors online.
     pub cpus: usize,

@@ -38,35 +38,3 @@ pub fn wait() -> Option<u64> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::Command;
-
-    #[test]
-    fn what_outlives_its_parent_is_waited_for() {
-        let name = concat!(module_path!(), "::alone").split_once("::").unwrap().1;
-        let program = std::env::current_exe().unwrap();
-        let alone = Command::new(program).args(["--exact", name, "--ignored"]).output().unwrap();
-        let said = String::from_utf8_lossy(&alone.stdout);
-        assert!(alone.status.success() && said.contains("1 passed"), "{alone:?}");
-    }
-
-    #[test]
-    #[ignore = "run by what_outlives_its_parent_is_waited_for: it waits for all children there are"]
-    fn alone() {
-        adopt();
-        // The shell leaves a child behind, which ends when its standard input does.
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "exec 3<&0; cat <&3 >/dev/null 2>&1 & exit 0"]);
-        let (reader, writer) = std::io::pipe().unwrap();
-        assert!(shell.stdin(reader).status().unwrap().success());
-        drop(shell);
-        assert!(matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)));
-        let exited = timeline::now();
-        drop(writer);
-        assert!(wait().unwrap() > exited);
-        assert_eq!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Err(Errno::ECHILD));
-    }
-}

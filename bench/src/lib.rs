@@ -4,13 +4,14 @@ pub mod comparison;
 pub mod disk;
 mod host;
 pub mod images;
-mod leftovers;
+pub mod leftovers;
 pub mod machines;
 pub mod net;
 mod report;
+mod rounds;
 pub mod startup;
 mod summary;
 
 pub use host::{Host, KvmKind};
-pub use report::{Measurement, Report};
+pub use report::{Findings, Measurement, Report};
 pub use summary::Summary;

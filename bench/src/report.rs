@@ -22,12 +22,20 @@ pub struct Measurement {
     pub summary: Summary,
 }
 
+/// What was measured, and what was not.
+pub struct Findings {
+    /// By subject and metric.
+    pub results: Vec<Measurement>,
+    /// One sentence for each thing that was left out.
+    pub notes: Vec<String>,
+}
+
 /// Everything one run of a benchmark found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Where.
+    /// The host that was measured on.
     pub host: Host,
-    /// What.
+    /// What was measured, by subject and metric.
     pub results: Vec<Measurement>,
     /// What was left out, and why: one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -35,7 +43,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// `metric` at `subject`.
+    /// What was measured of `metric` at `subject`, if it was.
     pub fn find(&self, subject: &str, metric: &str) -> Option<&Measurement> {
         self.results.iter().find(|m| m.subject == subject && m.metric == metric)
     }

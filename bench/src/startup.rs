@@ -1,7 +1,6 @@
 //! `isolab bench startup`: from spawning `isolab run` to the workload's first output line and to
 //! the end, and where the time went.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
@@ -10,9 +9,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use isolab_isolation::Level;
 use isolab_isolation::timeline::{self, Milestone, Milestones};
 
-use crate::leftovers;
 use crate::report::Measurement;
-use crate::summary::Summary;
+use crate::{leftovers, rounds};
 
 /// From spawn to the workload's first line of output.
 pub const TO_FIRST_OUTPUT: &str = "to_first_output";
@@ -31,14 +29,14 @@ pub const PHASES: [&str; 4] = ["setup", "kernel_boot", "init", "workload"];
 pub struct Subject {
     /// As it stands in the tables; unique in a plan.
     pub name: String,
-    /// The level.
+    /// The level that `isolab run` is given.
     pub level: Level,
     /// Options of `isolab run`, for example `--kernel slim`.
     pub options: Vec<OsString>,
 }
 
-/// What to measure.
-pub struct Plan {
+/// Which levels are measured, and running what.
+pub struct StartupPlan {
     /// The `isolab` to run.
     pub program: PathBuf,
     /// In the order of each round.
@@ -47,7 +45,7 @@ pub struct Plan {
     pub runs: u32,
     /// Options for every `isolab run`, for example `--memory 128M`.
     pub options: Vec<OsString>,
-    /// The image.
+    /// The image's name in the store.
     pub image: String,
     /// The command, which prints at least one line and exits with 0.
     pub command: Vec<OsString>,
@@ -66,7 +64,7 @@ pub enum StartupError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The workload failed.
+    /// The workload ended, but not with success.
     #[error("the workload ended with {status} as {subject}; it said: {stderr}")]
     Workload {
         /// The subject whose turn it was, as the tables call it.
@@ -81,42 +79,28 @@ pub enum StartupError {
     Silent(String),
 }
 
-/// Runs the plan: one uncounted round that warms caches, then the counted ones, the subjects
-/// interleaved (A B C D A B C D), so that a drift of the host meets all alike. `progress` hears
-/// of every round.
+/// Runs the plan. `progress` hears of every round.
 ///
 /// # Errors
 /// [`StartupError`] at the first run that fails.
 pub fn measure(
-    plan: &Plan,
-    mut progress: impl FnMut(u32),
+    plan: &StartupPlan,
+    progress: impl FnMut(u32),
 ) -> Result<Vec<Measurement>, StartupError> {
     leftovers::adopt();
-    let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
-    for round in 0..=plan.runs {
-        progress(round);
-        for (position, subject) in plan.subjects.iter().enumerate() {
-            let figures = run_once(plan, subject)?;
-            if round == 0 {
-                continue;
-            }
-            for (metric, milliseconds) in figures {
-                samples.entry((position, metric)).or_default().push(milliseconds);
-            }
-        }
-    }
-    let measurement = |((position, metric), samples): ((usize, &str), Vec<f64>)| {
-        Some(Measurement {
-            subject: plan.subjects[position].name.clone(),
-            metric: metric.to_owned(),
-            unit: "ms".to_owned(),
-            summary: Summary::of(samples)?,
-        })
+    let turn = |subject: &Subject, _round| {
+        let figures = run_once(plan, subject)?;
+        Ok::<_, StartupError>(
+            figures.into_iter().map(|(metric, milliseconds)| (metric, "ms", milliseconds)),
+        )
     };
-    Ok(samples.into_iter().filter_map(measurement).collect())
+    rounds::measure(plan.runs, &plan.subjects, |subject| &subject.name, progress, turn)
 }
 
-fn run_once(plan: &Plan, subject: &Subject) -> Result<Vec<(&'static str, f64)>, StartupError> {
+fn run_once(
+    plan: &StartupPlan,
+    subject: &Subject,
+) -> Result<Vec<(&'static str, f64)>, StartupError> {
     let host =
         |action| move |source| StartupError::Host { action, subject: subject.name.clone(), source };
     let timings = tempfile::NamedTempFile::new().map_err(host("keep the timings of"))?;
@@ -202,6 +186,8 @@ fn figures(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]

@@ -7,13 +7,13 @@ use serde::Serialize;
 pub struct Summary {
     /// In the order they were taken.
     pub samples: Vec<f64>,
-    /// The smallest.
+    /// The smallest sample.
     pub min: f64,
     /// The middle one; of an even number, the mean of the middle two.
     pub median: f64,
     /// The smallest that at least 95 % do not exceed (nearest rank).
     pub p95: f64,
-    /// The largest.
+    /// The largest sample.
     pub max: f64,
 }
 

@@ -8,8 +8,8 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use isolab_bench::comparison::{self, Setup};
 use isolab_bench::disk::{self, CacheMode, EngineKind};
-use isolab_bench::machines::{Outcome, Peer};
-use isolab_bench::{Host, Report, net};
+use isolab_bench::machines::Peer;
+use isolab_bench::{Findings, Host, Report, net};
 use isolab_command::format::{Format, parse_size};
 use isolab_isolation::{Level, guest_kernel};
 
@@ -129,7 +129,7 @@ pub struct NetBench {
 /// What the operator should read.
 pub fn disk(args: DiskBench) -> Result<ExitCode> {
     let (setup, kernel) = setup(&args.common, &disk::subjects(), &disk::jobs())?;
-    let plan = disk::Plan {
+    let plan = disk::DiskPlan {
         setup,
         requests: args.requests,
         disk: args.disk,
@@ -144,7 +144,7 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
             Engine::Sync => EngineKind::Sync,
         },
     };
-    let outcome = with_progress(args.common.runs, |progress| disk::measure(&plan, progress))?;
+    let findings = with_progress(args.common.runs, |progress| disk::measure(&plan, progress))?;
     let show = Shown {
         name: "disk",
         jobs: disk::jobs(),
@@ -152,7 +152,7 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
         rival: disk::rival,
         pair: (disk::EMULATED, disk::VIRTIO),
     };
-    show.finish(&args.common, kernel, outcome)
+    show.finish(&args.common, kernel, findings)
 }
 
 /// Runs `isolab bench net`.
@@ -161,8 +161,8 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
 /// What the operator should read.
 pub fn net(args: NetBench) -> Result<ExitCode> {
     let (setup, kernel) = setup(&args.common, &net::subjects(), &net::jobs())?;
-    let plan = net::Plan { setup, mebibytes: args.mebibytes, pings: args.pings };
-    let outcome = with_progress(args.common.runs, |progress| net::measure(&plan, progress))?;
+    let plan = net::NetPlan { setup, mebibytes: args.mebibytes, pings: args.pings };
+    let findings = with_progress(args.common.runs, |progress| net::measure(&plan, progress))?;
     let show = Shown {
         name: "net",
         jobs: net::jobs(),
@@ -170,7 +170,7 @@ pub fn net(args: NetBench) -> Result<ExitCode> {
         rival: net::rival,
         pair: (net::EMULATED, net::VIRTIO),
     };
-    show.finish(&args.common, kernel, outcome)
+    show.finish(&args.common, kernel, findings)
 }
 
 fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, String)> {
@@ -208,9 +208,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn finish(&self, common: &Common, kernel: String, outcome: Outcome) -> Result<ExitCode> {
+    fn finish(&self, common: &Common, kernel: String, findings: Findings) -> Result<ExitCode> {
         let host = Host::detect(None, Some(kernel));
-        let mut report = Report { host, results: outcome.results, notes: outcome.notes };
+        let mut report = Report { host, results: findings.results, notes: findings.notes };
         let (slow, fast) = self.pair;
         report.notes.extend(comparison::causes(&report, &self.jobs, slow, fast));
         let table = comparison::table(&report, &self.jobs, &self.subjects, self.rival);

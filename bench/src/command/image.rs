@@ -13,7 +13,7 @@ use isolab_command::format::{Format, parse_size};
 use isolab_images::{ArchiveFormat, Store};
 use isolab_isolation::Level;
 
-use super::{duplicate, notes_of, own_program, subjects, tables_of, with_progress, write_report};
+use super::{choose, notes_of, own_program, subjects, tables_of, with_progress, write_report};
 
 /// From an archive to the workload's first output line, with nothing kept and with all.
 ///
@@ -62,18 +62,12 @@ pub struct Images {
     command: Vec<OsString>,
 }
 
-/// Runs the command.
+/// Measures, and prints and writes the report.
 pub fn run(mut args: Images) -> Result<ExitCode> {
-    let twice = duplicate(&args.isolation).map(Level::name);
-    if let Some(twice) = twice.or(duplicate(&args.peers).map(Peer::name)) {
-        bail!("{twice} is named twice");
-    }
+    choose(&mut args.isolation, &args.peers, Peer::name)?;
     // A layer is made in memory.
     if args.size / u64::from(args.layers) > 1 << 30 {
         bail!("--size {}: that is more than 1 GiB a layer; give more --layers", args.size);
-    }
-    if args.isolation.is_empty() && args.peers.is_empty() {
-        args.isolation = Level::ALL.to_vec();
     }
     let (mut results, mut notes) = (Vec::new(), Vec::new());
     let (mut image, mut kernel, mut baseline) = (None, None, None);
@@ -86,16 +80,16 @@ pub fn run(mut args: Images) -> Result<ExitCode> {
         results.extend(measured);
     }
     if !args.peers.is_empty() {
-        let plan = stores::Plan {
+        let plan = stores::StoresPlan {
             program: own_program()?,
             peers: args.peers.clone(),
             runs: args.runs,
             bytes: args.size,
             layers: args.layers,
         };
-        let outcome = with_progress(args.runs, |progress| stores::measure(&plan, progress))?;
-        results.extend(outcome.results);
-        notes.extend(outcome.notes);
+        let found = with_progress(args.runs, |progress| stores::measure(&plan, progress))?;
+        results.extend(found.results);
+        notes.extend(found.notes);
     }
     let report = Report { host: Host::detect(image, kernel), results, notes };
     let text = tables(&report, baseline.as_deref());
@@ -108,7 +102,7 @@ fn measure_levels(args: &Images, store: &Store) -> Result<(Vec<Measurement>, Opt
     let archive = folder.path().join("image.tar");
     store.save(std::slice::from_ref(&args.image), &archive, ArchiveFormat::OciArchive)?;
     let (subjects, kernel) = subjects(&args.isolation, args.kernel.as_deref())?;
-    let plan = first_use::Plan {
+    let plan = first_use::FirstUsePlan {
         program: own_program()?,
         subjects,
         runs: args.runs,

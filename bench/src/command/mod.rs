@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use isolab_bench::machines::{self, Peer};
-use isolab_bench::startup::{self, Plan, Subject};
-use isolab_bench::{Host, Measurement, Report};
+use isolab_bench::startup::{self, StartupPlan, Subject};
+use isolab_bench::{Findings, Host, Measurement, Report};
 use isolab_command::format::{Format, parse_size};
 use isolab_command::logging::Logging;
 use isolab_command::{Executable, program};
@@ -99,13 +99,7 @@ impl Executable for Bench {
 }
 
 fn startup(mut args: Startup) -> Result<ExitCode> {
-    let twice = duplicate(&args.isolation).map(Level::name);
-    if let Some(twice) = twice.or(duplicate(&args.peers).map(Peer::name)) {
-        bail!("{twice} is named twice");
-    }
-    if args.isolation.is_empty() && args.peers.is_empty() {
-        args.isolation = Level::ALL.to_vec();
-    }
+    choose(&mut args.isolation, &args.peers, Peer::name)?;
     let (mut results, mut notes) = (Vec::new(), Vec::new());
     let (mut image, mut kernel_name, mut baseline) = (None, None, None);
     if !args.isolation.is_empty() {
@@ -119,14 +113,30 @@ fn startup(mut args: Startup) -> Result<ExitCode> {
     if !args.peers.is_empty() {
         let kernel = guest_kernel(Level::Paravirt, args.kernel.as_deref())?;
         kernel_name.get_or_insert_with(|| kernel.to_string());
-        let outcome = measure_machines(&args, kernel)?;
-        results.extend(outcome.results);
-        notes.extend(outcome.notes);
+        let found = measure_machines(&args, kernel)?;
+        results.extend(found.results);
+        notes.extend(found.notes);
     }
     let report = Report { host: Host::detect(image, kernel_name), results, notes };
     let text = tables(&report, baseline.as_deref());
     write_report("startup", &report, &text, args.format, args.out.as_deref())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses what is named twice. Where neither levels nor peers are named, all levels take part.
+fn choose<P: PartialEq + Copy>(
+    levels: &mut Vec<Level>,
+    peers: &[P],
+    name: fn(P) -> &'static str,
+) -> Result<()> {
+    let twice = duplicate(levels).map(Level::name);
+    if let Some(twice) = twice.or(duplicate(peers).map(name)) {
+        bail!("{twice} is named twice");
+    }
+    if levels.is_empty() && peers.is_empty() {
+        *levels = Level::ALL.to_vec();
+    }
+    Ok(())
 }
 
 /// The levels as subjects, and the guest kernels' names for the report.
@@ -157,7 +167,7 @@ fn subjects(levels: &[Level], kernel: Option<&str>) -> Result<(Vec<Subject>, Opt
 }
 
 fn measure_levels(args: &Startup, subjects: Vec<Subject>) -> Result<Vec<Measurement>> {
-    let plan = Plan {
+    let plan = StartupPlan {
         program: own_program()?,
         subjects,
         runs: args.runs,
@@ -168,9 +178,9 @@ fn measure_levels(args: &Startup, subjects: Vec<Subject>) -> Result<Vec<Measurem
     Ok(with_progress(args.runs, |progress| startup::measure(&plan, progress))?)
 }
 
-fn measure_machines(args: &Startup, kernel: GuestKernel) -> Result<machines::Outcome> {
+fn measure_machines(args: &Startup, kernel: GuestKernel) -> Result<Findings> {
     let bzimage = kernel.image.with_file_name("bzImage");
-    let plan = machines::startup::Plan {
+    let plan = machines::startup::MachinesPlan {
         program: own_program()?,
         peers: args.peers.clone(),
         runs: args.runs,

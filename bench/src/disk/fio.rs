@@ -14,7 +14,7 @@ struct Output {
 
 #[derive(Deserialize)]
 struct JobOutput {
-    /// An errno.
+    /// The errno that ended the job; 0 for none.
     error: i32,
     read: Direction,
     write: Direction,
@@ -24,9 +24,9 @@ struct JobOutput {
 #[derive(Deserialize)]
 struct Direction {
     total_ios: u64,
-    /// In a second.
+    /// Requests a second.
     iops: f64,
-    /// In a second.
+    /// Bytes a second.
     bw_bytes: f64,
     lat_ns: Latency,
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 use isolab_guest::programs;
 
 use crate::comparison::{self, Contender, Job, Setup, Units};
+use crate::machines::MachinesError;
 pub use crate::machines::vmm::{CacheMode, EngineKind};
 use crate::machines::vmm::{Device, Disk, Machine};
-use crate::machines::{MachinesError, Outcome};
+use crate::report::Findings;
 
 /// Our machine with a virtio disk.
 pub const VIRTIO: &str = "vmm-virtio";
@@ -46,8 +47,8 @@ const JOBS: [(&str, Units, fio::Reading, u32, &str); 6] = [
 /// Default folder of the disk: /tmp is often in memory, where O_DIRECT is not possible.
 const FOLDER: &str = "/var/tmp";
 
-/// What to measure.
-pub struct Plan {
+/// What is measured of disks, and on which.
+pub struct DiskPlan {
     /// What it has in common with the network's.
     pub setup: Setup,
     /// Requests of each job, where it has no time instead.
@@ -82,7 +83,7 @@ pub fn rival(subject: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// [`MachinesError`] at the first failure.
-pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, MachinesError> {
+pub fn measure(plan: &DiskPlan, progress: impl FnMut(u32)) -> Result<Findings, MachinesError> {
     let made;
     let path = match &plan.disk {
         Some(path) => path.as_path(),
@@ -118,7 +119,7 @@ pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, Machin
     let mut outcome =
         comparison::measure(&contenders, &warm_up, jobs.into(), &plan.setup, progress)?;
     notes.append(&mut outcome.notes);
-    Ok(Outcome { notes, ..outcome })
+    Ok(Findings { notes, ..outcome })
 }
 
 /// One request.

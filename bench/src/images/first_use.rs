@@ -1,7 +1,6 @@
 //! From an archive and an empty store to the workload's first line, at each level; and again from
 //! the same store, which then has the unpacked layers and the disk.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,10 +8,9 @@ use std::process::Command;
 use isolab_isolation::timeline;
 
 use super::{ImagesError, run};
-use crate::leftovers;
 use crate::report::Measurement;
 use crate::startup::{self, Subject};
-use crate::summary::Summary;
+use crate::{leftovers, rounds};
 
 /// `isolab image load` into an empty store.
 pub const LOAD: &str = "load";
@@ -21,8 +19,8 @@ pub const FIRST_USE: &str = "load_to_first_output";
 /// From spawning `isolab run` once more to its first line of output.
 pub const CACHED: &str = "cached_to_first_output";
 
-/// What to measure.
-pub struct Plan {
+/// Which levels are measured from an archive on.
+pub struct FirstUsePlan {
     /// The `isolab` to run.
     pub program: PathBuf,
     /// In the order of each round.
@@ -40,41 +38,28 @@ pub struct Plan {
 /// The image's name in the stores of the measurement.
 const NAME: &str = "localhost/bench:latest";
 
-/// Runs the plan, as [`startup::measure`] does: one uncounted round, then the counted ones, the
-/// subjects interleaved. Every sample has a store of its own.
+/// Runs the plan; every turn has a store of its own. `progress` hears of every round.
 ///
 /// # Errors
 /// [`ImagesError`] at the first run that fails.
 pub fn measure(
-    plan: &Plan,
-    mut progress: impl FnMut(u32),
+    plan: &FirstUsePlan,
+    progress: impl FnMut(u32),
 ) -> Result<Vec<Measurement>, ImagesError> {
     leftovers::adopt();
-    let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
-    for round in 0..=plan.runs {
-        progress(round);
-        for (position, subject) in plan.subjects.iter().enumerate() {
-            let figures = measure_once(plan, subject)?;
-            if round == 0 {
-                continue;
-            }
-            for (metric, nanoseconds) in figures {
-                samples.entry((position, metric)).or_default().push(nanoseconds as f64 / 1e6);
-            }
-        }
-    }
-    let measurement = |((position, metric), samples): ((usize, &str), Vec<f64>)| {
-        Some(Measurement {
-            subject: plan.subjects[position].name.clone(),
-            metric: metric.to_owned(),
-            unit: "ms".to_owned(),
-            summary: Summary::of(samples)?,
-        })
+    let turn = |subject: &Subject, _round| {
+        let figures = measure_once(plan, subject)?;
+        Ok::<_, ImagesError>(
+            figures.map(|(metric, nanoseconds)| (metric, "ms", nanoseconds as f64 / 1e6)),
+        )
     };
-    Ok(samples.into_iter().filter_map(measurement).collect())
+    rounds::measure(plan.runs, &plan.subjects, |subject| &subject.name, progress, turn)
 }
 
-fn measure_once(plan: &Plan, subject: &Subject) -> Result<[(&'static str, u64); 3], ImagesError> {
+fn measure_once(
+    plan: &FirstUsePlan,
+    subject: &Subject,
+) -> Result<[(&'static str, u64); 3], ImagesError> {
     let store = tempfile::tempdir().map_err(|source| ImagesError::Host {
         action: "make a store",
         subject: subject.name.clone(),

@@ -24,10 +24,10 @@ pub enum ImagesError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A command failed.
+    /// A command of isolab or of another engine failed.
     #[error("`{command}` ended with {status} for {subject}; it said: {said}")]
     Command {
-        /// The command.
+        /// The command, as a shell would take it.
         command: String,
         /// The subject whose turn it was, as the tables call it.
         subject: String,
@@ -36,7 +36,7 @@ pub enum ImagesError {
         /// What it wrote to standard error.
         said: String,
     },
-    /// `isolab run`.
+    /// An `isolab run` failed, or printed nothing.
     #[error(transparent)]
     Run(#[from] crate::startup::StartupError),
 }

@@ -1,7 +1,6 @@
 //! Taking a large image in, unpacked and ready to run, beside other engines: time, and bytes on
 //! the disk. Each sample has a store of its own, on the same file system.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,8 +10,8 @@ use std::process::{Command, Stdio};
 use isolab_isolation::timeline;
 
 use super::{ImagesError, run, sample};
-use crate::report::Measurement;
-use crate::summary::Summary;
+use crate::report::Findings;
+use crate::rounds::{self, Figure};
 
 /// From the archive to unpacked layers.
 pub const LOAD_AND_UNPACK: &str = "load_and_unpack";
@@ -24,7 +23,7 @@ pub const DISK_TO_PUSH: &str = "disk_to_push";
 /// The subject that is isolab.
 pub const OWN: &str = "isolab";
 
-/// Another engine.
+/// An engine that isolab's store is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// podman, with its overlay driver.
@@ -51,8 +50,8 @@ impl std::str::FromStr for Peer {
     }
 }
 
-/// What to measure.
-pub struct Plan {
+/// Which engines take in what image.
+pub struct StoresPlan {
     /// The `isolab` to run.
     pub program: PathBuf,
     /// Others; those that are not installed are left out.
@@ -61,23 +60,15 @@ pub struct Plan {
     pub runs: u32,
     /// Bytes of the image's files.
     pub bytes: u64,
-    /// The image's layers.
+    /// Layers that the image's files are spread over.
     pub layers: u32,
 }
 
-/// What was measured, and what was not.
-pub struct Outcome {
-    /// By subject and metric.
-    pub results: Vec<Measurement>,
-    /// One sentence for each thing that was left out.
-    pub notes: Vec<String>,
-}
-
-/// Runs the plan: one uncounted round, then the counted ones, the subjects interleaved.
+/// Runs the plan. `progress` hears of every round.
 ///
 /// # Errors
 /// [`ImagesError`] at the first load that fails.
-pub fn measure(plan: &Plan, mut progress: impl FnMut(u32)) -> Result<Outcome, ImagesError> {
+pub fn measure(plan: &StoresPlan, progress: impl FnMut(u32)) -> Result<Findings, ImagesError> {
     let host = |action| {
         move |source| ImagesError::Host { action, subject: "all subjects".to_owned(), source }
     };
@@ -91,27 +82,9 @@ pub fn measure(plan: &Plan, mut progress: impl FnMut(u32)) -> Result<Outcome, Im
             false => notes.push(format!("{} is not installed", peer.name())),
         }
     }
-    let mut samples: BTreeMap<(usize, &'static str, &'static str), Vec<f64>> = BTreeMap::new();
-    for round in 0..=plan.runs {
-        progress(round);
-        for (position, subject) in subjects.iter().enumerate() {
-            let figures = subject.measure(&archive, work.path())?;
-            for (metric, unit, figure) in figures {
-                if round > 0 {
-                    samples.entry((position, metric, unit)).or_default().push(figure);
-                }
-            }
-        }
-    }
-    let measurement = |((position, metric, unit), samples): ((usize, &str, &'static str), _)| {
-        Some(Measurement {
-            subject: subjects[position].name().to_owned(),
-            metric: metric.to_owned(),
-            unit: unit.to_owned(),
-            summary: Summary::of(samples)?,
-        })
-    };
-    Ok(Outcome { results: samples.into_iter().filter_map(measurement).collect(), notes })
+    let turn = |subject: &Subject<'_>, _round| subject.measure(&archive, work.path());
+    let results = rounds::measure(plan.runs, &subjects, |subject| subject.name(), progress, turn)?;
+    Ok(Findings { results, notes })
 }
 
 const MS: &str = "ms";
@@ -128,8 +101,6 @@ enum Subject<'a> {
     Peer(Peer),
 }
 
-type Figures = [(&'static str, &'static str, f64); 3];
-
 impl Subject<'_> {
     fn name(&self) -> &'static str {
         match self {
@@ -138,7 +109,7 @@ impl Subject<'_> {
         }
     }
 
-    fn measure(&self, archive: &Path, work: &Path) -> Result<Figures, ImagesError> {
+    fn measure(&self, archive: &Path, work: &Path) -> Result<[Figure; 3], ImagesError> {
         let host = |action| {
             move |source| ImagesError::Host { action, subject: self.name().to_owned(), source }
         };

@@ -83,7 +83,7 @@ pub struct Conversation {
 
 /// What a command did.
 pub struct Answer {
-    /// What it printed.
+    /// What the command printed.
     pub output: String,
     /// Exits while it ran, if KVM tells.
     pub exits: Option<Exits>,
@@ -180,10 +180,12 @@ fn of_devices(interrupts: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::Write;
+
     use flate2::Compression;
     use flate2::write::GzEncoder;
-    use std::io::Write;
+
+    use super::*;
 
     #[test]
     fn only_whole_lines_are_taken() {

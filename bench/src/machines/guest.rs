@@ -15,7 +15,7 @@ pub const INIT_LINE: &str = "isolab: init runs";
 pub enum Afterwards {
     /// Reboots, which ends every VMM here.
     End,
-    /// Sleeps for ever.
+    /// Stays, asleep, until the machine is ended.
     Stay,
 }
 
@@ -134,8 +134,9 @@ fn program(afterwards: Afterwards) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::process::Command;
+
+    use super::*;
 
     #[test]
     fn the_program_runs_and_writes_its_line() {

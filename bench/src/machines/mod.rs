@@ -14,18 +14,9 @@ use std::io;
 
 pub use self::observe::{EXITS_NEED, Exits};
 pub use self::vmm::Peer;
-use crate::report::Measurement;
 
 /// The name of the bare machine where there is one of it only.
 pub const OWN: &str = "vmm";
-
-/// What was measured, and what was not.
-pub struct Outcome {
-    /// By subject and metric.
-    pub results: Vec<Measurement>,
-    /// One sentence for each thing that was left out.
-    pub notes: Vec<String>,
-}
 
 /// Why a measurement cannot go on: half a comparison is none.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +26,7 @@ pub enum MachinesError {
     Host {
         /// What was attempted: a verb, for example `start`.
         action: &'static str,
-        /// On which subject.
+        /// The subject whose turn it was, as the tables call it.
         subject: &'static str,
         /// The kernel's answer.
         source: io::Error,
@@ -78,7 +69,7 @@ pub enum MachinesError {
     Job {
         /// The subject whose turn it was, as the tables call it.
         subject: &'static str,
-        /// What was run.
+        /// The command that the guest was given.
         command: String,
         /// Its exit status and messages, or what is wrong with its output.
         fault: String,

@@ -49,7 +49,7 @@ pub struct KvmStatistics(PathBuf);
 /// (Documentation/virt/kvm/api.rst has these counters in the binary statistics, too).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exits {
-    /// All.
+    /// All exits, whatever the reason.
     pub all: u64,
     /// Of these, for an access to an I/O port.
     pub port: u64,

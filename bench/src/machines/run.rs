@@ -58,7 +58,7 @@ impl Run {
         Ok(Self { child, stdin, subject: name, lines, console, messages, deadline })
     }
 
-    /// The VMM's process.
+    /// Process id of the VMM.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

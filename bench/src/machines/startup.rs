@@ -5,7 +5,6 @@
 //! Memory and exits come from a second guest, whose init stays after that line. Memory is looked at
 //! twice: at that line, and when what only the start needed may have been given back.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -17,11 +16,10 @@ use super::guest::{self, Afterwards, INIT_LINE};
 use super::observe::{self, Before, Memory};
 use super::run::Run;
 use super::vmm::{Boot, Machine, Peer, Subject};
-use super::{MachinesError, OWN, Outcome};
-use crate::leftovers;
-use crate::report::Measurement;
+use super::{MachinesError, OWN};
+use crate::report::Findings;
 use crate::startup::{TO_EXIT, TO_GONE, TO_GUEST_INIT};
-use crate::summary::Summary;
+use crate::{leftovers, rounds};
 
 /// What is resident in the VMM beyond guest RAM when the guest's init has spoken.
 pub const MEMORY_AT_INIT: &str = "memory_at_init";
@@ -39,8 +37,8 @@ pub const EXITS: &str = "exits";
 /// took.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// What to measure.
-pub struct Plan {
+/// Which machines start what.
+pub struct MachinesPlan {
     /// The `isolab` whose `vm run` is the subject `vmm`.
     pub program: PathBuf,
     /// Others; those that are not installed are left out.
@@ -53,16 +51,15 @@ pub struct Plan {
     pub bzimage: Option<PathBuf>,
     /// Guest RAM in bytes, a multiple of 1 MiB.
     pub memory: u64,
-    /// Virtual CPUs.
+    /// vCPUs of every machine.
     pub cpus: u32,
 }
 
-/// Runs the plan: one uncounted round, then the counted ones, subjects interleaved. `progress`
-/// hears of every round.
+/// Runs the plan. `progress` hears of every round.
 ///
 /// # Errors
 /// [`MachinesError`] at the first run that fails.
-pub fn measure(plan: &Plan, mut progress: impl FnMut(u32)) -> Result<Outcome, MachinesError> {
+pub fn measure(plan: &MachinesPlan, progress: impl FnMut(u32)) -> Result<Findings, MachinesError> {
     let own = "the guest's files of";
     let host = |source| MachinesError::Host { action: "write", subject: own, source };
     let folder = tempfile::tempdir().map_err(host)?;
@@ -92,33 +89,21 @@ pub fn measure(plan: &Plan, mut progress: impl FnMut(u32)) -> Result<Outcome, Ma
     let (ending, staying) = (boot(&ending), boot(&staying));
 
     leftovers::adopt();
-    let mut samples: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
-    for round in 0..=plan.runs {
-        progress(round);
-        for (position, subject) in subjects.iter().enumerate() {
-            let times = time(subject, &ending)?;
-            if round == 0 {
-                continue;
-            }
-            let seen = observe(subject, &staying)?;
+    let turn = |subject: &Subject, round| {
+        let mut figures = time(subject, &ending)?;
+        if round > 0 {
+            figures.extend(observe(subject, &staying)?);
             leftovers::wait();
-            for (metric, value) in times.into_iter().chain(seen) {
-                samples.entry((position, metric)).or_default().push(value);
-            }
         }
-    }
-    if !samples.keys().any(|(_, metric)| *metric == EXITS) {
+        Ok::<_, MachinesError>(
+            figures.into_iter().map(|(metric, value)| (metric, unit_of(metric), value)),
+        )
+    };
+    let results = rounds::measure(plan.runs, &subjects, |subject| subject.name, progress, turn)?;
+    if !results.iter().any(|it| it.metric == EXITS) {
         notes.push(format!("exits are left out: {}", observe::EXITS_NEED));
     }
-    let measurement = |((position, metric), samples): ((usize, &str), _)| {
-        Some(Measurement {
-            subject: subjects[position].name.to_owned(),
-            metric: metric.to_owned(),
-            unit: unit_of(metric).to_owned(),
-            summary: Summary::of(samples)?,
-        })
-    };
-    Ok(Outcome { results: samples.into_iter().filter_map(measurement).collect(), notes })
+    Ok(Findings { results, notes })
 }
 
 /// A peer in reports: with the machine where it has several.

@@ -9,8 +9,9 @@ use isolab_guest::programs;
 
 use self::tap::{GUEST, HOST, Tap};
 use crate::comparison::{self, Contender, Job, Setup, Units};
+use crate::machines::MachinesError;
 use crate::machines::vmm::{Device, Machine, Net};
-use crate::machines::{MachinesError, Outcome};
+use crate::report::Findings;
 
 /// Our machine with a virtio network controller.
 pub const VIRTIO: &str = "vmm-virtio";
@@ -35,8 +36,8 @@ const ROUND_TRIPS: Units = Units { throughput: "per s", work: "round trip" };
 /// The names of the jobs: guest to host, host to guest, and back and forth.
 const JOBS: [&str; 3] = ["tcp_send", "tcp_receive", "ping"];
 
-/// What to measure.
-pub struct Plan {
+/// What is measured of networks.
+pub struct NetPlan {
     /// What it has in common with the disk's.
     pub setup: Setup,
     /// MiB of each stream, where it has no time instead.
@@ -64,7 +65,7 @@ pub fn rival(subject: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// [`MachinesError`] at the first failure.
-pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, MachinesError> {
+pub fn measure(plan: &NetPlan, progress: impl FnMut(u32)) -> Result<Findings, MachinesError> {
     let setup = &plan.setup;
     let iperf3 = programs::find("iperf3", "iperf3")?;
     let ping = programs::find("ping", "iputils-ping")?;
@@ -122,7 +123,7 @@ pub fn measure(plan: &Plan, progress: impl FnMut(u32)) -> Result<Outcome, Machin
     );
     let mut outcome = comparison::measure(&contenders, &warm_up, jobs.into(), setup, progress)?;
     notes.append(&mut outcome.notes);
-    Ok(Outcome { notes, ..outcome })
+    Ok(Findings { notes, ..outcome })
 }
 
 #[cfg(test)]

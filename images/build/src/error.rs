@@ -17,21 +17,21 @@ pub enum BuildError {
     /// The Dockerfile does not parse.
     #[error("{}: {why}", path.display())]
     Dockerfile {
-        /// The Dockerfile.
+        /// The Dockerfile, as it was found.
         path: PathBuf,
         /// The line, and what the parser says of it.
         why: String,
     },
-    /// An instruction failed.
+    /// An instruction is wrong, or what it does failed.
     #[error("{}:{line}: {instruction}: {why}", path.display())]
     Step {
-        /// The Dockerfile.
+        /// The Dockerfile, as it was found.
         path: PathBuf,
         /// The line on which the instruction begins, the first being 1.
         line: usize,
         /// The instruction with its continuations joined.
         instruction: String,
-        /// Why it failed.
+        /// What is wrong with it, or what failed of it.
         why: String,
         /// What the caller of the build did not give.
         missing: Option<BuildNeed>,

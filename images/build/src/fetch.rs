@@ -29,7 +29,7 @@ const MAX_BYTES: u64 = 16 << 30;
 pub(super) struct Fetched {
     /// The file's name in the URL.
     pub(super) name: Option<String>,
-    /// In hexadecimal.
+    /// SHA-256 of the content, in hexadecimal.
     pub(super) sha256: String,
 }
 

@@ -21,7 +21,7 @@ enum Token {
     Star {
         slash: bool,
     },
-    /// `[a-z]`, `[^a-z]`.
+    /// One of these characters, or none of them: `[a-z]`, `[^a-z]`.
     Class {
         negated: bool,
         ranges: Vec<(char, char)>,

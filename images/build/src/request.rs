@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-/// What to build.
+/// What is built, of what, and how it is called.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
     /// The image's names; without any it is known by its digest only.
@@ -12,7 +12,7 @@ pub struct BuildRequest {
     pub context: PathBuf,
     /// The Dockerfile; by default `Containerfile` or `Dockerfile` in the context.
     pub dockerfile: Option<PathBuf>,
-    /// Values for ARG.
+    /// Values for ARGs, by name.
     pub args: HashMap<String, String>,
     /// What RUN may mount by `--mount=type=secret`, by id.
     pub secrets: HashMap<String, Secret>,
@@ -35,7 +35,7 @@ pub struct BuildRequest {
 /// Where a secret is read from, when a step first needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
-    /// A file.
+    /// The content of this file.
     File(PathBuf),
     /// A variable of our environment.
     Variable(String),

@@ -49,7 +49,7 @@ impl Peer {
         }
     }
 
-    /// Its quickest machine.
+    /// The machine of the VMM that starts the quickest.
     pub fn lightest(self) -> Machine {
         match self {
             Peer::Qemu => Machine::QemuMicrovm,
@@ -132,11 +132,11 @@ pub struct Boot {
     pub kernel: PathBuf,
     /// The same as a bzImage.
     pub bzimage: Option<PathBuf>,
-    /// The initramfs.
+    /// The initramfs, an uncompressed cpio archive.
     pub initrd: PathBuf,
     /// Guest RAM in bytes.
     pub memory: u64,
-    /// Virtual CPUs.
+    /// vCPUs of the machine.
     pub cpus: u32,
     /// A folder for configuration files.
     pub scratch: PathBuf,
@@ -156,7 +156,7 @@ pub enum Device {
 /// A raw file or block device, and how the VMM is to use it.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// The file.
+    /// The disk's image, raw, or a block device.
     pub path: PathBuf,
     /// QEMU's and our word: `none`, `writeback`, `writethrough`.
     pub cache: CacheMode,
@@ -190,7 +190,7 @@ fn cache_word(cache: CacheMode) -> &'static str {
 pub struct Subject {
     /// As it stands in the report.
     pub name: &'static str,
-    /// Which machine.
+    /// The machine that it starts.
     pub machine: Machine,
     program: PathBuf,
 }
@@ -262,9 +262,10 @@ fn as_option(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::BTreeSet;
     use std::fs;
+
+    use super::*;
 
     const MACHINES: [Machine; 8] = [
         Machine::OwnVirtio,

@@ -8,10 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use sha2::{Digest as _, Sha256};
 
 use super::files::{Links, attributes, digest_of};
-use super::{Item, Plan};
+use super::{CopyPlan, Item};
 use crate::Check;
 
-impl Plan {
+impl CopyPlan {
     /// A digest of all that will be in the layer but times, which do not make a file another.
     pub(crate) fn digest(&self, check: Check<'_>) -> io::Result<[u8; 32]> {
         let mut hasher = Sha256::new();

@@ -1,6 +1,6 @@
 //! COPY and ADD: which files go where.
 //!
-//! A [`Plan`] is made of sources first; `digest` says what it comes to, for the cache, and `write`
+//! A [`CopyPlan`] is made of sources first; `digest` says what it comes to, for the cache, and `write`
 //! puts it into a layer.
 
 mod digest;
@@ -25,12 +25,12 @@ pub(super) struct Ownership {
     /// `--chown`, or root for files of the context; none keeps the source's, as for files of
     /// other images and of archives.
     pub(super) owner: Option<(u32, u32)>,
-    /// `--chmod`.
+    /// What `--chmod` says; without it, modes stay.
     pub(super) mode: Option<ModeChange>,
 }
 
 /// The files that one instruction copies, by their places in the image.
-pub(super) struct Plan {
+pub(super) struct CopyPlan {
     items: BTreeMap<PathBuf, Item>,
     ownership: Ownership,
     /// `--exclude`; of paths below what an instruction names.
@@ -42,13 +42,13 @@ pub(super) struct Plan {
 enum Item {
     /// A file of a source, of any kind.
     File { file: PathBuf, metadata: Metadata, owner: (u32, u32) },
-    /// A here-document.
+    /// The content of a here-document.
     Text(String),
     /// A folder that must be there; WORKDIR.
     Folder,
 }
 
-impl Plan {
+impl CopyPlan {
     pub(super) fn new(ownership: Ownership, with_attributes: bool) -> Self {
         let (items, excluded) = (BTreeMap::new(), Ignored::default());
         Self { items, ownership, excluded, with_attributes }

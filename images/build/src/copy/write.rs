@@ -10,10 +10,10 @@ use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 
 use super::files::{Links, attributes, open};
-use super::{Item, Ownership, Plan};
+use super::{CopyPlan, Item, Ownership};
 use crate::Check;
 
-impl Plan {
+impl CopyPlan {
     /// Puts the files into `upper`, the layer over `image`.
     pub(crate) fn write(&self, upper: &Path, image: &Merged, check: Check<'_>) -> io::Result<()> {
         let writer = Writer { upper, image, ownership: &self.ownership };

@@ -6,7 +6,7 @@ use crate::words;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HereDocument {
     pub(super) beginning: Beginning,
-    /// As written.
+    /// Its lines as written, with their newlines.
     pub(super) content: String,
 }
 
@@ -31,7 +31,7 @@ impl HereDocument {
         self.beginning.expands
     }
 
-    /// The document's content.
+    /// What the program finds: without leading tabs where the document is `<<-`.
     pub(crate) fn content(&self) -> String {
         if !self.beginning.strips_tabs {
             return self.content.clone();

@@ -30,7 +30,7 @@ impl<'a> Lines<'a> {
         Ok(Self { escape, ..Self::plain(text) })
     }
 
-    /// Without parser directives.
+    /// Lines of a text that has no parser directives.
     pub(super) fn plain(text: &'a str) -> Self {
         Self { lines: text.lines(), number: 0, escape: '\\' }
     }

@@ -19,14 +19,14 @@ use crate::words;
 use here::HereDocument;
 use lines::Lines;
 
-/// A Dockerfile.
+/// A Dockerfile, parsed: nothing in it is expanded yet.
 #[derive(Debug)]
 pub(super) struct Dockerfile {
     /// Continues lines and quotes characters.
     pub(super) escape: char,
     /// ARGs before the first FROM.
     pub(super) global: Vec<Instruction>,
-    /// At least one.
+    /// The stages, in order; at least one.
     pub(super) stages: Vec<StageSource>,
 }
 
@@ -34,13 +34,13 @@ pub(super) struct Dockerfile {
 #[derive(Debug)]
 pub(super) struct StageSource {
     pub(super) from: Instruction,
-    /// As written.
+    /// The image's name as written: variables are not expanded.
     pub(super) image: String,
     pub(super) name: Option<String>,
     pub(super) instructions: Vec<Instruction>,
 }
 
-/// One instruction.
+/// An instruction with its continuations and here-documents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Instruction {
     /// Where it begins, from 1.
@@ -137,7 +137,7 @@ fn wrong(line: usize, why: impl Into<String>) -> ParseError {
     ParseError { line, why: why.into() }
 }
 
-/// Parses a Dockerfile.
+/// Parses a Dockerfile; an error has its line.
 pub(super) fn parse(text: &str) -> Result<Dockerfile, ParseError> {
     let mut lines = Lines::new(text)?;
     let mut dockerfile =

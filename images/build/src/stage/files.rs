@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Outcome, StageBuilder, folders};
 use crate::context::{self, Source};
-use crate::copy::{Ownership, Plan};
+use crate::copy::{CopyPlan, Ownership};
 use crate::owner;
 
 impl StageBuilder<'_, '_> {
@@ -25,7 +25,7 @@ impl StageBuilder<'_, '_> {
             user if user.is_empty() || !is_made => None,
             user => Some(owner::resolve(user, &image)?),
         };
-        let mut plan = Plan::new(Ownership { owner, mode: None }, false);
+        let mut plan = CopyPlan::new(Ownership { owner, mode: None }, false);
         match found.file {
             Some((_, metadata)) if !metadata.is_dir() => {
                 return Err(format!("{name} is no folder").into());
@@ -36,7 +36,7 @@ impl StageBuilder<'_, '_> {
         self.write(&plan, &image, text)
     }
 
-    /// The context.
+    /// The build's context, as a source to copy from.
     pub(super) fn context(&self) -> Outcome<Source> {
         Ok(Source::context(&self.build.request.context, &self.ignore_file())?)
     }

@@ -12,7 +12,7 @@ use oci_spec::image::MediaType;
 use sha2::{Digest as _, Sha256};
 
 use super::{Layer, Outcome, StageBuilder, now};
-use crate::copy::Plan;
+use crate::copy::CopyPlan;
 use crate::{check_of, layer};
 
 impl StageBuilder<'_, '_> {
@@ -44,7 +44,7 @@ impl StageBuilder<'_, '_> {
     }
 
     /// Makes the layer of planned files.
-    pub(super) fn write(&mut self, plan: &Plan, image: &Merged, text: &str) -> Outcome {
+    pub(super) fn write(&mut self, plan: &CopyPlan, image: &Merged, text: &str) -> Outcome {
         if plan.is_empty() {
             self.record(text, None);
             return Ok(());

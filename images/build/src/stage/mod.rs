@@ -63,7 +63,7 @@ pub(super) struct StageBuilder<'a, 'b> {
 type Outcome<T = ()> = Result<T, Fault>;
 
 enum Fault {
-    /// Of this instruction.
+    /// What is wrong with the instruction; the place is added.
     Why(String),
     /// This instruction needs what was not given.
     Missing(BuildNeed),

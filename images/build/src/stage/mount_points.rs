@@ -58,8 +58,9 @@ impl MountPoints {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::*;
     use isolab_images::Mounted;
+
+    use super::*;
 
     #[test]
     fn only_what_is_empty_and_new_goes_and_nothing_outside() {

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::mount_points::MountPoints;
 use super::mounts::Planned;
 use super::{Outcome, PROXY_ARGS, StageBuilder};
-use crate::copy::{Ownership, Plan};
+use crate::copy::{CopyPlan, Ownership};
 use crate::dockerfile::{Instruction, here};
 use crate::{BuildNeed, check_of};
 
@@ -74,7 +74,7 @@ impl StageBuilder<'_, '_> {
         // overlayfs shows the upper folder's owner and mode as the root's.
         let root = Merged::new(lower.clone());
         let check = check_of(self.build.runner);
-        Plan::new(Ownership::default(), true).write(&upper, &root, &check)?;
+        CopyPlan::new(Ownership::default(), true).write(&upper, &root, &check)?;
         let points = MountPoints::missing(&root, &mounted.mounts)?;
         let mounts = mounted.mounts.clone();
         let step = BuildStep { lower, upper, work, args, env, cwd, user, host_network, mounts };

@@ -7,7 +7,7 @@ use isolab_images::ingest::{is_archive, unpack_archive};
 
 use super::{Fault, Outcome, StageBuilder};
 use crate::context::{Ignored, Source, normal};
-use crate::copy::{Ownership, Plan, Target};
+use crate::copy::{CopyPlan, Ownership, Target};
 use crate::dockerfile::here::{self, HereDocument};
 use crate::dockerfile::{Instruction, Keyword, arguments};
 use crate::{owner, words};
@@ -17,11 +17,11 @@ use crate::{owner, words};
 struct Options {
     chown: Option<(u32, u32)>,
     ownership: Ownership,
-    /// COPY's `--from`.
+    /// Another stage or image: COPY's `--from`.
     from: Option<Source>,
     parents: bool,
     excluded: Vec<String>,
-    /// ADD's `--checksum`.
+    /// The digest that the content must have: ADD's `--checksum`.
     checksum: Option<String>,
     /// ADD's `--unpack`, where it is given.
     unpack: Option<bool>,
@@ -52,7 +52,7 @@ impl StageBuilder<'_, '_> {
             options.ownership.owner.get_or_insert((0, 0));
         }
         let excluded = Ignored::of_patterns(options.excluded.iter().map(String::as_str))?;
-        let mut plan = Plan::new(options.ownership.clone(), is_from).excluding(excluded);
+        let mut plan = CopyPlan::new(options.ownership.clone(), is_from).excluding(excluded);
         let mut documents = it.documents.iter();
         let mut count = 0;
         for name in &named {
@@ -128,7 +128,7 @@ impl StageBuilder<'_, '_> {
     fn add_document(
         &self,
         document: &HereDocument,
-        plan: &mut Plan,
+        plan: &mut CopyPlan,
         target: &Target,
         image: &Merged,
     ) -> Outcome {
@@ -154,7 +154,7 @@ impl StageBuilder<'_, '_> {
         &mut self,
         url: &str,
         options: &Options,
-        plan: &mut Plan,
+        plan: &mut CopyPlan,
         target: &Target,
         image: &Merged,
     ) -> Outcome {

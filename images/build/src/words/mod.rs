@@ -126,7 +126,7 @@ impl Expander<'_> {
         Err("a double quote is not closed".to_owned())
     }
 
-    /// Behind a `$`.
+    /// Expands a variable, of which the `$` has been read.
     fn variable(&mut self) -> Result<String, String> {
         if self.chars.next_if_eq(&'{').is_some() {
             return self.braced();

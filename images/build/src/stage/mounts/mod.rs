@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{Outcome, StageBuilder};
 use crate::check_of;
 use crate::context::{Source, normal};
-use crate::copy::{Ownership, Plan, Target};
+use crate::copy::{CopyPlan, Ownership, Target};
 use option::{Bind, MountOption};
 
 /// A mount of which everything is known that the command's outcome depends on.
@@ -30,7 +30,7 @@ pub(super) struct Planned {
 
 /// Files that a mount takes of a source.
 struct Copied {
-    plan: Plan,
+    plan: CopyPlan,
     /// Of a lone file in the folder of the copy.
     name: Option<PathBuf>,
 }
@@ -91,7 +91,7 @@ impl StageBuilder<'_, '_> {
         if found.file.is_none() && !path.as_os_str().is_empty() || is_hidden(&source, &path) {
             return Err(missing().into());
         }
-        let mut plan = Plan::new(ownership, from.is_some());
+        let mut plan = CopyPlan::new(ownership, from.is_some());
         let name = (!is_folder).then(|| PathBuf::from("file"));
         if found.file.is_some() {
             let target = Target::alone(if is_folder { "" } else { "file" });
