@@ -28,7 +28,7 @@ enum Part {
     Kvm,
 }
 
-/// Runs the command.
+/// Looks at the host and prints what was found; the code is 0 when every level is ready.
 pub fn run(args: &Args) -> Result<ExitCode> {
     if args.only.is_some() {
         return Ok(match host::require_kvm() {

@@ -62,7 +62,7 @@ struct Prune {
     format: Format,
 }
 
-/// Runs the command.
+/// Tells what is on the disk, or removes what nothing uses.
 pub fn run(system: System) -> Result<ExitCode> {
     match system.command {
         Command::Df(df) => run_df(&df),

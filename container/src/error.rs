@@ -32,7 +32,7 @@ pub enum Error {
     /// A step inside the new process, between clone and execve, failed.
     #[error("cannot {attempt} in container {id}")]
     Setup {
-        /// The container.
+        /// The container's id.
         id: String,
         /// What was attempted, on what.
         attempt: String,
@@ -45,17 +45,17 @@ pub enum Error {
         "cannot make mounts for container {id}: the root directory here is no mount point, as in a chroot"
     )]
     RootNotMounted {
-        /// The container.
+        /// The container's id.
         id: String,
     },
     /// The new process died before it could report anything, for example by the OOM killer.
     #[error("the first process of container {id} died while {during} ({status})")]
     Died {
-        /// The container.
+        /// The container's id.
         id: String,
         /// What the runtime was waiting for.
         during: &'static str,
-        /// How it ended.
+        /// How the process ended, by exit code or signal.
         status: String,
     },
     /// No such command in the container: exit code 127.
@@ -78,9 +78,9 @@ pub enum Error {
     /// A method was called at the wrong time, for example `start` twice.
     #[error("container {id} {problem}")]
     State {
-        /// The container.
+        /// The container's id.
         id: String,
-        /// The contradiction.
+        /// What contradicts the call, for example `has been started already`.
         problem: &'static str,
     },
 }

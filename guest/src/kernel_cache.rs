@@ -69,7 +69,7 @@ impl KernelCache {
         Self { folder: folder.to_owned() }
     }
 
-    /// Where it is.
+    /// The folder that kernels are in, one in each.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -16,15 +16,15 @@ pub enum ModuleError {
         "the guest kernel {kernel} has no module {module}; use another kernel (`isolab kernel ls`)"
     )]
     Missing {
-        /// The kernel.
+        /// The kernel's release, for example `6.1.0-31-amd64`.
         kernel: String,
-        /// The module.
+        /// The module's name, without `.ko`.
         module: String,
     },
     /// depmod's lists or a module cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// The module's file, or an index of modules.
         path: PathBuf,
         /// The kernel's answer.
         #[source]

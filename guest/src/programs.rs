@@ -22,7 +22,7 @@ pub enum ProgramError {
     Host {
         /// What was attempted: a verb, for example `start`.
         action: &'static str,
-        /// On which file.
+        /// The file that it was attempted on.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,

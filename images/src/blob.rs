@@ -11,7 +11,7 @@ use crate::error::{ImageError, io_error};
 /// Documents (indexes, manifests, configs) beyond this size are refused, as registries do.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 
-/// A sha256 digest.
+/// A sha256 digest: 64 hexadecimal digits, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BlobId(String);
 

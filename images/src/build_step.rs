@@ -14,9 +14,9 @@ pub struct BuildStep {
     pub upper: PathBuf,
     /// An empty folder for overlayfs.
     pub work: PathBuf,
-    /// The command.
+    /// The command and its arguments.
     pub args: Vec<String>,
-    /// `NAME=value`.
+    /// Its environment, as `NAME=value`.
     pub env: Vec<String>,
     /// Working directory, absolute.
     pub cwd: String,
@@ -34,7 +34,7 @@ pub struct BuildStep {
 pub struct StepMount {
     /// Absolute, in the command's root.
     pub target: String,
-    /// What is there.
+    /// What the command finds there.
     pub what: Mounted,
 }
 
@@ -43,7 +43,7 @@ pub struct StepMount {
 pub enum Mounted {
     /// A file or folder of the host's, which the build made for it.
     Path {
-        /// Where it is.
+        /// Its path on the host.
         source: PathBuf,
         /// Whether the command may not write to it.
         read_only: bool,

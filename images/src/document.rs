@@ -11,9 +11,9 @@ use crate::error::ImageError;
 
 /// A document that an index entry may name.
 pub enum Document {
-    /// Of several platforms.
+    /// A list of manifests, one for each platform.
     Index(Box<ImageIndex>),
-    /// Of one.
+    /// Of one platform: names a configuration and layers.
     Manifest(Box<ImageManifest>),
 }
 

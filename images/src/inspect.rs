@@ -38,7 +38,7 @@ pub struct ImageRecord {
 pub struct ImageDetails {
     /// The full name it was found by, if it has one.
     pub reference: Option<String>,
-    /// All its names.
+    /// All names that the image has in the store.
     pub names: Vec<String>,
     /// The manifest's digest.
     pub digest: String,
@@ -48,7 +48,7 @@ pub struct ImageDetails {
     pub media_type: Option<String>,
     /// When it was made (RFC 3339).
     pub created: Option<String>,
-    /// Who made it.
+    /// Who made it, as the configuration says.
     pub author: Option<String>,
     /// The CPU it is for, in Go's words (`amd64`).
     pub architecture: String,

@@ -56,7 +56,7 @@ pub fn layer_of(members: &[(&str, u32, u64)]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// `bytes`, compressed.
+/// `bytes` as gzip.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();

@@ -241,11 +241,12 @@ const VSOCK_PORT: u32 = 1234;
 #[test]
 #[ignore = "run in a guest by streams_over_vsock_both_ways"]
 fn guest_speaks_vsock() {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
     use nix::sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, VsockAddr, accept, bind, connect, listen,
         socket,
     };
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     let stream =
         || socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None).unwrap();
     // From the host: send back what comes.

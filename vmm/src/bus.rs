@@ -44,9 +44,9 @@ pub enum BusError {
     BadRange {
         /// The device's name in statistics.
         name: &'static str,
-        /// First address.
+        /// First address of the range that was asked for.
         base: u64,
-        /// Bytes.
+        /// Length of that range: ports, or bytes.
         length: u64,
     },
     /// Another device is there already.
@@ -54,9 +54,9 @@ pub enum BusError {
     Overlap {
         /// The device's name in statistics.
         name: &'static str,
-        /// First address.
+        /// First address of the range that was asked for.
         base: u64,
-        /// Bytes.
+        /// Length of that range: ports, or bytes.
         length: u64,
         /// The device that was there first.
         other: &'static str,
@@ -125,7 +125,7 @@ impl Bus {
 /// Where a guest's accesses go.
 #[derive(Clone, Default)]
 pub struct Buses {
-    /// I/O ports.
+    /// The I/O port space, 64 Ki ports.
     pub ports: Arc<Bus>,
     /// Guest-physical addresses that are not RAM.
     pub mmio: Arc<Bus>,

@@ -15,17 +15,17 @@ pub const MIN_MEMORY: u64 = 16 << 20;
 /// xAPIC ids are 8 bits wide and 0xff is the broadcast address.
 pub const MAX_CPUS: u32 = 254;
 
-/// One machine.
+/// What a machine has, before anything of it is opened or made.
 pub struct MachineConfig {
     /// What is started, unless the board has firmware that finds a kernel itself.
     pub kernel: KernelConfig,
     /// Guest RAM in bytes, a multiple of 4096.
     pub memory: u64,
-    /// Virtual CPUs.
+    /// Virtual CPUs, 1 to [`MAX_CPUS`].
     pub cpus: u32,
     /// COM1 to COM4; a port without a host side does not exist.
     pub serial: [Option<SerialPort>; 4],
-    /// The devices.
+    /// The board, with all devices on it.
     pub board: BoardConfig,
 }
 
@@ -87,20 +87,20 @@ pub enum ConfigError {
     /// Zero, or more than the APIC can name.
     #[error("cpus: {cpus} is out of range; use 1 to {max}")]
     Cpus {
-        /// Asked for.
+        /// vCPUs that were asked for.
         cpus: u32,
-        /// Allowed.
+        /// The most that there may be.
         max: u32,
     },
-    /// See [`MIN_MEMORY`].
+    /// Less than [`MIN_MEMORY`]: no kernel would come up.
     #[error("memory: {memory} bytes is too small; use at least {} MiB", least >> 20)]
     MemoryTooSmall {
         /// Asked for, in bytes.
         memory: u64,
-        /// Needed, in bytes.
+        /// [`MIN_MEMORY`], in bytes.
         least: u64,
     },
-    /// KVM maps pages.
+    /// RAM is mapped into the guest by the page.
     #[error("memory: {memory} bytes is not a multiple of the page size, 4096")]
     MemoryUnaligned {
         /// Asked for, in bytes.
@@ -129,12 +129,12 @@ pub enum ConfigError {
         /// CPUID 0x80000008, EAX bits 7:0.
         bits: u32,
     },
-    /// KVM's own limit.
+    /// More vCPUs than KVM makes for one machine.
     #[error("cpus: {cpus} is more than the {max} that KVM allows on this host")]
     CpusBeyondKvm {
-        /// Asked for.
+        /// vCPUs that were asked for.
         cpus: u32,
-        /// KVM_CAP_MAX_VCPUS.
+        /// What KVM_CAP_MAX_VCPUS says.
         max: usize,
     },
     /// Nothing else tells a kernel where the devices are.

@@ -48,7 +48,7 @@ pub enum Error {
     /// The guest cannot go on, and the host's KVM could not have run it.
     #[error("/dev/kvm cannot run a guest kernel ({fault})")]
     UnfaithfulKvm {
-        /// How it ended.
+        /// Which vCPU, why, and its registers.
         #[source]
         source: VcpuError,
         /// What the probe guest found.

@@ -35,7 +35,7 @@ struct WiredOr {
 }
 
 impl SharedWire {
-    /// Shares `line`.
+    /// Shares `line` among drivers: it is asserted while one of them asserts it.
     pub fn new(line: IrqLine) -> Self {
         Self(Arc::new(WiredOr { line, asserted: Mutex::new(0) }))
     }

@@ -22,13 +22,13 @@ pub enum KvmError {
     /// The operator is not in the right group.
     #[error("no permission to open /dev/kvm: join its group (`usermod -aG kvm $USER`) or be root")]
     Permission,
-    /// Something else.
+    /// /dev/kvm cannot be opened for another reason.
     #[error("cannot open /dev/kvm")]
     Open(#[source] io::Error),
     /// Older than Linux 2.6.22.
     #[error("/dev/kvm speaks API version {0}, not 12")]
     ApiVersion(i32),
-    /// A call failed.
+    /// An ioctl of KVM failed.
     #[error("KVM refused {call}")]
     Call {
         /// The ioctl, with its object.

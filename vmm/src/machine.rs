@@ -51,7 +51,7 @@ pub struct RunReport {
     pub triple_fault: Option<VcpuError>,
     /// How often the guest left for user space.
     pub stats: Stats,
-    /// When things happened.
+    /// When the start's events happened.
     pub timeline: Timeline,
 }
 

@@ -34,7 +34,7 @@ pub enum MemoryError {
     /// The host refused the mapping.
     #[error("memory: cannot map {} MiB of guest RAM", size >> 20)]
     Map {
-        /// Bytes.
+        /// Bytes of RAM that were asked for.
         size: u64,
         /// The host's answer.
         #[source]
@@ -130,8 +130,9 @@ pub fn release(ram: &GuestRam) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use vm_memory::Bytes;
+
+    use super::*;
 
     #[test]
     fn ram_lies_around_the_hole() {

@@ -97,7 +97,7 @@ pub enum ProbeError {
     /// A KVM ioctl was refused while the probe guest was set up.
     #[error("KVM refuses to {action}")]
     Setup {
-        /// What was attempted.
+        /// The ioctl in words: a verb and its object.
         action: &'static str,
         /// The host's answer.
         source: io::Error,

@@ -10,7 +10,7 @@ use crate::memory::GuestRam;
 pub struct GuestSegment {
     /// Guest-physical start.
     pub address: GuestAddress,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u32,
 }
 

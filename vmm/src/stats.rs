@@ -14,9 +14,9 @@ use crate::virtio::stats::{DeviceStats, QueueStats};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
-    /// `in`.
+    /// An `in` or `ins` of the guest.
     PortRead,
-    /// `out`.
+    /// An `out` or `outs` of the guest.
     PortWrite,
     /// A load from an address that is not RAM.
     MmioRead,
@@ -43,7 +43,7 @@ pub const NO_DEVICE: &str = "none";
 /// each device, lest the host's memory grows as the guest wanders.
 pub const MAX_ADDRESSES: usize = 2048;
 
-/// One vCPU's counters.
+/// How often one vCPU left for us, by reason.
 #[derive(Clone, Debug, Default)]
 pub struct ExitCounters {
     /// At most [`MAX_ADDRESSES`].
@@ -106,7 +106,7 @@ pub struct AccessCount {
     /// The port, or the guest-physical address; none for the sum over all addresses beyond
     /// [`MAX_ADDRESSES`].
     pub address: Option<u64>,
-    /// Exits.
+    /// How often that was.
     pub count: u64,
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::bus::BusDevice;
 use crate::poison::unpoisoned;
 
-/// Something that happened.
+/// An event of a machine's start, in the order in which they happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -32,14 +32,14 @@ pub enum Event {
 pub struct Moment {
     /// CLOCK_MONOTONIC, in nanoseconds.
     pub nanoseconds: u64,
-    /// What happened.
+    /// Which event it is the time of.
     pub event: Event,
 }
 
 /// Events in the order in which they happened.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Timeline {
-    /// The events.
+    /// The events so far, in the order in which they were told.
     pub moments: Vec<Moment>,
 }
 
@@ -70,7 +70,7 @@ impl Recorder {
     }
 }
 
-/// CLOCK_MONOTONIC.
+/// The time by CLOCK_MONOTONIC, in nanoseconds.
 pub fn monotonic_nanoseconds() -> u64 {
     // Never fails: this clock always exists.
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);

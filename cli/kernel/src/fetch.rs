@@ -22,7 +22,7 @@ use crate::tool::{self, Need};
     after_help = "Examples:\n  isolab kernel fetch\n  isolab run --isolation paravirt --kernel cloud busybox uname -r"
 )]
 pub struct Fetch {
-    /// Which.
+    /// The kernels to fetch; by default both.
     #[arg(value_enum, default_values = ["stock", "cloud"])]
     kernels: Vec<Stock>,
     /// How to print what is there then.

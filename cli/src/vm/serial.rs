@@ -11,7 +11,7 @@ use isolab_vmm::backend::serial_port::SerialPort;
 
 use crate::console;
 
-/// One `--serial`.
+/// A serial port as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SerialOption {
     /// 1 for COM2, to 3 for COM4.

@@ -9,15 +9,15 @@ pub enum CgroupError {
     /// No cgroup filesystem that has the controller is mounted.
     #[error("cannot limit {controller}: no mounted cgroup hierarchy has that controller")]
     NoController {
-        /// The controller.
+        /// The controller's name, for example `memory`.
         controller: String,
     },
     /// The tree refused for want of rights.
     #[error("cannot {attempt} {}, which limits need", path.display())]
     NotWritable {
-        /// What was attempted.
+        /// What was attempted: a verb.
         attempt: &'static str,
-        /// On what.
+        /// The file or folder below /sys/fs/cgroup.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
@@ -35,9 +35,9 @@ pub enum CgroupError {
     /// A limit that the kernel refused.
     #[error("cannot write {value:?} to {}", path.display())]
     Refused {
-        /// What was written.
+        /// What was written to the control file.
         value: String,
-        /// The control file.
+        /// The control file that refused it.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
@@ -45,21 +45,21 @@ pub enum CgroupError {
     /// The cgroup exists and has processes in it.
     #[error("cgroup {} is in use by live processes", path.display())]
     InUse {
-        /// The cgroup.
+        /// The cgroup's folder.
         path: PathBuf,
     },
     /// A limit that this runtime does not implement.
     #[error("linux.resources.{field} is not supported {on}")]
     Unsupported {
-        /// The field.
+        /// The field of the configuration, for example `linux.resources.memory.swap`.
         field: &'static str,
-        /// Where.
+        /// Where it is not, for example `on cgroup v1`.
         on: &'static str,
     },
     /// The rules about devices could not be put into force on version 2.
     #[error("cannot attach the device rules, an eBPF program, to {}", path.display())]
     DeviceProgram {
-        /// The cgroup.
+        /// The cgroup's folder.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
@@ -76,12 +76,12 @@ pub enum CgroupError {
         /// The path.
         path: PathBuf,
     },
-    /// Any other failure.
+    /// Something else was refused on a file of the cgroup tree.
     #[error("cannot {attempt} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// What was attempted: a verb.
         attempt: &'static str,
-        /// On what.
+        /// The file or folder below /sys/fs/cgroup.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,

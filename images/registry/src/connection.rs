@@ -23,7 +23,7 @@ pub(crate) struct Connection {
     pub(crate) reference: Reference,
     pub(crate) auth: RegistryAuth,
     action: &'static str,
-    /// Plain HTTP.
+    /// Whether it is plain HTTP.
     insecure: bool,
 }
 
@@ -161,7 +161,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The first cause.
+/// The last error of the chain: the first cause.
 fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     error.source().map_or(error, root)
 }

@@ -10,7 +10,7 @@ pub trait Progress: Sync {
     fn end(&self, digest: &str);
 }
 
-/// Tells nobody.
+/// A [`Progress`] that tells nobody.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

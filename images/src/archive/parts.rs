@@ -14,7 +14,7 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub struct Parts {
     /// What names the image: its index where the store has all of that, otherwise its manifest.
     pub top: Descriptor,
-    /// Configurations and layers.
+    /// Configurations and layers, with their sizes in bytes.
     pub blobs: Vec<(BlobId, u64)>,
     /// Indexes and manifests, each after those that it leads to, with their media types.
     pub documents: Vec<(BlobId, String)>,

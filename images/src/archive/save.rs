@@ -219,7 +219,7 @@ impl Store {
     }
 }
 
-/// Where files go.
+/// What the files of a saved image are written to: an archive or a folder.
 trait Output {
     fn add(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<(), ImageError>;
 

@@ -17,14 +17,14 @@ use crate::error::{ImageError, io_error};
 /// A layer that a step made; none where the step changed no file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedStep {
-    /// The layer.
+    /// The layer that the step made; none where it changed no file.
     pub layer: Option<CachedLayer>,
 }
 
-/// A layer's blob.
+/// A layer that is in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CachedLayer {
-    /// Of the blob.
+    /// The blob's digest: of the layer as it is kept, compressed.
     pub digest: String,
     /// Of the blob, in bytes.
     pub size: u64,

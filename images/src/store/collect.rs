@@ -25,7 +25,7 @@ use crate::removal::remove_tree;
 /// What a removal took away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Removed {
-    /// Names.
+    /// Names that were taken from images.
     pub untagged: Vec<String>,
     /// Digests of manifests, indexes, configurations and layers.
     pub deleted: Vec<String>,

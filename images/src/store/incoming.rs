@@ -16,7 +16,7 @@ pub enum Arrival {
     Present,
     /// Wait: somebody else is bringing it.
     Busy,
-    /// Bring it.
+    /// It is not here, and nobody else brings it: it is the caller's to bring.
     Wanted(Box<Incoming>),
 }
 

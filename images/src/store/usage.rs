@@ -25,7 +25,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// One more thing.
+    /// Counts one more thing, of `size` bytes on the disk.
     pub fn add(&mut self, size: u64, is_active: bool) {
         self.total += 1;
         self.size += size;

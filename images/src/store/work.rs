@@ -59,7 +59,7 @@ impl Store {
 }
 
 impl WorkFolder {
-    /// Where it is.
+    /// The folder's path; it is removed with this value.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 pub(crate) struct Limits {
     /// Bytes of the uncompressed archive, and of its files with their holes.
     pub(crate) bytes: u64,
-    /// Entries.
+    /// Entries of the archive.
     pub(crate) entries: u64,
     /// Bytes of a name with all folders on its way. A path is at most PATH_MAX (4096) bytes long,
     /// and the layer's own folder on the host comes before it.

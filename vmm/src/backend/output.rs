@@ -170,7 +170,7 @@ impl Output {
     }
 }
 
-/// The thread's side.
+/// What the thread has: it takes from the buffer and writes to the host.
 struct Writer {
     shared: Arc<Shared>,
     sink: Box<dyn Write + Send>,
@@ -231,8 +231,9 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
 
     /// Long enough to never matter; the tests wait for conditions.
     const LONG: Duration = Duration::from_secs(60);

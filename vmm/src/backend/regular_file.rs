@@ -39,9 +39,11 @@ fn refused(kind: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use nix::sys::stat::Mode;
     use std::os::unix::net::UnixListener;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
 
     #[test]
     fn what_is_no_file_is_refused_by_name_and_without_waiting() {

@@ -78,29 +78,29 @@ pub enum TapError {
         #[source]
         source: io::Error,
     },
-    /// EINVAL of TUNSETIFF.
+    /// The interface is no tap, or has fewer queues: EINVAL of TUNSETIFF.
     #[error("`{name}` exists and is no tap with as many queues as asked for ({pairs}): make it with `ip tuntap add {name} mode tap{}`", if *pairs > 1 { " multi_queue" } else { "" })]
     OtherKind {
         /// The interface's name.
         name: String,
-        /// Asked for.
+        /// Queue pairs that were asked for.
         pairs: u16,
     },
     /// A descriptor that someone handed over.
     #[error("descriptor {fd} is no tap queue with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR")]
     BadDescriptor {
-        /// Its number.
+        /// The descriptor's number in this process.
         fd: RawFd,
         /// The host's answer.
         #[source]
         source: io::Error,
     },
-    /// Anything else.
+    /// The host refused something else of the tap.
     #[error("tap `{name}`: cannot {action}")]
     Host {
         /// The tap's name.
         name: String,
-        /// What was attempted.
+        /// What was attempted: a verb and its object.
         action: &'static str,
         /// The host's answer.
         #[source]
@@ -153,7 +153,7 @@ impl Tap {
         &self.name
     }
 
-    /// The interface's MTU.
+    /// The interface's MTU in bytes, at the time it was opened.
     pub fn mtu(&self) -> u16 {
         self.mtu
     }

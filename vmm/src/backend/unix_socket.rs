@@ -23,7 +23,7 @@ pub enum SocketError {
     InUse {
         /// Whose path it is.
         option: &'static str,
-        /// Where.
+        /// Path of the socket, as it was given.
         path: PathBuf,
     },
     /// Something else has the name.
@@ -31,15 +31,15 @@ pub enum SocketError {
     NotASocket {
         /// Whose path it is.
         option: &'static str,
-        /// Where.
+        /// Path of the socket, as it was given.
         path: PathBuf,
     },
-    /// The host refused.
+    /// The host refused to bind, or to listen.
     #[error("{option}: cannot make {}", path.display())]
     Host {
         /// Whose path it is.
         option: &'static str,
-        /// Where.
+        /// Path of the socket, as it was given.
         path: PathBuf,
         /// The host's answer.
         #[source]
@@ -47,10 +47,10 @@ pub enum SocketError {
     },
 }
 
-/// Who may connect.
+/// Who may connect, by the socket file's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Its owner only.
+    /// Its owner only: mode 0600.
     Owner,
     /// Whom the process's umask lets.
     Umask,
@@ -91,7 +91,7 @@ impl Socket {
         &self.path
     }
 
-    /// Accepts connections.
+    /// The listening socket, to accept connections from.
     pub fn listener(&self) -> &UnixListener {
         &self.listener
     }
@@ -149,9 +149,10 @@ fn remove_abandoned(option: &'static str, path: &Path) -> Result<(), SocketError
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+
+    use super::*;
 
     fn bind(path: &Path) -> Result<Socket, SocketError> {
         Socket::bind("test-socket", path, Access::Owner)

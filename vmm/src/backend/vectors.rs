@@ -71,7 +71,7 @@ impl<'m> Gather<'m> {
         self.0.push(libc::iovec { iov_base, iov_len: bytes.len() });
     }
 
-    /// Bytes in all.
+    /// The sum of all lengths, in bytes.
     pub fn length(&self) -> usize {
         self.0.iter().map(|vector| vector.iov_len).sum()
     }

@@ -52,7 +52,7 @@ impl Default for BoardConfig {
 pub struct Surroundings {
     /// Guest RAM in bytes.
     pub memory: u64,
-    /// Virtual CPUs.
+    /// How many vCPUs the tables name, at least 1.
     pub cpus: u32,
     /// Which of COM1 to COM4 there are.
     pub serial: [bool; 4],
@@ -152,7 +152,7 @@ pub enum BoardError {
     /// A PC has room for four.
     #[error("{drives} disks and CD-ROMs: emulated IDE has room for {}", pc::MAX_DRIVES)]
     TooManyDrives {
-        /// Asked for.
+        /// Disks and CD-ROMs that were asked for.
         drives: usize,
     },
     /// What only a virtio network has.
@@ -161,7 +161,7 @@ pub enum BoardError {
     /// What only a virtio disk has.
     #[error("disk `{}`: bps= and iops= need a virtio device; emulated IDE has no rate limit", path.display())]
     RateLimit {
-        /// The image.
+        /// The disk's image, as it was named.
         path: PathBuf,
     },
     /// The firmware cannot be used.
@@ -179,7 +179,7 @@ pub enum BoardError {
     /// The host refused something.
     #[error("cannot make the device {device}")]
     Host {
-        /// Which device.
+        /// The device's name, as statistics have it.
         device: &'static str,
         /// The host's answer.
         #[source]

@@ -58,7 +58,7 @@ pub struct Options {
     pub transport: Transport,
     /// Disks, in the guest's order.
     pub disks: Vec<DiskOptions>,
-    /// Networks.
+    /// A virtio network each, in this order on the bus.
     pub nets: Vec<NetOptions>,
     /// Streams between programs of host and guest.
     pub vsock: Option<VsockOptions>,

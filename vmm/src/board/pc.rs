@@ -44,7 +44,7 @@ pub struct Options {
     pub disks: Vec<DiskOptions>,
     /// ISO images in CD-ROM drives, behind the disks.
     pub cdroms: Vec<DiskOptions>,
-    /// Networks.
+    /// An e1000 each, in this order on the bus.
     pub nets: Vec<NetOptions>,
 }
 
@@ -154,7 +154,7 @@ fn put_firmware(
     Ok(shadow)
 }
 
-/// The open images.
+/// The open images, and what firmware and the operator are told of them.
 #[derive(Default)]
 struct Drives {
     /// By channel and unit.

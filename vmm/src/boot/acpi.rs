@@ -16,9 +16,9 @@ use crate::memory::GuestRam;
 
 /// Who made the tables.
 pub const OEM_ID: [u8; 6] = *b"ISOLAB";
-/// Which tables.
+/// OEM Table ID of every table's header (ACPI 6.5, 5.2.6).
 pub const OEM_TABLE_ID: [u8; 8] = *b"ISOLABVM";
-/// Their revision.
+/// OEM Revision of every table's header.
 pub const OEM_REVISION: u32 = 1;
 
 /// What the tables tell of.

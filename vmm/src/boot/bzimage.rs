@@ -22,7 +22,7 @@ const LEAST_VERSION: u16 = 0x0202;
 const WITH_PAYLOAD: u16 = 0x0208;
 /// With pref_address and init_size.
 const WITH_INIT_SIZE: u16 = 0x020a;
-/// With xloadflags.
+/// Boot protocol 2.12, the first with xloadflags (Linux, Documentation/arch/x86/boot.rst).
 const WITH_XLOADFLAGS: u16 = 0x020c;
 /// xloadflags: there is a 64-bit entry point.
 const XLF_KERNEL_64: u16 = 1;

@@ -8,7 +8,7 @@ const LIMIT: u64 = 1 << 30;
 /// What the first bytes of a payload say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not compressed.
+    /// The payload is the kernel itself.
     None,
     /// RFC 1952.
     Gzip,
@@ -99,8 +99,9 @@ fn lz4_legacy(frame: &[u8]) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Write;
+
+    use super::*;
 
     /// As the kernel's `size_append` does.
     fn with_size(mut payload: Vec<u8>, size: usize) -> Vec<u8> {

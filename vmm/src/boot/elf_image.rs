@@ -32,7 +32,7 @@ const PHYS32_ENTRY: u64 = 18;
 pub struct ElfImage {
     /// Whether it is for x86-64; otherwise it is for i386.
     pub is_64_bit: bool,
-    /// What to load.
+    /// The PT_LOAD parts with content in the file.
     pub segments: Vec<Segment>,
     /// Guest-physical entry point.
     pub entry: u64,

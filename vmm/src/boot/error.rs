@@ -21,7 +21,7 @@ pub enum BootError {
     /// Beyond what this kernel takes.
     #[error("cmdline: {length} bytes is too long; this kernel takes {max}")]
     CmdlineTooLong {
-        /// Bytes given.
+        /// Bytes of the command line, without the NUL.
         length: usize,
         /// Bytes allowed, without the NUL.
         max: u64,
@@ -29,7 +29,7 @@ pub enum BootError {
     /// A part cannot be opened or read.
     #[error("cannot read initrd {path}")]
     Initrd {
-        /// The file.
+        /// The part of the initrd, as it was named.
         path: PathBuf,
         /// The host's answer.
         #[source]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub struct Segment {
     /// Where in the file.
     pub offset: u64,
-    /// Bytes.
+    /// Bytes in the file.
     pub in_file: u64,
     /// Where in guest-physical memory.
     pub address: u64,
@@ -20,7 +20,7 @@ pub enum KernelError {
     /// Missing, or not readable.
     #[error("cannot read kernel {path}")]
     Read {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
         /// The host's answer.
         #[source]
@@ -29,23 +29,23 @@ pub enum KernelError {
     /// None of the formats we know.
     #[error("{path} is not a kernel: neither ELF nor an x86 bzImage or multiboot image")]
     NotAKernel {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
     },
     /// A format that we know, and cannot start.
     #[error("{path} is {kind}, which cannot be started like this: {hint}")]
     OtherKind {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
-        /// What it is.
+        /// What it is, with its article.
         kind: &'static str,
-        /// The way out.
+        /// How it is started instead.
         hint: &'static str,
     },
     /// An i386 executable that says nothing of how to be started.
     #[error("{path} is a 32-bit ELF with neither a multiboot header nor a PVH or Linux note")]
     NoProtocol {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
     },
     /// Code for real mode, which calls a BIOS.
@@ -54,13 +54,13 @@ pub enum KernelError {
          put it on a disk or CD, and start that by PC firmware"
     )]
     NeedsFirmware {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
     },
     /// A multiboot kernel that cannot do without what we lack.
     #[error("multiboot kernel {path} requires what is not offered here (flags {flags:#x})")]
     MultibootFlags {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
         /// The unknown ones among those that it requires.
         flags: u32,
@@ -70,7 +70,7 @@ pub enum KernelError {
         "kernel {path} is for another machine (ELF machine {machine}, class {class}); x86-64 is needed"
     )]
     OtherMachine {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
         /// `e_machine`.
         machine: u16,
@@ -80,9 +80,9 @@ pub enum KernelError {
     /// Shorter than its headers say.
     #[error("kernel {path} is truncated: it has {length} bytes where its headers need {needed}")]
     Truncated {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
-        /// Bytes there are.
+        /// Bytes of the file.
         length: u64,
         /// Bytes there should be.
         needed: u64,
@@ -90,15 +90,15 @@ pub enum KernelError {
     /// Contradicts the format.
     #[error("kernel {path} is malformed: {what}")]
     Malformed {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
-        /// What is wrong.
+        /// Which field or part contradicts the format.
         what: &'static str,
     },
     /// Before Linux 2.4.
     #[error("bzImage {path} speaks boot protocol {}.{:02}; 2.02 or newer is needed", version >> 8, version & 0xff)]
     OldProtocol {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
         /// As in the setup header.
         version: u16,
@@ -106,7 +106,7 @@ pub enum KernelError {
     /// The payload could not be decompressed.
     #[error("cannot decompress bzImage {path}")]
     Decompress {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
         /// The decoder's answer.
         #[source]
@@ -119,7 +119,7 @@ pub enum KernelError {
         memory >> 20
     )]
     TooLarge {
-        /// The file.
+        /// The kernel's file, as it was named.
         path: PathBuf,
         /// End of the kernel in guest memory.
         end: u64,

@@ -21,7 +21,7 @@ pub enum InitrdPart {
     Bytes(Cow<'static, [u8]>),
 }
 
-/// An opened part.
+/// A part of the initrd, opened, or made here.
 enum Source<'a> {
     File(File, u64, &'a PathBuf),
     Bytes(&'a [u8]),

@@ -42,7 +42,7 @@ pub struct Kernel {
     path: PathBuf,
     file: File,
     segments: Vec<Segment>,
-    /// How it starts.
+    /// By which boot protocol it is entered.
     pub protocol: Protocol,
     /// Guest-physical address of its first instruction.
     pub entry: u64,

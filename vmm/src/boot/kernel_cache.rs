@@ -116,8 +116,9 @@ fn write_then_rename(temporary: &Path, path: &Path, content: &[u8]) -> io::Resul
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Read;
+
+    use super::*;
 
     #[test]
     fn what_was_stored_is_found_until_the_file_changes() {

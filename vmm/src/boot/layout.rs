@@ -12,7 +12,7 @@
 //! 0x100000 end of the first MiB
 //! ```
 
-/// Global descriptor table.
+/// Global descriptor table, for the kernel's entry.
 pub const GDT: u64 = 0x500;
 /// What the kernel is told: Linux's `struct boot_params` or another protocol's, in 8 KiB.
 pub const BOOT_INFO: u64 = 0x7000;
@@ -20,7 +20,7 @@ pub const BOOT_INFO: u64 = 0x7000;
 pub const PML4: u64 = 0x9000;
 /// Kernel command line, NUL-terminated.
 pub const CMDLINE: u64 = 0x2_0000;
-/// Room for it.
+/// Bytes that the command line may take there, with its NUL.
 pub const CMDLINE_MAX: u64 = 0x1_0000;
 /// End of the RAM below the legacy video memory and BIOS.
 pub const BASE_MEMORY_END: u64 = 0x9_fc00;

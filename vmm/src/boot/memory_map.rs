@@ -3,17 +3,17 @@
 use super::layout::{BASE_MEMORY_END, HIGH_MEMORY};
 use crate::memory;
 
-/// Usable.
+/// Usable memory: type 1 of E820 (ACPI 6.5, table 15.4).
 pub const RAM: u32 = 1;
 /// Not to be used, not even if nothing is there.
 pub const RESERVED: u32 = 2;
 
-/// One range.
+/// A range of the memory map that the guest is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRange {
-    /// First byte.
+    /// Guest-physical address of the first byte.
     pub start: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u64,
     /// [`RAM`] or [`RESERVED`].
     pub kind: u32,

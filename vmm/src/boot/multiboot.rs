@@ -37,7 +37,7 @@ pub struct Header {
 /// An image that its header places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placed {
-    /// What to load.
+    /// What of the file goes where in memory.
     pub segment: Segment,
     /// Guest-physical entry point.
     pub entry: u64,

@@ -13,7 +13,7 @@ use crate::memory::{GuestRam, HOLE_START};
 /// What a kernel is told.
 #[derive(Clone, Copy, Debug)]
 pub struct Information<'a> {
-    /// Its command line.
+    /// The guest kernel's command line, without a NUL.
     pub cmdline: &'a str,
     /// Its initial RAM file system, or modules.
     pub initrd: &'a [InitrdPart],

@@ -138,9 +138,10 @@ impl PowerButton {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::irq::InterruptLine;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[derive(Default)]
     struct Level(AtomicBool);

@@ -12,11 +12,11 @@ use crate::control::{Control, EndReason};
 use crate::irq::IrqLine;
 use crate::poison::unpoisoned;
 
-/// Data.
+/// Data port: what the keyboard and the controller say, and what they are told.
 pub const DATA_PORT: u16 = 0x60;
 /// Status (read) and command (write).
 pub const COMMAND_PORT: u16 = 0x64;
-/// The keyboard's interrupt.
+/// ISA interrupt of the keyboard.
 pub const IRQ: u32 = 1;
 
 const STATUS_OUTPUT_FULL: u8 = 0x01;
@@ -198,9 +198,10 @@ impl BusDevice for CommandPort {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use crate::irq::InterruptLine;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     #[derive(Default)]
     struct Edges(AtomicU32);

@@ -40,7 +40,7 @@ use crate::timeline::{MarkerPort, Recorder};
 pub struct Chipset {
     /// Moves bytes between the serial ports and the host.
     pub serial_io: SerialIo,
-    /// Pressed from outside.
+    /// The power button, for whoever presses it from outside the guest.
     pub power_button: PowerButton,
 }
 

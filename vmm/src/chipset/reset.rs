@@ -4,7 +4,7 @@
 use crate::bus::BusDevice;
 use crate::control::{Control, EndReason};
 
-/// Where it is.
+/// I/O port of the register.
 pub const PORT: u16 = 0xcf9;
 /// What resets the machine: a hard reset (bit 1), triggered (bit 2).
 pub const HARD_RESET: u8 = 0x06;

@@ -60,7 +60,7 @@ impl Port {
     }
 }
 
-/// All serial ports.
+/// The host's ends of all serial ports.
 pub struct SerialIo {
     ports: Vec<Port>,
     outputs: Vec<Output>,
@@ -142,12 +142,13 @@ impl SerialIo {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::bus::BusDevice;
     use crate::chipset::uart::UartPorts;
     use crate::control::EndReason;
     use crate::irq::InterruptLine;
-    use std::io::Write;
 
     struct Unconnected;
     impl InterruptLine for Unconnected {

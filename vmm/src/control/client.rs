@@ -17,19 +17,19 @@ const MAX_REPLY: u64 = 16 << 20;
 /// A request that was not fulfilled.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody is there.
+    /// Nobody listens at the socket, or we may not connect to it.
     #[error("cannot reach a machine at {path}")]
     Connect {
-        /// The socket.
+        /// The control socket, as it was named.
         path: PathBuf,
         /// The host's answer.
         #[source]
         source: io::Error,
     },
-    /// The connection broke.
+    /// The connection broke, or no answer came in time.
     #[error("the machine at {path} does not answer")]
     Broken {
-        /// The socket.
+        /// The control socket, as it was named.
         path: PathBuf,
         /// The host's answer.
         #[source]
@@ -38,16 +38,16 @@ pub enum ClientError {
     /// What came is no reply; perhaps something else listens there.
     #[error("what listens at {path} does not speak isolab's control protocol")]
     Reply {
-        /// The socket.
+        /// The control socket, as it was named.
         path: PathBuf,
         /// Where it went wrong.
         #[source]
         source: serde_json::Error,
     },
-    /// The machine refused.
+    /// The machine answered that it does not do that.
     #[error("the machine at {path} refused: {message}")]
     Refused {
-        /// The socket.
+        /// The control socket, as it was named.
         path: PathBuf,
         /// The reason that it gave.
         message: String,

@@ -35,7 +35,7 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// A longer grace is surely a mistake: a day.
 pub const MAX_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What is asked.
+/// A request: one JSON object on a line of its own.
 // Braces, because serde accepts unknown fields beside a variant without them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
@@ -52,7 +52,7 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grace_ms: Option<u64>,
     },
-    /// Pull the plug.
+    /// Pull the plug: the machine ends at once, without the guest's help.
     Kill {},
     /// How often the guest left for user space, and what the devices did.
     Stats {},
@@ -68,7 +68,7 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply<T> {
-    /// It was done.
+    /// It was done; what the answer has depends on the request.
     Ok(T),
     /// It was not, and why.
     Error(String),
@@ -103,11 +103,11 @@ pub struct Info {
     pub state: RunState,
     /// Process id of the VMM.
     pub pid: u32,
-    /// The VMM's version.
+    /// The VMM's version, that of its package.
     pub version: String,
     /// Milliseconds since the first vCPU entered the guest.
     pub uptime_ms: u64,
-    /// Virtual CPUs.
+    /// Virtual CPUs, running or not.
     pub cpus: u32,
     /// Guest RAM in bytes.
     pub memory: u64,

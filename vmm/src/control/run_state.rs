@@ -32,7 +32,7 @@ pub enum Entry {
     Run,
     /// Enter the guest, which has been standing still.
     RunAfterPause,
-    /// Leave the loop.
+    /// Leave the loop: the machine has ended.
     End,
 }
 
@@ -190,8 +190,9 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::thread;
+
+    use super::*;
 
     /// Long enough to never matter; the tests wait for conditions.
     const LONG: Duration = Duration::from_secs(60);

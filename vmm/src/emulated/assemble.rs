@@ -22,7 +22,7 @@ use crate::pci::{InterruptPin, PciBus, PciBusError, config_access};
 
 /// A network controller to attach.
 pub struct Nic {
-    /// Its address.
+    /// The Ethernet address that its EEPROM has.
     pub mac: [u8; 6],
     /// The back end's queue, for the transmitting thread.
     pub transmit: Box<dyn NetBackend>,
@@ -30,7 +30,7 @@ pub struct Nic {
     pub receive: Box<dyn NetBackend>,
 }
 
-/// What runs first.
+/// What the first vCPU runs, and so who sets up PCI.
 pub enum Start {
     /// A kernel: PCI is set up here, as firmware would have.
     Kernel,
@@ -38,11 +38,11 @@ pub enum Start {
     Firmware(Box<dyn PamMapper>),
 }
 
-/// What to attach.
+/// What is attached to the board beside its chipset.
 pub struct EmulatedConfig {
     /// Primary master and slave, secondary master and slave.
     pub drives: [[Option<DriveImage>; 2]; 2],
-    /// Network controllers.
+    /// Network controllers, in their order on the bus.
     pub nics: Vec<Nic>,
     /// See [`Start`].
     pub start: Start,
@@ -63,7 +63,7 @@ pub enum AssembleError {
     /// The host refused something.
     #[error("cannot start {device}")]
     Host {
-        /// Which device.
+        /// The device's name, as statistics have it.
         device: &'static str,
         /// The host's answer.
         #[source]
@@ -73,9 +73,9 @@ pub enum AssembleError {
 
 /// The devices of a machine. Their threads end when this and the buses are dropped.
 pub struct EmulatedDevices {
-    /// The PCI bus.
+    /// Bus 0, the only one.
     pub pci: Arc<Mutex<PciBus>>,
-    /// IDE.
+    /// The IDE controller, with both channels.
     pub ide: Arc<IdeController>,
     /// Network controllers, in the order given.
     pub nics: Vec<Arc<E1000>>,

@@ -3,7 +3,7 @@
 /// What a BAR asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarKind {
-    /// I/O ports.
+    /// I/O ports, 64 Ki of them.
     Io,
     /// Memory below 4 GiB.
     Memory32,
@@ -38,10 +38,10 @@ impl BarKind {
     }
 }
 
-/// An address space.
+/// An address space that a BAR lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarSpace {
-    /// I/O ports.
+    /// I/O ports, 64 Ki of them.
     Io,
     /// Guest-physical memory.
     Memory,
@@ -50,9 +50,9 @@ pub enum BarSpace {
 /// Where the guest wants a BAR to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BarMapping {
-    /// The address space.
+    /// The space that `address` is in.
     pub space: BarSpace,
-    /// First address.
+    /// First address; a multiple of the BAR's size.
     pub address: u64,
     /// Bytes; a power of two.
     pub size: u64,

@@ -20,9 +20,9 @@ const BARS: usize = 6;
 /// Device and function number on bus 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
-    /// 0 to 31.
+    /// Device number, 0 to 31.
     pub device: u8,
-    /// 0 to 7.
+    /// Function number, 0 to 7.
     pub function: u8,
 }
 
@@ -32,7 +32,7 @@ pub enum PciBusError {
     /// Out of range or taken.
     #[error("PCI: cannot place `{name}` at 00:{device:02x}.{function}: out of range or taken")]
     BadAddress {
-        /// The function's name.
+        /// The function's name in statistics.
         name: &'static str,
         /// Device number.
         device: u8,
@@ -42,17 +42,17 @@ pub enum PciBusError {
     /// All device numbers are taken.
     #[error("PCI: no free slot for `{name}`: the bus holds {DEVICES} devices")]
     Full {
-        /// The function's name.
+        /// The function's name in statistics.
         name: &'static str,
     },
     /// The windows are too small.
     #[error("PCI: no room for BAR {bar} of `{name}`, {size:#x} bytes")]
     NoRoom {
-        /// The function's name.
+        /// The function's name in statistics.
         name: &'static str,
-        /// BAR index.
+        /// Index of the BAR, 0 to 5.
         bar: usize,
-        /// Bytes.
+        /// Bytes that the BAR decodes.
         size: u64,
     },
     /// The function's own configuration space.

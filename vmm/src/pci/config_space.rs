@@ -93,13 +93,13 @@ pub enum ConfigSpaceError {
     BadBar {
         /// The first register's index.
         index: usize,
-        /// Bytes asked for.
+        /// Bytes that were asked for.
         size: u64,
     },
     /// The 192 bytes for capabilities are used up.
     #[error("PCI: no room for a capability of {length} bytes")]
     NoRoom {
-        /// Bytes asked for.
+        /// Bytes that were asked for.
         length: usize,
     },
 }
@@ -224,19 +224,19 @@ impl ConfigSpace {
         }
     }
 
-    /// An 8-bit register.
+    /// The byte at `offset`.
     pub fn u8_at(&self, offset: u8) -> u8 {
         self.bytes[usize::from(offset)]
     }
 
-    /// A 16-bit register.
+    /// The 16 bits at `offset`, little-endian.
     pub fn u16_at(&self, offset: u8) -> u16 {
         let mut bytes = [0; 2];
         self.read(offset.into(), &mut bytes);
         u16::from_le_bytes(bytes)
     }
 
-    /// A 32-bit register.
+    /// The 32 bits at `offset`, little-endian.
     pub fn u32_at(&self, offset: u8) -> u32 {
         let mut bytes = [0; 4];
         self.read(offset.into(), &mut bytes);
@@ -250,7 +250,7 @@ impl ConfigSpace {
         }
     }
 
-    /// The guest writes.
+    /// Writes as the guest does: bits that it may not write stay.
     pub fn write(&mut self, offset: u16, data: &[u8]) {
         let registers = self.bytes.iter_mut().zip(&self.writable).skip(offset.into());
         for ((byte, mask), new) in registers.zip(data) {

@@ -13,7 +13,7 @@ pub trait PciFunction: Send {
     /// The device's name in statistics and errors.
     fn name(&self) -> &'static str;
 
-    /// The configuration space.
+    /// The function's configuration space, to read.
     fn config(&self) -> &ConfigSpace;
 
     /// The configuration space, to be changed.

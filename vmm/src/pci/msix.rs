@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::msi::{MsiMessage, MsiRouter, MsiVector};
 
-/// Capability id.
+/// Capability id of MSI-X (PCI 3.0, appendix H).
 pub const CAPABILITY_ID: u8 = 0x11;
 /// Bytes of a table entry.
 pub const ENTRY_LENGTH: u64 = 16;
 /// Offset of the message control register in the capability.
 pub const CONTROL_OFFSET: u8 = 2;
 
-/// Message control bits.
+/// Bits of Message Control (PCI 3.0, 6.8.2.3).
 const ENABLE: u16 = 1 << 15;
 const FUNCTION_MASK: u16 = 1 << 14;
 /// Vector control, the last dword of an entry: bit 0.

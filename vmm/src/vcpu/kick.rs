@@ -34,7 +34,7 @@ impl RunPage {
 
 /// A return from the guest, with what [`VcpuExit`] leaves out.
 pub struct GuestExit<'a> {
-    /// KVM's reason.
+    /// Why KVM_RUN returned.
     pub reason: VcpuExit<'a>,
     /// After port I/O, the bytes of each single access, of which `reason` has the sum.
     pub io_width: usize,

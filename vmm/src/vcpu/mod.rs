@@ -55,7 +55,7 @@ pub enum Fault {
     FailEntry {
         /// The hardware's own reason.
         reason: u64,
-        /// Host CPU.
+        /// Number of the host's CPU that refused.
         cpu: u32,
     },
     /// KVM_EXIT_INTERNAL_ERROR.
@@ -76,7 +76,7 @@ pub enum Fault {
     /// An exit that nothing here asked for.
     #[error("unexpected KVM exit: {0}")]
     Unexpected(&'static str),
-    /// KVM_RUN failed.
+    /// KVM_RUN failed, and not because of a signal.
     #[error("KVM_RUN failed: {0}")]
     Run(kvm_ioctls::Error),
     /// A bug of ours; the message has been printed by the panic hook.
@@ -100,9 +100,9 @@ fn suberror_meaning(suberror: u32) -> &'static str {
 pub struct VcpuError {
     /// Which: its APIC id.
     pub cpu: u32,
-    /// What happened.
+    /// What stopped it.
     pub fault: Fault,
-    /// Where.
+    /// Its registers when it stopped; none where KVM does not tell them.
     pub registers: Option<Box<Registers>>,
 }
 

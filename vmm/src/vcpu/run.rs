@@ -15,15 +15,15 @@ use crate::stats::{Access, NO_DEVICE, SharedCounters};
 pub struct Vcpu {
     /// Its number, which is its APIC id.
     pub id: u32,
-    /// KVM's handle.
+    /// KVM's handle of the vCPU, with its run page.
     pub fd: VcpuFd,
     /// See [`Buses`].
     pub buses: Buses,
-    /// Ends the machine.
+    /// Says whether the guest is to run, and is told when it has ended.
     pub control: Control,
     /// Gets it out of the guest.
     pub kicker: Kicker,
-    /// What it counts.
+    /// Counts the vCPU's exits.
     pub counters: SharedCounters,
 }
 

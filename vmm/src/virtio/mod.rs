@@ -47,7 +47,7 @@ pub fn read_config_bytes(configuration: &[u8], offset: u64, data: &mut [u8]) {
 
 /// A virtqueue the driver has set up, given to the device for as long as it is active.
 pub struct ActiveQueue {
-    /// The queue's number.
+    /// Number of the queue in its device, from 0.
     pub index: u16,
     /// Rings and size, already validated against guest RAM. Owned by the device's thread.
     pub queue: Queue,
@@ -76,17 +76,17 @@ pub enum ActivateError {
     /// The driver left out a queue that the device cannot do without.
     #[error("{device}: the driver did not enable queue {queue}")]
     MissingQueue {
-        /// The device's name.
+        /// The device's name in statistics.
         device: &'static str,
-        /// The queue's number.
+        /// Number of the queue in its device, from 0.
         queue: u16,
     },
     /// The host refused something.
     #[error("{device}: cannot {action}")]
     Host {
-        /// The device's name.
+        /// The device's name in statistics.
         device: &'static str,
-        /// What was attempted.
+        /// What was attempted: a verb and its object.
         action: &'static str,
         /// The host's answer.
         #[source]

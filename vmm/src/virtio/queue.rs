@@ -26,9 +26,9 @@ const USED_ELEMENT: u64 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the driver broke virtqueue {queue}: {reason}")]
 pub struct BrokenQueue {
-    /// The queue's number.
+    /// Number of the queue in its device, from 0.
     pub queue: u16,
-    /// What is wrong.
+    /// Which rule of virtio the driver broke, in words.
     pub reason: &'static str,
 }
 
@@ -104,12 +104,12 @@ impl DeviceQueue {
             .collect()
     }
 
-    /// The queue's number.
+    /// Number of the queue in its device, from 0.
     pub fn index(&self) -> u16 {
         self.index
     }
 
-    /// The ring's size.
+    /// Entries of the ring: a power of two up to 32768.
     pub fn size(&self) -> u16 {
         self.queue.size()
     }
@@ -323,11 +323,12 @@ impl DeviceQueue {
 
 #[cfg(test)]
 mod tests {
+    use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+
     use super::super::testing::{
         Driver, INDIRECT, Inbox, NEXT, Signal, activation, interrupt, memory, readable, writable,
     };
     use super::*;
-    use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
     const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
 

@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 4096;
 const NOTIFIED: u32 = 0;
 const REFILLED: u32 = 1;
 
-/// The entropy device.
+/// The entropy device (5.4): fills buffers from the host's getrandom(2).
 pub struct Rng {
     limiter: Option<RateLimiter>,
     counters: Arc<QueueCounters>,
@@ -98,7 +98,7 @@ impl Service for RngQueue {
         &mut self.queue
     }
 
-    /// Fills one buffer.
+    /// Takes a buffer from the queue, fills it and gives it back.
     fn step(&mut self) -> Result<Step, BrokenQueue> {
         if self.limiter.as_mut().is_some_and(|limiter| !limiter.ready()) {
             return Ok(Step::Waiting);

@@ -28,7 +28,7 @@ pub trait Service {
     /// Steps after which the thread's other events have their turn.
     const BUDGET: usize;
 
-    /// The queue.
+    /// The queue that the steps take from.
     fn queue(&mut self) -> &mut DeviceQueue;
 
     /// Does a bounded piece of work: one chain, mostly.

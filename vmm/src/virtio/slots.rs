@@ -38,7 +38,7 @@ pub enum SlotError {
     Bus(#[from] BusError),
 }
 
-/// Takes devices in.
+/// A bus that devices are plugged into: PCI slots, or pages of MMIO registers.
 pub trait Slots {
     /// Puts a device into the next free slot.
     ///
@@ -63,7 +63,7 @@ pub enum Occupied {
     Pci(Arc<Mutex<PciBus>>),
     /// At addresses of their own on the bus of memory.
     Mmio {
-        /// The bus.
+        /// Where the pages of registers go.
         memory: Arc<Bus>,
         /// Guest-physical, one a device.
         addresses: Vec<u64>,
@@ -162,7 +162,7 @@ pub struct MmioSlots {
 }
 
 impl MmioSlots {
-    /// No devices yet.
+    /// Without devices; the first page is free.
     pub fn new(vm: &Arc<VmFd>, ram: &GuestRam, buses: &Buses) -> Self {
         Self {
             memory: Arc::clone(&buses.mmio),

@@ -46,7 +46,7 @@ impl QueueCounters {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A request failed.
+    /// Counts a request that failed.
     pub fn error(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }

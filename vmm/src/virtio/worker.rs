@@ -187,8 +187,9 @@ fn run(handler: &mut impl EventHandler, sources: &EventSources) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::mpsc::{Sender, channel};
+
+    use super::*;
 
     struct Echo {
         event: EventFd,

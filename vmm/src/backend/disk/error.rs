@@ -11,7 +11,7 @@ pub enum DiskError {
     /// The file cannot be opened.
     #[error("cannot open disk '{path}' for {access}")]
     Open {
-        /// The file.
+        /// The image, or block device, as it was named.
         path: PathBuf,
         /// Reading, or reading and writing.
         access: &'static str,
@@ -25,7 +25,7 @@ pub enum DiskError {
         path.display()
     )]
     ReadOnly {
-        /// The file.
+        /// The image, or block device, as it was named.
         path: PathBuf,
         /// The host's answer.
         #[source]
@@ -39,21 +39,21 @@ pub enum DiskError {
         path.display()
     )]
     OtherFormat {
-        /// The file.
+        /// The image, or block device, as it was named.
         path: PathBuf,
-        /// What it is.
+        /// The format's name, for example `qcow2`.
         format: &'static str,
     },
     /// A directory, pipe, terminal …
     #[error("disk '{path}' is neither a regular file nor a block device")]
     NotADisk {
-        /// The file.
+        /// The image, or block device, as it was named.
         path: PathBuf,
     },
     /// Less than one sector.
     #[error("disk '{path}' is smaller than one sector ({SECTOR_SIZE} bytes)")]
     TooSmall {
-        /// The file.
+        /// The image, or block device, as it was named.
         path: PathBuf,
     },
     /// Another process, or another disk of this machine, has it.
@@ -62,7 +62,7 @@ pub enum DiskError {
          and here"
     )]
     InUse {
-        /// The file.
+        /// The image, or block device, as it was named.
         path: PathBuf,
     },
     /// No O_DIRECT on this file system.
@@ -71,7 +71,7 @@ pub enum DiskError {
          cache=writethrough"
     )]
     NoDirect {
-        /// The file.
+        /// The image, or block device, as it was named.
         path: PathBuf,
         /// The host's answer.
         #[source]
@@ -80,9 +80,9 @@ pub enum DiskError {
     /// Something else the host refused.
     #[error("disk '{path}': cannot {action}")]
     Host {
-        /// The file.
+        /// The image, or block device, as it was named.
         path: PathBuf,
-        /// What was attempted.
+        /// What was attempted: a verb and its object.
         action: &'static str,
         /// The host's answer.
         #[source]

@@ -41,8 +41,9 @@ pub fn recognise(file: &File) -> io::Result<Option<&'static str>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Write;
+
+    use super::*;
 
     #[test]
     fn formats_are_known_by_their_first_bytes_and_everything_else_is_raw() {

@@ -80,7 +80,7 @@ pub struct DiskRequest<'a> {
     /// Comes back in [`DiskCompletion`]. The front end's own numbering: small, and each number that
     /// of one request at a time, because engines keep theirs by it.
     pub tag: u16,
-    /// What to do.
+    /// What is done with the bytes from `offset` on.
     pub operation: DiskOperation,
     /// Byte offset on the disk.
     pub offset: u64,

@@ -11,7 +11,7 @@ use crate::rate_limit::RateLimit;
 /// The longest `id`: what GET_ID returns (virtio 1.2, 5.2.6.2) and what IDENTIFY has room for.
 pub const MAX_ID_LENGTH: usize = 20;
 
-/// One `--disk`.
+/// A disk as the command line has it: `PATH[,option]...`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskOptions {
     /// A raw image file or a block device.
@@ -53,9 +53,9 @@ pub enum DiskOptionsError {
     /// An option's value is not among its choices.
     #[error("disk option {option}={value}: expected {expected}")]
     Value {
-        /// The option's name.
+        /// The part before the `=`.
         option: &'static str,
-        /// What was written.
+        /// The part behind the `=`, as it was given.
         value: String,
         /// What could have been.
         expected: &'static str,

@@ -20,7 +20,7 @@ pub enum TapSource {
     Descriptors(Vec<RawFd>),
 }
 
-/// One `--net`.
+/// A network as the command line has it: `tap[=NAME][,option]...`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NetOptions {
     /// See [`TapSource`].
@@ -54,9 +54,9 @@ pub enum NetOptionsError {
     /// An option's value is not among its choices.
     #[error("net option {option}={value}: expected {expected}")]
     Value {
-        /// The option's name.
+        /// The part before the `=`.
         option: &'static str,
-        /// What was written.
+        /// The part behind the `=`, as it was given.
         value: String,
         /// What could have been.
         expected: &'static str,
@@ -64,7 +64,7 @@ pub enum NetOptionsError {
     /// Neither a tap nor descriptors.
     #[error("a network needs a back end: tap[=NAME] or fds=N[:N]...")]
     NoBackend,
-    /// No Ethernet address.
+    /// `mac=` is not followed by an Ethernet address.
     #[error(transparent)]
     Mac(#[from] BadMacAddress),
     /// The host kernel does not count.

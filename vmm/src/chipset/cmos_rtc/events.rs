@@ -128,10 +128,11 @@ fn next_tick(time: i64, rate: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::emulated::testing::Wire;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::emulated::testing::Wire;
 
     const B_24_HOURS: u8 = 2;
     const C: u8 = 0x0c;

@@ -15,7 +15,7 @@ use crate::poison::unpoisoned;
 
 /// Index register; data follows.
 pub const PORT: u16 = 0x70;
-/// The clock's interrupt.
+/// ISA interrupt of the clock, as in every PC since the AT.
 pub const IRQ: u32 = 8;
 
 /// No longer than this without a look at the host's clock, which may be set meanwhile.
@@ -129,9 +129,10 @@ impl BusDevice for CmosRtc {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
     use crate::irq::InterruptLine;
-    use std::sync::mpsc;
 
     struct Rises(Mutex<mpsc::Sender<()>>);
 

@@ -28,7 +28,7 @@ const D_VALID: u8 = 0x80;
 /// Alarm fields with both bits set match every value.
 const ANY: u8 = 0xc0;
 
-/// Nanoseconds in one.
+/// Nanoseconds in a second.
 pub const SECOND: i64 = 1_000_000_000;
 /// How long before the second changes UIP is set, with a 32768 Hz time base, in nanoseconds.
 const UPDATE: i64 = 244_000;
@@ -42,7 +42,7 @@ pub mod event {
     pub const PERIODIC: u8 = 0x40;
     /// The time of day became the alarm's.
     pub const ALARM: u8 = 0x20;
-    /// The second changed.
+    /// UF: the second changed (MC146818A data sheet, register C).
     pub const UPDATE: u8 = 0x10;
     /// One of them is enabled, and the interrupt line is up.
     pub const INTERRUPT: u8 = 0x80;
@@ -57,7 +57,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// None so far.
+    /// No event so far; all up to `now`, in the host's nanoseconds, is noted.
     pub fn since(now: i64) -> Self {
         Self { happened: 0, noted: now }
     }

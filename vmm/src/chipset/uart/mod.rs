@@ -17,7 +17,7 @@ use crate::poison::unpoisoned;
 pub struct ComPort {
     /// Name in statistics.
     pub name: &'static str,
-    /// First port.
+    /// First of its 8 I/O ports.
     pub port: u16,
     /// ISA interrupt; COM1 shares with COM3 and COM2 with COM4, as on a PC.
     pub irq: u32,
@@ -31,7 +31,7 @@ pub const COM: [ComPort; 4] = [
     ComPort { name: "com4", port: 0x2e8, irq: 3 },
 ];
 
-/// Ports of each.
+/// I/O ports that each has.
 pub const PORTS: u64 = 8;
 
 /// How long a vCPU that asks whether the transmitter is empty is held while it is not. Linux's
@@ -39,7 +39,7 @@ pub const PORTS: u64 = 8;
 /// answer at once would spend in milliseconds. The guest's interrupts wait meanwhile.
 const POLL_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// One serial port.
+/// A serial port as the bus sees it.
 pub struct Uart {
     registers: Registers,
     output: Output,
@@ -154,13 +154,14 @@ impl BusDevice for UartPorts {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
     use super::registers::FIFO;
     use super::registers::offset::*;
     use super::*;
     use crate::backend::output::{CAPACITY, RESERVE};
     use crate::irq::InterruptLine;
-    use std::io::{self, Write};
-    use std::sync::mpsc::{Receiver, Sender, channel};
 
     /// The level of the line, and how often it rose.
     #[derive(Default)]

@@ -96,7 +96,7 @@ const POLLS: u8 = 16;
 /// What is at the other end is always ready.
 const CONNECTED: u8 = modem_status::CTS | modem_status::DSR | modem_status::DCD;
 
-/// One UART.
+/// The registers and FIFOs of a 16550A.
 #[derive(Debug)]
 pub struct Registers {
     receive: VecDeque<u8>,

@@ -10,7 +10,7 @@ use crate::pci::{BarKind, ConfigSpace, Identity, InterruptPin, PciFunction};
 const MEMORY_BAR: usize = 0;
 const IO_BAR: usize = 1;
 
-/// The function.
+/// An e1000 as a PCI function: BARs, interrupt pin, and the registers behind them.
 pub struct E1000Function {
     config: ConfigSpace,
     memory: MemoryRegisters,

@@ -32,13 +32,13 @@ impl Delayed {
     }
 }
 
-/// The interrupt unit.
+/// The interrupt unit: causes, mask, and the timer that throttles (13.4.17 to 13.4.21).
 pub struct Interrupts {
     line: IrqLine,
     asserted: bool,
     causes: u32,
     mask: u32,
-    /// ITR.
+    /// The least time between two interrupts, as ITR says; zero is no limit.
     interval: Duration,
     /// The line may not rise before this.
     not_before: Option<Instant>,

@@ -83,13 +83,13 @@ impl ReceiveView {
 /// What a batch did, for the registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiveReport {
-    /// The new head.
+    /// Index of the first descriptor that is still the hardware's: RDH.
     pub head: u32,
-    /// The descriptors left.
+    /// Descriptors that are still the hardware's.
     pub left: u32,
-    /// Frames stored.
+    /// Frames stored in guest memory.
     pub frames: u32,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub octets: u64,
     /// Stored frames to group addresses except broadcasts.
     pub multicasts: u32,
@@ -97,7 +97,7 @@ pub struct ReceiveReport {
     pub broadcasts: u32,
     /// Frames that came from the host, stored or not.
     pub total_frames: u32,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub total_octets: u64,
     /// Frames that were too long.
     pub oversized: u32,

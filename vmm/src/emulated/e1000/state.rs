@@ -187,7 +187,7 @@ impl Registers {
         }
     }
 
-    /// The timer expired.
+    /// The timer of delayed interrupts has expired.
     pub fn tick(&mut self) {
         self.now(Interrupts::update);
         // Also when nothing changed: it is setting the timer that takes its expiry back.

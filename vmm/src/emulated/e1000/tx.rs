@@ -59,7 +59,7 @@ const POPTS_TXSM: u8 = 0x02;
 struct Context {
     ip_start: usize,
     ip_field: usize,
-    /// Inclusive.
+    /// Offset of the IP header's last byte.
     ip_end: usize,
     start: usize,
     field: usize,
@@ -111,7 +111,7 @@ struct Packet {
 pub struct TransmitView {
     /// Where the descriptors are.
     pub ring: Ring,
-    /// TCTL.PSP.
+    /// TCTL.PSP: frames below 64 bytes are padded.
     pub pad: bool,
     /// The EtherType of inserted tags, when CTRL.VME allows inserting.
     pub vlan_type: Option<u16>,
@@ -120,7 +120,7 @@ pub struct TransmitView {
 /// What a batch did, for the registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransmitReport {
-    /// The new head.
+    /// Index of the first descriptor that was not taken: TDH.
     pub head: u32,
     /// Some descriptor asked for an interrupt when written back.
     pub interrupt: bool,
@@ -128,11 +128,11 @@ pub struct TransmitReport {
     pub delayed: bool,
     /// Frames handed to the host.
     pub frames: u32,
-    /// Their bytes.
+    /// Bytes of these, with the frame check sequence.
     pub octets: u64,
     /// Those to group addresses except broadcasts.
     pub multicasts: u32,
-    /// Broadcasts.
+    /// Those to the broadcast address.
     pub broadcasts: u32,
     /// Frames that the host segments.
     pub segmented: u32,

@@ -3,7 +3,7 @@
 use crate::backend::output::Output;
 use crate::bus::BusDevice;
 
-/// Where it is.
+/// I/O port that SeaBIOS writes its messages to.
 pub const PORT: u64 = 0x402;
 /// What a reading of the port returns, by which firmware knows that somebody listens.
 const PRESENT: u8 = 0xe9;

@@ -46,7 +46,7 @@ mod control {
     pub const WRITE: u32 = 16;
 }
 
-/// The device.
+/// The device: a selector, and the files that firmware reads.
 pub struct FwCfg {
     memory: GuestRam,
     items: BTreeMap<u16, Vec<u8>>,

@@ -29,7 +29,7 @@ pub enum FirmwareError {
     /// The file cannot be read.
     #[error("cannot read the firmware `{}`", path.display())]
     Read {
-        /// The image.
+        /// The firmware's file, as it was named.
         path: PathBuf,
         /// The host's answer.
         #[source]
@@ -42,9 +42,9 @@ pub enum FirmwareError {
         path.display()
     )]
     Length {
-        /// The image.
+        /// The firmware's file, as it was named.
         path: PathBuf,
-        /// Its size.
+        /// Size of the file in bytes.
         length: u64,
     },
     /// An address is taken already.
@@ -76,7 +76,7 @@ pub fn read_image(path: &Path) -> Result<Vec<u8>, FirmwareError> {
 pub struct Description<'a> {
     /// RAM in bytes.
     pub memory: u64,
-    /// Processors.
+    /// Processors, which firmware puts into its tables.
     pub cpus: u32,
     /// Whether COM1 is there to be the console.
     pub serial_console: bool,

@@ -19,9 +19,9 @@ const LEAD_OUT: u8 = 0xaa;
 pub struct Sense {
     /// Low four bits.
     pub key: u8,
-    /// Additional sense code.
+    /// Additional sense code, ASC.
     pub asc: u8,
-    /// Its qualifier.
+    /// Additional sense code qualifier, ASCQ.
     pub ascq: u8,
 }
 
@@ -61,7 +61,7 @@ pub enum Answer {
     Data(Vec<u8>),
     /// Data from the disc, both in bytes.
     Read {
-        /// Where.
+        /// Byte offset on the disc.
         offset: u64,
         /// How much; may be zero.
         length: u64,
@@ -79,7 +79,7 @@ enum MediaEvent {
     Removal = 3,
 }
 
-/// The drive.
+/// A CD-ROM drive without its registers: what packet commands ask about and change.
 #[derive(Clone, Debug)]
 pub struct CdRom {
     /// Size of the disc in blocks of 2048 bytes; 0 when the tray is empty.
@@ -148,7 +148,7 @@ impl CdRom {
         !self.tray_open && self.blocks > 0
     }
 
-    /// Starts one command.
+    /// Executes a packet command, as far as it goes without the disc's data.
     pub fn execute(&mut self, packet: &[u8; 12]) -> Answer {
         // INQUIRY, REQUEST SENSE and GET EVENT STATUS NOTIFICATION work whatever is the matter
         // (MMC-5 4.1.6.1).

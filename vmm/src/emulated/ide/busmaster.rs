@@ -104,7 +104,7 @@ impl BusMaster {
         self.status |= STATUS_INTERRUPT;
     }
 
-    /// Power-on state.
+    /// Puts all registers into their power-on state.
     pub fn reset(&mut self) {
         *self = Self::default();
     }

@@ -18,7 +18,7 @@ pub enum DriveKind {
 pub struct Drive {
     /// Its command block registers.
     pub registers: TaskFile,
-    /// What it is.
+    /// Hard disk or CD-ROM, with its settings.
     pub kind: DriveKind,
 }
 

@@ -64,7 +64,7 @@ pub enum Power {
     Sleep,
 }
 
-/// A hard disk.
+/// A hard disk without its registers: its size, and what the host has set.
 #[derive(Clone, Debug)]
 pub struct HardDisk {
     /// Capacity in sectors of 512 bytes.

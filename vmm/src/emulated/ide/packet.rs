@@ -106,7 +106,7 @@ impl Channel {
         if limit >= length || limit == 1 { limit } else { limit & !1 }
     }
 
-    /// GOOD status.
+    /// Ends a packet command with GOOD status.
     pub(super) fn complete_packet(&mut self) {
         if let Some(drive) = self.drive() {
             drive.registers.count.set(reason::COMMAND | reason::TO_HOST);
@@ -114,7 +114,7 @@ impl Channel {
         self.complete();
     }
 
-    /// CHECK CONDITION status.
+    /// Ends a packet command with CHECK CONDITION status, for the reason `sense`.
     pub(super) fn check_condition(&mut self, sense: Sense) {
         let Some(drive) = self.drive() else { return };
         drive.registers.count.set(reason::COMMAND | reason::TO_HOST);

@@ -36,7 +36,7 @@ pub struct DriveImage {
     pub bytes: u64,
     /// Shown by IDENTIFY; 20 printable ASCII characters at most.
     pub serial: String,
-    /// Does the I/O.
+    /// Moves data between the image and guest memory.
     pub engine: Box<dyn DiskEngine>,
 }
 

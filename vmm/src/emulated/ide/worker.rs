@@ -26,7 +26,7 @@ const MAX_REQUEST_SEGMENTS: usize = 512;
 pub enum Job {
     /// Disk to buffer; at most [`STAGING_LENGTH`].
     Fetch {
-        /// Where on the disk.
+        /// Byte offset on the disk.
         offset: u64,
         /// How much; a multiple of `block`.
         length: usize,
@@ -35,18 +35,18 @@ pub enum Job {
     },
     /// Buffer to disk; at most [`STAGING_LENGTH`].
     Store {
-        /// Where on the disk.
+        /// Byte offset on the disk.
         offset: u64,
-        /// What; whole sectors.
+        /// Whole sectors.
         data: Vec<u8>,
-        /// Flush afterwards.
+        /// Whether the disk is flushed afterwards.
         durable: bool,
     },
-    /// Reads and forgets.
+    /// Reads, to see whether that fails, and forgets the data.
     Verify {
-        /// Where on the disk.
+        /// Byte offset on the disk.
         offset: u64,
-        /// How much.
+        /// Length in bytes.
         length: u64,
         /// As in [`Job::Fetch`].
         block: usize,
@@ -67,18 +67,18 @@ pub enum Job {
 pub enum DmaData {
     /// Disk to memory.
     Read {
-        /// Where on the disk.
+        /// Byte offset on the disk.
         offset: u64,
-        /// How much.
+        /// Length in bytes.
         length: u64,
     },
     /// Memory to disk.
     Write {
-        /// Where on the disk.
+        /// Byte offset on the disk.
         offset: u64,
-        /// How much.
+        /// Length in bytes.
         length: u64,
-        /// Flush afterwards.
+        /// Whether the disk is flushed afterwards.
         durable: bool,
     },
     /// The drive's own answer to memory.
@@ -90,7 +90,7 @@ pub enum DmaData {
 pub struct Assignment {
     /// 0 or 1.
     pub unit: usize,
-    /// What to do.
+    /// What the thread does for it.
     pub job: Job,
 }
 
@@ -110,7 +110,7 @@ pub enum Fit {
 pub enum Outcome {
     /// [`Job::Fetch`]: the data; less than asked for when the block behind it cannot be read.
     Data(Vec<u8>),
-    /// Done.
+    /// Done, with nothing to hand over.
     Done,
     /// [`Job::Dma`] done.
     Transferred(Fit),

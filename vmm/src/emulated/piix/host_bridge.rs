@@ -52,7 +52,7 @@ fn areas(index: u8) -> [Option<(u64, u64)>; 2] {
     }
 }
 
-/// The function.
+/// The 440FX's host bridge, PCI function 00:00.0.
 pub struct HostBridge {
     config: ConfigSpace,
     mapper: Box<dyn PamMapper>,

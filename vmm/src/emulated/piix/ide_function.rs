@@ -14,7 +14,7 @@ const TIMING: u8 = 0x40;
 /// Bit 15: the channel's ports are decoded. Drivers do not look for drives where it is clear.
 const DECODE_ENABLE: u16 = 0x8000;
 
-/// The function.
+/// The PIIX3's IDE controller as a PCI function: its BAR and the channels' enable bits.
 pub struct IdeFunction {
     config: ConfigSpace,
     ports: BusMasterPorts,

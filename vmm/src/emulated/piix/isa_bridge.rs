@@ -9,7 +9,7 @@ const ROUTE_CONTROL: u8 = 0x60;
 /// Where firmware routes PIRQA to PIRQD by custom: two each on interrupts 10 and 11.
 pub const USUAL_ROUTES: [u8; PIRQS] = [10, 10, 11, 11];
 
-/// The function.
+/// The PIIX3's ISA bridge, with the registers that route PIRQs.
 pub struct IsaBridge {
     config: ConfigSpace,
     router: PirqRouter,

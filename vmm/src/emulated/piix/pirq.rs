@@ -19,7 +19,7 @@ pub fn pirq(device: u8, pin: InterruptPin) -> usize {
     (usize::from(device) + PIRQS - 1 + pin as usize - 1) % PIRQS
 }
 
-/// The router.
+/// Leads PIRQs to ISA interrupts, as the ISA bridge's registers say.
 #[derive(Clone)]
 pub struct PirqRouter(Arc<Router>);
 

@@ -19,7 +19,7 @@ const APMC_ENABLED: u8 = 0x02;
 const SMBUS_BASE: u8 = 0x90;
 const SMBUS_CONFIGURATION: u8 = 0xd2;
 
-/// The function.
+/// The PIIX4's power management as a PCI function: it says at which ports the registers are.
 pub struct PowerFunction {
     config: ConfigSpace,
     // Which this function is on, through its PCI bus.

@@ -56,7 +56,7 @@ pub struct BalloonOptions {
     pub free_page_reporting: bool,
 }
 
-/// The balloon device.
+/// The balloon device (5.5): gives the host back what the guest puts into it.
 pub struct Balloon {
     options: BalloonOptions,
     shared: Arc<Shared>,
@@ -79,7 +79,7 @@ struct Shared {
 #[derive(Default)]
 struct Report {
     stats: BalloonStats,
-    /// Counts reports.
+    /// How many reports of statistics the guest has sent.
     number: u64,
     /// `Some` while the device is active.
     interrupt: Option<Arc<dyn VirtioInterrupt>>,
@@ -109,7 +109,7 @@ impl BalloonHandle {
         }
     }
 
-    /// Bytes asked for.
+    /// Bytes that the guest is asked to give up.
     pub fn target(&self) -> u64 {
         u64::from(self.0.target.load(Ordering::Acquire)) * PAGE_SIZE
     }

@@ -9,9 +9,9 @@ pub const ENTRY_LENGTH: usize = 10;
 /// since the guest's boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BalloonStats {
-    /// Swapped in.
+    /// Bytes read back from swap since boot.
     pub swap_in: Option<u64>,
-    /// Swapped out.
+    /// Bytes written to swap since boot.
     pub swap_out: Option<u64>,
     /// Page faults that read from a disk.
     pub major_faults: Option<u64>,
@@ -25,7 +25,7 @@ pub struct BalloonStats {
     pub available: Option<u64>,
     /// Caches that can be given up without writing.
     pub disk_caches: Option<u64>,
-    /// Huge pages allocated.
+    /// Huge pages that were allocated since boot.
     pub huge_page_allocations: Option<u64>,
     /// Huge pages that could not be allocated.
     pub huge_page_failures: Option<u64>,

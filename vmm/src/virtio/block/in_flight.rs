@@ -25,7 +25,7 @@ pub struct Pending {
     pub later: Vec<Part>,
 }
 
-/// See the module.
+/// The requests that the engine has, by tag.
 #[derive(Default)]
 pub struct InFlight {
     entries: Vec<Option<Pending>>,
@@ -46,7 +46,7 @@ impl InFlight {
         tag
     }
 
-    /// The request `tag`.
+    /// The request with this tag; `None` where none is in flight.
     pub fn get_mut(&mut self, tag: u16) -> Option<&mut Pending> {
         self.entries.get_mut(usize::from(tag))?.as_mut()
     }

@@ -39,7 +39,7 @@ const ID_LENGTH: usize = VIRTIO_BLK_ID_BYTES as usize;
 /// `status` of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Done.
+    /// VIRTIO_BLK_S_OK: done, all of it.
     Ok,
     /// The host failed, or the request makes no sense.
     IoError,
@@ -61,11 +61,11 @@ impl Status {
 /// One thing that the disk is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// What.
+    /// What is done with these bytes of the disk.
     pub operation: DiskOperation,
     /// Byte offset on the disk.
     pub offset: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u64,
 }
 
@@ -107,7 +107,7 @@ pub struct Request {
     pub payload: u64,
     /// How much of the host's work it is, as the number of bytes that could be read meanwhile.
     pub weight: u64,
-    /// What to do.
+    /// What the disk is to do before the status is written.
     pub work: Work,
 }
 

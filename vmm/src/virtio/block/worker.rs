@@ -154,7 +154,7 @@ impl Service for BlockQueue {
         &mut self.queue
     }
 
-    /// Submits one request.
+    /// Takes a request from the queue and gives it to the engine.
     fn step(&mut self) -> Result<Step, BrokenQueue> {
         self.full = self.in_flight.weight() >= self.limit;
         let mut throttled = || self.limiter.as_mut().is_some_and(|limiter| !limiter.ready());

@@ -12,7 +12,7 @@ use crate::virtio::queue::{BrokenQueue, DeviceQueue};
 use crate::virtio::service::{Service, Step, serve};
 use crate::virtio::worker::EventSources;
 
-/// The receive queue.
+/// The receive queue (5.3.6): what is typed goes into the guest's buffers.
 pub struct Keyboard {
     queue: DeviceQueue,
     source: Option<File>,

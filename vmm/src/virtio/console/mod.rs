@@ -35,7 +35,7 @@ const BUDGET: usize = 256;
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
 
-/// The console device.
+/// The console device (5.3), with one port.
 pub struct Console {
     ends: Option<Ends>,
     shared: Arc<Shared>,

@@ -15,7 +15,7 @@ use crate::virtio::service::{Service, Step};
 /// The longest output buffer; longer ones are refused. Linux sends at most 32 KiB.
 const MAX_OUTPUT: u64 = 1 << 20;
 
-/// The transmit queue.
+/// The transmit queue (5.3.6): what the guest prints goes to the host.
 pub struct Printer {
     queue: DeviceQueue,
     output: Output,
@@ -27,9 +27,9 @@ pub struct Printer {
 /// A buffer on its way out.
 struct Printing {
     chain: Chain,
-    /// Bytes in all.
+    /// Bytes of the chain.
     length: u64,
-    /// Bytes passed on.
+    /// Bytes of these that the host has taken.
     done: u64,
 }
 

@@ -33,7 +33,7 @@ use crate::backend::net::{MAX_QUEUE_PAIRS, MacAddress, NetBackend, NetOptions, N
 use crate::backend::tap::{Tap, TapError};
 use crate::rate_limit::{RateLimit, RateLimiter};
 
-/// The device's name.
+/// In statistics and messages.
 const NAME: &str = "virtio-net";
 /// Entries of receive and transmit queues, as other VMMs have it.
 const QUEUE_SIZE: u16 = 256;
@@ -78,7 +78,7 @@ pub enum NetError {
 pub struct NetParts {
     /// One per queue pair.
     pub backends: Vec<Box<dyn NetBackend>>,
-    /// The guest's address.
+    /// The Ethernet address of the guest's interface.
     pub mac: MacAddress,
     /// What the guest is told.
     pub mtu: u16,

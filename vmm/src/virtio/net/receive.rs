@@ -28,7 +28,7 @@ struct Posted {
     capacity: usize,
 }
 
-/// A receive queue.
+/// A receive queue (5.1.6.3): frames of the host go into the guest's buffers.
 pub struct Receiver {
     pub queue: DeviceQueue,
     mergeable: bool,

@@ -13,7 +13,7 @@ use crate::virtio::service::{Service, Step};
 /// Destination, source and type: the tap takes nothing shorter.
 const ETHERNET_HEADER: usize = 14;
 
-/// A transmit queue.
+/// A transmit queue (5.1.6.2): the guest's frames go to the host.
 pub struct Transmitter {
     pub queue: DeviceQueue,
     vectors: VectorBuffer,

@@ -100,7 +100,7 @@ impl QueueSetup {
 pub enum Transition {
     /// Nothing that concerns the transport.
     None,
-    /// The device works.
+    /// DRIVER_OK was set, and the device serves its queues.
     Activated,
     /// The device is as after power-on.
     Reset,
@@ -165,7 +165,7 @@ impl Handshake {
         })
     }
 
-    /// The device.
+    /// The device behind the transport.
     pub fn device(&self) -> &dyn VirtioDevice {
         &*self.device
     }
@@ -175,7 +175,7 @@ impl Handshake {
         &self.interrupt
     }
 
-    /// The status register.
+    /// The device status field (2.1).
     pub fn status(&self) -> u8 {
         let broken = self.signals.needs_reset.load(Ordering::Acquire);
         self.status | if broken { status::NEEDS_RESET } else { 0 }
@@ -216,7 +216,7 @@ impl Handshake {
         self.queues.get(usize::from(self.queue_select))
     }
 
-    /// All queues.
+    /// What the driver has set up of each queue, by number.
     pub fn queues(&self) -> &[QueueSetup] {
         &self.queues
     }

@@ -66,7 +66,7 @@ mod register {
     pub const CONFIG: u64 = 0x100;
 }
 
-/// "virt".
+/// MagicValue: "virt", little-endian (4.2.2).
 const MAGIC: u32 = 0x7472_6976;
 /// Nobody's; drivers do not look.
 const VENDOR: u32 = 0x1AF4;
@@ -131,7 +131,7 @@ impl VirtioInterrupt for MmioInterrupt {
 
 /// What a device needs of the machine.
 pub struct Resources {
-    /// Guest RAM.
+    /// Guest RAM, in which the rings are.
     pub memory: GuestRam,
     /// Where the device will be inserted, for the ioeventfds.
     pub address: u64,

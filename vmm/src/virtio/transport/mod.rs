@@ -28,9 +28,9 @@ pub enum TransportError {
         "{device}: its {queues} queues of at most {size} entries cannot be: virtio allows powers of two up to 32768, and the transport 255 queues"
     )]
     Queues {
-        /// The device's name.
+        /// The device's name in statistics.
         device: &'static str,
-        /// How many.
+        /// How many queues it has.
         queues: usize,
         /// The first wrong size, or the largest.
         size: u16,
@@ -41,9 +41,9 @@ pub enum TransportError {
     /// The host is out of something.
     #[error("{device}: cannot make {what}")]
     Host {
-        /// The device's name.
+        /// The device's name in statistics.
         device: &'static str,
-        /// What was attempted.
+        /// What could not be made.
         what: &'static str,
         /// The host's answer.
         #[source]

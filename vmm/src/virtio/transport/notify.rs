@@ -32,7 +32,7 @@ pub trait NotifyRegistrar: Send + Sync {
     fn unregister(&self, event: &EventFd, address: NotifyAddress) -> io::Result<()>;
 }
 
-/// KVM's ioeventfds.
+/// Notifications by KVM's ioeventfds: they do not leave the kernel.
 pub struct KvmNotifyRegistrar(pub Arc<VmFd>);
 
 impl NotifyRegistrar for KvmNotifyRegistrar {

@@ -43,7 +43,7 @@ mod common {
 
 /// What a device needs of the machine.
 pub struct Resources<'a> {
-    /// Guest RAM.
+    /// Guest RAM, in which the rings are.
     pub memory: GuestRam,
     /// Makes the MSI-X vectors.
     pub msi: &'a dyn MsiRouter,

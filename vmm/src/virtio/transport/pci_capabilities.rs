@@ -7,21 +7,21 @@ use crate::pci::msix::{self, Msix};
 
 /// The BAR that holds everything.
 pub const BAR: usize = 0;
-/// Its size.
+/// Bytes of that BAR.
 pub const BAR_SIZE: u64 = 0x8000;
 /// Room for each part.
 pub const PART: u64 = 0x1000;
-/// Common configuration.
+/// Offset of the common configuration (4.1.4.3).
 pub const COMMON: u64 = 0x0000;
-/// ISR status.
+/// Offset of the ISR status (4.1.4.5).
 pub const ISR: u64 = 0x1000;
-/// Device configuration.
+/// Offset of the device's own configuration (4.1.4.6).
 pub const DEVICE: u64 = 0x2000;
 /// Notifications: [`NOTIFY_MULTIPLIER`] bytes for each queue.
 pub const NOTIFY: u64 = 0x3000;
-/// MSI-X table.
+/// Offset of the MSI-X table.
 pub const MSIX_TABLE: u64 = 0x4000;
-/// MSI-X pending bits.
+/// Offset of the MSI-X pending bits.
 pub const MSIX_PENDING: u64 = 0x5000;
 /// notify_off_multiplier: an address of its own for each queue, so that ioeventfds need not
 /// compare what was written.
@@ -43,7 +43,7 @@ mod kind {
 
 /// Where the two capabilities that are more than text ended up.
 pub struct Offsets {
-    /// The MSI-X capability.
+    /// Where the MSI-X capability is in configuration space.
     pub msix: u8,
     /// The window through configuration space, VIRTIO_PCI_CAP_PCI_CFG.
     pub window: u8,

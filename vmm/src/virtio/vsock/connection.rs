@@ -23,7 +23,7 @@ pub struct Ports {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
 
-/// A connection.
+/// A connection between a port of the guest and a socket of the host.
 pub struct Connection {
     pub ports: Ports,
     stream: UnixStream,

@@ -118,9 +118,10 @@ fn parse(line: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::io::Write;
     use std::os::unix::net::UnixListener;
+
+    use super::*;
 
     fn say(text: &[u8]) -> Received {
         let (ours, mut theirs) = UnixStream::pair().unwrap();

@@ -31,7 +31,7 @@ use super::worker::Worker;
 use super::{ActivateError, Activation, VirtioDevice};
 use crate::backend::unix_socket::SocketError;
 
-/// The device's name.
+/// In statistics and messages.
 const NAME: &str = "virtio-vsock";
 /// Entries of each of the three queues.
 const QUEUE_SIZE: u16 = 256;

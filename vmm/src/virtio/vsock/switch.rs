@@ -34,7 +34,7 @@ const LISTENER: u32 = 2;
 /// Tokens of callers and connections, from here up.
 const FIRST_PEER: u32 = 16;
 
-/// See the module.
+/// Leads packets between the guest's queues and the host's sockets.
 pub struct Switch {
     cid: u64,
     pub listener: Listener,

@@ -35,7 +35,7 @@ pub struct IoUringEngine {
     image: Arc<DiskImage>,
     event: EventFd,
     memory: Option<GuestRam>,
-    /// By tag.
+    /// What is in flight: [`DiskRequest::tag`] is the index.
     slots: Vec<Slot>,
     /// Part of what the kernel gives back with a tag: requests that were abandoned and do no harm
     /// may end when their tag is another's.
