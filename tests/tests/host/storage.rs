@@ -41,14 +41,14 @@ fn a_store_on_an_overlay_is_told_by_run_and_by_check() {
 fn a_root_that_is_no_mount_is_told_with_the_way_out() {
     let sandbox = Sandbox::with_busybox();
     let root = sandbox.data();
-    install_isolab(root);
-    for name in ["proc", "sys", "dev"] {
+    for name in ["bin", "proc", "sys", "dev"] {
         fs::create_dir(root.join(name)).unwrap();
     }
+    install_isolab(&root.join("bin"));
     for level in ["container", "process"] {
         let run = format!(
             "for name in proc sys dev; do mount --rbind /$name $1/$name; done
-             XDG_DATA_HOME=/ exec chroot $1 /isolab run --isolation {level} busybox echo here"
+             XDG_DATA_HOME=/ exec chroot $1 /bin/isolab run --isolation {level} busybox echo here"
         );
         let done = with_mounts(&run, root, &[text(root)]);
         done.fails_with(125, &["no mount point", "hint: ", "mount --bind"]);
