@@ -6,12 +6,10 @@ use std::path::Path;
 use nix::unistd::{getegid, geteuid};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Arch, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
-    LinuxIdMappingBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp,
-    LinuxSeccompAction, LinuxSeccompBuilder, LinuxSyscallBuilder, Mount, Process, ProcessBuilder,
-    RootBuilder, Spec, SpecBuilder, get_default_maskedpaths, get_default_mounts,
-    get_default_readonly_paths,
+    Arch, Capability, LinuxCapabilities, LinuxCpuBuilder, LinuxIdMappingBuilder,
+    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, LinuxSeccomp, LinuxSeccompAction,
+    LinuxSeccompBuilder, LinuxSyscallBuilder, Mount, Process, Root, Spec,
 };
 
 use crate::cgroup::CPU_PERIOD_MICROSECONDS;
@@ -99,57 +97,58 @@ pub fn default_spec(
     limits: Limits,
 ) -> Result<Spec> {
     let rootless = !geteuid().is_root();
-    let mut linux = LinuxBuilder::default()
-        .namespaces(default_namespaces(rootless)?)
-        .masked_paths(masked_paths())
-        .readonly_paths(get_default_readonly_paths())
-        .seccomp(default_seccomp()?)
-        .resources(limits.to_resources()?);
+    // Not by builders, which make the default of what they build, with all that is in it, once more.
+    let mut spec = Spec::default();
+    let mut linux = spec.linux_mut().take().unwrap_or_default();
+    linux
+        .set_namespaces(Some(default_namespaces(rootless)?))
+        .set_seccomp(Some(default_seccomp()?))
+        .set_resources(Some(limits.to_resources()?));
+    // Later additions of Docker and podman: RAPL energy counters (a side channel) and thermal interrupts.
+    let later = ["/proc/interrupts", "/sys/devices/virtual/powercap"].map(String::from);
+    linux.masked_paths_mut().get_or_insert_default().extend(later);
     if rootless {
         let map = |host: u32| {
             let mapping =
                 LinuxIdMappingBuilder::default().container_id(0u32).host_id(host).size(1u32);
             mapping.build().map_err(builder)
         };
-        linux = linux
-            .uid_mappings(vec![map(geteuid().as_raw())?])
-            .gid_mappings(vec![map(getegid().as_raw())?]);
+        linux
+            .set_uid_mappings(Some(vec![map(geteuid().as_raw())?]))
+            .set_gid_mappings(Some(vec![map(getegid().as_raw())?]));
     }
-    SpecBuilder::default()
-        .version("1.2.0")
-        .hostname(hostname)
-        .root(RootBuilder::default().path("rootfs").readonly(false).build().map_err(builder)?)
-        .process(default_process(args, env)?)
-        .mounts(default_mounts(rootless))
-        .linux(linux.build().map_err(builder)?)
-        .build()
-        .map_err(builder)
+    refine_mounts(spec.mounts_mut().get_or_insert_default(), rootless);
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(false));
+    spec.set_version("1.2.0".to_owned())
+        .set_hostname(Some(hostname.to_owned()))
+        .set_root(Some(root))
+        .set_process(Some(default_process(args, env)))
+        .set_linux(Some(linux));
+    Ok(spec)
 }
 
 /// The usual process: root, `/`, [`DEFAULT_CAPABILITIES`], no_new_privs, rlimits as they are.
-///
-/// # Errors
-/// None today; the OCI builders can fail by type.
-pub fn default_process(args: Vec<String>, env: Vec<String>) -> Result<Process> {
+pub fn default_process(args: Vec<String>, env: Vec<String>) -> Process {
     let held: HashSet<Capability> = DEFAULT_CAPABILITIES.into_iter().collect();
     let none = HashSet::new();
-    let capabilities = LinuxCapabilitiesBuilder::default()
-        .bounding(held.clone())
-        .effective(held.clone())
-        .permitted(held)
-        .inheritable(none.clone())
-        .ambient(none);
-    let mut process = ProcessBuilder::default()
-        .args(args)
-        .env(env)
-        .cwd("/")
-        .capabilities(capabilities.build().map_err(builder)?)
-        .no_new_privileges(true)
-        .build()
-        .map_err(builder)?;
-    // The builder's default is 1024 open files, which is not the usual for a container and may be a raise.
-    process.set_rlimits(None);
-    Ok(process)
+    let mut process = Process::default();
+    let mut capabilities = LinuxCapabilities::default();
+    capabilities
+        .set_bounding(Some(held.clone()))
+        .set_effective(Some(held.clone()))
+        .set_permitted(Some(held))
+        .set_inheritable(Some(none.clone()))
+        .set_ambient(Some(none));
+    process
+        .set_args(Some(args))
+        .set_env(Some(env))
+        .set_cwd("/".into())
+        .set_capabilities(Some(capabilities))
+        .set_no_new_privileges(Some(true))
+        // The default is 1024 open files, which is not the usual for a container and may be a raise.
+        .set_rlimits(None);
+    process
 }
 
 fn default_namespaces(rootless: bool) -> Result<Vec<LinuxNamespace>> {
@@ -179,9 +178,9 @@ fn default_seccomp() -> Result<LinuxSeccomp> {
         .map_err(builder)
 }
 
-fn default_mounts(rootless: bool) -> Vec<Mount> {
-    let mut mounts = get_default_mounts();
-    for mount in &mut mounts {
+/// Changes the specification's own mounts to the usual ones.
+fn refine_mounts(mounts: &mut [Mount], rootless: bool) {
+    for mount in mounts {
         if mount.destination() == Path::new("/proc") {
             mount.set_options(Some(["nosuid", "noexec", "nodev"].map(String::from).to_vec()));
         }
@@ -193,14 +192,6 @@ fn default_mounts(rootless: bool) -> Vec<Mount> {
             options.retain(|option| !option.starts_with("gid="));
         }
     }
-    mounts
-}
-
-fn masked_paths() -> Vec<String> {
-    let mut paths = get_default_maskedpaths();
-    // Later additions of Docker and podman: RAPL energy counters (a side channel) and thermal interrupts.
-    paths.extend(["/proc/interrupts", "/sys/devices/virtual/powercap"].map(String::from));
-    paths
 }
 
 fn builder(error: OciSpecError) -> Error {

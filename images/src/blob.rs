@@ -89,11 +89,12 @@ impl Blobs {
     /// # Errors
     /// It is missing, or its content has another digest.
     pub fn read_document(&self, id: &BlobId) -> Result<Vec<u8>, ImageError> {
-        let mut content = Vec::new();
-        self.open(id)?
-            .take(MAX_DOCUMENT)
-            .read_to_end(&mut content)
-            .map_err(io_error("read", self.path(id)))?;
+        let failed = || io_error("read", self.path(id));
+        let file = self.open(id)?;
+        let length = file.metadata().map_err(failed())?.len().min(MAX_DOCUMENT);
+        // One more, so that one read finds all of it and the next its end.
+        let mut content = Vec::with_capacity(length as usize + 1);
+        file.take(MAX_DOCUMENT).read_to_end(&mut content).map_err(failed())?;
         let found = BlobId::of(&content);
         if found != *id {
             return Err(ImageError::DigestMismatch {

@@ -88,7 +88,7 @@ impl Fixture {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         HostProcessConfig {
             id: unique_id(),
-            process: default_process(args, vec![PATH.to_owned()]).unwrap(),
+            process: default_process(args, vec![PATH.to_owned()]),
             rootfs: self.overlay(),
             host_filesystems: true,
             mounts: Vec::new(),

@@ -59,7 +59,7 @@ fn container(folder: &Path, limits: Limits) -> Result<(), IsolationError> {
 
 fn process(folder: &Path) -> Result<(), IsolationError> {
     let rootfs = root(folder)?;
-    let mut process = default_process(vec!["/none".to_owned()], Vec::new())?;
+    let mut process = default_process(vec!["/none".to_owned()], Vec::new());
     process.set_capabilities(None);
     let process = HostProcess::create(HostProcessConfig {
         id: id(),
