@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Command, ValueEnum};
-use clap_complete::Shell;
-use isolab_command::description;
+use clap::{Args, ValueEnum};
+use isolab_command::logging::Logging;
+use isolab_command::program::become_program;
 
 /// Print a script that completes isolab's commands and options in a shell.
 #[derive(Debug, Args)]
@@ -14,30 +14,23 @@ use isolab_command::description;
     isolab completions fish | source")]
 pub struct Completions {
     /// The shell.
-    shell: Known,
+    shell: Shell,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Known {
+enum Shell {
     Bash,
     Fish,
     Zsh,
 }
 
-/// Runs the command: `own` with the commands of the executables `elsewhere` in place of their names.
-pub fn run(args: &Completions, own: Command, elsewhere: &[&str]) -> Result<ExitCode> {
-    let mut all = own;
-    for name in elsewhere {
-        let theirs = description::of_program(&format!("isolab-{name}"))?.into_command(name);
-        all = all.mut_subcommand(name, |_| theirs);
-    }
+/// Runs the command, which is another executable's: here it would be carried through each start.
+pub fn run(args: &Completions, logging: &Logging) -> Result<ExitCode> {
     let shell = match args.shell {
-        Known::Bash => Shell::Bash,
-        Known::Fish => Shell::Fish,
-        Known::Zsh => Shell::Zsh,
+        Shell::Bash => "bash",
+        Shell::Fish => "fish",
+        Shell::Zsh => "zsh",
     };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut all, "isolab", &mut script);
-    print!("{}", String::from_utf8_lossy(&script));
-    Ok(ExitCode::SUCCESS)
+    let arguments = [logging.to_arguments(), vec!["completions".into(), shell.into()]].concat();
+    become_program("isolab-manual", &arguments)
 }

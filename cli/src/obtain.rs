@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use isolab_command::fetch::{Access, Policy};
 use isolab_command::logging::Logging;
-use isolab_command::program;
+use isolab_guest::package;
 use isolab_images::{Image, ImageError, Store};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
@@ -28,32 +28,38 @@ pub struct Obtain {
 }
 
 impl Obtain {
-    /// Finds the image, or has it fetched, which logs as we do. None where that failed, which
-    /// `isolab-image` has told.
+    /// Finds the image, or has it fetched or unpacked by `isolab-image`, which logs as we do and is the one
+    /// that reads archives. None where that failed, which it has told.
     pub fn image(&self, store: &Store, name: &str, logging: &Logging) -> Result<Option<Image>> {
-        match (self.pull, store.resolve(name)) {
+        let is_there = match (self.pull, store.resolve(name)) {
             // A digest alone says nothing of a registry.
-            (Policy::Missing, Err(ImageError::NotFound(_))) if !name.starts_with("sha256:") => {
-                let fetched = self.fetch(name, logging);
-                if !fetched.with_context(|| format!("there is no image `{name}` here"))? {
-                    return Ok(None);
+            (Policy::Missing, Err(ImageError::NotFound(_))) if !name.starts_with("sha256:") => self
+                .bring(self.pull, name, logging)
+                .with_context(|| format!("there is no image `{name}` here"))?,
+            (Policy::Always, _) => self.bring(self.pull, name, logging)?,
+            (_, found) => {
+                let image = found?;
+                match image.layers() {
+                    Err(ImageError::NotUnpacked(digest)) => {
+                        self.bring(Policy::Never, &digest, logging)?
+                    }
+                    _ => return Ok(Some(image)),
                 }
             }
-            (Policy::Always, _) => {
-                if !self.fetch(name, logging)? {
-                    return Ok(None);
-                }
-            }
-            (_, found) => return Ok(Some(found?)),
-        }
-        Ok(Some(store.resolve(name)?))
+        };
+        Ok(if is_there { Some(store.resolve(name)?) } else { None })
     }
 
-    fn fetch(&self, name: &str, logging: &Logging) -> Result<bool> {
-        let path = program::find("isolab-image")?;
+    /// Has the image fetched, if need be, and unpacked. False where that failed.
+    fn bring(&self, policy: Policy, name: &str, logging: &Logging) -> Result<bool> {
+        let path = package::executable("isolab-image")?;
         let mut command = Command::new(&path);
-        let policy = if self.pull == Policy::Always { "always" } else { "missing" };
-        command.args(logging.to_arguments()).args(["pull", "--policy", policy]);
+        let policy = match policy {
+            Policy::Always => "always",
+            Policy::Missing => "missing",
+            Policy::Never => "never",
+        };
+        command.args(logging.to_arguments()).args(["pull", "--unpack", "--policy", policy]);
         command.args(self.access.to_arguments());
         if self.quiet {
             command.arg("--quiet");

@@ -48,6 +48,22 @@ impl Archive {
         self.entry(&path, ModeFileType::Regular, permissions, content)
     }
 
+    /// The archive so far, to which a file of `length` bytes with these permissions is to be added: its
+    /// content follows, then zeroes up to a multiple of 4.
+    ///
+    /// # Errors
+    /// As for [`Archive::file`].
+    pub fn up_to_file(mut self, path: &str, permissions: u32, length: u64) -> io::Result<Vec<u8>> {
+        let path = inside(path)?;
+        self.parents(&path)?;
+        let length = u32::try_from(length).map_err(io::Error::other)?;
+        // Without the content, this is an entry's header.
+        builder(&path, ModeFileType::Regular, permissions)
+            .write(&mut self.bytes, length)
+            .finish()?;
+        Ok(self.bytes)
+    }
+
     /// The archive.
     ///
     /// # Errors
@@ -72,12 +88,15 @@ impl Archive {
         content: &[u8],
     ) -> io::Result<()> {
         let length = u32::try_from(content.len()).map_err(io::Error::other)?;
-        let builder = NewcBuilder::new(path).mode(permissions).set_mode_file_type(kind);
-        let mut writer = builder.write(&mut self.bytes, length);
+        let mut writer = builder(path, kind, permissions).write(&mut self.bytes, length);
         writer.write_all(content)?;
         writer.finish()?;
         Ok(())
     }
+}
+
+fn builder(path: &str, kind: ModeFileType, permissions: u32) -> NewcBuilder {
+    NewcBuilder::new(path).mode(permissions).set_mode_file_type(kind)
 }
 
 /// `/usr/bin/fio` as the archive has it: `usr/bin/fio`.

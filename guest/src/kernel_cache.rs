@@ -23,7 +23,8 @@ use serde::Serialize;
 /// `${XDG_CACHE_HOME:-~/.cache}/isolab`.
 pub fn cache_dir() -> PathBuf {
     let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-    base.or_else(|| env::home_dir().map(|home| home.join(".cache")))
+    let home = || env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    base.or_else(|| home().map(|home| home.join(".cache")))
         .unwrap_or_else(|| PathBuf::from("/var/cache"))
         .join("isolab")
 }

@@ -7,6 +7,7 @@ pub mod initramfs;
 pub mod kernel_cache;
 pub mod kernels;
 pub mod modules;
+pub mod package;
 pub mod programs;
 
 pub use isolab_protocol::{Interface, MARKER_PORT, Marker, NameFile, RootDisks, User, Workload};

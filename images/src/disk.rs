@@ -31,14 +31,14 @@ impl Store {
     /// it, which are root's inside.
     ///
     /// # Errors
-    /// As [`Image::layers_unpacked`]; there is no mkfs.erofs, or it failed; the host has no
+    /// As [`Image::layers`]; there is no mkfs.erofs, or it failed; the host has no
     /// overlayfs.
     pub fn root_disk(&self, image: &Image) -> Result<PathBuf, ImageError> {
         let path = self.root().join("disks").join(format!("{}.erofs", image.id().hex()));
         if path.exists() {
             return Ok(path);
         }
-        let layers = image.layers_unpacked()?;
+        let layers = image.layers()?;
         self.make_once("disk", image.id(), &path, |partial| {
             info_span!("root_disk").in_scope(|| make(image.id(), &layers, partial))
         })?;
@@ -162,6 +162,8 @@ mod tests {
             layer(&[("a", "high"), (".wh.gone", ""), ("dir/.wh..wh..opq", ""), ("dir/new", "n")]),
         ];
         let image = add_image(&store, Some("app"), &layers);
+        assert!(matches!(store.root_disk(&image), Err(ImageError::NotUnpacked(_))));
+        image.layers_unpacked().unwrap();
         let disk = store.root_disk(&image).unwrap();
         assert_eq!(fs::metadata(&disk).unwrap().len() % 4096, 0);
         let out = tempfile::tempdir().unwrap();
@@ -189,10 +191,12 @@ mod tests {
         let (_dir, store) = new_store();
         let layers: Vec<_> = (0..300).map(|n| layer(&[(&format!("file{n}"), "x")])).collect();
         let image = add_image(&store, Some("many"), &layers);
+        image.layers_unpacked().unwrap();
         let out = tempfile::tempdir().unwrap();
         extract(&store.root_disk(&image).unwrap(), &out.path().join("many"));
         assert_eq!(fs::read_dir(out.path().join("many")).unwrap().count(), 300);
         let image = add_image(&store, Some("none"), &[]);
+        image.layers_unpacked().unwrap();
         extract(&store.root_disk(&image).unwrap(), &out.path().join("none"));
         assert_eq!(fs::read_dir(out.path().join("none")).unwrap().count(), 0);
     }

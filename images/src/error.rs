@@ -87,6 +87,9 @@ pub enum ImageError {
         /// What the reader of the archive says.
         source: io::Error,
     },
+    /// Not all layers of the image with this digest are there as folders.
+    #[error("image {0} is not unpacked")]
+    NotUnpacked(String),
     /// No image in the store has this name or digest.
     #[error("there is no image `{0}` here")]
     NotFound(String),

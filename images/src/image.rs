@@ -109,13 +109,26 @@ impl Image {
         self.manifest.layers().iter().map(Descriptor::size).sum()
     }
 
-    /// The layers as folders, topmost first, in the form that overlayfs takes as `lowerdir`.
-    /// Unpacked at the first call, then kept.
+    /// The layers as folders, topmost first, in the form that overlayfs takes as `lowerdir`. A run
+    /// takes them as they are: unpacking, and all formats that layers come in, are for those who
+    /// bring images ([`Image::layers_unpacked`]).
+    ///
+    /// # Errors
+    /// [`ImageError::NotUnpacked`].
+    pub fn layers(&self) -> Result<Vec<PathBuf>, ImageError> {
+        let folders = unpack::all_unpacked(&self.store, &self.layers_topmost_first())?;
+        folders.ok_or_else(|| ImageError::NotUnpacked(self.digest.clone()))
+    }
+
+    /// As [`Image::layers`], unpacked at the first call, then kept.
     ///
     /// # Errors
     /// A layer is missing, damaged or hostile, or the host has no room for it.
     pub fn layers_unpacked(&self) -> Result<Vec<PathBuf>, ImageError> {
-        let layers = self.manifest.layers().iter().zip(self.config.rootfs().diff_ids());
-        unpack::ensure_all(&self.store, &layers.rev().collect::<Vec<_>>())
+        unpack::ensure_all(&self.store, &self.layers_topmost_first())
+    }
+
+    fn layers_topmost_first(&self) -> Vec<(&Descriptor, &String)> {
+        self.manifest.layers().iter().zip(self.config.rootfs().diff_ids()).rev().collect()
     }
 }

@@ -22,8 +22,10 @@ pub fn data_dir() -> PathBuf {
     if let Some(dir) = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute()) {
         return dir.join("isolab");
     }
-    match env::home_dir() {
-        Some(home) if !nix::unistd::geteuid().is_root() => home.join(".local/share/isolab"),
+    match env::var_os("HOME").filter(|home| !home.is_empty()) {
+        Some(home) if !nix::unistd::geteuid().is_root() => {
+            Path::new(&home).join(".local/share/isolab")
+        }
         _ => PathBuf::from("/var/lib/isolab"),
     }
 }

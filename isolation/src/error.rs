@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use isolab_guest::kernel_cache::CacheError;
 use isolab_guest::kernels::KernelError;
 use isolab_guest::modules::ModuleError;
+use isolab_guest::package::PackageError;
 use isolab_images::ImageError;
 use isolab_vmm::handle::HandleError;
 
@@ -24,6 +25,9 @@ pub enum IsolationError {
     /// The cache of guest kernels cannot be read or written.
     #[error(transparent)]
     KernelCache(#[from] CacheError),
+    /// The package lacks the guest's init.
+    #[error(transparent)]
+    Package(#[from] PackageError),
     /// The virtual machine cannot be made or came to a bad end.
     #[error("the virtual machine failed")]
     Machine {

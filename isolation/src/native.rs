@@ -158,7 +158,7 @@ impl Root {
         for folder in [&upper, &work] {
             fs::create_dir(folder).map_err(io)?;
         }
-        let mut lower = image.layers_unpacked()?;
+        let mut lower = image.layers()?;
         if let Some(top) = lower.first() {
             give_root(top, &upper).map_err(io)?;
         }

@@ -44,7 +44,7 @@ impl Request {
         }
         let user = self.user.clone().filter(|user| !user.is_empty());
         let user = user.or(config.user().clone()).unwrap_or_default();
-        let identity = users::resolve(&user, &image.layers_unpacked()?)?;
+        let identity = users::resolve(&user, &image.layers()?)?;
 
         let mut env = Vec::new();
         set(&mut env, &format!("PATH={DEFAULT_PATH}"));

@@ -53,7 +53,7 @@ pub fn isolab_path() -> PathBuf {
 /// By cp: a descriptor of ours, open for writing, could be inherited by another test's child, and the
 /// kernel executes nothing that somebody writes.
 pub fn install_isolab(folder: &Path) -> PathBuf {
-    for name in ["isolab", "isolab-image"] {
+    for name in ["isolab", "isolab-image", "isolab-init"] {
         tool("install", &["-m", "755", text(&executable(name)), text(&folder.join(name))]);
     }
     folder.join("isolab")

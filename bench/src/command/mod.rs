@@ -14,9 +14,10 @@ use clap::{Args, Parser, Subcommand};
 use isolab_bench::machines::{self, Peer};
 use isolab_bench::startup::{self, StartupPlan, Subject};
 use isolab_bench::{Findings, Host, Measurement, Report};
+use isolab_command::Executable;
 use isolab_command::format::{Format, parse_size};
 use isolab_command::logging::Logging;
-use isolab_command::{Executable, program};
+use isolab_guest::package;
 use isolab_images::Store;
 use isolab_isolation::{GuestKernel, Level, guest_kernel};
 
@@ -194,7 +195,7 @@ fn measure_machines(args: &Startup, kernel: GuestKernel) -> Result<Findings> {
 
 /// The `isolab` whose starts are measured: the one of this package.
 fn own_program() -> Result<PathBuf> {
-    program::find("isolab")
+    Ok(package::executable("isolab")?)
 }
 
 /// Shows the rounds on a terminal.

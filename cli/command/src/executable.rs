@@ -9,7 +9,7 @@ use clap::Parser;
 
 use crate::format::EXIT_OWN_FAILURE;
 use crate::logging::Logging;
-use crate::{description, failure, output, signals};
+use crate::{description, failure, home, output, signals};
 
 /// An executable: its command line, and what it does.
 pub trait Executable: Parser {
@@ -28,6 +28,14 @@ pub trait Executable: Parser {
         None
     }
 
+    /// The command line that this process was given.
+    ///
+    /// # Errors
+    /// What is wrong with it, or the help that was asked for.
+    fn read() -> Result<Self, clap::Error> {
+        Self::try_parse()
+    }
+
     /// Tells what is wrong with the arguments, or the help that was asked for, and gives the code to
     /// end with.
     fn refuse(error: &clap::Error) -> ExitCode {
@@ -39,6 +47,7 @@ pub trait Executable: Parser {
 pub fn run<E: Executable>() -> ExitCode {
     // Before any thread exists.
     signals::hear_of_children();
+    home::complete();
     // Where another executable, or who makes a package, asks what the command line is, the answer is all
     // that is done.
     match description::answer(E::command) {
@@ -49,7 +58,7 @@ pub fn run<E: Executable>() -> ExitCode {
             return ExitCode::from(EXIT_OWN_FAILURE);
         }
     }
-    let executable = match E::try_parse() {
+    let executable = match E::read() {
         Ok(executable) => executable,
         Err(error) => return E::refuse(&error),
     };

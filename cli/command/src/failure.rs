@@ -70,6 +70,9 @@ pub fn of_image(error: &ImageError) -> Option<String> {
              `isolab image load` brings one"
                 .to_owned()
         }
+        ImageError::NotUnpacked(digest) => {
+            format!("`isolab image pull --policy never --unpack {digest}` unpacks it")
+        }
         ImageError::Damaged { name, .. } => {
             format!("remove it (`isolab image rm {name}`), then pull or load it again")
         }

@@ -2,7 +2,8 @@
 //! end, and find each other.
 //!
 //! `isolab` is the run path, small and quick. `isolab image`, `isolab kernel` and `isolab bench` are the
-//! executables `isolab-image`, `isolab-kernel` and `isolab-bench`, which [`program`] finds. [`executable`]
+//! executables `isolab-image`, `isolab-kernel` and `isolab-bench`, which it becomes
+//! ([`program`]). [`executable`]
 //! is what `main` does in each.
 
 #[macro_use]
@@ -12,6 +13,7 @@ pub mod executable;
 pub mod failure;
 pub mod fetch;
 pub mod format;
+mod home;
 pub mod logging;
 pub mod program;
 pub mod signals;

@@ -79,7 +79,7 @@ pub(super) fn cover(
     id: &BlobId,
     layers: &[Tree],
 ) -> Result<Option<PathBuf>, ImageError> {
-    let target = store.root().join("covers").join(id.hex());
+    let target = place(store, id);
     store.make_once("cover", id, &target, |partial| {
         let folders: Vec<Folders> =
             layers.iter().map(|(_, id)| Folders::load(store, id)).collect::<Result<_, _>>()?;
@@ -88,6 +88,17 @@ pub(super) fn cover(
     })?;
     // An empty file says that there is nothing to cover.
     Ok(target.is_dir().then_some(target))
+}
+
+/// What [`cover`] gave for this chain; None if it was never asked.
+pub(super) fn found(store: &Store, id: &BlobId) -> Option<Option<PathBuf>> {
+    let cover = place(store, id);
+    let kind = fs::symlink_metadata(&cover).ok()?.file_type();
+    Some(kind.is_dir().then_some(cover))
+}
+
+fn place(store: &Store, id: &BlobId) -> PathBuf {
+    store.root().join("covers").join(id.hex())
 }
 
 /// Makes the cover of `trees`, topmost first, or an empty file where none is needed.

@@ -76,6 +76,36 @@ fn folder_of(store: &Store, diff_id: &BlobId) -> PathBuf {
     store.root().join("layers").join(diff_id.hex())
 }
 
+/// The folders that [`ensure_all`] gives for these layers, if all of them are there.
+pub(crate) fn all_unpacked(
+    store: &Store,
+    layers: &[(&Descriptor, &String)],
+) -> Result<Option<Vec<PathBuf>>, ImageError> {
+    if layers.is_empty() {
+        return Ok(Some(vec![folder_of(store, &empty_layer())]).filter(|all| all[0].is_dir()));
+    }
+    let cover = match chain_of(layers)? {
+        Some(chain) => implied::found(store, &chain),
+        None => Some(None),
+    };
+    let Some(cover) = cover else { return Ok(None) };
+    let mut folders: Vec<_> = cover.into_iter().collect();
+    for (_, diff_id) in without_repetitions(layers) {
+        let folder = folder_of(store, &BlobId::parse(diff_id)?);
+        if !folder.is_dir() {
+            return Ok(None);
+        }
+        folders.push(folder);
+    }
+    Ok(Some(folders))
+}
+
+/// Of layers with their diff_ids, topmost first.
+fn chain_of(layers: &[(&Descriptor, &String)]) -> Result<Option<BlobId>, ImageError> {
+    let diff_ids = layers.iter().rev().map(|(_, diff_id)| BlobId::parse(diff_id));
+    Ok(chain_id(&diff_ids.collect::<Result<Vec<_>, _>>()?))
+}
+
 /// Layers with their diff_ids, topmost first, as folders for overlayfs in the same order, and
 /// before them what covers implied folders. Several are unpacked at once. An image without layers
 /// has an empty one.
@@ -86,8 +116,7 @@ pub fn ensure_all(
     if layers.is_empty() {
         return Ok(vec![ensure_empty(store)?]);
     }
-    let diff_ids = layers.iter().rev().map(|(_, diff_id)| BlobId::parse(diff_id));
-    let chain = chain_id(&diff_ids.collect::<Result<Vec<_>, _>>()?);
+    let chain = chain_of(layers)?;
     let layers = without_repetitions(layers);
     // Threads are for work only: nearly always all layers are there. To count the processors takes a
     // dozen system calls (cgroup quotas).

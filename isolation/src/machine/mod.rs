@@ -2,6 +2,7 @@
 
 mod console_tail;
 mod controller;
+mod init;
 mod instance;
 mod signals;
 mod stdin;
@@ -26,6 +27,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use tracing::debug_span;
 
 use self::console_tail::ConsoleTail;
+use self::init::Init;
 use self::instance::{MachineInstance, Occurrence, State};
 use crate::controller::{Stdio, unsupported};
 use crate::error::IsolationError;
@@ -123,12 +125,14 @@ impl Isolation for MachineLevel {
         };
         let kernel = guest_kernel(self.level, spec.kernel.as_deref())?;
         let hardware = self.hardware();
+        let init = Init::open()?;
         let workload = workload(&spec, stdin, hardware)?;
         let mut drivers = hardware.modules.to_vec();
         drivers.extend(spec.network.as_ref().map(|_| hardware.network_driver));
         let initramfs = debug_span!("initramfs", kernel = %kernel).in_scope(|| {
             let modules = modules::with_dependencies(&kernel, &drivers)?;
-            initramfs::pack(&workload, &modules).map_err(IsolationError::host("pack the initramfs"))
+            initramfs::pack(&workload, &modules, init.length)
+                .map_err(IsolationError::host("pack the initramfs"))
         })?;
         let image = DiskOptions { read_only: true, ..DiskOptions::new(spec.image.root_disk()?) };
         let scratch_file = scratch_disk::new(spec.folder.shared())?;
@@ -152,8 +156,9 @@ impl Isolation for MachineLevel {
         let config = MachineConfig {
             kernel: KernelConfig {
                 initrd: vec![
-                    InitrdPart::Bytes(initramfs::INIT.into()),
-                    InitrdPart::Bytes(initramfs.into()),
+                    InitrdPart::Bytes(initramfs.before_init.into()),
+                    InitrdPart::File(init.path()),
+                    InitrdPart::Bytes(initramfs.after_init.into()),
                 ],
                 cmdline: format!(
                     "console=ttyS0 quiet reboot=k panic=-1 rdinit={}{}",

@@ -1,0 +1,77 @@
+//! The `isolab-manual` executable: what shells and man(1) are to know of isolab, written from what the
+//! package's executables tell of their command lines. `isolab completions` becomes it, and
+//! `scripts/package` runs it.
+
+#[macro_use]
+extern crate isolab_command;
+
+mod man;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+use isolab_command::logging::Logging;
+use isolab_command::{Executable, description};
+
+/// The commands that are executables of their own.
+const ELSEWHERE: [&str; 3] = ["bench", "image", "kernel"];
+
+/// Write shell completions and man pages of isolab, all its executables as one command.
+#[derive(Parser)]
+#[command(name = "isolab-manual", version)]
+struct Manual {
+    #[command(flatten)]
+    logging: Logging,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print a script that completes isolab's commands and options in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write a man page for each command.
+    Man {
+        /// The folder to write them to.
+        folder: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    isolab_command::run::<Manual>()
+}
+
+impl Executable for Manual {
+    fn logging(&self) -> &Logging {
+        &self.logging
+    }
+
+    fn act(self) -> Result<ExitCode> {
+        let mut all = isolab()?;
+        match self.command {
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut all, "isolab", &mut script);
+                print!("{}", String::from_utf8_lossy(&script));
+            }
+            Command::Man { folder } => man::write(all, &folder)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `isolab` with the commands of the other executables in place of their names.
+fn isolab() -> Result<clap::Command> {
+    let mut all = description::of_program("isolab")?.into_command("isolab");
+    for name in ELSEWHERE {
+        let theirs = description::of_program(&format!("isolab-{name}"))?.into_command(name);
+        all = all.mut_subcommand(name, |_| theirs);
+    }
+    Ok(all)
+}
