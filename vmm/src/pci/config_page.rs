@@ -18,13 +18,15 @@ pub struct ConfigPage(Box<Bytes>);
 #[repr(C, align(4096))]
 struct Bytes([AtomicU8; PAGE]);
 
-impl ConfigPage {
+impl Default for ConfigPage {
     /// A configuration space of zeros.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let byte = |at| AtomicU8::new(if at < LENGTH { 0 } else { 0xFF });
         Self(Box::new(Bytes(array::from_fn(byte))))
     }
+}
 
+impl ConfigPage {
     /// The byte at `at`, all ones beyond the page.
     pub fn load(&self, at: usize) -> u8 {
         self.0.0.get(at).map_or(0xFF, |byte| byte.load(Ordering::Relaxed))
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_page_is_what_ecam_has_of_a_conventional_function() {
-        let page = ConfigPage::new();
+        let page = ConfigPage::default();
         assert_eq!(page.host_address() % PAGE as u64, 0);
         page.store(LENGTH - 1, 7);
         page.store(LENGTH, 7);
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_interrupt_bit_leaves_its_neighbours_alone() {
-        let page = Arc::new(ConfigPage::new());
+        let page = Arc::new(ConfigPage::default());
         let at = usize::from(register::STATUS);
         page.store(at, status::CAPABILITIES as u8);
         let interrupt = InterruptStatus(Arc::clone(&page));

@@ -121,7 +121,7 @@ impl ConfigSpace {
     /// A header with nothing but an identity.
     pub fn new(identity: &Identity) -> Self {
         let mut space = Self {
-            bytes: Arc::new(ConfigPage::new()),
+            bytes: Arc::default(),
             writable: [0; LENGTH],
             bars: [None; 6],
             capability_link: register::CAPABILITIES.into(),
