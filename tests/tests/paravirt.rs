@@ -176,6 +176,61 @@ fn a_network_has_the_mtu_it_was_given_and_a_disk_is_no_faster_than_its_limit() {
     assert!(centiseconds >= 290, "{output}");
 }
 
+/// Reads and writes a disk's configuration space: `config`, the file in sysfs, is the caller's.
+const CONFIGURATION: &str = "
+    read_byte() { od -An -tu1 -j $1 -N 1 $config | tr -dc 0-9; }
+    write_dword() { printf \"$2\" | dd of=$config bs=4 seek=$(($1 / 4)) conv=notrunc 2>/dev/null; }
+    echo identity=$(echo $(od -An -tx2 -N 4 $config))
+    # The window onto the BAR (virtio 1.2, 4.1.4.9) is the last capability. Through it, the capacity.
+    at=$(read_byte 52)
+    while next=$(read_byte $((at + 1))); [ $next != 0 ]; do at=$next; done
+    echo kind=$(read_byte $((at + 3)))
+    write_dword $((at + 8)) '\\0\\040\\0\\0'
+    for length in 4 0 4 0; do
+        write_dword $((at + 12)) \"\\\\$length\\\\0\\\\0\\\\0\"
+        echo through-$length=$(echo $(od -An -tu4 -j $((at + 16)) -N 4 $config))
+    done
+    # The interrupt line is the guest's to write (with it the latencies, which stay as they are).
+    write_dword 60 '\\125\\1\\0\\0'
+    echo line=$(read_byte 60)";
+
+#[test]
+fn configuration_space_is_read_where_it_is_and_by_ports_where_no_table_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = disk(dir.path(), "disk.img", 1 << 20);
+    for (segment, words, end) in
+        [("0001", QUIET, "poweroff -f"), ("0000", &*format!("{QUIET} acpi=off"), "reboot -f")]
+    {
+        let script =
+            format!("config=/sys/bus/pci/devices/{segment}:00:01.0/config\n{CONFIGURATION}\n{end}");
+        let kernel = cached("kernels/slim/vmlinux");
+        let options = ["--cmdline", words, "--stats", "--disk", text(&path)];
+        let done = boot(&kernel, Initramfs::with_script(&script), &options).0.finish();
+        assert!(done.status.success(), "{done:?}");
+        assert_eq!(value(&done.stdout, "identity"), "1af4 1042");
+        assert_eq!(value(&done.stdout, "kind"), "5");
+        assert_eq!(value(&done.stdout, "through-4"), "2048");
+        assert_eq!(value(&done.stdout, "line"), "85");
+        let exits = |device: &str, from: &str| -> u32 {
+            let reads = done.stderr.lines().filter_map(|line| {
+                let fields: Vec<_> = line.split_whitespace().collect();
+                let [count, _, "read", at, name] = fields[..] else { return None };
+                (name == device && at.starts_with(from)).then(|| count.parse::<u32>().unwrap())
+            });
+            reads.sum()
+        };
+        let (bridge, disk) = (exits("pci-ecam", "0xe0000"), exits("pci-ecam", "0xe0008"));
+        let ports = exits("pci-config", "0xcf");
+        if segment == "0000" {
+            assert!((bridge, disk) == (0, 0) && ports > 100, "{}", done.stderr);
+        } else {
+            // Only while the window is open do reads have to exit.
+            assert!(bridge == 0 && (1..200).contains(&disk) && ports < 10, "{}", done.stderr);
+            assert!(exits("pci-ecam", "0xe0008000") <= 2, "{}", done.stderr);
+        }
+    }
+}
+
 #[test]
 fn a_reboot_can_start_the_machine_again() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use tracing::info_span;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::backend::output::Output;
@@ -88,7 +89,7 @@ impl Machine {
         let kvm = kvm::open()?;
         let host_cpuid = HostCpuid::read(&kvm)?;
         check_host_limits(&config, &kvm, &host_cpuid)?;
-        let ram = memory::allocate(config.memory)?;
+        let ram = info_span!("memory").in_scope(|| memory::allocate(config.memory))?;
         Self::assemble(config, &kvm, &host_cpuid, recorder, ram.clone())
             .inspect_err(|_| memory::release(&ram))
     }
@@ -102,15 +103,20 @@ impl Machine {
     ) -> Result<Self, Error> {
         let MachineConfig { kernel, memory, cpus, serial, board } = config;
         let ports = serial.each_ref().map(Option::is_some);
-        let board = board::open(board, Surroundings { memory, cpus, serial: ports })?;
+        let around = Surroundings { memory, cpus, serial: ports };
+        let board = info_span!("back-ends").in_scope(|| board::open(board, around))?;
         let (device_set, shows_kvm) = (board.device_set(), board.shows_kvm());
         let load = || {
+            let _span = info_span!("kernel").entered();
             let Some(hardware) = board.hardware() else { return Ok(None) };
             let loaded = load::load(&kernel, &hardware, cpus, ports, &ram);
             loaded.inspect(|_| recorder.record(Event::KernelLoaded)).map(Some)
         };
         let own_memory = board.own_memory();
+        // On another thread: made here, so that it has its place.
+        let create_vm = info_span!("create-vm");
         let create = || {
+            let _span = create_vm.entered();
             let vm = vm::create(kvm, &ram, own_memory);
             vm.inspect(|_| recorder.record(Event::VmCreated))
         };
@@ -119,9 +125,11 @@ impl Machine {
 
         let (control, buses) = (Control::default(), Buses::default());
         let power = board.power_management();
-        let chipset = chipset::build(&buses.ports, &vm, power, serial, &control, &recorder)?;
-        let devices = board.plug_in(&vm, &ram, &buses)?;
+        let chipset = info_span!("chipset")
+            .in_scope(|| chipset::build(&buses.ports, &vm, power, serial, &control, &recorder))?;
+        let devices = info_span!("devices").in_scope(|| board.plug_in(&vm, &ram, &buses))?;
 
+        let make_vcpus = info_span!("vcpus").entered();
         let vcpus = (0..cpus).map(|id| {
             let fd = vm.create_vcpu(id.into()).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
             let tsc_khz = fd.get_tsc_khz().ok();
@@ -137,6 +145,7 @@ impl Machine {
             Ok(Vcpu { id, fd, buses, control, kicker, counters })
         });
         let vcpus = vcpus.collect::<Result<Vec<_>, KvmError>>()?;
+        drop(make_vcpus);
         let mut outputs = chipset.serial_io.outputs();
         outputs.extend(devices.reach.output.clone());
         let handle = MachineHandle {

@@ -24,7 +24,7 @@ use isolab_vmm::boot::load::KernelConfig;
 use isolab_vmm::config::MachineConfig;
 use isolab_vmm::machine::Machine;
 use oci_spec::runtime::{LinuxResources, Spec};
-use tracing::debug_span;
+use tracing::{debug_span, info_span};
 
 use self::console_tail::ConsoleTail;
 use self::init::Init;
@@ -60,10 +60,9 @@ struct Hardware {
 ///
 /// - `noapic`: some 900 accesses to the I/O APIC, each an exit. All that interrupts by wire is the
 ///   two serial ports, for which the 8259 will do; virtio has MSI-X.
-/// - `pci=noearly`: a search of the bus for chipsets with known faults.
 /// - `percpu_alloc=page`: without it the kernel clears 2 MiB for each CPU's variables, and gives most
 ///   of it back.
-const PARAVIRT_WORDS: &str = " noapic pci=noearly percpu_alloc=page";
+const PARAVIRT_WORDS: &str = " noapic percpu_alloc=page";
 
 const VIRTIO: Hardware = Hardware {
     board: |disks, nets| {
@@ -181,7 +180,7 @@ impl Isolation for MachineLevel {
                 None,
             ],
         };
-        let machine = debug_span!("machine")
+        let machine = info_span!("machine")
             .in_scope(|| Machine::new(config))
             .map_err(|error| machine_error(error, &console))?;
         Ok(Box::new(MachineInstance {

@@ -1,7 +1,7 @@
 //! The paravirtual board: virtio devices on a PCI bus or in MMIO pages, and KVM's own features.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use kvm_ioctls::VmFd;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::bus::Buses;
 use crate::chipset::acpi_pm::PmModel;
 use crate::control::protocol::DeviceSet;
 use crate::memory::GuestRam;
-use crate::pci;
+use crate::pci::{self, PciBus, config_access};
 use crate::rate_limit::RateLimit;
 use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{Balloon, BalloonOptions};
@@ -36,8 +36,11 @@ const MAX_DISK_QUEUES: u32 = 16;
 /// Lets RDRAND seed the random numbers at once, as most distributions' kernels do by themselves:
 /// who made the CPU or the host deceitful need not bend this to read the guest's memory.
 const TRUST_CPU: &str = "random.trust_cpu=on";
-/// Spares the kernel some 200 exits in search of a PCI bus.
-const NO_PCI: &str = "pci=off";
+/// Spares the kernel a search of the bus for chipsets with known faults, 250 exits.
+const PCI: &str = "pci=noearly";
+/// For a machine without a bus: there is mechanism #1, but nothing is looked for by it. `pci=off`
+/// would spare as much, but has the kernel print an error at 100 exits.
+const NO_PCI: &str = "pci=conf1,noearly";
 
 /// How virtio devices are found and spoken to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,17 +159,15 @@ impl Board for Paravirtual {
             }
             // Linux trusts the MCFG table only where the memory map says the same.
             Some(Transport::Pci) => (
-                pci::acpi::host_bridge(pci::intx::gsi, None),
+                pci::acpi::host_bridge(pci::ECAM_SEGMENT, pci::intx::gsi, None),
                 vec![pci::acpi::mcfg()],
                 &[(pci::ECAM_BASE, pci::ECAM_LENGTH)][..],
             ),
         };
         let acpi = BoardTables { legacy: false, level_interrupts: &[], definitions, tables };
         let serial_ports = self.around.serial.iter().rposition(|there| *there).map_or(0, |n| n + 1);
-        let mut linux_words = format!("{TRUST_CPU} 8250.nr_uarts={serial_ports}");
-        if bus != Some(Transport::Pci) {
-            linux_words = format!("{NO_PCI} {linux_words}");
-        }
+        let pci_words = if bus == Some(Transport::Pci) { PCI } else { NO_PCI };
+        let linux_words = format!("{pci_words} {TRUST_CPU} 8250.nr_uarts={serial_ports}");
         Some(Hardware { acpi, reserved, linux_words })
     }
 
@@ -177,6 +178,10 @@ impl Board for Paravirtual {
         buses: &Buses,
     ) -> Result<Devices, BoardError> {
         let Self { transport, devices, mut reach, .. } = *self;
+        if devices.is_empty() || transport == Transport::Mmio {
+            let empty = PciBus::new(&buses.ports, &buses.mmio);
+            config_access::insert_ports(&buses.ports, &Arc::new(Mutex::new(empty)))?;
+        }
         if devices.is_empty() {
             return Ok(Devices { plugged: None, reach });
         }
@@ -226,7 +231,7 @@ mod tests {
         };
         for transport in [Transport::Pci, Transport::Mmio] {
             let bare = hardware(transport, false);
-            let words = "pci=off random.trust_cpu=on 8250.nr_uarts=1";
+            let words = "pci=conf1,noearly random.trust_cpu=on 8250.nr_uarts=1";
             assert_eq!(bare.linux_words, words, "{transport:?}");
             assert!(bare.acpi.definitions.is_empty() && bare.acpi.tables.is_empty());
         }

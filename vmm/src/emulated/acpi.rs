@@ -9,7 +9,7 @@ pub const LEVEL_INTERRUPTS: [u8; 2] = [10, 11];
 
 /// The host bridge `\_SB.PCI0`, as AML, with the PIIX3's interrupts.
 pub fn pci_host_bridge() -> Vec<u8> {
-    host_bridge(|device, pin| USUAL_ROUTES[pirq(device, pin)].into(), Some(VIDEO_MEMORY))
+    host_bridge(0, |device, pin| USUAL_ROUTES[pirq(device, pin)].into(), Some(VIDEO_MEMORY))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use acpi_tables::aml::{
 use acpi_tables::mcfg::MCFG;
 
 use super::bus::DEVICES;
-use super::{ECAM_BASE, InterruptPin, MEMORY_WINDOW};
+use super::{ECAM_BASE, ECAM_SEGMENT, InterruptPin, MEMORY_WINDOW};
 use crate::boot::acpi::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 
 const PINS: [InterruptPin; 4] =
@@ -18,9 +18,11 @@ const PINS: [InterruptPin; 4] =
 /// The legacy video memory, which a PC's bridge passes on.
 pub const VIDEO_MEMORY: (u32, u32) = (0xA_0000, 0xB_FFFF);
 
-/// The host bridge `\_SB.PCI0`, as AML. `route` tells the global system interrupt of a device's
-/// pin; `extra_window` is a further range (first and last address) of memory.
+/// The host bridge `\_SB.PCI0`, as AML. `segment` is the bus's segment group; `route` tells the global
+/// system interrupt of a device's pin; `extra_window` is a further range (first and last address)
+/// of memory.
 pub fn host_bridge(
+    segment: u16,
     route: impl Fn(u8, InterruptPin) -> u32,
     extra_window: Option<(u32, u32)>,
 ) -> Vec<u8> {
@@ -28,6 +30,7 @@ pub fn host_bridge(
     let hid = Name::new("_HID".into(), &id);
     let address = Name::new("_ADR".into(), &ZERO);
     let uid = Name::new("_UID".into(), &ZERO);
+    let segment = Name::new("_SEG".into(), &segment);
 
     let buses = AddressSpace::new_bus_number(0u16, 0u16);
     let configuration = IO::new(0xCF8, 0xCF8, 1, 8);
@@ -46,7 +49,8 @@ pub fn host_bridge(
 
     let table = routing_table(route);
     let routing = Name::new("_PRT".into(), &table);
-    let bridge = Device::new("PCI0".into(), vec![&hid, &address, &uid, &windows, &routing]);
+    let bridge =
+        Device::new("PCI0".into(), vec![&hid, &address, &uid, &segment, &windows, &routing]);
     let mut aml = Vec::new();
     Scope::new("\\_SB_".into(), vec![&bridge]).to_aml_bytes(&mut aml);
     aml
@@ -70,7 +74,7 @@ fn routing_table(route: impl Fn(u8, InterruptPin) -> u32) -> PackageBuilder {
 /// The MCFG table: ECAM of bus 0.
 pub fn mcfg() -> Vec<u8> {
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(ECAM_BASE, 0, 0, 0);
+    mcfg.add_ecam(ECAM_BASE, ECAM_SEGMENT, 0, 0);
     let mut bytes = Vec::new();
     mcfg.to_aml_bytes(&mut bytes);
     bytes
@@ -87,8 +91,8 @@ mod tests {
             routed.set(routed.get() + 1);
             16
         };
-        let aml = host_bridge(route, Some(VIDEO_MEMORY));
-        for name in [&b"PCI0"[..], b"_PRT", b"_CRS", b"_HID"] {
+        let aml = host_bridge(0, route, Some(VIDEO_MEMORY));
+        for name in [&b"PCI0"[..], b"_PRT", b"_CRS", b"_HID", b"_SEG"] {
             assert!(aml.windows(4).any(|w| w == name));
         }
         assert_eq!(routed.get(), 31 * 4);
@@ -99,7 +103,7 @@ mod tests {
         let table = mcfg();
         assert_eq!((&table[..4], table.len()), (&b"MCFG"[..], 60));
         assert_eq!(table[44..52], ECAM_BASE.to_le_bytes());
-        assert_eq!(table[52..56], [0, 0, 0, 0]);
+        assert_eq!(table[52..56], [1, 0, 0, 0]);
         assert_eq!(table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::bar::{BarMapping, BarSpace};
+use super::config_page::{DirectReads, PAGE};
 use super::config_space::{ConfigSpaceError, command};
 use super::function::{PciFunction, SharedFunction};
 use super::{IO_WINDOW, MEMORY_WINDOW};
@@ -24,6 +25,13 @@ pub struct Address {
     pub device: u8,
     /// Function number, 0 to 7.
     pub function: u8,
+}
+
+impl Address {
+    /// Where the function is in ECAM (PCI Express base specification, table 7-1).
+    fn ecam_offset(self) -> u64 {
+        (u64::from(self.device) * u64::from(FUNCTIONS) + u64::from(self.function)) * PAGE as u64
+    }
 }
 
 /// A bus that cannot be put together.
@@ -65,6 +73,8 @@ struct Slot {
     function: SharedFunction,
     /// The device that goes onto a bus for each BAR, and where it is now.
     bars: [Option<(SharedDevice, Option<BarMapping>)>; BARS],
+    /// The guest reads configuration space without coming here.
+    read_directly: bool,
 }
 
 /// Bus 0.
@@ -77,13 +87,14 @@ pub struct PciBus {
     ports: Weak<Bus>,
     memory: Weak<Bus>,
     slots: BTreeMap<Address, Slot>,
+    direct_reads: Option<Box<dyn DirectReads>>,
 }
 
 impl PciBus {
     /// An empty bus; BARs go onto `ports` and `memory`.
     pub fn new(ports: &Arc<Bus>, memory: &Arc<Bus>) -> Self {
         let (ports, memory) = (Arc::downgrade(ports), Arc::downgrade(memory));
-        Self { ports, memory, slots: BTreeMap::new() }
+        Self { ports, memory, slots: BTreeMap::new(), direct_reads: None }
     }
 
     /// Puts `function` at an address. Its BARs and capabilities must be complete; function 0 of
@@ -108,7 +119,7 @@ impl PciBus {
             let bar = BarAccess { function: Arc::clone(&function), index };
             Some((Arc::new(Mutex::new(bar)) as SharedDevice, None))
         });
-        self.slots.insert(address, Slot { name, function, bars });
+        self.slots.insert(address, Slot { name, function, bars, read_directly: false });
         self.map_bars();
         Ok(())
     }
@@ -155,7 +166,31 @@ impl PciBus {
         Ok(())
     }
 
-    /// Takes away all functions and their BARs.
+    /// From now on the guest reads in ECAM what is stored, wherever that is all there is to it. Call
+    /// it once, when all functions are there.
+    pub fn read_directly(&mut self, direct_reads: impl DirectReads + 'static) {
+        self.direct_reads = Some(Box::new(direct_reads));
+        let addresses: Vec<Address> = self.slots.keys().copied().collect();
+        addresses.into_iter().for_each(|address| self.settle_reads(address));
+    }
+
+    /// A function may have begun or ceased to read as it is stored.
+    fn settle_reads(&mut self, address: Address) {
+        let (Some(direct), Some(slot)) = (&mut self.direct_reads, self.slots.get_mut(&address))
+        else {
+            return;
+        };
+        let function = lock(&slot.function);
+        let wanted = function.reads_as_stored();
+        match (slot.read_directly, wanted) {
+            (false, true) => direct.show(address.ecam_offset(), function.config().page()),
+            (true, false) => direct.hide(address.ecam_offset()),
+            _ => {}
+        }
+        slot.read_directly = wanted;
+    }
+
+    /// Takes away all functions and their BARs, from a guest that no longer runs.
     pub fn clear(&mut self) {
         for slot in std::mem::take(&mut self.slots).into_values() {
             for (_, mapped) in slot.bars.into_iter().flatten() {
@@ -193,6 +228,7 @@ impl PciBus {
         if (0x04..0x28).contains(&register) {
             self.map_bars();
         }
+        self.settle_reads(address);
     }
 
     /// Brings the buses in line with what the guest programmed: first everything leaves its old
@@ -256,12 +292,14 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::config_page::ConfigPage;
     use crate::pci::{BarKind, ConfigSpace, Identity};
 
     /// Two BARs; remembers what happened to them.
     struct Probe {
         config: ConfigSpace,
         events: Vec<String>,
+        has_effects: bool,
     }
 
     impl PciFunction for Probe {
@@ -273,6 +311,9 @@ mod tests {
         }
         fn config_mut(&mut self) -> &mut ConfigSpace {
             &mut self.config
+        }
+        fn reads_as_stored(&self) -> bool {
+            !self.has_effects
         }
         fn read_bar(&mut self, bar: usize, offset: u64, data: &mut [u8]) {
             data.fill(bar as u8 * 16 + offset as u8);
@@ -289,7 +330,7 @@ mod tests {
         let mut config = ConfigSpace::new(&Identity { vendor: 0x1234, ..Identity::default() });
         config.add_bar(0, BarKind::Memory32, 0x1000).unwrap();
         config.add_bar(1, BarKind::Io, 0x10).unwrap();
-        Arc::new(Mutex::new(Probe { config, events: Vec::new() }))
+        Arc::new(Mutex::new(Probe { config, events: Vec::new(), has_effects: false }))
     }
 
     struct Machine {
@@ -405,6 +446,43 @@ mod tests {
         }
     }
 
+    /// What was shown and hidden, by offset.
+    #[derive(Clone, Default)]
+    struct Shown(Arc<Mutex<Vec<(bool, u64)>>>);
+
+    impl DirectReads for Shown {
+        fn show(&mut self, offset: u64, page: &Arc<ConfigPage>) {
+            assert_eq!([page.load(0), page.load(1)], [0x34, 0x12]);
+            self.0.lock().unwrap().push((true, offset));
+        }
+        fn hide(&mut self, offset: u64) {
+            self.0.lock().unwrap().push((false, offset));
+        }
+    }
+
+    #[test]
+    fn what_reads_as_stored_is_read_directly() {
+        let mut m = machine();
+        let (first, second) = (probe(), probe());
+        m.pci.add(FIRST, Arc::clone(&first)).unwrap();
+        m.pci.add(SECOND, Arc::clone(&second)).unwrap();
+        second.lock().unwrap().has_effects = true;
+        let shown = Shown::default();
+        m.pci.read_directly(shown.clone());
+        let (first_page, second_page) = (3 << 15, 4 << 15 | 1 << 12);
+        let so_far = || std::mem::take(&mut *shown.0.lock().unwrap());
+        assert_eq!(so_far(), [(true, first_page)]);
+        m.pci.write_config(FIRST, 0x3C, &[9]);
+        m.pci.write_config(SECOND, 0x3C, &[9]);
+        assert_eq!(so_far(), []);
+        // A write may change it either way.
+        first.lock().unwrap().has_effects = true;
+        second.lock().unwrap().has_effects = false;
+        m.pci.write_config(FIRST, 0x3C, &[9]);
+        m.pci.write_config(SECOND, 0x3C, &[9]);
+        assert_eq!(so_far(), [(false, first_page), (true, second_page)]);
+    }
+
     struct Ones;
 
     impl BusDevice for Ones {
@@ -417,7 +495,8 @@ mod tests {
         let mut m = machine();
         let mut config = ConfigSpace::new(&Identity::default());
         config.add_bar(0, BarKind::Memory64, 1 << 33).unwrap();
-        m.pci.add(FIRST, Arc::new(Mutex::new(Probe { config, events: Vec::new() }))).unwrap();
+        let probe = Probe { config, events: Vec::new(), has_effects: false };
+        m.pci.add(FIRST, Arc::new(Mutex::new(probe))).unwrap();
         assert!(matches!(m.pci.assign_addresses(), Err(PciBusError::NoRoom { bar: 0, .. })));
     }
 }

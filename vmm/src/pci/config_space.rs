@@ -1,6 +1,9 @@
 //! The configuration space of one function: PCI Local Bus 3.0, chapter 6.
 
+use std::sync::Arc;
+
 use super::bar::{Bar, BarKind, BarMapping, BarSpace};
+use super::config_page::{ConfigPage, InterruptStatus};
 
 /// Bytes of conventional configuration space.
 pub const LENGTH: usize = 256;
@@ -105,9 +108,8 @@ pub enum ConfigSpaceError {
 }
 
 /// A type 0 configuration space: bytes, and which of their bits the guest may write.
-#[derive(Clone)]
 pub struct ConfigSpace {
-    bytes: [u8; LENGTH],
+    bytes: Arc<ConfigPage>,
     writable: [u8; LENGTH],
     bars: [Option<Bar>; 6],
     /// Where the pointer to the next capability is.
@@ -119,7 +121,7 @@ impl ConfigSpace {
     /// A header with nothing but an identity.
     pub fn new(identity: &Identity) -> Self {
         let mut space = Self {
-            bytes: [0; LENGTH],
+            bytes: Arc::default(),
             writable: [0; LENGTH],
             bars: [None; 6],
             capability_link: register::CAPABILITIES.into(),
@@ -138,7 +140,8 @@ impl ConfigSpace {
 
     /// Function 0 of a device with several functions must say so.
     pub fn set_multifunction(&mut self) {
-        self.bytes[usize::from(register::HEADER_TYPE)] |= 0x80;
+        let header_type = self.u8_at(register::HEADER_TYPE);
+        self.set(register::HEADER_TYPE, &[header_type | 0x80]);
     }
 
     /// The function interrupts through `pin`; `line` is what firmware would have stored.
@@ -197,10 +200,11 @@ impl ConfigSpace {
         if start + length > LENGTH {
             return Err(ConfigSpaceError::NoRoom { length });
         }
-        self.bytes[self.capability_link] = start as u8;
-        self.bytes[usize::from(register::STATUS)] |= status::CAPABILITIES as u8;
-        self.bytes[start] = id;
-        self.bytes[start + 2..start + length].copy_from_slice(body);
+        self.bytes.store(self.capability_link, start as u8);
+        let status = self.u16_at(register::STATUS) | status::CAPABILITIES;
+        self.set(register::STATUS, &status.to_le_bytes());
+        self.set(start as u8, &[id]);
+        self.set(start as u8 + 2, body);
         let masked = writable.len().min(body.len());
         self.writable[start + 2..start + 2 + masked].copy_from_slice(&writable[..masked]);
         self.capability_link = start + 1;
@@ -212,8 +216,8 @@ impl ConfigSpace {
     /// Sets registers as the device, whatever the guest may write. Bytes beyond the end are
     /// dropped.
     pub fn set(&mut self, offset: u8, bytes: &[u8]) {
-        for (to, from) in self.bytes[offset.into()..].iter_mut().zip(bytes) {
-            *to = *from;
+        for (at, byte) in (usize::from(offset)..LENGTH).zip(bytes) {
+            self.bytes.store(at, *byte);
         }
     }
 
@@ -226,7 +230,7 @@ impl ConfigSpace {
 
     /// The byte at `offset`.
     pub fn u8_at(&self, offset: u8) -> u8 {
-        self.bytes[usize::from(offset)]
+        self.bytes.load(offset.into())
     }
 
     /// The 16 bits at `offset`, little-endian.
@@ -246,15 +250,17 @@ impl ConfigSpace {
     /// The guest reads. Beyond the 256 bytes of a conventional function there is nothing.
     pub fn read(&self, offset: u16, data: &mut [u8]) {
         for (i, byte) in data.iter_mut().enumerate() {
-            *byte = self.bytes.get(usize::from(offset) + i).copied().unwrap_or(0xFF);
+            *byte = self.bytes.load(usize::from(offset) + i);
         }
     }
 
     /// Writes as the guest does: bits that it may not write stay.
     pub fn write(&mut self, offset: u16, data: &[u8]) {
-        let registers = self.bytes.iter_mut().zip(&self.writable).skip(offset.into());
-        for ((byte, mask), new) in registers.zip(data) {
-            *byte = *byte & !mask | new & mask;
+        let registers = self.writable.iter().enumerate().skip(offset.into());
+        for ((at, mask), new) in registers.zip(data) {
+            if *mask != 0 {
+                self.bytes.store(at, self.bytes.load(at) & !mask | new & mask);
+            }
         }
     }
 
@@ -273,11 +279,14 @@ impl ConfigSpace {
         self.command() & command::INTX_DISABLE != 0
     }
 
-    /// Shows in the status register whether the function wants INTx asserted.
-    pub fn set_interrupt_status(&mut self, pending: bool) {
-        let at = usize::from(register::STATUS);
-        let bit = status::INTERRUPT as u8;
-        self.bytes[at] = if pending { self.bytes[at] | bit } else { self.bytes[at] & !bit };
+    /// The memory behind it, which changes with it.
+    pub fn page(&self) -> &Arc<ConfigPage> {
+        &self.bytes
+    }
+
+    /// For whoever drives the function's interrupt pin.
+    pub fn interrupt_status(&self) -> InterruptStatus {
+        InterruptStatus(Arc::clone(&self.bytes))
     }
 
     /// What the BAR at register `index` asks for.

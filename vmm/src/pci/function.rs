@@ -25,6 +25,12 @@ pub trait PciFunction: Send {
         self.config().read(offset, data);
     }
 
+    /// Whether [`PciFunction::read_config`] reads no more than [`PciFunction::config`] has, so that
+    /// the guest need not come here to read. Asked again after each write.
+    fn reads_as_stored(&self) -> bool {
+        true
+    }
+
     /// The guest writes configuration space; never across a dword. Override to act on registers;
     /// BARs and decoding are taken care of by the bus afterwards.
     fn write_config(&mut self, offset: u16, data: &[u8]) {

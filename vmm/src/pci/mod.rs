@@ -16,10 +16,12 @@ pub mod acpi;
 mod bar;
 pub mod bus;
 pub mod config_access;
+pub mod config_page;
 pub mod config_space;
 pub mod function;
 pub mod host_bridge;
 pub mod intx;
+pub mod kvm_ecam;
 pub mod kvm_msi;
 pub mod msi;
 pub mod msix;
@@ -41,3 +43,8 @@ pub const MEMORY_WINDOW: Range<u64> = 0xC000_0000..0xE000_0000;
 pub const ECAM_BASE: u64 = 0xE000_0000;
 /// One MiB: bus 0 is the only one.
 pub const ECAM_LENGTH: u64 = 1 << 20;
+/// The segment group (PCI Firmware specification 3.3, 4.1.2) in which the paravirtual machine's
+/// tables have the bus. Linux uses ECAM for the first 256 bytes of a function only outside segment
+/// 0; there, it prefers ports 0xCF8 and 0xCFC, at two exits a register. The ports reach the bus all
+/// the same, for kernels that do not read the tables.
+pub const ECAM_SEGMENT: u16 = 1;

@@ -17,6 +17,7 @@ use crate::memory::GuestRam;
 use crate::pci::bus::Address;
 use crate::pci::host_bridge::HostBridge;
 use crate::pci::intx;
+use crate::pci::kvm_ecam::KvmEcam;
 use crate::pci::kvm_msi::KvmMsiRouter;
 use crate::pci::{InterruptPin, PciBus, PciBusError, config_access};
 use crate::poison::unpoisoned;
@@ -141,8 +142,9 @@ impl Slots for PciSlots {
     }
 
     fn finish(self: Box<Self>) -> Result<(Occupied, Counters), SlotError> {
-        let Self { mut bus, buses, counters, .. } = *self;
+        let Self { mut bus, buses, vm, counters, .. } = *self;
         bus.assign_addresses()?;
+        bus.read_directly(KvmEcam::new(vm));
         let bus = Arc::new(Mutex::new(bus));
         config_access::insert_ports(&buses.ports, &bus)?;
         config_access::insert_ecam(&buses.mmio, &bus)?;

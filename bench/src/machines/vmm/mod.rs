@@ -18,7 +18,8 @@ pub use isolab_vmm::backend::disk::{CacheMode, EngineKind};
 
 /// What every kernel is told.
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
-/// Added where the machine has no PCI bus, so that none is looked for.
+/// Added for a peer's machine without a PCI bus, so that none is looked for; ours tells its kernel
+/// itself.
 const NO_PCI: &str = " pci=off";
 
 /// A VMM to compare with.

@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 
 use super::{
-    Boot, CMDLINE, Device, EngineKind, MAC, Machine, NO_PCI, arguments, as_option, cache_word,
-    mebibytes,
+    Boot, CMDLINE, Device, EngineKind, MAC, Machine, arguments, as_option, cache_word, mebibytes,
 };
 
 pub fn arguments(machine: Machine, boot: &Boot) -> Vec<OsString> {
@@ -20,9 +19,7 @@ pub fn arguments(machine: Machine, boot: &Boot) -> Vec<OsString> {
         "--cpus",
         boot.cpus.to_string(),
     ];
-    // Without a device there is no bus.
-    let bus = if boot.device.is_none() && machine == Machine::OwnVirtio { NO_PCI } else { "" };
-    words.extend(arguments!["--cmdline", format!("{CMDLINE} reboot=k{bus}")]);
+    words.extend(arguments!["--cmdline", format!("{CMDLINE} reboot=k")]);
     if machine == Machine::OwnEmulated {
         words.extend(arguments!["--devices", "emulated"]);
     }

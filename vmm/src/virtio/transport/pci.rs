@@ -91,11 +91,6 @@ impl VirtioPci {
             what: "its MSI-X vectors",
             source,
         })?;
-        let signals = Arc::new(Signals::default());
-        let interrupt =
-            Arc::new(PciInterrupt::new(Arc::clone(&signals), msix.vectors(), queues, intx));
-        let handshake = Handshake::new(device, memory, interrupt.clone(), Arc::clone(&signals))?;
-
         let (class, subclass) = class(device_type);
         let id = FIRST_DEVICE + device_type;
         let mut config = ConfigSpace::new(&Identity {
@@ -110,6 +105,15 @@ impl VirtioPci {
         });
         config.set_interrupt(InterruptPin::A, gsi as u8);
         let offsets = layout::add(&mut config, &msix)?;
+        let signals = Arc::new(Signals::default());
+        let interrupt = Arc::new(PciInterrupt::new(
+            Arc::clone(&signals),
+            msix.vectors(),
+            queues,
+            intx,
+            config.interrupt_status(),
+        ));
+        let handshake = Handshake::new(device, memory, interrupt.clone(), Arc::clone(&signals))?;
         Ok(Self {
             config,
             handshake,
@@ -267,8 +271,12 @@ impl PciFunction for VirtioPci {
             self.read_bar(layout::BAR, at, &mut value[..length]);
             self.config.set(self.window_capability + window::DATA, &value);
         }
-        self.config.set_interrupt_status(self.interrupt.is_intx_pending());
         self.config.read(offset, data);
+    }
+
+    fn reads_as_stored(&self) -> bool {
+        // What is in the window changes by itself.
+        self.window().is_none()
     }
 
     fn write_config(&mut self, offset: u16, data: &[u8]) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::handshake::Signals;
 use crate::irq::{IrqLine, VirtioInterrupt};
+use crate::pci::config_page::InterruptStatus;
 use crate::pci::msi::MsiVector;
 use crate::poison::unpoisoned;
 
@@ -18,13 +19,19 @@ const CONFIGURATION: u8 = 2;
 
 struct Intx {
     line: IrqLine,
+    status: InterruptStatus,
     isr: u8,
+    /// MSI-X is not used.
+    used: bool,
+    /// The command register's word.
     allowed: bool,
 }
 
 impl Intx {
     fn drive(&self) {
-        self.line.set(self.allowed && self.isr != 0);
+        let pending = self.used && self.isr != 0;
+        self.status.set(pending);
+        self.line.set(pending && self.allowed);
     }
 }
 
@@ -45,6 +52,7 @@ impl PciInterrupt {
         vectors: Vec<Arc<dyn MsiVector>>,
         queues: usize,
         line: IrqLine,
+        status: InterruptStatus,
     ) -> Self {
         Self {
             signals,
@@ -52,7 +60,7 @@ impl PciInterrupt {
             msix_enabled: AtomicBool::new(false),
             config_vector: AtomicU16::new(NO_VECTOR),
             queue_vectors: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
-            intx: Mutex::new(Intx { line, isr: 0, allowed: true }),
+            intx: Mutex::new(Intx { line, status, isr: 0, used: true, allowed: true }),
         }
     }
 
@@ -64,7 +72,7 @@ impl PciInterrupt {
     pub fn set_mode(&self, msix_enabled: bool, intx_allowed: bool) {
         self.msix_enabled.store(msix_enabled, Ordering::Release);
         let mut intx = self.intx();
-        intx.allowed = intx_allowed && !msix_enabled;
+        (intx.used, intx.allowed) = (!msix_enabled, intx_allowed);
         intx.drive();
     }
 
@@ -74,11 +82,6 @@ impl PciInterrupt {
         let isr = std::mem::take(&mut intx.isr);
         intx.drive();
         isr
-    }
-
-    /// Whether the PCI status register's interrupt bit is set.
-    pub fn is_intx_pending(&self) -> bool {
-        !self.msix_enabled.load(Ordering::Acquire) && self.intx().isr != 0
     }
 
     pub fn config_vector(&self) -> u16 {

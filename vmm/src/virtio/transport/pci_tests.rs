@@ -188,6 +188,7 @@ fn intx_is_level_triggered_and_deasserted_by_reading_the_isr() {
     assert!(m.line.is_asserted());
     m.write(common::STATUS, &[0]);
     assert!(!m.line.is_asserted());
+    assert_eq!(m.config::<2>(6)[0] & 8, 0);
 }
 
 #[test]
@@ -272,7 +273,10 @@ fn the_window_in_configuration_space_reaches_the_bar() {
         m.pci.write_config(AT, cap + 8, &offset.to_le_bytes());
         m.pci.write_config(AT, cap + 12, &length.to_le_bytes());
     };
+    let stored = |m: &Machine| m.device.lock().unwrap().reads_as_stored();
+    assert!(stored(&m));
     select(&mut m, 0x2000, 4);
+    assert!(!stored(&m));
     assert_eq!(m.config::<4>(cap + 16), [1, 2, 3, 4]);
     select(&mut m, common::STATUS as u32, 1);
     m.pci.write_config(AT, cap + 16, &[3]);
@@ -282,6 +286,7 @@ fn the_window_in_configuration_space_reaches_the_bar() {
         select(&mut m, offset, length);
         m.pci.write_config(AT, cap + 16, &[0, 0, 0, 0]);
         m.config::<4>(cap + 16);
+        assert!(stored(&m));
     }
     select(&mut m, common::STATUS as u32, 1);
     m.pci.write_config(AT, cap + 4, &[1]);
