@@ -3,6 +3,7 @@
 mod console_tail;
 mod controller;
 mod instance;
+mod occurrence;
 mod signals;
 mod stdin;
 
@@ -26,7 +27,8 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use tracing::debug_span;
 
 use self::console_tail::ConsoleTail;
-use self::instance::{MachineInstance, Occurrence, State};
+use self::instance::{MachineInstance, State};
+use self::occurrence::Occurrence;
 use crate::controller::{Stdio, unsupported};
 use crate::error::IsolationError;
 use crate::instance::{Instance, InstanceSpec, Isolation};
