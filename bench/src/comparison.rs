@@ -157,7 +157,7 @@ const LATENCY: &str = "latency";
 const EXITS: [&str; 4] = ["exits", "exits_port", "exits_mmio", "exits_halt"];
 const INTERRUPTS: &str = "interrupts";
 
-/// A metric's name.
+/// The name in reports of what was measured of a job.
 fn metric(job: &str, quantity: &str) -> String {
     format!("{job}_{quantity}")
 }

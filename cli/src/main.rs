@@ -51,7 +51,7 @@ enum Command {
     Vm(vm::Vm),
     /// Print this message or the help of the given command.
     Help {
-        /// The command.
+        /// The command, with those below it.
         command: Vec<OsString>,
     },
 }

@@ -95,7 +95,7 @@ pub struct Args {
 /// How long this process may take to end once its machine is to be gone.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs the command.
+/// Runs the workload to its end; the code is its own, or 125 to 127 where it did not run.
 pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     let started = now();
     // Until the instance is there, signals do what they always do: a pull can be interrupted.

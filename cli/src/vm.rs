@@ -32,7 +32,7 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  isolab vm extract-vmlinux /boot/vmlinuz")]
 struct ExtractVmlinux {
-    /// A bzImage.
+    /// The bzImage to decompress.
     kernel: PathBuf,
 }
 

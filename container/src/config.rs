@@ -16,7 +16,7 @@ pub struct ContainerConfig {
     /// The OCI configuration. `root.path` is not read (`rootfs` says it), `root.readonly` is. Relative bind sources
     /// are relative to the caller's working directory.
     pub spec: Spec,
-    /// The root filesystem.
+    /// What is mounted as the container's root.
     pub rootfs: RootFilesystem,
     /// The three standard streams.
     pub stdio: Stdio,
@@ -99,7 +99,7 @@ pub struct WindowSize {
     pub columns: u16,
 }
 
-/// One standard stream.
+/// Where one of the three standard streams leads.
 #[derive(Debug, Default)]
 pub enum Stream {
     /// The caller's own.

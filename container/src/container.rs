@@ -127,7 +127,7 @@ impl Container {
         self.0.remove()
     }
 
-    /// The instance itself.
+    /// The running instance, to be waited for, signalled and removed.
     pub fn into_instance(self) -> Instance {
         self.0
     }

@@ -29,9 +29,9 @@ const NAME: &std::ffi::CStr = c"guardian";
 /// How often it tries to remove a cgroup that has processes which SIGKILL does not end at once.
 const ATTEMPTS: u32 = 60;
 
-/// What is guarded.
+/// What is ended and removed when the caller is killed.
 pub(crate) struct Ward<'a> {
-    /// The first process.
+    /// The container's first process, a pidfd.
     pub process: BorrowedFd<'a>,
     pub cgroups: Vec<PathBuf>,
     /// Kept open, for its lock.

@@ -184,7 +184,7 @@ impl Instance {
         self.pidfd.as_fd()
     }
 
-    /// The id.
+    /// The container's id, as the configuration gave it.
     pub fn id(&self) -> &str {
         &self.id
     }

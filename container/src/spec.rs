@@ -43,7 +43,7 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// CPUs' worth of time, for example 1.5.
     pub cpus: Option<f64>,
-    /// Processes and threads.
+    /// How many processes and threads there may be at a time.
     pub pids: Option<u32>,
 }
 

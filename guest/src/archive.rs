@@ -17,7 +17,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// An empty one.
+    /// An archive without entries.
     pub fn new() -> Self {
         Self::default()
     }

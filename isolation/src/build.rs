@@ -30,7 +30,7 @@ pub struct ContainerSteps(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     is_interrupted: AtomicBool,
-    /// Whoever runs now.
+    /// The process of the step that runs now, a pidfd.
     running: Mutex<Option<OwnedFd>>,
 }
 

@@ -8,8 +8,8 @@ use isolab_container::WindowSize;
 use oci_spec::runtime::Process;
 
 use crate::error::IsolationError;
-use crate::instance::WorkloadStatus;
 use crate::level::Level;
+use crate::workload_status::WorkloadStatus;
 
 /// Where a process's standard streams go.
 #[derive(Debug)]

@@ -95,7 +95,7 @@ pub enum IsolationError {
     /// The level has no such thing, or does not have it yet.
     #[error("{level} cannot {what}")]
     Unsupported {
-        /// The level.
+        /// The level that cannot do it.
         level: Level,
         /// What was asked for: a verb and its object.
         what: &'static str,

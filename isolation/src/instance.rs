@@ -10,6 +10,7 @@ use crate::error::IsolationError;
 use crate::instances::InstanceFolder;
 use crate::network::Network;
 use crate::timeline::Milestones;
+use crate::workload_status::WorkloadStatus;
 
 /// What to run, independent of the level.
 pub struct InstanceSpec {
@@ -28,25 +29,6 @@ pub struct InstanceSpec {
     /// How the instance is connected; without it, it has its loopback interface, and a plain process
     /// the host's network.
     pub network: Option<Network>,
-}
-
-/// How a workload ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkloadStatus {
-    /// With this exit code.
-    Exited(u8),
-    /// By this signal.
-    Killed(u8),
-}
-
-impl WorkloadStatus {
-    /// The exit code that a shell gives it: 128 and the signal's number for a killed one.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            WorkloadStatus::Exited(code) => code,
-            WorkloadStatus::Killed(signal) => 128u8.saturating_add(signal),
-        }
-    }
 }
 
 /// A level of isolation.

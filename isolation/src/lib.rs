@@ -21,6 +21,7 @@ mod stdio;
 pub mod timeline;
 mod upper;
 mod users;
+mod workload_status;
 
 use std::fs::File;
 use std::io::Read;
@@ -28,7 +29,7 @@ use std::io::Read;
 pub use build::ContainerSteps;
 pub use controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
 pub use error::IsolationError;
-pub use instance::{Instance, InstanceSpec, Isolation, WorkloadStatus};
+pub use instance::{Instance, InstanceSpec, Isolation};
 pub use instances::{
     InstanceFolder, InstanceName, Instances, Leftover, NameError, Sweep, parse_hostname,
 };
@@ -39,6 +40,7 @@ pub use machine::guest_kernel;
 pub use network::{Network, NetworkError};
 pub use oci_spec::runtime as oci;
 pub use request::Request;
+pub use workload_status::WorkloadStatus;
 
 /// The implementation of a level.
 pub fn level(level: Level) -> Box<dyn Isolation> {

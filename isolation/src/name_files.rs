@@ -55,7 +55,7 @@ impl Names<'_> {
 pub(crate) struct NameFiles {
     /// To be put below all layers, where they lack a place.
     pub(crate) lowest: Option<PathBuf>,
-    /// To be mounted.
+    /// The mounts that put the files into the root.
     pub(crate) mounts: Vec<Mount>,
 }
 

@@ -18,13 +18,14 @@ use tracing::debug_span;
 
 use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio, unsupported};
 use crate::error::IsolationError;
-use crate::instance::{Instance, InstanceSpec, Isolation, WorkloadStatus};
+use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::instances::InstanceFolder;
 use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
 use crate::stdio::{self, Copies};
 use crate::timeline::{Milestone, Milestones, now};
 use crate::upper;
+use crate::workload_status::WorkloadStatus;
 
 /// Level `process`: a chroot and nothing else, the baseline. The mounts that make the root file
 /// system are in a mount namespace of the process's own, so that the host never sees them.

@@ -22,12 +22,12 @@ pub enum NetworkError {
     /// The guest cannot be connected without an address.
     #[error("a network needs an address: tap=NAME,ip=ADDRESS/PREFIX[,gateway=ADDRESS]")]
     NoAddress,
-    /// Not an address.
+    /// The value is no address.
     #[error("network option {option}={value}: expected {expected}")]
     Value {
-        /// The option's name.
+        /// The part before the `=`.
         option: &'static str,
-        /// What was written.
+        /// The part behind the `=`, as it was given.
         value: String,
         /// What could have been.
         expected: &'static str,
@@ -35,7 +35,7 @@ pub enum NetworkError {
     /// The gateway cannot be reached from the address.
     #[error("network option gateway={gateway}: not in the network of ip={address}/{prefix}")]
     Gateway {
-        /// The gateway.
+        /// The gateway that was given.
         gateway: Ipv4Addr,
         /// The guest's address.
         address: Ipv4Addr,

@@ -107,7 +107,7 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// Begins to copy.
+    /// Starts the threads that copy between the workload's pipes and our streams.
     pub(crate) fn start(&mut self) -> Result<(), IsolationError> {
         for (mut from, mut to) in self.waiting.drain(..) {
             let copy = move || {

@@ -15,7 +15,7 @@ use isolab_isolation::{Level, guest_kernel};
 
 use super::{duplicate, notes_of, own_program, with_progress, write_report};
 
-/// What both take.
+/// Options of both `disk` and `net`.
 #[derive(Debug, Args)]
 struct Common {
     /// Other VMMs, separated by commas; those that are not installed are left out.
@@ -27,7 +27,7 @@ struct Common {
     /// Only these jobs, separated by commas; by default all.
     #[arg(long, value_name = "JOB,...", value_delimiter = ',')]
     jobs: Vec<String>,
-    /// Rounds.
+    /// Rounds, in each of which every machine has its turn.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Let each job run that long instead of doing a fixed amount of work.

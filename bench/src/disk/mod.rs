@@ -122,7 +122,7 @@ pub fn measure(plan: &DiskPlan, progress: impl FnMut(u32)) -> Result<Findings, M
     Ok(Findings { notes, ..outcome })
 }
 
-/// One request.
+/// One request: what fio and the guest cost without the job's work.
 const IDLE: &str = "fio --name=job --filename=$DISK --direct=1 --thread --output-format=json \
                     --rw=read --bs=4k --io_size=4k --ioengine=libaio";
 

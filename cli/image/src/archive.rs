@@ -37,13 +37,13 @@ pub struct Load {
     isolab image save -o busybox.tar busybox\n  \
     isolab image save --format docker-archive web app | docker load")]
 pub struct Save {
-    /// The images.
+    /// The images, by name or digest.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// The file or folder, which must not be there; by default standard output.
     #[arg(long, short, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// What to write.
+    /// What to write the images as.
     #[arg(long, value_enum, default_value_t)]
     format: Form,
 }

@@ -11,7 +11,7 @@ use isolab_images::{Removed, Store};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  isolab image tag busybox localhost:5000/busybox:1.36")]
 pub struct Tag {
-    /// The image.
+    /// The image, by name or digest.
     image: String,
     /// Its new name.
     name: String,
@@ -24,7 +24,7 @@ pub struct Tag {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  isolab image rm busybox")]
 pub struct Rm {
-    /// The images.
+    /// The images, by name or digest.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// With a digest: take all its names away.

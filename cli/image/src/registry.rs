@@ -36,7 +36,7 @@ pub struct Pull {
     isolab image push quay.io/team/web:v1\n  \
     isolab image push --insecure web localhost:5000/web:v1")]
 pub struct Push {
-    /// The image.
+    /// The image, by name or digest.
     image: String,
     /// Where to, by default as it is named.
     destination: Option<String>,

@@ -21,7 +21,7 @@ pub struct Ls {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  isolab image inspect --format json busybox")]
 pub struct Inspect {
-    /// The images.
+    /// The images, by name or digest.
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// How to print it; JSON is an array, also of one.
@@ -33,7 +33,7 @@ pub struct Inspect {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  isolab image history busybox")]
 pub struct History {
-    /// The image.
+    /// The image, by name or digest.
     image: String,
     /// How to print it.
     #[arg(long, value_enum, default_value_t)]

@@ -374,7 +374,7 @@ fn number<T: FromStr>(option: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{option}={text}: not a number, or out of range"))
 }
 
-/// `cid=3,path=/run/vm0.vsock`.
+/// Parses what `--vsock` is given, for example `cid=3,path=/run/vm0.vsock`.
 fn parse_vsock(text: &str) -> Result<VsockOptions, String> {
     let (mut cid, mut path) = (None, None);
     for part in text.split(',') {

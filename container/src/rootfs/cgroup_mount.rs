@@ -19,7 +19,7 @@ use crate::step::{At, Failure, Step};
 pub(crate) struct CgroupMountPlan {
     target: InnerPath,
     flags: MsFlags,
-    /// None: version 2.
+    /// The hierarchies of version 1; none where version 2 is mounted alone.
     hierarchies: Option<Vec<HierarchyMount>>,
 }
 

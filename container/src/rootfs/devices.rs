@@ -17,7 +17,7 @@ use super::resolve::{DescriptorPath, InnerPath, Target, open_in_root};
 use crate::error::{Error, Result};
 use crate::step::{At, Failure, Step};
 
-/// One device node.
+/// A device node to be made in /dev.
 #[derive(Debug)]
 pub(crate) struct DevicePlan {
     pub path: InnerPath,

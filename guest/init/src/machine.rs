@@ -105,7 +105,7 @@ pub fn load_module(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Names the machine.
+/// Gives the machine its host name.
 pub fn set_hostname(name: &str) -> Result<(), Failure> {
     nix::unistd::sethostname(name).map_err(|e| format!("set the host name to {name}: {e}"))
 }

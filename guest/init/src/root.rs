@@ -16,7 +16,7 @@ use crate::Failure;
 
 /// How long the disks may take to appear: drivers find them in their own time.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// In KiB.
+/// Read-ahead of the disks, in KiB, as sysfs takes it.
 const READ_AHEAD: &str = "512";
 const MOUNT_POINT: &str = "/root";
 /// The lowest layer: empty files for [`cover_names`] to cover where the image has none.

@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setsid, setuid};
 pub struct NotStarted {
     /// 127: no such command; 126: it cannot be executed.
     pub code: u8,
-    /// One line.
+    /// What failed, in one line.
     pub why: String,
 }
 

@@ -7,7 +7,7 @@ pub const MAX_PAYLOAD: usize = 4096;
 /// drops what nobody reads; this window fits into that layer's buffers.
 pub const STDIN_WINDOW: usize = 2048;
 
-/// One message.
+/// A message between host and init.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// Guest: the workload wrote to standard output.

@@ -15,7 +15,7 @@ pub struct Workload {
     pub env: Vec<String>,
     /// Absolute working directory.
     pub cwd: String,
-    /// Credentials.
+    /// The user, group and supplementary groups that the workload runs as.
     pub user: User,
     /// The guest's host name.
     pub hostname: String,

@@ -22,7 +22,7 @@ pub use kvm::KvmState;
 pub struct Fact {
     /// What was tried, for example `namespace pid`.
     pub name: String,
-    /// Whether it works.
+    /// Whether the host has it, and it works.
     pub ok: bool,
     /// What was found, in a few words.
     pub found: String,
@@ -41,7 +41,7 @@ impl Fact {
 /// Whether a level can be used on this host.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
-    /// The level.
+    /// The level that was tried.
     pub level: Level,
     /// Whether everything it needs is there.
     pub ready: bool,

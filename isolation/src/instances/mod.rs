@@ -62,7 +62,7 @@ pub struct Leftover {
 /// What [`Instances::sweep`] did.
 #[derive(Debug, Default)]
 pub struct Sweep {
-    /// What it removed.
+    /// What was removed, an entry for each instance.
     pub removed: Vec<Leftover>,
     /// What it could not remove.
     pub failures: Vec<IsolationError>,

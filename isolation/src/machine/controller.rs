@@ -9,7 +9,7 @@ use isolab_guest::control;
 use isolab_vmm::handle::MachineHandle;
 use oci_spec::runtime::Process;
 
-use super::instance::Occurrence;
+use super::occurrence::Occurrence;
 use super::signals::Signals;
 use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio, unsupported};
 use crate::error::IsolationError;

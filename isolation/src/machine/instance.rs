@@ -9,29 +9,21 @@ use std::thread::{self, JoinHandle};
 use isolab_guest::Marker;
 use isolab_guest::control::{self, WorkloadReport};
 use isolab_images::Image;
-use isolab_vmm::machine::{Machine, MachineHandle, RunReport};
+use isolab_vmm::machine::{Machine, MachineHandle};
 use isolab_vmm::timeline::Event;
 
 use super::console_tail::ConsoleTail;
 use super::controller::MachineController;
 use super::machine_error;
+use super::occurrence::Occurrence;
 use super::stdin::Feed;
 use crate::controller::Controller;
 use crate::error::IsolationError;
-use crate::instance::{Instance, WorkloadStatus};
+use crate::instance::Instance;
 use crate::instances::InstanceFolder;
 use crate::level::Level;
 use crate::timeline::{Milestone, Milestones};
-
-/// What [`MachineInstance::wait`] waits for: whichever comes first.
-pub(super) enum Occurrence {
-    /// Init says how the workload ended.
-    Reported(WorkloadReport),
-    /// The operator wants it gone; by this signal, if it had been a process.
-    Forced(u8),
-    /// The machine has ended.
-    Stopped(Result<RunReport, Box<isolab_vmm::machine::Error>>),
-}
+use crate::workload_status::WorkloadStatus;
 
 pub(super) struct MachineInstance {
     pub(super) level: Level,

@@ -4,6 +4,7 @@ mod console_tail;
 mod controller;
 mod init;
 mod instance;
+mod occurrence;
 mod signals;
 mod stdin;
 
@@ -28,7 +29,8 @@ use tracing::{debug_span, info_span};
 
 use self::console_tail::ConsoleTail;
 use self::init::Init;
-use self::instance::{MachineInstance, Occurrence, State};
+use self::instance::{MachineInstance, State};
+use self::occurrence::Occurrence;
 use crate::controller::{Stdio, unsupported};
 use crate::error::IsolationError;
 use crate::instance::{Instance, InstanceSpec, Isolation};

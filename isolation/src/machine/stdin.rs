@@ -51,7 +51,7 @@ fn feed(sender: &Sender, dropped: &PipeReader) -> io::Result<()> {
     }
 }
 
-/// Waits for input.
+/// Waits until there is input, or `dropped` is closed.
 fn wait(stdin: impl AsFd, dropped: &PipeReader) -> io::Result<()> {
     let fds = [stdin.as_fd(), dropped.as_fd()];
     let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));

@@ -9,7 +9,7 @@ use isolab_vmm::virtio::queue::DeviceQueue;
 
 use super::driver::{BUFFERS, Driver, INDIRECT, NEXT, SIZE, WRITE};
 
-/// Nobody is interrupted.
+/// An interrupt that goes nowhere: what raising one costs is KVM's.
 struct Quiet;
 
 impl VirtioInterrupt for Quiet {

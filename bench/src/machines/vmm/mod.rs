@@ -36,7 +36,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// All of them.
+    /// All that there are, in the order of the tables.
     pub const ALL: [Peer; 4] =
         [Peer::Qemu, Peer::Firecracker, Peer::CloudHypervisor, Peer::Kvmtool];
 
