@@ -13,6 +13,7 @@ mod console;
 mod obtain;
 mod run;
 mod system;
+mod terminal;
 mod vm;
 
 use std::env;

@@ -19,6 +19,7 @@ use isolab_vmm::teardown;
 use tracing::{debug_span, enabled, info_span};
 
 use crate::obtain::Obtain;
+use crate::terminal::{self, Terminal};
 
 /// Run a command in an image, at one of the four levels of isolation.
 ///
@@ -42,6 +43,10 @@ pub struct Args {
     /// Pass our standard input on.
     #[arg(long, short)]
     interactive: bool,
+    /// Give the command a terminal of its own, shown on ours; with -i, what is typed on ours goes there.
+    /// The levels process and container have one so far.
+    #[arg(long, short)]
+    tty: bool,
     /// Set an environment variable; without a value, pass on our own.
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -128,11 +133,20 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
     for failure in debug_span!("sweep").in_scope(|| instances.sweep())?.failures {
         eprintln!("isolab: warning: of an instance that was killed: {}", Report::new(failure));
     }
+    let stdio = match args.tty {
+        true => Stdio::Terminal(terminal::size(args.interactive)?),
+        false => Stdio::Inherit { stdin: args.interactive },
+    };
+    let mut env = args.env;
+    if args.tty {
+        // As podman has it; one that is asked for comes later and wins.
+        env.insert(0, "TERM=xterm".to_owned());
+    }
     let folder = instances.create(args.name, args.isolation)?;
     let hostname = args.hostname.filter(|name| !name.is_empty());
     let request = Request {
         command: args.command,
-        env: args.env,
+        env,
         workdir: args.workdir,
         user: args.user,
         hostname: hostname.unwrap_or_else(|| folder.name().to_hostname()),
@@ -146,7 +160,7 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
         spec: request.to_spec(&image)?,
         folder,
         image,
-        stdio: Stdio::Inherit { stdin: args.interactive },
+        stdio,
         kernel: args.kernel,
         network: args.network,
     };
@@ -154,11 +168,21 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
         .in_scope(|| level(args.isolation).create(spec))?;
     info_span!("start").in_scope(|| instance.start())?;
     let controller = instance.controller()?;
+    let connected = match instance.terminal() {
+        Some(theirs) => Some(Terminal::connect(theirs, args.interactive)?),
+        None => None,
+    };
     // A signal that finds nobody came too late.
     signals
-        .on_arrival(move |signal| drop(controller.signal(signal)))
+        .on_arrival(move |signal| match signal {
+            libc::SIGWINCH if args.tty => terminal::follow(controller.as_ref()),
+            _ => drop(controller.signal(signal)),
+        })
         .context("cannot wait for signals")?;
     let ended = info_span!("wait").in_scope(|| instance.wait());
+    if let Some(connected) = connected {
+        connected.finish();
+    }
     if let Ok(status) = &ended
         && args.isolation.is_virtual_machine()
     {

@@ -1,13 +1,20 @@
 //! The conversation between the runtime and the process it cloned.
 //!
-//! One `SOCK_SEQPACKET` pair, close-on-exec on both ends. The child sends `Ready` or one `Failure`, and receives
+//! One `SOCK_SEQPACKET` pair, close-on-exec on both ends. The child sends `Ready` or one `Failure`, before them perhaps
+//! its terminal, and receives
 //! `Mapped`, `Joined` and `Start`. A successful execve closes the child's end: end-of-file after `Start` is success.
 //! End-of-file in the child means that the runtime died, and the child leaves, so nothing waits for ever.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::IoSliceMut;
+use std::mem::offset_of;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv, recvmsg,
+    socketpair,
+};
 
 use crate::step::{Failure, Step};
 
@@ -24,8 +31,10 @@ pub(crate) enum Command {
 }
 
 /// What the child sends to the runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Report {
+    /// The master of the terminal that the child has made for itself. More reports follow.
+    Terminal(OwnedFd),
     /// Everything is set up; only execve is left.
     Ready,
     /// A step failed and the child is about to exit.
@@ -35,6 +44,7 @@ pub(crate) enum Report {
 }
 
 const READY: u32 = u32::MAX;
+const TERMINAL: u32 = u32::MAX - 2;
 const WIRE_LEN: usize = 12;
 
 /// Makes the pair: (runtime's end, child's end).
@@ -48,11 +58,17 @@ pub(crate) fn send(runtime_end: &OwnedFd, command: Command) -> Result<(), Errno>
         .map(drop)
 }
 
+/// Waits for a report or the end. Ok(false): the time is over.
+pub(crate) fn wait(runtime_end: &OwnedFd, limit: PollTimeout) -> Result<bool, Errno> {
+    let mut watched = [PollFd::new(runtime_end.as_fd(), PollFlags::POLLIN)];
+    retry(|| poll(&mut watched, limit)).map(|count| count > 0)
+}
+
 /// Waits for the child's next report.
 pub(crate) fn receive(runtime_end: &OwnedFd) -> Result<Report, Errno> {
     let mut wire = [0u8; WIRE_LEN];
-    let mut receive = || retry(|| recv(runtime_end.as_raw_fd(), &mut wire, MsgFlags::empty()));
-    let received = match receive() {
+    let mut receive = || retry(|| receive_with_descriptor(runtime_end, &mut wire));
+    let (received, descriptor) = match receive() {
         // The child died with a command of ours unread in its queue. That is told once, and before what it reported.
         Err(Errno::ECONNRESET) => receive()?,
         other => other?,
@@ -64,9 +80,32 @@ pub(crate) fn receive(runtime_end: &OwnedFd) -> Result<Report, Errno> {
     if word(0) == READY {
         return Ok(Report::Ready);
     }
+    if let (TERMINAL, Some(master)) = (word(0), descriptor) {
+        return Ok(Report::Terminal(master));
+    }
     let step = Step::from_wire(word(0)).ok_or(Errno::EPROTO)?;
     let errno = Errno::from_raw(i32::try_from(word(8)).unwrap_or(0));
     Ok(Report::Failed(Failure { step, index: word(4), errno }))
+}
+
+fn receive_with_descriptor(
+    runtime_end: &OwnedFd,
+    wire: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut parts = [IoSliceMut::new(wire)];
+    let mut space = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(runtime_end.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let mut descriptor = None;
+    for message in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = message {
+            for fd in descriptors {
+                // SAFETY: the kernel has just made it for us, and nobody else knows it.
+                descriptor = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    Ok((received.bytes, descriptor))
 }
 
 /// Child: waits for one particular command. Makes system calls only.
@@ -85,6 +124,38 @@ pub(crate) fn report_ready(child_end: RawFd) -> Result<(), Errno> {
     send_words(child_end, [READY, 0, 0])
 }
 
+/// What SCM_RIGHTS with one descriptor takes, aligned as cmsg(3) wants it.
+#[repr(C)]
+struct Rights {
+    header: libc::cmsghdr,
+    descriptor: RawFd,
+}
+
+/// Child: hands a descriptor out. Makes system calls only, as nix's sendmsg does not.
+pub(crate) fn send_terminal(child_end: RawFd, master: &OwnedFd) -> Result<(), Errno> {
+    let mut wire = wire_of([TERMINAL, 0, 0]);
+    let mut part = libc::iovec { iov_base: wire.as_mut_ptr().cast(), iov_len: wire.len() };
+    let mut rights = Rights {
+        header: libc::cmsghdr {
+            cmsg_len: offset_of!(Rights, descriptor) + size_of::<RawFd>(),
+            cmsg_level: libc::SOL_SOCKET,
+            cmsg_type: libc::SCM_RIGHTS,
+        },
+        descriptor: master.as_raw_fd(),
+    };
+    // SAFETY: msghdr is plain data for which all zeros is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut rights).cast();
+    message.msg_controllen = size_of::<Rights>();
+    retry(|| {
+        // SAFETY: the message points to one iovec and one control message, which outlive the call; the kernel reads both.
+        let sent = unsafe { libc::sendmsg(child_end, &raw const message, libc::MSG_NOSIGNAL) };
+        Errno::result(sent).map(drop)
+    })
+}
+
 /// Child: reports a failure; if even that fails nobody is listening. Makes system calls only.
 pub(crate) fn report_failure(child_end: RawFd, failure: &Failure) {
     let _ =
@@ -92,11 +163,16 @@ pub(crate) fn report_failure(child_end: RawFd, failure: &Failure) {
 }
 
 fn send_words(child_end: RawFd, words: [u32; 3]) -> Result<(), Errno> {
+    let wire = wire_of(words);
+    retry(|| socket::send(child_end, &wire, MsgFlags::MSG_NOSIGNAL)).map(drop)
+}
+
+fn wire_of(words: [u32; 3]) -> [u8; WIRE_LEN] {
     let mut wire = [0u8; WIRE_LEN];
     for (slot, word) in wire.chunks_exact_mut(4).zip(words) {
         slot.copy_from_slice(&word.to_le_bytes());
     }
-    retry(|| socket::send(child_end, &wire, MsgFlags::MSG_NOSIGNAL)).map(drop)
+    wire
 }
 
 fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
@@ -117,9 +193,27 @@ mod tests {
         let (runtime, child) = pair().unwrap();
         let sent = Failure { step: Step::Mount, index: 7, errno: Errno::EPERM };
         report_failure(child.as_raw_fd(), &sent);
-        assert_eq!(receive(&runtime).unwrap(), Report::Failed(sent));
+        assert_failed(&runtime, sent);
         report_ready(child.as_raw_fd()).unwrap();
-        assert_eq!(receive(&runtime).unwrap(), Report::Ready);
+        assert!(matches!(receive(&runtime).unwrap(), Report::Ready));
+    }
+
+    fn assert_failed(runtime: &OwnedFd, sent: Failure) {
+        let received = receive(runtime).unwrap();
+        assert!(matches!(received, Report::Failed(failure) if failure == sent), "{received:?}");
+    }
+
+    #[test]
+    fn a_descriptor_comes_over_the_wire_closed_on_exec() {
+        let (runtime, child) = pair().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        send_terminal(child.as_raw_fd(), &writer.into()).unwrap();
+        let Report::Terminal(received) = receive(&runtime).unwrap() else { panic!("another") };
+        let flags = nix::fcntl::fcntl(&received, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+        assert_eq!(flags, libc::FD_CLOEXEC);
+        nix::unistd::write(&received, b"x").unwrap();
+        drop(received);
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "x");
     }
 
     #[test]
@@ -127,7 +221,7 @@ mod tests {
         let (runtime, child) = pair().unwrap();
         send(&runtime, Command::Joined).unwrap();
         drop(child);
-        assert_eq!(receive(&runtime).unwrap(), Report::Closed);
+        assert!(matches!(receive(&runtime).unwrap(), Report::Closed));
     }
 
     #[test]
@@ -137,8 +231,8 @@ mod tests {
         send(&runtime, Command::Joined).unwrap();
         report_failure(child.as_raw_fd(), &sent);
         drop(child);
-        assert_eq!(receive(&runtime).unwrap(), Report::Failed(sent));
-        assert_eq!(receive(&runtime).unwrap(), Report::Closed);
+        assert_failed(&runtime, sent);
+        assert!(matches!(receive(&runtime).unwrap(), Report::Closed));
     }
 
     #[test]

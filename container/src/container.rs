@@ -3,7 +3,9 @@
 use std::ffi::CString;
 use std::fs;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
@@ -39,6 +41,19 @@ impl Container {
     /// # Errors
     /// Whatever is wrong with the configuration, or the first step that failed. Nothing is left behind then.
     pub fn create(config: ContainerConfig) -> Result<Container> {
+        Self::make(config, None)
+    }
+
+    /// As [`Container::create`], for a container that outlives the caller ([`Instance::release`]): it is started over
+    /// this socket of [`start_socket`](crate::start_socket), by [`start_at`](crate::start_at).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_for_later(config: ContainerConfig, start_socket: OwnedFd) -> Result<Container> {
+        Self::make(config, Some(start_socket))
+    }
+
+    fn make(config: ContainerConfig, start_socket: Option<OwnedFd>) -> Result<Container> {
         let ContainerConfig {
             id,
             spec,
@@ -64,7 +79,11 @@ impl Container {
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;
         process.new_keyring = true;
-        process.seccomp = linux.seccomp().as_ref().map(Program::from_oci).transpose()?;
+        process.seccomp =
+            linux.seccomp().as_ref().map(Program::from_oci).transpose()?.map(Arc::new);
+        if let Some(terminal) = &mut process.terminal {
+            terminal.add_console()?;
+        }
         let mounts = mount_plans(&spec)?;
         let binds_dev =
             mounts.iter().any(|mount| mount.is_bind() && mount.target.as_c_str() == c"/dev");
@@ -96,6 +115,7 @@ impl Container {
         };
         let plan = InitPlan {
             stdio: StdioPlan::new(stdio)?,
+            start_socket,
             user_namespace: user,
             hostname: text(spec.hostname().as_deref(), "hostname")?,
             domainname: text(spec.domainname().as_deref(), "domainname")?,

@@ -70,6 +70,7 @@ impl HostProcess {
         let cgroup = Cgroup::place(cgroup, &id, None, &resources, false)?;
         let plan = InitPlan {
             stdio: StdioPlan::new(stdio)?,
+            start_socket: None,
             user_namespace: false,
             join_namespaces: Vec::new(),
             hostname: None,

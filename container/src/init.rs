@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -16,9 +16,15 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 
 use crate::channel::{self, Command};
+use crate::child::Plan;
 use crate::descriptors;
+use crate::explain::Words;
+use crate::later;
 use crate::namespaces;
 use crate::plan::InitPlan;
+use crate::process::plan::ProcessPlan;
+use crate::process::stdio::StdioPlan;
+use crate::process::terminal::{self, TerminalPlan};
 use crate::process::trampoline::Trampoline;
 use crate::process::{credentials, exec, keyring};
 use crate::step::{At, Failure, Step};
@@ -26,13 +32,15 @@ use crate::step::{At, Failure, Step};
 /// Child: carries out the plan and executes the trampoline, or reports what failed and exits with the code that
 /// [`crate::Error::exit_code`] gives. `keep`: the descriptors to keep, ascending.
 pub(crate) fn run(
-    plan: &InitPlan,
+    plan: &impl Plan,
     trampoline: &Trampoline,
     channel: BorrowedFd,
     keep: &[RawFd],
 ) -> ! {
     let child_end = channel.as_raw_fd();
-    let executed = set_up(plan, child_end, keep).and_then(|()| execute(plan, trampoline, channel));
+    let closed = descriptors::close_all_but(keep).at(Step::CloseDescriptors);
+    let ready = closed.and_then(|()| plan.set_up(child_end));
+    let executed = ready.and_then(|()| execute(plan.process(), trampoline, channel));
     let failure = match executed {
         Err(failure) => failure,
         Ok(never) => match never {},
@@ -47,60 +55,106 @@ pub(crate) fn run(
     unsafe { libc::_exit(code) }
 }
 
-fn set_up(plan: &InitPlan, child_end: RawFd, keep: &[RawFd]) -> Result<(), Failure> {
-    descriptors::close_all_but(keep).at(Step::CloseDescriptors)?;
-    plan.stdio.apply().map_err(|(index, errno)| Failure {
+impl Plan for InitPlan {
+    fn process(&self) -> &ProcessPlan {
+        &self.process
+    }
+
+    fn descriptors(&self) -> Vec<RawFd> {
+        let namespaces = self.join_namespaces.iter().map(|joined| joined.fd.as_raw_fd());
+        let socket = self.start_socket.as_ref().map(AsRawFd::as_raw_fd);
+        self.stdio.descriptors().chain(namespaces).chain(socket).collect()
+    }
+
+    fn words(&self) -> Words<'_> {
+        Words::of_first(self)
+    }
+
+    fn set_up(&self, child_end: RawFd) -> Result<(), Failure> {
+        take_streams(&self.stdio)?;
+        nix::unistd::setsid().at(Step::NewSession)?;
+        umask(Mode::empty());
+        if self.user_namespace {
+            channel::await_command(child_end, Command::Mapped).at(Step::AwaitIdMaps)?;
+            credentials::become_root_of_user_namespace()?;
+        }
+        set_oom_score(&self.process)?;
+        // From here on there may be others about that are not ours: none of them looks at this process, which still
+        // is the runtime, through ptrace or /proc. Only now: it makes our own files of /proc those of the host's root.
+        prctl::set_dumpable(false).at(Step::NotDumpable)?;
+        if self.process.new_keyring {
+            keyring::join_new_session().at(Step::Keyring)?;
+        }
+        namespaces::join_all(&self.join_namespaces)?;
+        name_the_host(self)?;
+        if self.loopback {
+            namespaces::bring_up_loopback().at(Step::Loopback)?;
+        }
+        let rootfs = &self.rootfs;
+        let root = rootfs.root.mount()?;
+        let mut cgroup = CgroupEntry { plan: self, child_end, entered: false };
+        rootfs.fill(root.as_fd(), self.user_namespace, || cgroup.enter())?;
+        cgroup.enter()?;
+        set_host_files(self)?;
+        if let Some(terminal) = &self.process.terminal {
+            take_terminal(terminal, &root, self.process.uid, child_end)?;
+        }
+        if rootfs.root.readonly {
+            rootfs.root.make_readonly(&root)?;
+        }
+        rootfs.root.enter(&root)?;
+        drop(root);
+        if self.process.create_cwd {
+            let made = create_working_directory(&self.process.cwd);
+            made.at(Step::CreateWorkingDirectory)?;
+        }
+        become_the_process(&self.process)?;
+        channel::report_ready(child_end).at(Step::Report)?;
+        match &self.start_socket {
+            Some(socket) => later::await_start(socket, child_end).at(Step::AwaitStart),
+            None => channel::await_command(child_end, Command::Start).at(Step::AwaitStart),
+        }
+    }
+}
+
+/// Child: puts the standard streams in place.
+pub(crate) fn take_streams(stdio: &StdioPlan) -> Result<(), Failure> {
+    stdio.apply().map_err(|(index, errno)| Failure {
         step: Step::Stdio,
         index: index as u32,
         errno,
-    })?;
-    nix::unistd::setsid().at(Step::NewSession)?;
-    umask(Mode::empty());
-    if plan.user_namespace {
-        channel::await_command(child_end, Command::Mapped).at(Step::AwaitIdMaps)?;
-        credentials::become_root_of_user_namespace()?;
-    }
-    if let Some(score) = &plan.process.oom_score_adj {
-        write_file(c"/proc/self/oom_score_adj", score).at(Step::OomScoreAdj)?;
-    }
-    // From here on there may be others about that are not ours: none of them looks at this process, which still is
-    // the runtime, through ptrace or /proc. Only now: it makes our own files of /proc those of the host's root.
-    prctl::set_dumpable(false).at(Step::NotDumpable)?;
-    if plan.process.new_keyring {
-        keyring::join_new_session().at(Step::Keyring)?;
-    }
-    namespaces::join_all(&plan.join_namespaces)?;
-    name_the_host(plan)?;
-    if plan.loopback {
-        namespaces::bring_up_loopback().at(Step::Loopback)?;
-    }
-    let rootfs = &plan.rootfs;
-    let root = rootfs.root.mount()?;
-    let mut cgroup = CgroupEntry { plan, child_end, entered: false };
-    rootfs.fill(root.as_fd(), plan.user_namespace, || cgroup.enter())?;
-    cgroup.enter()?;
-    set_host_files(plan)?;
-    if rootfs.root.readonly {
-        rootfs.root.make_readonly(&root)?;
-    }
-    rootfs.root.enter(&root)?;
-    drop(root);
-    become_the_process(plan)?;
-    channel::report_ready(child_end).at(Step::Report)?;
-    channel::await_command(child_end, Command::Start).at(Step::AwaitStart)
+    })
+}
+
+/// Child: by the host's /proc, in which it still is.
+pub(crate) fn set_oom_score(process: &ProcessPlan) -> Result<(), Failure> {
+    let Some(score) = &process.oom_score_adj else { return Ok(()) };
+    write_file(c"/proc/self/oom_score_adj", score).at(Step::OomScoreAdj)
+}
+
+/// Child: makes the process's terminal, hands its master out, and takes its slave.
+pub(crate) fn take_terminal(
+    terminal: &TerminalPlan,
+    root: &OwnedFd,
+    uid: libc::uid_t,
+    child_end: RawFd,
+) -> Result<(), Failure> {
+    let (master, slave) = terminal.open(root.as_fd(), uid).at(Step::Terminal)?;
+    channel::send_terminal(child_end, &master).at(Step::Report)?;
+    terminal::take(&slave).at(Step::ControllingTerminal)
 }
 
 fn execute(
-    plan: &InitPlan,
+    process: &ProcessPlan,
     trampoline: &Trampoline,
     channel: BorrowedFd,
 ) -> Result<Infallible, Failure> {
-    plan.process.exec.reset_signals().at(Step::Signals)?;
+    process.exec.reset_signals().at(Step::Signals)?;
     exec::close_descriptors_on_exec().at(Step::CloseDescriptors)?;
-    if let Some(filter) = plan.process.seccomp.as_ref().filter(|_| plan.process.no_new_privileges) {
+    if let Some(filter) = process.seccomp.as_ref().filter(|_| process.no_new_privileges) {
         filter.install().at(Step::Seccomp)?;
     }
-    let errno = trampoline.execute(&plan.process.exec, channel);
+    let errno = trampoline.execute(&process.exec, channel);
     // What is too long for it is what the program's own arguments and environment made too long.
     let step = if errno == Errno::E2BIG { Step::Exec } else { Step::Trampoline };
     Err(Failure { step, index: 0, errno })
@@ -157,11 +211,8 @@ fn write_file(path: &CStr, value: &CStr) -> Result<(), Errno> {
     nix::unistd::write(&file, value.to_bytes()).map(drop)
 }
 
-fn become_the_process(plan: &InitPlan) -> Result<(), Failure> {
-    let process = &plan.process;
-    if process.create_cwd {
-        create_working_directory(&process.cwd).at(Step::CreateWorkingDirectory)?;
-    }
+/// Child: credentials and rights of the process, in the root that is already entered.
+pub(crate) fn become_the_process(process: &ProcessPlan) -> Result<(), Failure> {
     // Without no_new_privs a filter needs a capability that the process may not keep; with it, the later the fewer of
     // our own calls it has to let through.
     if let Some(filter) = process.seccomp.as_ref().filter(|_| !process.no_new_privileges) {

@@ -1,74 +1,29 @@
 //! A created process and its life from there on; containers and host processes alike.
 
-use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use nix::errno::Errno;
+use nix::poll::PollTimeout;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
+use nix::sys::wait::WaitPidFlag;
 
 use crate::cgroup::{Cgroup, DeviceRules, Stats};
-use crate::channel::{self, Command, Report};
-use crate::clone::{self, Cloned};
+use crate::channel::Command;
+use crate::child::{Child, ExitStatus, Spawn};
 use crate::error::{Error, Result};
 use crate::explain;
 use crate::guardian::{Guardian, Ward};
+use crate::handle::Handle;
 use crate::idmap::IdMaps;
-use crate::init;
-use crate::pidfd;
 use crate::plan::InitPlan;
-use crate::process::trampoline::Trampoline;
-use crate::step::Failure;
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExitStatus {
-    /// By itself, with this exit code.
-    Exited(i32),
-    /// By a signal.
-    Signaled {
-        /// The signal.
-        signal: Signal,
-        /// Processes of this instance were killed because of its memory limit: most likely why.
-        oom_killed: bool,
-    },
-}
-
-impl ExitStatus {
-    /// The exit code for a command line: the process's own, or 128 plus the signal, as shells have it.
-    pub fn code(self) -> i32 {
-        match self {
-            ExitStatus::Exited(code) => code,
-            ExitStatus::Signaled { signal, .. } => 128 + signal as i32,
-        }
-    }
-}
-
-impl fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ExitStatus::Exited(code) => write!(f, "exit code {code}"),
-            ExitStatus::Signaled { signal, oom_killed: false } => write!(f, "killed by {signal}"),
-            ExitStatus::Signaled { signal, oom_killed: true } => {
-                write!(f, "killed by {signal}, out of memory under its limit")
-            }
-        }
-    }
-}
 
 /// A process that the runtime made: created, then started, then ended. Dropping it kills it and removes all traces.
 #[derive(Debug)]
 pub struct Instance {
-    id: String,
-    pid: Pid,
-    pidfd: OwnedFd,
-    /// The runtime's end of the channel, until the program runs.
-    channel: Option<OwnedFd>,
+    // Dropped first: then the cgroup with whatever else is in it, and the guardian.
+    child: Child,
     plan: InitPlan,
-    status: Option<ExitStatus>,
     cgroup: Option<Cgroup>,
     _guardian: Option<Guardian>,
     owner_lock: Option<OwnedFd>,
@@ -89,50 +44,33 @@ impl Instance {
     /// Clones the child, serves it until it waits before execve.
     pub(crate) fn create(parts: Parts) -> Result<Instance> {
         let Parts { id, namespaces, id_maps, plan, cgroup, device_rules, owner_lock } = parts;
-        let (runtime_end, child_end) = channel::pair()
-            .map_err(|errno| Error::host("make a socket pair for the container", errno))?;
         let target = match &cgroup {
             Some(cgroup) => cgroup.clone_target()?,
             None => None,
         };
-        let trampoline = Trampoline::new(&plan.process.exec, child_end.as_fd())?;
-        let keep = plan.descriptors([child_end.as_raw_fd(), trampoline.descriptor()]);
-        // SAFETY: the clone runs `init::run` only, which keeps to system calls and prepared memory, as the documentation
-        // of all of it demands, and ends in execve or _exit.
-        let cloned = unsafe { clone::clone(namespaces, target.as_ref()) };
-        let Some(Cloned { pid, pidfd }) =
-            cloned.map_err(|errno| explain::clone(errno, namespaces))?
-        else {
-            init::run(&plan, &trampoline, child_end.as_fd(), &keep)
-        };
-        drop((child_end, trampoline));
+        let spawned = Child::spawn(&id, &plan, namespaces, target.as_ref());
+        let child = spawned.map_err(|error| match error {
+            Spawn::Clone(errno) => explain::clone(errno, namespaces),
+            Spawn::Prepare(error) => error,
+        })?;
         // From here on, dropping the instance ends the child and removes the cgroup.
-        let mut instance = Instance {
-            id,
-            pid,
-            pidfd,
-            channel: Some(runtime_end),
-            plan,
-            status: None,
-            cgroup,
-            _guardian: None,
-            owner_lock,
-        };
+        let mut instance = Instance { child, plan, cgroup, _guardian: None, owner_lock };
         // The child has copies; ours would keep the other ends from seeing end-of-file.
         instance.plan.stdio.close();
+        let child = &mut instance.child;
         if let Some(id_maps) = id_maps {
-            id_maps.write(pid)?;
-            instance.send(Command::Mapped)?;
+            id_maps.write(child.pid())?;
+            child.send(Command::Mapped)?;
         }
         if let Some(cgroup) = instance.cgroup.as_ref().filter(|cgroup| cgroup.needs_join()) {
             // The child mounts its root file system meanwhile.
-            let joined = cgroup.join(pid);
+            let joined = cgroup.join(child.pid());
             // A child that failed is gone, and cannot be moved; its own report says more.
             match joined {
-                Ok(()) => instance.send(Command::Joined)?,
+                Ok(()) => child.send(Command::Joined)?,
                 Err(error) => {
-                    instance.send_signal(Signal::SIGKILL)?;
-                    return Err(instance.pending_failure().unwrap_or(error.into()));
+                    child.send_signal(Signal::SIGKILL)?;
+                    return Err(child.pending_failure(&instance.plan).unwrap_or(error.into()));
                 }
             }
         }
@@ -140,11 +78,7 @@ impl Instance {
             // The child sets itself up meanwhile, and runs nothing of the image's before it is started.
             instance._guardian = Some(Guardian::start(instance.ward())?);
         }
-        match instance.receive()? {
-            Report::Ready => {}
-            Report::Failed(failure) => return Err(instance.explain(failure)),
-            Report::Closed => return Err(instance.died("setting up the container")),
-        }
+        instance.child.await_ready(&instance.plan, "setting up the container")?;
         // Only now: the set-up may mount what is on a device, the program may not.
         if let (Some(cgroup), Some(rules)) = (&instance.cgroup, &device_rules) {
             cgroup.restrict_devices(rules)?;
@@ -158,40 +92,67 @@ impl Instance {
     /// [`Error::CommandNotFound`] and [`Error::CommandNotExecutable`] when execve fails; [`Error::State`] when called
     /// twice. The process is then gone, and [`Instance::wait`] has 127 or 126 as its exit code.
     pub fn start(&mut self) -> Result<()> {
-        if self.channel.is_none() {
-            return Err(Error::State { id: self.id.clone(), problem: "has been started already" });
-        }
-        self.send(Command::Start)?;
-        let report = self.receive()?;
-        self.channel = None;
-        match report {
-            // The trampoline's execve closed the other end.
-            Report::Closed => Ok(()),
-            Report::Failed(failure) => Err(self.explain(failure)),
-            Report::Ready => {
-                Err(Error::State { id: self.id.clone(), problem: "reported out of turn" })
-            }
-        }
+        // Nobody else is in there yet.
+        self.child.start(&self.plan, PollTimeout::NONE)
     }
 
     /// The process id of the first process, as seen from the caller. It stays reserved until [`Instance::wait`].
     pub fn pid(&self) -> i32 {
-        self.pid.as_raw()
+        self.child.pid().as_raw()
     }
 
     /// Becomes readable (poll(2)) when the first process has ended; never needs SIGCHLD.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.child.pidfd()
     }
 
     /// The container's id, as the configuration gave it.
     pub fn id(&self) -> &str {
-        &self.id
+        self.child.id()
+    }
+
+    /// The master of the terminal, once, if `process.terminal` asked for one.
+    pub fn terminal(&mut self) -> Option<OwnedFd> {
+        self.child.terminal()
+    }
+
+    /// Another descriptor of that master, to [`resize`](crate::resize) the terminal by. None if it was taken already.
+    ///
+    /// # Errors
+    /// The host is out of file descriptors.
+    pub fn terminal_clone(&self) -> Result<Option<OwnedFd>> {
+        self.child.terminal_clone()
+    }
+
+    /// What reaches the instance from any thread, as long as it runs.
+    ///
+    /// # Errors
+    /// The host is out of file descriptors.
+    pub fn handle(&self) -> Result<Handle> {
+        let pidfd = self.pidfd().try_clone_to_owned();
+        let pidfd =
+            pidfd.map_err(|source| Error::host("duplicate a process's descriptor", source))?;
+        Ok(Handle {
+            id: self.id().to_owned(),
+            pid: self.child.pid(),
+            pidfd,
+            cgroups: self.cgroup.as_ref().map(Cgroup::memberships).unwrap_or_default(),
+            seccomp: self.plan.process.seccomp.clone(),
+            is_container: self.plan.is_container(),
+        })
+    }
+
+    /// Leaves the instance to itself: it outlives this value and the runtime, and somebody else removes it.
+    pub fn release(mut self) {
+        self.child.release();
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.leave();
+        }
     }
 
     /// The cgroup directories; empty where there is none of its own.
     pub fn cgroup_directories(&self) -> Vec<PathBuf> {
-        self.cgroup.as_ref().map(Cgroup::directories).unwrap_or_default()
+        self.cgroup.as_ref().map(|cgroup| cgroup.memberships().directories()).unwrap_or_default()
     }
 
     /// Sends a signal to the first process. Ok if it has ended already.
@@ -202,10 +163,10 @@ impl Instance {
     /// # Errors
     /// The kernel's, for example EPERM.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        if self.status.is_some() {
+        if self.child.status().is_some() {
             return Ok(());
         }
-        self.send_signal(signal)
+        self.child.send_signal(signal)
     }
 
     /// Waits until the first process has ended. Can be called again: the answer stays the same.
@@ -213,10 +174,8 @@ impl Instance {
     /// # Errors
     /// None in practice: the kernel's if the process is not ours to wait for.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        match self.reap(WaitPidFlag::WEXITED)? {
-            Some(status) => Ok(status),
-            None => Err(Error::State { id: self.id.clone(), problem: "ended without a status" }),
-        }
+        let cgroup = &self.cgroup;
+        self.child.wait(|| oom_killed(cgroup))
     }
 
     /// As [`Instance::wait`], without waiting: None if it still lives.
@@ -224,18 +183,19 @@ impl Instance {
     /// # Errors
     /// As [`Instance::wait`].
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        self.reap(WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG)
+        let cgroup = &self.cgroup;
+        self.child.reap(WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG, || oom_killed(cgroup))
     }
 
     /// What it has used so far. All None where it has no cgroup of its own.
     pub fn stats(&self) -> Stats {
-        self.cgroup.as_ref().map(Cgroup::stats).unwrap_or_default()
+        stats(&self.cgroup)
     }
 
     /// Whether the kernel has killed a process of this instance because of its memory limit. Keeps its meaning until
     /// [`Instance::remove`].
     pub fn oom_killed(&self) -> bool {
-        self.stats().oom_kills.is_some_and(|kills| kills > 0)
+        oom_killed(&self.cgroup)
     }
 
     /// Kills what still lives and removes the cgroups. Dropping does the same but cannot report.
@@ -243,99 +203,26 @@ impl Instance {
     /// # Errors
     /// A cgroup that cannot be removed.
     pub fn remove(mut self) -> Result<()> {
-        self.kill_and_reap();
+        self.child.kill_and_reap();
         match &mut self.cgroup {
             Some(cgroup) => Ok(cgroup.remove()?),
             None => Ok(()),
         }
     }
 
-    fn reap(&mut self, flags: WaitPidFlag) -> Result<Option<ExitStatus>> {
-        if self.status.is_some() {
-            return Ok(self.status);
-        }
-        let ended = loop {
-            match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
-                Err(Errno::EINTR) => {}
-                other => {
-                    break other.map_err(|errno| {
-                        Error::host(format!("wait for container {}", self.id), errno)
-                    })?;
-                }
-            }
-        };
-        self.status = match ended {
-            WaitStatus::Exited(_, code) => Some(ExitStatus::Exited(code)),
-            WaitStatus::Signaled(_, signal, _) => Some(ExitStatus::Signaled {
-                signal,
-                oom_killed: signal == Signal::SIGKILL && self.oom_killed(),
-            }),
-            _ => None,
-        };
-        Ok(self.status)
-    }
-
-    fn kill_and_reap(&mut self) {
-        if self.status.is_none() && self.send_signal(Signal::SIGKILL).is_ok() {
-            // Of our own child that was just killed there is nothing else to learn.
-            let _ = self.wait();
-        }
-    }
-
-    fn send_signal(&self, signal: Signal) -> Result<()> {
-        pidfd::send(&self.pidfd, signal as i32)
-            .map_err(|errno| Error::host(format!("send {signal} to container {}", self.id), errno))
-    }
-
-    /// Sends the child a command. One that is gone has left a report, which `receive` finds.
-    fn send(&self, command: Command) -> Result<()> {
-        let Some(channel) = &self.channel else { return Ok(()) };
-        match channel::send(channel, command) {
-            Ok(()) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
-            Err(errno) => {
-                Err(Error::host(format!("send a command to container {}", self.id), errno))
-            }
-        }
-    }
-
-    fn receive(&self) -> Result<Report> {
-        let Some(channel) = &self.channel else { return Ok(Report::Closed) };
-        channel::receive(channel).map_err(|errno| {
-            Error::host(format!("receive a report from container {}", self.id), errno)
-        })
-    }
-
     fn ward(&self) -> Ward<'_> {
         Ward {
-            process: self.pidfd.as_fd(),
+            process: self.pidfd(),
             cgroups: self.cgroup_directories(),
             lock: self.owner_lock.as_ref().map(AsFd::as_fd),
         }
     }
-
-    fn pending_failure(&mut self) -> Option<Error> {
-        match self.receive() {
-            Ok(Report::Failed(failure)) => Some(self.explain(failure)),
-            _ => None,
-        }
-    }
-
-    fn explain(&self, failure: Failure) -> Error {
-        explain::setup(&self.id, &self.plan, failure)
-    }
-
-    fn died(&mut self, during: &'static str) -> Error {
-        let status = self.wait().map_or_else(
-            |e| error_reporter::Report::new(e).to_string(),
-            |status| status.to_string(),
-        );
-        Error::Died { id: self.id.clone(), during, status }
-    }
 }
 
-impl Drop for Instance {
-    fn drop(&mut self) {
-        // Then, field by field, the cgroup with whatever else is in it, and the guardian.
-        self.kill_and_reap();
-    }
+fn stats(cgroup: &Option<Cgroup>) -> Stats {
+    cgroup.as_ref().map(|cgroup| cgroup.memberships().stats()).unwrap_or_default()
+}
+
+fn oom_killed(cgroup: &Option<Cgroup>) -> bool {
+    stats(cgroup).oom_kills.is_some_and(|kills| kills > 0)
 }

@@ -5,6 +5,8 @@
 //! [`Instance::wait`] tells how it ended, [`Container::remove`] or a drop leaves nothing behind. A [`HostProcess`] is
 //! the baseline without isolation and behaves the same: exit codes, errors, environment, limits.
 //!
+//! A [`Handle`] reaches a container that runs from anywhere: further processes ([`Handle::exec`]), pause, figures.
+//!
 //! The life of a container, in files: `container` (the plan) → `clone` → `init` (inside: `namespaces`, `rootfs`,
 //! `process`) while `instance` serves it from outside (`idmap`, `cgroup`, `channel`) and afterwards holds it.
 //!
@@ -12,36 +14,49 @@
 
 mod cgroup;
 mod channel;
+mod child;
 mod clone;
 mod config;
 mod container;
 mod descriptors;
 mod error;
+mod executed;
 mod explain;
 mod guardian;
+mod handle;
 mod host_process;
 mod idmap;
 mod init;
 mod instance;
+mod join;
+mod later;
 mod namespaces;
 pub mod pidfd;
 mod plan;
 mod process;
+pub mod processes;
 mod rootfs;
 mod spec;
 mod step;
 mod sysctl;
 mod wire;
 
-pub use cgroup::{CPU_PERIOD_MICROSECONDS, CgroupError, Stats, remove_cgroups};
+pub use cgroup::{
+    CPU_PERIOD_MICROSECONDS, CgroupError, Membership, Memberships, Stats, remove_cgroups,
+};
+pub use child::ExitStatus;
 pub use config::{
     CgroupPlacement, ContainerConfig, HostProcessConfig, RootFilesystem, Stdio, Stream, WindowSize,
 };
 pub use container::Container;
 pub use error::{Error, Result};
+pub use executed::Executed;
+pub use handle::Handle;
 pub use host_process::HostProcess;
-pub use instance::{ExitStatus, Instance};
+pub use instance::Instance;
+pub use later::{start_at, start_socket};
 pub use nix::sys::signal::Signal;
 pub use oci_spec::runtime as oci;
 pub use process::plan::NO_ID;
+pub use process::terminal::resize;
 pub use spec::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Limits, default_process, default_spec};

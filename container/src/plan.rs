@@ -1,8 +1,8 @@
-//! Everything the child needs, prepared before it exists: after clone it makes system calls and reads this, nothing
-//! else, because it must not allocate (see `clone`).
+//! Everything the first process needs, prepared before it exists: after clone it makes system calls and reads this,
+//! nothing else, because it must not allocate (see `clone`).
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::OwnedFd;
 
 use crate::namespaces::JoinedNamespace;
 use crate::process::plan::ProcessPlan;
@@ -13,6 +13,8 @@ use crate::rootfs::plan::RootfsPlan;
 #[derive(Debug)]
 pub(crate) struct InitPlan {
     pub stdio: StdioPlan,
+    /// Whoever connects there starts it, in place of the runtime.
+    pub start_socket: Option<OwnedFd>,
     /// The child waits for its uid and gid maps.
     pub user_namespace: bool,
     pub join_namespaces: Vec<JoinedNamespace>,
@@ -29,12 +31,8 @@ pub(crate) struct InitPlan {
 }
 
 impl InitPlan {
-    /// The descriptors, ascending, that the child keeps besides its standard streams.
-    /// `own`: the channel's and the trampoline's.
-    pub(crate) fn descriptors(&self, own: [RawFd; 2]) -> Vec<RawFd> {
-        let namespaces = self.join_namespaces.iter().map(|joined| joined.fd.as_raw_fd());
-        let mut all: Vec<RawFd> = self.stdio.descriptors().chain(namespaces).chain(own).collect();
-        all.sort_unstable();
-        all
+    /// Whether the root is the container's only one, as opposed to a host process's, which is in the host's tree.
+    pub(crate) fn is_container(&self) -> bool {
+        self.rootfs.root.pivot
     }
 }

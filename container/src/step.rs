@@ -18,6 +18,7 @@ pub(crate) enum Step {
     NotDumpable,
     Keyring,
     JoinNamespace,
+    JoinContainer,
     Hostname,
     Domainname,
     Loopback,
@@ -42,6 +43,8 @@ pub(crate) enum Step {
     Rlimit,
     ChangeRoot,
     RootPropagation,
+    Terminal,
+    ControllingTerminal,
     CreateWorkingDirectory,
     WorkingDirectory,
     Groups,
@@ -89,7 +92,7 @@ impl<T> At<T> for Result<T, Errno> {
 }
 
 impl Step {
-    const ALL: [Step; 49] = [
+    const ALL: [Step; 52] = [
         Step::CloseDescriptors,
         Step::Stdio,
         Step::NewSession,
@@ -99,6 +102,7 @@ impl Step {
         Step::NotDumpable,
         Step::Keyring,
         Step::JoinNamespace,
+        Step::JoinContainer,
         Step::Hostname,
         Step::Domainname,
         Step::Loopback,
@@ -123,6 +127,8 @@ impl Step {
         Step::Rlimit,
         Step::ChangeRoot,
         Step::RootPropagation,
+        Step::Terminal,
+        Step::ControllingTerminal,
         Step::CreateWorkingDirectory,
         Step::WorkingDirectory,
         Step::Groups,

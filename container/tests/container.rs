@@ -391,9 +391,9 @@ fn raising_a_limit_without_the_right_says_what_is_missing() {
 fn what_is_not_implemented_is_refused_not_ignored() {
     let fixture = Fixture::new();
     let mut config = fixture.config(&["true"]);
-    config.spec.process_mut().as_mut().unwrap().set_terminal(Some(true));
+    config.spec.process_mut().as_mut().unwrap().set_apparmor_profile(Some("any".to_owned()));
     let error = Container::create(config).unwrap_err().to_string();
-    assert!(error.contains("process.terminal"), "{error}");
+    assert!(error.contains("process.apparmorProfile"), "{error}");
     let mut config = fixture.config(&["true"]);
     config.spec.set_hooks(Some(isolab_container::oci::Hooks::default()));
     assert!(matches!(Container::create(config), Err(Error::Unsupported { .. })));

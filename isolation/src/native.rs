@@ -1,28 +1,30 @@
 //! The levels `process` and `container`, which share the host's kernel.
 
+mod controller;
+
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, ExitStatus, HostProcess, HostProcessConfig,
-    RootFilesystem, WindowSize, pidfd,
+    CgroupPlacement, Container, ContainerConfig, HostProcess, HostProcessConfig, RootFilesystem,
 };
 use isolab_images::Image;
 use nix::unistd::{getegid, geteuid};
-use oci_spec::runtime::{LinuxResources, Mount, Process};
+use oci_spec::runtime::{LinuxResources, Mount};
 use tracing::debug_span;
 
-use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio, unsupported};
+use self::controller::{NativeController, as_the_caller, streams};
+use crate::controller::{Controller, Stdio};
 use crate::error::IsolationError;
 use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::instances::InstanceFolder;
 use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
-use crate::stdio::{self, Copies};
+use crate::stdio::Copies;
 use crate::timeline::{Milestone, Milestones, now};
 use crate::upper;
 use crate::workload_status::WorkloadStatus;
@@ -52,19 +54,12 @@ impl Isolation for ProcessLevel {
             field: "process",
             why: "the specification has none".to_owned(),
         })?;
-        // A plain process has what its caller has.
-        process.set_capabilities(None);
-        process.set_no_new_privileges(Some(false));
+        as_the_caller(&mut process);
         let resources = spec.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let limited = resources.as_ref().is_some_and(has_limits);
         let root = debug_span!("root")
             .in_scope(|| Root::prepare(&spec.folder, &spec.image, Names::Hosts))?;
-        let uid = process.user().uid();
-        let streams = match take(&mut spec.stdio) {
-            Stdio::Inherit { stdin } => stdio::own(uid, stdin),
-            Stdio::Streams { stdin, stdout, stderr } => stdio::given(uid, stdin, stdout, stderr),
-            Stdio::Terminal(_) => return unsupported(Level::Process, "make a terminal"),
-        };
+        let (streams, copies) = streams(Level::Process, &mut process, take(&mut spec.stdio))?;
         let process = HostProcess::create(HostProcessConfig {
             id: spec.folder.runtime_id().to_owned(),
             process,
@@ -79,7 +74,7 @@ impl Isolation for ProcessLevel {
             owner_lock: Some(spec.folder.owner_lock()?),
         });
         let process = process.map_err(|error| upper::explain(error, spec.folder.shared()))?;
-        NativeInstance::boxed(Level::Process, process.into_instance(), spec, Copies::default())
+        NativeInstance::boxed(Level::Process, process.into_instance(), spec, copies)
     }
 }
 
@@ -94,14 +89,9 @@ impl Isolation for ContainerLevel {
         let mut mounts = spec.spec.mounts().clone().unwrap_or_default();
         mounts.extend(root.mounts);
         spec.spec.set_mounts(Some(mounts));
-        let uid = spec.spec.process().as_ref().map_or(0, |process| process.user().uid());
-        let (stdio, copies) = match take(&mut spec.stdio) {
-            Stdio::Inherit { stdin } => stdio::for_user(uid, stdin)?,
-            Stdio::Streams { stdin, stdout, stderr } => {
-                (stdio::given(uid, stdin, stdout, stderr), Copies::default())
-            }
-            Stdio::Terminal(_) => return unsupported(Level::Container, "make a terminal"),
-        };
+        let stdio = take(&mut spec.stdio);
+        let process = spec.spec.process_mut().get_or_insert_default();
+        let (stdio, copies) = streams(Level::Container, process, stdio)?;
         let container = Container::create(ContainerConfig {
             id: spec.folder.runtime_id().to_owned(),
             spec: spec.spec.clone(),
@@ -184,6 +174,8 @@ fn give_root(image: &Path, upper: &Path) -> io::Result<()> {
 struct NativeInstance {
     level: Level,
     instance: isolab_container::Instance,
+    /// The master of the workload's terminal, for whoever resizes it.
+    master: Option<OwnedFd>,
     milestones: Milestones,
     copies: Copies,
     // Dropped after the instance, which uses both; the image's lease goes with it.
@@ -202,7 +194,8 @@ impl NativeInstance {
         folder.record(instance.cgroup_directories(), instance.pid())?;
         let mut milestones = Milestones::default();
         milestones.reach(Milestone::Created, now());
-        Ok(Box::new(Self { level, instance, milestones, copies, folder, image }))
+        let master = instance.terminal_clone()?;
+        Ok(Box::new(Self { level, instance, master, milestones, copies, folder, image }))
     }
 }
 
@@ -217,20 +210,19 @@ impl Instance for NativeInstance {
         let status = self.instance.wait()?;
         self.milestones.reach(Milestone::WorkloadEnded, now());
         self.copies.finish();
-        Ok(match status {
-            ExitStatus::Exited(code) => WorkloadStatus::Exited(code as u8),
-            ExitStatus::Signaled { signal, .. } => WorkloadStatus::Killed(signal as u8),
-        })
+        Ok(status.into())
     }
 
     fn controller(&self) -> Result<Box<dyn Controller>, IsolationError> {
-        let pidfd = self.instance.pidfd().as_fd().try_clone_to_owned();
-        let pidfd = pidfd.map_err(IsolationError::host("duplicate a process's descriptor"))?;
-        Ok(Box::new(NativeController { level: self.level, pidfd }))
+        let handle = self.instance.handle()?;
+        let terminal = self.master.as_ref().map(OwnedFd::try_clone).transpose();
+        let terminal =
+            terminal.map_err(IsolationError::host("duplicate a terminal's descriptor"))?;
+        Ok(Box::new(NativeController { level: self.level, handle, terminal }))
     }
 
     fn terminal(&mut self) -> Option<OwnedFd> {
-        None
+        self.instance.terminal()
     }
 
     fn milestones(&self) -> Milestones {
@@ -243,40 +235,5 @@ impl Instance for NativeInstance {
         folder.remove()?;
         drop(image);
         Ok(())
-    }
-}
-
-struct NativeController {
-    level: Level,
-    pidfd: OwnedFd,
-}
-
-impl Controller for NativeController {
-    fn signal(&self, signal: i32) -> io::Result<()> {
-        Ok(pidfd::send(&self.pidfd, signal)?)
-    }
-
-    fn resize(&self, _: WindowSize) -> Result<(), IsolationError> {
-        unsupported(self.level, "resize a terminal")
-    }
-
-    fn exec(&self, _: Process, _: Stdio) -> Result<Box<dyn ExecProcess>, IsolationError> {
-        unsupported(self.level, "start a further process")
-    }
-
-    fn pause(&self) -> Result<(), IsolationError> {
-        unsupported(self.level, "pause")
-    }
-
-    fn unpause(&self) -> Result<(), IsolationError> {
-        unsupported(self.level, "go on after a pause")
-    }
-
-    fn processes(&self) -> Result<Vec<ProcessEntry>, IsolationError> {
-        unsupported(self.level, "list processes")
-    }
-
-    fn stats(&self) -> Result<Stats, IsolationError> {
-        unsupported(self.level, "tell what it uses")
     }
 }

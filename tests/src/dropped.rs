@@ -19,6 +19,11 @@ const LEVEL: &str = "ISOLAB_TEST_LEVEL";
 /// Runs the ignored test `alone`, which calls [`alone`], in a process of its own: others of this one
 /// open files meanwhile.
 pub fn leaves_nothing(level: &str, alone: &str) {
+    in_a_process_of_its_own(level, alone);
+}
+
+/// Runs an ignored test with the level in its environment, and a store that has busybox.
+pub(crate) fn in_a_process_of_its_own(level: &str, alone: &str) {
     let sandbox = Sandbox::with_busybox();
     let program = env::current_exe().expect("a test has a file");
     let (_open, stdin) = {
@@ -35,7 +40,7 @@ pub fn leaves_nothing(level: &str, alone: &str) {
 
 /// The body of the ignored test.
 pub fn alone() {
-    let level: Level = env::var(LEVEL).expect("set by leaves_nothing").parse().expect("a level");
+    let level = level_to_test();
     let name = format!("dropped-{}", std::process::id());
     // What is made once for all, such as the image's disk.
     let mut first = create(level, &name, "true");
@@ -70,7 +75,22 @@ pub fn alone() {
     before.wait_for(&name, "had ended");
 }
 
+/// The level that [`in_a_process_of_its_own`] was told.
+pub(crate) fn level_to_test() -> Level {
+    env::var(LEVEL).expect("set by the caller").parse().expect("a level")
+}
+
 fn create(isolation: Level, name: &str, script: &str) -> Box<dyn Instance> {
+    create_with(isolation, name, script, Stdio::Inherit { stdin: true })
+}
+
+/// An instance of busybox that runs `script`.
+pub(crate) fn create_with(
+    isolation: Level,
+    name: &str,
+    script: &str,
+    stdio: Stdio,
+) -> Box<dyn Instance> {
     let image = Store::open_default().and_then(|store| store.resolve("busybox"));
     let image = image.expect("busybox is loaded");
     let name = name.parse().expect("a name");
@@ -81,7 +101,7 @@ fn create(isolation: Level, name: &str, script: &str) -> Box<dyn Instance> {
         spec: request.to_spec(&image).expect("a specification"),
         folder: instances.create(Some(name), isolation).expect("the name is free"),
         image,
-        stdio: Stdio::Inherit { stdin: true },
+        stdio,
         kernel: None,
         network: None,
     };

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use isolab_tests::{Sandbox, dropped, workloads};
+use isolab_tests::{Sandbox, controlled, dropped, workloads};
 
 const LEVELS: [&str; 2] = ["process", "container"];
 
@@ -53,6 +53,19 @@ fn a_dropped_instance_leaves_nothing() {
 #[ignore = "run by a_dropped_instance_leaves_nothing, in a process of its own"]
 fn dropped_alone() {
     dropped::alone();
+}
+
+#[test]
+fn what_is_done_to_a_running_instance() {
+    for level in LEVELS {
+        controlled::is_the_same(level, "controlled_alone");
+    }
+}
+
+#[test]
+#[ignore = "run by what_is_done_to_a_running_instance, in a process of its own"]
+fn controlled_alone() {
+    controlled::alone();
 }
 
 #[test]

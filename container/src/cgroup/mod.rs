@@ -9,12 +9,17 @@ mod device_program;
 mod devices;
 pub(crate) mod error;
 mod files;
+mod freezer;
+mod members;
+mod stats;
 mod v1;
 mod v2;
 
 pub(crate) use detect::Hierarchies;
 pub(crate) use devices::DeviceRules;
 pub use error::CgroupError;
+pub use members::{Membership, Memberships};
+pub use stats::Stats;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -31,21 +36,6 @@ use crate::error::Error;
 
 /// The period over which a CPU quota is enforced, in microseconds: the kernel's default.
 pub const CPU_PERIOD_MICROSECONDS: u64 = 100_000;
-
-/// What a container has used so far. None where the controller is not there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Bytes of memory in use now, page cache included.
-    pub memory_current_bytes: Option<u64>,
-    /// The most there ever was.
-    pub memory_peak_bytes: Option<u64>,
-    /// CPU time used, in microseconds.
-    pub cpu_usage_microseconds: Option<u64>,
-    /// Processes killed because of the memory limit.
-    pub oom_kills: Option<u64>,
-    /// Processes and threads now.
-    pub pids_current: Option<u64>,
-}
 
 /// A container's own cgroup. Dropping it removes it, together with all processes in it.
 #[derive(Debug)]
@@ -172,19 +162,17 @@ impl Cgroup {
         }
     }
 
-    pub(crate) fn stats(&self) -> Stats {
+    /// What others may know and do without owning it.
+    pub(crate) fn memberships(&self) -> Memberships {
         match self {
-            Cgroup::V1(cgroup) => cgroup.stats(),
-            Cgroup::V2(cgroup) => cgroup.stats(),
+            Cgroup::V1(cgroup) => cgroup.memberships(),
+            Cgroup::V2(cgroup) => cgroup.memberships(),
         }
     }
 
-    /// The directories, for an operator's eyes.
-    pub(crate) fn directories(&self) -> Vec<PathBuf> {
-        match self {
-            Cgroup::V1(cgroup) => cgroup.directories(),
-            Cgroup::V2(cgroup) => vec![cgroup.directory().to_path_buf()],
-        }
+    /// Leaves the cgroup to those who know its directories.
+    pub(crate) fn leave(self) {
+        std::mem::forget(self);
     }
 
     pub(crate) fn inner_mount(&self) -> InnerMount {

@@ -3,18 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::detect::Hierarchy;
 use super::{
-    CgroupError, DeviceRules, Stats, device_program, files, limits, refuse_unsupported, signal_all,
-    v2,
+    CgroupError, DeviceRules, Membership, Memberships, device_program, files, limits,
+    refuse_unsupported,
 };
 
 /// Joined where they exist, for the figures, even when nothing is limited.
-const ALWAYS: [&str; 4] = ["memory", "cpu", "cpuacct", "pids"];
+const ALWAYS: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "blkio"];
 
 /// A cgroup in several hierarchies.
 #[derive(Debug)]
@@ -50,6 +49,10 @@ impl Cgroup {
         if devices {
             wanted.push("devices");
         }
+        // Where there is no version 2 hierarchy to pause by.
+        if !hierarchies.iter().any(Hierarchy::is_v2) {
+            wanted.push("freezer");
+        }
         // From here on `cgroup` removes, when dropped, what has been made so far.
         let mut cgroup = Cleanup(Cgroup { members: Vec::new() });
         for hierarchy in hierarchies {
@@ -78,10 +81,7 @@ impl Cgroup {
 
     pub(super) fn join(&self, pid: Pid) -> Result<(), CgroupError> {
         // The process was cloned into the version 2 part already.
-        for member in self.members.iter().filter(|member| !member.controllers.is_empty()) {
-            files::write(&member.directory, "cgroup.procs", &pid.to_string())?;
-        }
-        Ok(())
+        self.memberships().join_version_1(pid)
     }
 
     pub(super) fn restrict_devices(&self, rules: &DeviceRules) -> Result<(), CgroupError> {
@@ -101,8 +101,12 @@ impl Cgroup {
             .map(|member| member.directory.as_path())
     }
 
-    pub(super) fn directories(&self) -> Vec<PathBuf> {
-        self.members.iter().map(|member| member.directory.clone()).collect()
+    pub(super) fn memberships(&self) -> Memberships {
+        let one = |member: &Member| Membership {
+            controllers: member.controllers.clone(),
+            directory: member.directory.clone(),
+        };
+        Memberships(self.members.iter().map(one).collect())
     }
 
     pub(super) fn inner_mounts(&self) -> Vec<(String, Option<String>)> {
@@ -115,33 +119,10 @@ impl Cgroup {
         self.members.iter().map(name).collect()
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        let of = |controller: &str| self.directory_of(controller);
-        let number = |controller: &str, file: &str| files::read_number(of(controller)?, file);
-        Stats {
-            memory_current_bytes: number("memory", "memory.usage_in_bytes"),
-            memory_peak_bytes: number("memory", "memory.max_usage_in_bytes"),
-            cpu_usage_microseconds: number("cpuacct", "cpuacct.usage")
-                .map(|nanoseconds| nanoseconds / 1000),
-            oom_kills: of("memory")
-                .and_then(|dir| files::read_keyed(dir, "memory.oom_control", "oom_kill")),
-            pids_current: number("pids", "pids.current"),
-        }
-    }
-
     pub(super) fn remove(&mut self) -> Result<(), CgroupError> {
-        if let Some(unified) = self.unified() {
-            v2::kill_all(unified);
-        }
-        for member in &self.members {
-            signal_all(&member.directory, Signal::SIGKILL);
-        }
-        let mut first_error = Ok(());
-        for member in self.members.drain(..) {
-            let removed = files::remove(&member.directory);
-            first_error = first_error.and(removed);
-        }
-        first_error
+        let memberships = self.memberships();
+        self.members.clear();
+        memberships.remove()
     }
 
     fn directory_of(&self, controller: &str) -> Option<&Path> {

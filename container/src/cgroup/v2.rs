@@ -1,21 +1,18 @@
 //! Version 2: one hierarchy, controllers enabled from the top down.
 
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::{
-    CPU_PERIOD_MICROSECONDS, CgroupError, Stats, files, limits, refuse_unsupported, signal_all,
+    CPU_PERIOD_MICROSECONDS, CgroupError, Membership, Memberships, files, freezer, limits,
+    refuse_unsupported, signal_all,
 };
 
 /// Enabled where possible, for the figures, even when nothing is limited.
-const ALWAYS: [&str; 3] = ["cpu", "memory", "pids"];
+const ALWAYS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 
 /// How long to wait for killed processes to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,16 +60,8 @@ impl Cgroup {
         &self.directory
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        let dir = self.directory.as_path();
-        Stats {
-            memory_current_bytes: files::read_number(dir, "memory.current"),
-            // Linux 5.19 and newer.
-            memory_peak_bytes: files::read_number(dir, "memory.peak"),
-            cpu_usage_microseconds: files::read_keyed(dir, "cpu.stat", "usage_usec"),
-            oom_kills: files::read_keyed(dir, "memory.events", "oom_kill"),
-            pids_current: files::read_number(dir, "pids.current"),
-        }
+    pub(super) fn memberships(&self) -> Memberships {
+        Memberships(vec![Membership { controllers: Vec::new(), directory: self.directory.clone() }])
     }
 
     pub(super) fn remove(&mut self) -> Result<(), CgroupError> {
@@ -204,22 +193,8 @@ pub(super) fn kill_all(directory: &Path) {
     if files::write(directory, "cgroup.kill", "1").is_err() {
         signal_all(directory, Signal::SIGKILL);
     }
-    let Ok(mut events) = File::open(directory.join("cgroup.events")) else { return };
-    let deadline = Instant::now() + KILL_TIMEOUT;
-    loop {
-        let mut text = String::new();
-        let read = events.rewind().and_then(|()| events.read_to_string(&mut text));
-        if read.is_err() || text.lines().any(|line| line == "populated 0") {
-            return;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        // A change of the file is signalled as POLLPRI (cgroup-v2.rst, "[Un]populated Notification").
-        let mut watch = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
-        let _ = poll(&mut watch, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO));
-    }
+    // What fails or lasts too long, the removal tells.
+    let _ = freezer::wait_for_event(directory, "populated 0", KILL_TIMEOUT);
 }
 
 #[cfg(test)]

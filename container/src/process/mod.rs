@@ -10,4 +10,5 @@ pub(crate) mod plan;
 pub(crate) mod rlimits;
 pub(crate) mod seccomp;
 pub(crate) mod stdio;
+pub(crate) mod terminal;
 pub(crate) mod trampoline;

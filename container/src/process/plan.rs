@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use oci_spec::runtime::Process;
 
@@ -9,6 +10,7 @@ use super::capabilities::{self, CapabilitySets};
 use super::exec::ExecPlan;
 use super::rlimits::Rlimit;
 use super::seccomp::Program;
+use super::terminal::TerminalPlan;
 use crate::error::{Error, Result};
 
 /// Nobody: to setresuid(2) and setresgid(2) it means that the id does not change, which would leave root's.
@@ -33,7 +35,9 @@ pub(crate) struct ProcessPlan {
     pub no_new_privileges: bool,
     /// Leave the caller's session keyring.
     pub new_keyring: bool,
-    pub seccomp: Option<Program>,
+    pub seccomp: Option<Arc<Program>>,
+    /// In place of the caller's streams.
+    pub terminal: Option<TerminalPlan>,
     pub kill_with_parent: bool,
 }
 
@@ -89,6 +93,7 @@ impl ProcessPlan {
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             new_keyring: false,
             seccomp: None,
+            terminal: TerminalPlan::new(process)?,
             kill_with_parent: false,
         })
     }
@@ -116,7 +121,6 @@ fn check_held(sets: &CapabilitySets) -> Result<()> {
 fn refuse_unsupported(process: &Process) -> Result<()> {
     let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let asked = [
-        ("process.terminal", process.terminal() == Some(true)),
         ("process.apparmorProfile", set(process.apparmor_profile())),
         ("process.selinuxLabel", set(process.selinux_label())),
         ("process.scheduler", process.scheduler().is_some()),

@@ -13,7 +13,7 @@ use super::resolve::DescriptorPath;
 const NONE: Option<&CStr> = None;
 
 /// Child: binds `source` on `target`. `flags`: none, or MS_REC for what is mounted below it as well.
-pub(super) fn bind(source: &CStr, target: &CStr, flags: MsFlags) -> Result<(), Errno> {
+pub(crate) fn bind(source: &CStr, target: &CStr, flags: MsFlags) -> Result<(), Errno> {
     mount(Some(source), target, NONE, MsFlags::MS_BIND | flags, NONE)
 }
 

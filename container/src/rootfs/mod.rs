@@ -3,7 +3,7 @@
 //! Everything is mounted below the *unentered* root through descriptors that openat2(2) resolved inside it
 //! (`resolve`), with the host's `/proc` still in place to name them; the root directory changes last.
 
-mod bind;
+pub(crate) mod bind;
 pub(crate) mod cgroup_mount;
 pub(crate) mod devices;
 pub(crate) mod mask;

@@ -1,0 +1,220 @@
+//! A further process in a running container, seen from outside: it is brought into the cgroups and started.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl;
+use nix::unistd::Pid;
+
+use crate::cgroup::Memberships;
+use crate::channel::Command;
+use crate::child::{Child, ExitStatus, Spawn};
+use crate::error::{Error, Result};
+use crate::explain;
+use crate::join::JoinPlan;
+use crate::pidfd;
+
+/// How long the kernel may take to execute a program: it reads it from a disk, perhaps.
+const START_LIMIT_MILLISECONDS: u16 = 30_000;
+
+/// Where a further process goes.
+pub(crate) struct Target<'a> {
+    pub id: &'a str,
+    /// The first process.
+    pub pid: Pid,
+    pub cgroups: &'a Memberships,
+    /// Its pid namespace is not ours.
+    pub join_pids: bool,
+}
+
+/// A process that [`Handle::exec`](crate::Handle::exec) has started. Dropping it kills it; what it started itself
+/// lives on.
+#[derive(Debug)]
+pub struct Executed {
+    pid: Pid,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+    /// How it ended, once it has.
+    end: Arc<OnceLock<Result<ExitStatus>>>,
+    is_released: bool,
+}
+
+impl Executed {
+    pub(crate) fn start(mut plan: JoinPlan, target: Target) -> Result<Executed> {
+        let mut child = spawn(&plan, &target)?;
+        plan.stdio.close();
+        if plan.await_cgroup {
+            match target.cgroups.join_version_1(child.pid()) {
+                Ok(()) => child.send(Command::Joined)?,
+                // A child that failed is gone, and cannot be moved; its own report says more.
+                Err(error) => return Err(child.pending_failure(&plan).unwrap_or(error.into())),
+            }
+        }
+        child.await_ready(&plan, "joining the container")?;
+        child.start(&plan, START_LIMIT_MILLISECONDS.into())?;
+        let pidfd = child.pidfd().try_clone_to_owned();
+        let pidfd =
+            pidfd.map_err(|source| Error::host("duplicate a process's descriptor", source))?;
+        let (pid, terminal) = (child.pid(), child.terminal());
+        let end = Arc::new(OnceLock::new());
+        reap(child, target.cgroups.clone(), Arc::clone(&end))?;
+        Ok(Executed { pid, pidfd, terminal, end, is_released: false })
+    }
+
+    /// Its process id, as seen from here. It stays reserved until [`Executed::wait`].
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// The master of its terminal, once, if it asked for one.
+    pub fn terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Waits until it has ended. Can be called again, and from several threads: the answer stays the same.
+    ///
+    /// # Errors
+    /// None in practice: the kernel's if the process is not ours to wait for.
+    pub fn wait(&self) -> Result<ExitStatus, &Error> {
+        self.end.wait().as_ref().copied()
+    }
+
+    /// Sends it a signal by its number. Ok if it has ended already.
+    ///
+    /// # Errors
+    /// EPERM; EINVAL for a number that is no signal's.
+    pub fn signal(&self, signal: i32) -> Result<(), Errno> {
+        pidfd::send(&self.pidfd, signal)
+    }
+
+    /// Leaves it to itself.
+    pub fn release(mut self) {
+        self.is_released = true;
+    }
+}
+
+impl Drop for Executed {
+    fn drop(&mut self) {
+        if !self.is_released && self.end.get().is_none() && self.signal(libc::SIGKILL).is_ok() {
+            self.end.wait();
+        }
+    }
+}
+
+/// Waits for the process on a thread of its own: the first process of a pid namespace does not end before all others
+/// have been waited for, and those from outside only their parent can wait for, who is us (pid_namespaces(7)).
+fn reap(
+    mut child: Child,
+    cgroups: Memberships,
+    end: Arc<OnceLock<Result<ExitStatus>>>,
+) -> Result<()> {
+    let body = move || {
+        let ended = child.wait(|| cgroups.stats().oom_kills.is_some_and(|kills| kills > 0));
+        // Set once, here.
+        let _ = end.set(ended);
+    };
+    let thread = thread::Builder::new().name("reaper".to_owned()).stack_size(STACK).spawn(body);
+    thread.map(drop).map_err(|source| Error::host("start a thread", source))
+}
+
+/// The usual 2 MiB may be given a huge page at the first touch.
+const STACK: usize = 128 << 10;
+
+/// The clone is in the container's pid namespace from its first instruction on, as is the only way by one clone: a
+/// process cannot change its own. So the calling thread's children are, for a moment.
+fn spawn(plan: &JoinPlan, target: &Target) -> Result<Child> {
+    let _hidden = Hidden::new()?;
+    let _pids = target.join_pids.then(|| ChildrenIn::new(plan)).transpose()?;
+    let mut cgroup = target.cgroups.unified().map(PathBuf::from);
+    loop {
+        let opened = cgroup.as_ref().map(File::open).transpose();
+        let opened = opened.map_err(|source| {
+            let path = cgroup.as_deref().unwrap_or("".as_ref());
+            Error::host(format!("open cgroup {}", path.display()), source)
+        })?;
+        let into = opened.map(OwnedFd::from);
+        match Child::spawn(target.id, plan, CloneFlags::empty(), into.as_ref()) {
+            Ok(child) => return Ok(child),
+            Err(Spawn::Prepare(error)) => return Err(error),
+            // What manages cgroups inside, such as systemd, has handed the controllers on, and moved on itself:
+            // version 2 wants no processes in between.
+            Err(Spawn::Clone(Errno::EBUSY)) if cgroup.as_deref() == target.cgroups.unified() => {
+                cgroup = below(target);
+                if cgroup.is_none() {
+                    return Err(explain::clone(Errno::EBUSY, CloneFlags::empty()));
+                }
+            }
+            Err(Spawn::Clone(errno)) => {
+                return Err(explain::clone(errno, CloneFlags::empty()));
+            }
+        }
+    }
+}
+
+/// The version 2 cgroup that the first process has moved to, below the container's own.
+fn below(target: &Target) -> Option<PathBuf> {
+    let own = target.cgroups.unified()?;
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", target.pid)).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    // Where the hierarchy is mounted: the longest part of our path that begins the process's.
+    let within = own.ancestors().find_map(|mount| {
+        let here = mount.join(path);
+        (here.starts_with(own) && here != own && here.is_dir()).then_some(here)
+    });
+    within.filter(|found| !found.components().any(|part| part == std::path::Component::ParentDir))
+}
+
+/// While it lives, this process is not dumpable, and its clones never were.
+struct Hidden {
+    was_dumpable: bool,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// What is true of the whole process is changed and restored by one thread at a time.
+static HIDING: Mutex<()> = Mutex::new(());
+
+impl Hidden {
+    fn new() -> Result<Self> {
+        let alone = HIDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |errno: Errno| Error::host("hide from ptrace (PR_SET_DUMPABLE)", errno);
+        let was_dumpable = prctl::get_dumpable().map_err(failed)?;
+        prctl::set_dumpable(false).map_err(failed)?;
+        Ok(Hidden { was_dumpable, _alone: alone })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if self.was_dumpable {
+            // It was allowed before.
+            let _ = prctl::set_dumpable(true);
+        }
+    }
+}
+
+/// While it lives, the calling thread's children are in another pid namespace.
+struct ChildrenIn {
+    own: File,
+}
+
+impl ChildrenIn {
+    fn new(plan: &JoinPlan) -> Result<Self> {
+        let path = "/proc/thread-self/ns/pid";
+        let own = File::open(path).map_err(|source| Error::host(format!("open {path}"), source))?;
+        setns(plan.target.as_fd(), CloneFlags::CLONE_NEWPID)
+            .map_err(|errno| Error::host("enter the container's pid namespace (setns)", errno))?;
+        Ok(ChildrenIn { own })
+    }
+}
+
+impl Drop for ChildrenIn {
+    fn drop(&mut self) {
+        // To go back to one's own is always allowed to who was allowed to leave (pid_namespaces(7)).
+        let _ = setns(&self.own, CloneFlags::CLONE_NEWPID);
+    }
+}
