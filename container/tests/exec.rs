@@ -29,7 +29,6 @@ fn both(fixtures: &[Fixture; 2], args: &[&str]) -> [Instance; 2] {
 
 fn process(args: &[&str]) -> Process {
     default_process(args.iter().map(|arg| (*arg).to_owned()).collect(), vec![PATH.to_owned()])
-        .unwrap()
 }
 
 /// Starts a shell's script, and collects what it says.

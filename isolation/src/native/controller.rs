@@ -12,9 +12,9 @@ use oci_spec::runtime::{BoxBuilder, Process};
 
 use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
 use crate::error::IsolationError;
-use crate::instance::WorkloadStatus;
 use crate::level::Level;
 use crate::stdio::{self, Copies};
+use crate::workload_status::WorkloadStatus;
 
 pub(super) struct NativeController {
     pub level: Level,
