@@ -12,11 +12,9 @@ use crate::kernels::GuestKernel;
 #[derive(Debug, thiserror::Error)]
 pub enum ModuleError {
     /// The kernel neither has it built in nor as a file.
-    #[error(
-        "the guest kernel {kernel} has no module {module}; use another kernel (`isolab kernel ls`)"
-    )]
+    #[error("the guest kernel {kernel} has no module {module}")]
     Missing {
-        /// The kernel's release, for example `6.1.0-31-amd64`.
+        /// The kernel's name, for example `stock`, or its file.
         kernel: String,
         /// The module's name, without `.ko`.
         module: String,

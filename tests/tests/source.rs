@@ -110,6 +110,10 @@ fn fault(message: &Message<'_>) -> Option<String> {
     if text.split_whitespace().any(is_option) {
         return Some(format!("{place} names an option: {text}"));
     }
+    // What bench measures, and so what may fail there, is a command.
+    if text.contains("`isolab ") && !place.starts_with("bench/") {
+        return Some(format!("{place} names a command of ours: {text}"));
+    }
     let source = source_of(message.fields)?;
     let is_argument = match source.parse::<usize>() {
         Ok(number) => arguments.contains(&format!(" .  {number} ")),
@@ -128,7 +132,7 @@ fn faults(place: &str, source: &str) -> Vec<String> {
 
 /// Who prints an error prints its sources behind it (`isolab: cannot read x: No such file`).
 #[test]
-fn no_library_error_says_its_source_or_names_an_option() {
+fn no_library_error_says_its_source_or_names_an_option_or_a_command() {
     let mut all = Vec::new();
     for library in LIBRARIES {
         files(&checkout().join(library).join("src"), &mut all);
@@ -154,6 +158,7 @@ fn what_is_forbidden_is_found() {
         r#"#[error("cannot read {path}: {}", text(error))] A { path: P, #[source] error: E },"#,
         r#"#[error("use --force")] A,"#,
         r#"#[error("there is none (`--kernel` names one)")] A,"#,
+        r#"#[error("there is none; `isolab kernel fetch` brings one")] A,"#,
     ] {
         assert_eq!(faults("x", &enumeration(wrong)).len(), 1, "{wrong}");
         assert_eq!(faults("x", &format!("mod m {{ {} }}", enumeration(wrong))).len(), 1, "{wrong}");

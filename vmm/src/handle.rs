@@ -55,7 +55,7 @@ pub enum HandleError {
         /// RAM, in bytes.
         memory: u64,
     },
-    /// A grace beyond [`MAX_GRACE`](crate::control::protocol::MAX_GRACE), surely a typing mistake.
+    /// A grace beyond [`MAX_GRACE`], surely a typing mistake.
     #[error("grace: {} ms is out of range; use at most {}", .0.as_millis(), MAX_GRACE.as_millis())]
     Grace(Duration),
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use error_reporter::Report;
 use isolab_container::{CgroupError, Error as ContainerError};
 use isolab_guest::kernels::KernelError;
+use isolab_guest::modules::ModuleError;
 use isolab_images::ImageError;
 use isolab_isolation::IsolationError;
 use isolab_vmm::control::client::ClientError;
@@ -50,6 +51,9 @@ fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     match error.downcast_ref() {
         Some(IsolationError::Image(error)) => of_image(error),
         Some(IsolationError::Kernel(error)) => Some(of_kernel(error)),
+        Some(IsolationError::Module(ModuleError::Missing { .. })) => {
+            Some("`isolab kernel ls` shows the kernels that --kernel takes".to_owned())
+        }
         Some(IsolationError::Machine { source, .. }) => of_machine(source),
         Some(IsolationError::Container(error)) => of_container(error),
         Some(IsolationError::Io { path, source, .. }) => of_data_folder(path, source),
