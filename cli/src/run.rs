@@ -31,7 +31,9 @@ use crate::terminal::{self, Terminal};
 ///
 /// At paravirt and fullvirt the guest has the say over its command. So the first SIGINT, SIGTERM, SIGHUP
 /// or SIGQUIT is passed on to the command, or ends a machine whose guest has not come up; a second
-/// one ends the machine (137), and so do 10 seconds after a SIGTERM.
+/// one ends the machine (137), and so do 10 seconds after a SIGTERM. What the command reads and writes
+/// passes through a virtio socket at paravirt, and at fullvirt through a serial port and, where it is more
+/// than a line, a small IDE disk in memory, which the guest sees beside its two.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     isolab run busybox uname -a\n  \

@@ -57,16 +57,14 @@ pub fn pack(workload: &Workload, modules: &[Module], init_length: u64) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use isolab_protocol::{RootDisks, User};
+    use isolab_protocol::{Line, Process, RootDisks};
     use std::io::Read;
 
     #[test]
     fn the_archive_holds_init_modules_and_workload() {
         let workload = Workload {
-            args: vec!["true".to_owned()],
-            env: vec![],
-            cwd: "/".to_owned(),
-            user: User::default(),
+            process: Process { args: vec!["true".to_owned()], ..Process::default() },
+            line: Line::Serial { mailboxes: vec![] },
             hostname: "guest".to_owned(),
             modules: vec![],
             root: RootDisks {
@@ -76,7 +74,6 @@ mod tests {
             },
             network: None,
             name_files: vec![],
-            stdin: false,
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };
         let init = b"\x7fELF and more";
@@ -99,7 +96,7 @@ mod tests {
         assert_eq!(found[1].2, init);
         let unpacked: Workload = serde_json::from_slice(&found[4].2).unwrap();
         assert_eq!(unpacked.modules, ["/.isolab/a.ko"]);
-        assert_eq!(unpacked.args, workload.args);
+        assert_eq!(unpacked.process, workload.process);
     }
 
     /// Names, modes and contents.

@@ -9,5 +9,9 @@ pub mod kernels;
 pub mod modules;
 pub mod package;
 pub mod programs;
+mod threads;
 
-pub use isolab_protocol::{Interface, MARKER_PORT, Marker, NameFile, RootDisks, User, Workload};
+pub use isolab_protocol::{
+    Interface, Line, MARKER_PORT, Marker, NameFile, Process, ProcessId, ProcessRecord, RootDisks,
+    Service, Task, User, WORKLOAD, WindowSize, Workload,
+};

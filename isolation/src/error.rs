@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use isolab_guest::control::ControlError;
 use isolab_guest::kernel_cache::CacheError;
 use isolab_guest::kernels::KernelError;
 use isolab_guest::modules::ModuleError;
@@ -100,6 +101,9 @@ pub enum IsolationError {
         /// What was asked for: a verb and its object.
         what: &'static str,
     },
+    /// The guest could not be told something.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The virtual machine did not do what it was told.
     #[error(transparent)]
     Handle(#[from] HandleError),

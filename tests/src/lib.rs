@@ -6,6 +6,7 @@
 //! [`devices`] has what disks and networks must do on both machines; [`odd_image`] an image whose
 //! files are the same at every level.
 
+pub mod carried;
 pub mod controlled;
 pub mod devices;
 pub mod dropped;

@@ -294,6 +294,7 @@ fn board(options: &Run, hvc0: Option<SerialPort>) -> Result<BoardConfig> {
                 disks,
                 nets,
                 vsock: options.vsock.clone(),
+                vsock_peer: None,
                 rng: options.rng,
                 console: hvc0,
                 balloon: options.balloon.map(|target| BalloonOptions {
@@ -316,7 +317,7 @@ fn board(options: &Run, hvc0: Option<SerialPort>) -> Result<BoardConfig> {
             )?;
             let cdroms = options.cdrom.iter().map(DiskOptions::new).collect();
             let firmware = options.firmware.clone();
-            Ok(BoardConfig::Pc(pc::Options { firmware, disks, cdroms, nets }))
+            Ok(BoardConfig::Pc(pc::Options { firmware, disks, cdroms, mailbox: None, nets }))
         }
     }
 }

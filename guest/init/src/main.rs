@@ -1,40 +1,46 @@
 //! PID 1 of every guest: prepares the machine, runs the workload, tells the host how it ended.
 
-mod control;
+mod channel;
+mod line;
 mod machine;
+mod mailbox;
 mod network;
+mod process;
 mod root;
 mod serve;
-mod workload;
+mod services;
+mod spawn;
 
 use std::fs;
 use std::path::Path;
 
-use isolab_protocol::{Frame, GUEST_DIR, Marker, WORKLOAD_FILE, Workload};
+use isolab_protocol::{FromGuest, GUEST_DIR, Marker, WORKLOAD, WORKLOAD_FILE, Workload};
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::control::Control;
+use crate::channel::Channel;
 
 /// What init gives up with: one line that names the step and the cause.
 type Failure = String;
 
 fn main() {
     machine::mark(Marker::Init);
-    let mut control = None;
-    if let Err(failure) = run(&mut control) {
-        match &mut control {
-            Some(control) => control.send(&Frame::Failed(failure)),
+    let mut channel = None;
+    if let Err(failure) = run(&mut channel) {
+        match &mut channel {
+            Some(channel) => channel.send(WORKLOAD, FromGuest::Failed(failure)),
             // The console is all there is before the control channel is open.
             None => eprintln!("isolab init: {failure}"),
         }
     }
-    drop(control); // waits until the host has read everything
+    if let Some(channel) = channel {
+        channel.finish();
+    }
     // With `reboot=k` this ends every kind of machine; the VMM takes it for the end.
     let Err(error) = reboot(RebootMode::RB_AUTOBOOT);
     eprintln!("isolab init: reboot: {error}");
 }
 
-fn run(control: &mut Option<Control>) -> Result<(), Failure> {
+fn run(channel: &mut Option<Channel>) -> Result<(), Failure> {
     let workload = read_workload()?;
     for module in &workload.modules {
         machine::load_module(Path::new(module))?;
@@ -45,13 +51,13 @@ fn run(control: &mut Option<Control>) -> Result<(), Failure> {
     let image = root::enter(&workload.root, &workload.name_files)?;
     machine::mount_api_filesystems()?;
     root::read_ahead(&image);
-    let control = control.insert(Control::open()?);
+    let channel = channel.insert(Channel::open(&workload.line)?);
     machine::set_hostname(&workload.hostname)?;
     network::bring_up_loopback()?;
     if let Some(interface) = &workload.network {
         network::configure(interface)?;
     }
-    serve::run_workload(&workload, control)
+    serve::run_workload(workload.process, channel)
 }
 
 fn read_workload() -> Result<Workload, Failure> {

@@ -1,13 +1,11 @@
-//! Carries the workload's input and output, and reaps, until the workload has ended.
+//! Carries input and output of every process that the host knows, and reaps, until the workload has ended.
 
-use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::collections::BTreeMap;
+use std::fs;
 use std::os::fd::AsFd;
-use std::process::{Child, ChildStdin};
 
-use isolab_protocol::{Frame, MAX_PAYLOAD, Marker, STDIN_WINDOW, Workload};
+use isolab_protocol::{Frame, FromGuest, FromHost, Marker, Process, ProcessId, Task, WORKLOAD};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -15,224 +13,182 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::Failure;
-use crate::control::Control;
+use crate::channel::Channel;
 use crate::machine;
-use crate::workload::{NotStarted, spawn};
+use crate::process::RunningProcess;
+use crate::spawn::{self, NotStarted};
 
-/// Runs the workload to its end and reports that end over the control channel.
-pub fn run_workload(workload: &Workload, control: &mut Control) -> Result<(), Failure> {
+/// Runs the workload to its end and reports that end over the control channel, last of all.
+pub fn run_workload(workload: Process, channel: &mut Channel) -> Result<(), Failure> {
     let mut child_signals = SigSet::empty();
     child_signals.add(Signal::SIGCHLD);
     child_signals.thread_block().map_err(|e| format!("block SIGCHLD: {e}"))?;
-    let reaper = SignalFd::with_flags(&child_signals, SfdFlags::SFD_CLOEXEC)
-        .map_err(|e| format!("signalfd: {e}"))?;
-
-    control.send(&Frame::StdinCredit(STDIN_WINDOW as u32));
+    let reaper =
+        SignalFd::with_flags(&child_signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(|e| format!("signalfd: {e}"))?;
+    let mut supervisor =
+        Supervisor { channel, processes: BTreeMap::new(), oom_kills: count_oom_kills() };
+    spawn::make_working_directory(&workload);
     machine::mark(Marker::Workload);
-    let mut child = match spawn(workload) {
-        Ok(child) => child,
-        Err(NotStarted { code, why }) => {
-            control.send(&Frame::NotStarted(code, why));
-            return Ok(());
-        }
-    };
-    let mut output = Output::take(&mut child);
-    let mut input = Input::take(&mut child)?;
-    let pid = Pid::from_raw(child.id() as i32);
-    let end = loop {
-        let ready = wait_for_event(control, &reaper, &output, &input)?;
-        if ready.output {
-            output.forward(control)?;
-        }
-        if ready.control {
-            for frame in control.receive()? {
-                match frame {
-                    Frame::Stdin(data) => input.push(&data),
-                    // The workload may have ended meanwhile; then there is nobody to signal.
-                    Frame::Signal(number) => drop(send_signal(pid, number)),
-                    Frame::StdoutClosed => output.close(0),
-                    Frame::StderrClosed => output.close(1),
-                    other => return Err(format!("the host sent {other:?}")),
-                }
-            }
-        }
-        input.feed(control);
-        if ready.reaper {
-            let _ = reaper.read_signal();
-            if let Some(end) = reap(pid) {
-                break end;
-            }
-        }
-    };
-    // As in a PID namespace whose init ended: everything that is left goes too, which also closes
-    // the pipes' other ends.
-    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-    while output.is_open() {
-        output.forward(control)?;
+    supervisor.start(WORKLOAD, &Task::Process(workload))?;
+    while supervisor.processes.contains_key(&WORKLOAD) {
+        supervisor.turn(&reaper)?;
     }
     machine::mark(Marker::Ended);
-    control.send(&end);
     Ok(())
 }
 
-fn send_signal(pid: Pid, number: u8) -> nix::Result<()> {
-    // Not by nix, which knows no real-time signals; systemd powers off by one.
-    // SAFETY: kill(2) takes numbers only.
-    Errno::result(unsafe { libc::kill(pid.as_raw(), i32::from(number)) }).map(drop)
+struct Supervisor<'a> {
+    channel: &'a mut Channel,
+    processes: BTreeMap<ProcessId, RunningProcess>,
+    /// As far as they have been told of.
+    oom_kills: u64,
 }
 
-#[derive(Default)]
-struct Ready {
-    control: bool,
-    reaper: bool,
-    output: bool,
-}
-
-fn wait_for_event(
-    control: &Control,
-    reaper: &SignalFd,
-    output: &Output,
-    input: &Input,
-) -> Result<Ready, Failure> {
-    let mut fds = vec![
-        PollFd::new(control.as_fd(), PollFlags::POLLIN),
-        PollFd::new(reaper.as_fd(), PollFlags::POLLIN),
-    ];
-    if let Some(pipe) = input.waiting_pipe() {
-        fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLOUT));
-    }
-    let first_output = fds.len();
-    for pipe in output.pipes.iter().flatten() {
-        fds.push(PollFd::new(pipe.file.as_fd(), PollFlags::POLLIN));
-    }
-    match poll(&mut fds, PollTimeout::NONE) {
-        Ok(_) => {}
-        Err(Errno::EINTR) => return Ok(Ready::default()),
-        Err(error) => return Err(format!("poll: {error}")),
-    }
-    let is_ready = |fd: &PollFd| fd.any().unwrap_or(true);
-    Ok(Ready {
-        control: is_ready(&fds[0]),
-        reaper: is_ready(&fds[1]),
-        output: fds[first_output..].iter().any(is_ready),
-    })
-}
-
-/// Reaps every child that ended, orphans included, and tells how the workload ended if it did.
-fn reap(workload: Pid) -> Option<Frame> {
-    let mut end = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == workload => {
-                end = Some(Frame::Exited(code as u8));
+impl Supervisor<'_> {
+    fn start(&mut self, id: ProcessId, task: &Task) -> Result<(), Failure> {
+        match spawn::spawn(task) {
+            Ok(child) => {
+                let window = self.channel.stdin_window() as u32;
+                self.channel.send(id, FromGuest::StdinCredit(window));
+                let process = RunningProcess::new(id, child)
+                    .map_err(|e| format!("duplicate a terminal's descriptor: {e}"))?;
+                self.processes.insert(id, process);
             }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == workload => {
-                end = Some(Frame::Killed(signal as u8));
-            }
-            Ok(WaitStatus::StillAlive) | Err(_) => return end,
-            Ok(_) => {}
-        }
-    }
-}
-
-struct OutputPipe {
-    file: std::fs::File,
-    frame: fn(Vec<u8>) -> Frame,
-}
-
-/// The workload's standard output and error.
-struct Output {
-    pipes: [Option<OutputPipe>; 2],
-}
-
-impl Output {
-    fn take(child: &mut Child) -> Self {
-        let pipe = |fd: std::os::fd::OwnedFd, frame| OutputPipe { file: fd.into(), frame };
-        let stdout = child.stdout.take().map(|s| pipe(s.into(), Frame::Stdout));
-        let stderr = child.stderr.take().map(|s| pipe(s.into(), Frame::Stderr));
-        Self { pipes: [stdout, stderr] }
-    }
-
-    /// Closes our end, so that who writes to the other gets SIGPIPE.
-    fn close(&mut self, stream: usize) {
-        self.pipes[stream] = None;
-    }
-
-    fn is_open(&self) -> bool {
-        self.pipes.iter().any(Option::is_some)
-    }
-
-    /// Sends what is there; a pipe at its end is closed.
-    fn forward(&mut self, control: &mut Control) -> Result<(), Failure> {
-        for slot in &mut self.pipes {
-            let Some(pipe) = slot else { continue };
-            let mut ready = [PollFd::new(pipe.file.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut ready, PollTimeout::ZERO).unwrap_or(0) == 0 {
-                continue;
-            }
-            let mut buffer = [0; MAX_PAYLOAD];
-            match pipe.file.read(&mut buffer) {
-                Ok(0) => *slot = None,
-                Ok(count) => control.send(&(pipe.frame)(buffer[..count].to_vec())),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(format!("read the workload's output: {error}")),
+            Err(NotStarted { code, why }) => {
+                self.channel.send(id, FromGuest::NotStarted(code, why));
             }
         }
         Ok(())
     }
-}
 
-/// The workload's standard input: what the host sent and the workload has not yet taken, which
-/// the host keeps below [`isolab_protocol::STDIN_WINDOW`].
-struct Input {
-    pipe: Option<ChildStdin>,
-    pending: VecDeque<u8>,
-    ended: bool,
-}
-
-impl Input {
-    fn take(child: &mut Child) -> Result<Self, Failure> {
-        let pipe = child.stdin.take();
-        if let Some(pipe) = &pipe {
-            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-                .map_err(|e| format!("make standard input non-blocking: {e}"))?;
-        }
-        Ok(Self { pipe, pending: VecDeque::new(), ended: false })
-    }
-
-    fn push(&mut self, data: &[u8]) {
-        self.pending.extend(data);
-        self.ended |= data.is_empty();
-    }
-
-    /// The pipe, when there is something to write into it.
-    fn waiting_pipe(&self) -> Option<&ChildStdin> {
-        self.pipe.as_ref().filter(|_| !self.pending.is_empty())
-    }
-
-    /// Writes what the workload takes without waiting, and tells the host.
-    fn feed(&mut self, control: &mut Control) {
-        let mut taken = 0;
-        while !self.pending.is_empty() {
-            let written = match &mut self.pipe {
-                Some(pipe) => pipe.write(self.pending.as_slices().0),
-                // Nobody reads it: taken and thrown away, so that the host goes on.
-                None => Ok(self.pending.len()),
-            };
-            match written {
-                Ok(count) => {
-                    self.pending.drain(..count);
-                    taken += count as u32;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.pipe = None,
+    /// Waits for something to happen, and does what follows from it.
+    fn turn(&mut self, reaper: &SignalFd) -> Result<(), Failure> {
+        let ready = self.wait(reaper)?;
+        if ready.channel {
+            for frame in self.channel.receive()? {
+                self.obey(frame)?;
             }
         }
-        if taken > 0 {
-            control.send(&Frame::StdinCredit(taken));
+        if ready.reaper {
+            while matches!(reaper.read_signal(), Ok(Some(_))) {}
+            self.reap();
         }
-        if self.ended && self.pending.is_empty() {
-            self.pipe = None;
+        let mut ended = Vec::new();
+        for process in self.processes.values_mut() {
+            process.feed_input(self.channel);
+            process.forward_output(self.channel);
+            if let Some(end) = process.take_end(false) {
+                ended.push((process.id(), end));
+            }
+        }
+        for (id, end) in ended {
+            if id == WORKLOAD {
+                self.end_others();
+            }
+            self.processes.remove(&id);
+            self.channel.send(id, end);
+        }
+        self.channel.flush()
+    }
+
+    fn wait(&self, reaper: &SignalFd) -> Result<Ready, Failure> {
+        let mut wanted = PollFlags::POLLIN;
+        wanted.set(PollFlags::POLLOUT, self.channel.wants_room());
+        let mut fds = vec![
+            PollFd::new(self.channel.as_fd(), wanted),
+            PollFd::new(reaper.as_fd(), PollFlags::POLLIN),
+        ];
+        for process in self.processes.values() {
+            process.poll_fds(&mut fds, self.channel.has_room());
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(Ready::default()),
+            Err(error) => return Err(format!("poll: {error}")),
+        }
+        let room = PollFlags::POLLOUT;
+        let channel = fds[0].revents().is_some_and(|events| !events.difference(room).is_empty());
+        Ok(Ready { channel, reaper: fds[1].any().unwrap_or(true) })
+    }
+
+    fn obey(&mut self, Frame { process: id, message }: Frame<FromHost>) -> Result<(), Failure> {
+        if let FromHost::Start(task) = message {
+            if self.processes.contains_key(&id) {
+                return Err(format!("the host started process {id} twice"));
+            }
+            return self.start(id, &task);
+        }
+        // It may have ended while the frame was on its way.
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+        match message {
+            FromHost::Stdin(data) => process.push_input(&data),
+            FromHost::OutputCredit(stream, count) => process.add_credit(stream, count as usize),
+            FromHost::OutputClosed(stream) => process.close_output(stream),
+            FromHost::Signal(number) => process.signal(number),
+            FromHost::Resize(size) => process.resize(size),
+            FromHost::Start(_) => {}
+            FromHost::InMailbox(_) | FromHost::MailboxTaken => {
+                return Err("the host speaks of a mailbox that there is none of".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reaps every child that ended, orphans included.
+    fn reap(&mut self) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, FromGuest::Exited(code as u8)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    let out_of_memory = signal == Signal::SIGKILL && self.has_run_out_of_memory();
+                    self.ended(pid, FromGuest::Killed { signal: signal as u8, out_of_memory });
+                }
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => {}
+            }
         }
     }
+
+    fn ended(&mut self, pid: Pid, end: FromGuest) {
+        let mut processes = self.processes.values_mut();
+        let Some(process) = processes.find(|process| process.pid() == pid) else { return };
+        process.ended(end);
+        if process.id() == WORKLOAD {
+            // As in a PID namespace whose init ended: everything that is left goes too, which also
+            // closes the pipes' other ends.
+            let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        }
+    }
+
+    /// Tells how everything but the workload ended, which was killed with it.
+    fn end_others(&mut self) {
+        self.reap();
+        for (id, process) in &mut self.processes {
+            if *id != WORKLOAD
+                && let Some(end) = process.take_end(true)
+            {
+                self.channel.send(*id, end);
+            }
+        }
+    }
+
+    /// Whether the kernel has killed since the last time.
+    fn has_run_out_of_memory(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.oom_kills, count_oom_kills());
+        self.oom_kills > before
+    }
+}
+
+#[derive(Default)]
+struct Ready {
+    channel: bool,
+    reaper: bool,
+}
+
+/// Processes that the kernel has killed for want of memory (`oom_kill`, Linux 4.13 and newer).
+fn count_oom_kills() -> u64 {
+    let counters = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let line = counters.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }

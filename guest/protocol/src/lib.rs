@@ -1,13 +1,25 @@
 //! What isolab and its init say to each other.
 //!
 //! The host puts a [`Workload`] into the initramfs; everything after that travels as [`Frame`]s
-//! over the control channel, a serial line that exists at both VM levels.
+//! over the control channel, whatever [`Line`] that has.
+//!
+//! Every stream of every process has a window: neither side sends more of it than the other has said it
+//! has room for. So a reader that is slow, or gone, holds up its own stream and no other, and what either
+//! side has to keep is bounded, whatever the other one says.
 
-mod frame;
+mod codec;
+pub mod mailbox;
+mod message;
+mod process;
 mod workload;
 
-pub use frame::{Decoder, Frame, FrameError, MAX_PAYLOAD, STDIN_WINDOW};
-pub use workload::{Interface, NameFile, RootDisks, User, Workload};
+pub use codec::{Decoder, Frame, FrameError, HEADER_LENGTH, Message};
+pub use message::{
+    FromGuest, FromHost, MAX_PIECE, OUTPUT_WINDOW, ProcessId, STDIN_WINDOW, Stream, WORKLOAD,
+    output_header,
+};
+pub use process::{Process, ProcessRecord, Service, Task, User, WindowSize};
+pub use workload::{Interface, Line, NameFile, RootDisks, Workload};
 
 /// The folder in the initramfs that holds init and what it needs. Removed before the workload
 /// starts, so that the workload sees its image only.
@@ -16,7 +28,7 @@ pub const GUEST_DIR: &str = "/.isolab";
 /// Where the initramfs holds the [`Workload`], as JSON.
 pub const WORKLOAD_FILE: &str = "/.isolab/workload.json";
 
-/// The guest's device for the control channel: COM2.
+/// The guest's device for [`Line::Serial`]: COM2.
 pub const CONTROL_TTY: &str = "/dev/ttyS1";
 
 /// The guest's network controller. There is no udev to rename it.

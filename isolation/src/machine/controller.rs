@@ -5,15 +5,19 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use isolab_container::WindowSize;
-use isolab_guest::control;
+use isolab_guest::control::Session;
+use isolab_guest::{Task, WORKLOAD};
 use isolab_vmm::handle::MachineHandle;
 use oci_spec::runtime::Process;
 
+use super::console_tail::ConsoleTail;
+use super::exec::{self, GuestProcess};
 use super::occurrence::Occurrence;
 use super::signals::Signals;
-use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio, unsupported};
+use super::streams::Carried;
+use super::{guest_process, stats};
+use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
 use crate::error::IsolationError;
-use crate::level::Level;
 
 /// How long a guest may take to end after SIGTERM, as with `podman stop`.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,22 +26,30 @@ type Forward = Box<dyn Fn(u8) -> io::Result<()> + Send + Sync>;
 type End = Box<dyn Fn(u8) + Send + Sync>;
 
 pub(super) struct MachineController {
-    level: Level,
     machine: MachineHandle,
+    session: Session,
     signals: Signals<Forward, End>,
+    console: ConsoleTail,
+    has_terminal: bool,
+    tap: Option<String>,
 }
 
 impl MachineController {
+    /// `tap` is the host's end of the guest's network, if it has one.
     pub fn new(
-        level: Level,
         machine: MachineHandle,
-        sender: control::Sender,
+        session: Session,
         occurrences: Sender<Occurrence>,
+        console: ConsoleTail,
+        has_terminal: bool,
+        tap: Option<String>,
     ) -> Self {
         // A failed send means that nobody waits any more.
         let end: End = Box::new(move |signal| drop(occurrences.send(Occurrence::Forced(signal))));
-        let forward: Forward = Box::new(move |signal| sender.signal(signal));
-        Self { level, machine, signals: Signals::new(forward, end, STOP_TIMEOUT) }
+        let workload = session.clone();
+        let forward: Forward = Box::new(move |signal| workload.signal(WORKLOAD, signal));
+        let signals = Signals::new(forward, end, STOP_TIMEOUT);
+        Self { machine, session, signals, console, has_terminal, tap }
     }
 }
 
@@ -46,12 +58,15 @@ impl Controller for MachineController {
         self.signals.arrived(signal)
     }
 
-    fn resize(&self, _: WindowSize) -> Result<(), IsolationError> {
-        unsupported(self.level, "resize a terminal")
+    fn resize(&self, size: WindowSize) -> Result<(), IsolationError> {
+        exec::resize(&self.session, WORKLOAD, self.has_terminal, size)
     }
 
-    fn exec(&self, _: Process, _: Stdio) -> Result<Box<dyn ExecProcess>, IsolationError> {
-        unsupported(self.level, "start a further process")
+    fn exec(&self, process: Process, stdio: Stdio) -> Result<Box<dyn ExecProcess>, IsolationError> {
+        let carried = Carried::new(stdio);
+        let carried = carried.map_err(IsolationError::host("make the streams of a process"))?;
+        let task = Task::Process(guest_process(&process, &carried));
+        Ok(Box::new(GuestProcess::start(&self.session, &self.console, task, carried)?))
     }
 
     fn pause(&self) -> Result<(), IsolationError> {
@@ -64,10 +79,10 @@ impl Controller for MachineController {
     }
 
     fn processes(&self) -> Result<Vec<ProcessEntry>, IsolationError> {
-        unsupported(self.level, "list processes")
+        exec::processes(&self.session, &self.console)
     }
 
     fn stats(&self) -> Result<Stats, IsolationError> {
-        unsupported(self.level, "tell what it uses")
+        Ok(stats::collect(&self.machine, self.tap.as_deref()))
     }
 }

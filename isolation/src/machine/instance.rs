@@ -7,31 +7,32 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use isolab_guest::Marker;
-use isolab_guest::control::{self, WorkloadReport};
+use isolab_guest::control::{ProcessEnd, Session};
 use isolab_images::Image;
 use isolab_vmm::machine::{Machine, MachineHandle};
 use isolab_vmm::timeline::Event;
+use tracing::warn;
 
 use super::console_tail::ConsoleTail;
 use super::controller::MachineController;
 use super::machine_error;
 use super::occurrence::Occurrence;
-use super::stdin::Feed;
 use crate::controller::Controller;
 use crate::error::IsolationError;
 use crate::instance::Instance;
 use crate::instances::InstanceFolder;
-use crate::level::Level;
 use crate::timeline::{Milestone, Milestones};
 use crate::workload_status::WorkloadStatus;
 
 pub(super) struct MachineInstance {
-    pub(super) level: Level,
     pub(super) machine: State,
     pub(super) handle: MachineHandle,
-    pub(super) sender: control::Sender,
-    pub(super) stdin: bool,
-    pub(super) feed: Option<Feed>,
+    pub(super) session: Session,
+    /// Our end of the workload's terminal, until it is asked for.
+    pub(super) terminal: Option<OwnedFd>,
+    pub(super) has_terminal: bool,
+    /// The host's end of the guest's network.
+    pub(super) tap: Option<String>,
     pub(super) occurrences: Sender<Occurrence>,
     pub(super) received: Receiver<Occurrence>,
     pub(super) console: ConsoleTail,
@@ -54,8 +55,7 @@ impl MachineInstance {
     /// Ends the machine, and everything of ours that would wait for it.
     fn stop(&mut self) -> State {
         self.handle.stop();
-        self.sender.close();
-        self.feed = None;
+        self.session.close();
         mem::replace(&mut self.machine, State::Gone)
     }
 
@@ -90,10 +90,7 @@ impl Instance for MachineInstance {
         };
         let thread = thread::Builder::new().name("machine".to_owned()).spawn(run);
         self.machine = State::Running(thread.map_err(IsolationError::host("start a thread"))?);
-        if self.stdin {
-            self.feed = Some(Feed::start(self.sender.clone())?);
-        }
-        Ok(())
+        self.session.start().map_err(IsolationError::host("begin the conversation with a guest"))
     }
 
     fn wait(&mut self) -> Result<WorkloadStatus, IsolationError> {
@@ -102,17 +99,27 @@ impl Instance for MachineInstance {
         let occurrence = occurrence
             .map_err(|error| IsolationError::host("wait for the guest")(io::Error::other(error)))?;
         self.handle.stop();
+        // Further processes have ended with the workload.
+        self.session.close();
         match occurrence {
-            Occurrence::Reported(WorkloadReport::Exited(code)) => Ok(WorkloadStatus::Exited(code)),
-            Occurrence::Reported(WorkloadReport::Killed(signal)) | Occurrence::Forced(signal) => {
+            Occurrence::Reported(ProcessEnd::Exited(code)) => Ok(WorkloadStatus::Exited(code)),
+            Occurrence::Reported(ProcessEnd::Killed { signal, out_of_memory }) => {
+                if out_of_memory {
+                    warn!("the guest has run out of memory, and its kernel killed the workload");
+                }
                 Ok(WorkloadStatus::Killed(signal))
             }
-            Occurrence::Reported(WorkloadReport::NotStarted(code, why)) => {
+            Occurrence::Forced(signal) => Ok(WorkloadStatus::Killed(signal)),
+            Occurrence::Reported(ProcessEnd::NotStarted(code, why)) => {
                 Err(IsolationError::NotStarted { code, why })
             }
-            Occurrence::Reported(WorkloadReport::Failed(why)) => {
+            Occurrence::Reported(ProcessEnd::Failed(why)) => {
                 Err(IsolationError::Init { why, console: self.console.text() })
             }
+            Occurrence::Reported(ProcessEnd::Lost) => Err(IsolationError::GuestEnded {
+                reason: "its control channel closed".to_owned(),
+                console: self.console.text(),
+            }),
             Occurrence::Stopped(Ok(report)) => Err(IsolationError::GuestEnded {
                 reason: match report.triple_fault {
                     Some(fault) => fault.to_string(),
@@ -125,12 +132,18 @@ impl Instance for MachineInstance {
     }
 
     fn controller(&self) -> Result<Box<dyn Controller>, IsolationError> {
-        let (sender, occurrences) = (self.sender.clone(), self.occurrences.clone());
-        Ok(Box::new(MachineController::new(self.level, self.handle.clone(), sender, occurrences)))
+        Ok(Box::new(MachineController::new(
+            self.handle.clone(),
+            self.session.clone(),
+            self.occurrences.clone(),
+            self.console.clone(),
+            self.has_terminal,
+            self.tap.clone(),
+        )))
     }
 
     fn terminal(&mut self) -> Option<OwnedFd> {
-        None
+        self.terminal.take()
     }
 
     fn milestones(&self) -> Milestones {

@@ -2,36 +2,39 @@
 
 mod console_tail;
 mod controller;
+mod exec;
 mod init;
 mod instance;
+mod line;
 mod occurrence;
 mod signals;
-mod stdin;
+mod stats;
+mod streams;
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
 
-use isolab_guest::control::{self, Credit};
+use isolab_guest::control::Session;
 use isolab_guest::kernels::{self, GuestKernel};
 use isolab_guest::{RootDisks, User, Workload, initramfs, modules};
 use isolab_vmm::backend::disk::DiskOptions;
-use isolab_vmm::backend::net::NetOptions;
+use isolab_vmm::backend::net::{NetOptions, TapSource};
 use isolab_vmm::backend::serial_port::SerialPort;
 use isolab_vmm::board::{BoardConfig, paravirtual, pc};
 use isolab_vmm::boot::initrd::InitrdPart;
 use isolab_vmm::boot::load::KernelConfig;
 use isolab_vmm::config::MachineConfig;
 use isolab_vmm::machine::Machine;
-use oci_spec::runtime::{LinuxResources, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use tracing::{debug_span, info_span};
 
 use self::console_tail::ConsoleTail;
 use self::init::Init;
 use self::instance::{MachineInstance, State};
+use self::line::{ControlLine, LineDevice, LineKind};
 use self::occurrence::Occurrence;
-use crate::controller::{Stdio, unsupported};
+use self::streams::Carried;
+use crate::controller::Stdio;
 use crate::error::IsolationError;
 use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::level::Level;
@@ -44,10 +47,10 @@ const DEFAULT_MEMORY: u64 = 512 << 20;
 
 /// What a level's guest finds, and needs to find it.
 struct Hardware {
-    /// Puts disks and networks on the board.
-    board: fn(Vec<DiskOptions>, Vec<NetOptions>) -> BoardConfig,
-    /// What the two disks may be called.
-    disks: [&'static str; 2],
+    /// What carries the control channel.
+    line: LineKind,
+    /// What the disks may be called.
+    disks: &'static [&'static str],
     /// Drivers and file systems, for kernels that have them as modules. The file systems look for
     /// crc32c by its name, which is no dependency that depmod could see.
     modules: &'static [&'static str],
@@ -61,23 +64,31 @@ struct Hardware {
 /// (Documentation/admin-guide/kernel-parameters.txt):
 ///
 /// - `noapic`: some 900 accesses to the I/O APIC, each an exit. All that interrupts by wire is the
-///   two serial ports, for which the 8259 will do; virtio has MSI-X.
+///   serial port, for which the 8259 will do; virtio has MSI-X.
 /// - `percpu_alloc=page`: without it the kernel clears 2 MiB for each CPU's variables, and gives most
 ///   of it back.
 const PARAVIRT_WORDS: &str = " noapic percpu_alloc=page";
 
 const VIRTIO: Hardware = Hardware {
-    board: |disks, nets| {
-        BoardConfig::Paravirtual(paravirtual::Options { disks, nets, ..Default::default() })
-    },
-    disks: ["/dev/vda", "/dev/vdb"],
-    modules: &["virtio_pci", "virtio_blk", "crc32c_generic", "erofs", "ext4", "overlay"],
+    line: LineKind::Vsock,
+    disks: &["/dev/vda", "/dev/vdb"],
+    modules: &[
+        "virtio_pci",
+        "virtio_blk",
+        "vmw_vsock_virtio_transport",
+        "crc32c_generic",
+        "erofs",
+        "ext4",
+        "overlay",
+    ],
     network_driver: "virtio_net",
     kernel_words: PARAVIRT_WORDS,
 };
+/// Image, scratch and mailbox, whichever is which.
+const PC_DISKS: [&str; 3] = ["/dev/sda", "/dev/sdb", "/dev/sdc"];
 const EMULATED: Hardware = Hardware {
-    board: |disks, nets| BoardConfig::Pc(pc::Options { disks, nets, ..Default::default() }),
-    disks: ["/dev/sda", "/dev/sdb"],
+    line: LineKind::SerialAndDisk { names: &PC_DISKS },
+    disks: &PC_DISKS,
     modules: &["ata_piix", "sd_mod", "crc32c_generic", "erofs", "ext4", "overlay"],
     network_driver: "e1000",
     kernel_words: "",
@@ -116,18 +127,14 @@ pub fn guest_kernel(level: Level, choice: Option<&str>) -> Result<GuestKernel, I
 }
 
 impl Isolation for MachineLevel {
-    fn create(&self, spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
-        let stdin = match spec.stdio {
-            Stdio::Inherit { stdin } => stdin,
-            Stdio::Streams { .. } => {
-                return unsupported(self.level, "use streams that are not ours");
-            }
-            Stdio::Terminal(_) => return unsupported(self.level, "make a terminal"),
-        };
+    fn create(&self, mut spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+        let stdio = std::mem::replace(&mut spec.stdio, Stdio::Inherit { stdin: false });
+        let carried = Carried::new(stdio);
+        let carried = carried.map_err(IsolationError::host("make the workload's streams"))?;
         let kernel = guest_kernel(self.level, spec.kernel.as_deref())?;
         let hardware = self.hardware();
         let init = Init::open()?;
-        let workload = workload(&spec, stdin, hardware)?;
+        let workload = workload(&spec, &carried, hardware)?;
         let mut drivers = hardware.modules.to_vec();
         drivers.extend(spec.network.as_ref().map(|_| hardware.network_driver));
         let initramfs = debug_span!("initramfs", kernel = %kernel).in_scope(|| {
@@ -140,19 +147,24 @@ impl Isolation for MachineLevel {
         let scratch_path = format!("/proc/self/fd/{}", scratch_file.as_raw_fd());
         let scratch =
             DiskOptions { id: Some("scratch".to_owned()), ..DiskOptions::new(scratch_path) };
-        let (reader, writer) = io::pipe().map_err(IsolationError::host("make a pipe"))?;
-        let credit = Arc::new(Credit::default());
+        let line = ControlLine::new(hardware.line);
+        let ControlLine { ours, mailbox, port, device } =
+            line.map_err(IsolationError::host("make the control channel"))?;
         let (occurrences, received) = mpsc::channel();
         let on_end = {
             let occurrences = occurrences.clone();
             // A failed send means that nobody waits any more.
             move |end| drop(occurrences.send(Occurrence::Reported(end)))
         };
-        let line: OwnedFd = writer.into();
-        let sender = control::Sender::new(File::from(line), Arc::clone(&credit))
+        let Carried { streams, terminal, size, .. } = carried;
+        let session = Session::new(ours, mailbox, streams, on_end)
             .map_err(IsolationError::host("prepare the control channel"))?;
-        let receiver = control::Receiver::new(io::stdout(), io::stderr(), sender.clone(), on_end);
         let console = ConsoleTail::default();
+        let tap = spec.network.as_ref().and_then(|network| match &network.tap.tap {
+            TapSource::Named(name) => Some(name.clone()),
+            // Without a name there is nothing to look its counters up by.
+            TapSource::New | TapSource::Descriptors(_) => None,
+        });
         let nets = spec.network.iter().map(|network| network.tap.clone()).collect();
         let config = MachineConfig {
             kernel: KernelConfig {
@@ -170,28 +182,19 @@ impl Isolation for MachineLevel {
             },
             memory: memory(&spec.spec)?,
             cpus: cpus(&spec.spec),
-            board: (hardware.board)(vec![image, scratch], nets),
-            serial: [
-                Some(SerialPort::output_only(console.clone())),
-                Some(SerialPort {
-                    output: Box::new(receiver),
-                    gather: false,
-                    input: Some(reader.into()),
-                }),
-                None,
-                None,
-            ],
+            board: board(vec![image, scratch], nets, device),
+            serial: [Some(SerialPort::output_only(console.clone())), port, None, None],
         };
         let machine = info_span!("machine")
             .in_scope(|| Machine::new(config))
             .map_err(|error| machine_error(error, &console))?;
         Ok(Box::new(MachineInstance {
-            level: self.level,
             handle: machine.handle(),
             machine: State::Created(Box::new(machine)),
-            sender,
-            stdin,
-            feed: None,
+            session,
+            terminal,
+            has_terminal: size.is_some(),
+            tap,
             occurrences,
             received,
             console,
@@ -206,21 +209,56 @@ fn machine_error(source: isolab_vmm::machine::Error, console: &ConsoleTail) -> I
     IsolationError::Machine { source: Box::new(source), console: console.text() }
 }
 
-/// The OCI process as init takes it.
+/// The board that a device is for, with disks and networks.
+fn board(disks: Vec<DiskOptions>, nets: Vec<NetOptions>, device: LineDevice) -> BoardConfig {
+    match device {
+        LineDevice::Vsock(peer) => BoardConfig::Paravirtual(paravirtual::Options {
+            disks,
+            nets,
+            vsock_peer: Some(peer),
+            ..Default::default()
+        }),
+        LineDevice::Mailbox(mailbox) => BoardConfig::Pc(pc::Options {
+            disks,
+            nets,
+            mailbox: Some(mailbox),
+            ..Default::default()
+        }),
+    }
+}
+
+/// What init is told of the workload and its machine.
 fn workload(
     spec: &InstanceSpec,
-    stdin: bool,
+    carried: &Carried,
     hardware: &Hardware,
 ) -> Result<Workload, IsolationError> {
     let process = spec.spec.process().as_ref().ok_or_else(|| IsolationError::Setting {
         field: "process",
         why: "the specification has none".to_owned(),
     })?;
-    let user = process.user();
     let hostname = spec.spec.hostname().clone().unwrap_or_default();
     let interface = spec.network.as_ref().map(|network| &network.interface);
     let names = Names::Own { hostname: &hostname, interface };
     Ok(Workload {
+        process: guest_process(process, carried),
+        line: hardware.line.for_guest(),
+        name_files: names.files(),
+        hostname,
+        modules: Vec::new(),
+        root: RootDisks {
+            devices: hardware.disks.iter().map(|name| (*name).to_owned()).collect(),
+            image: "erofs".to_owned(),
+            scratch: "ext4".to_owned(),
+        },
+        network: spec.network.as_ref().map(|network| network.interface),
+    })
+}
+
+/// The OCI process as init takes it.
+fn guest_process(process: &Process, carried: &Carried) -> isolab_guest::Process {
+    let user = process.user();
+    isolab_guest::Process {
         args: process.args().clone().unwrap_or_default(),
         env: process.env().clone().unwrap_or_default(),
         cwd: process.cwd().display().to_string(),
@@ -230,17 +268,9 @@ fn workload(
             additional_gids: user.additional_gids().clone().unwrap_or_default(),
             umask: user.umask(),
         },
-        name_files: names.files(),
-        hostname,
-        modules: Vec::new(),
-        root: RootDisks {
-            devices: hardware.disks.map(str::to_owned).into(),
-            image: "erofs".to_owned(),
-            scratch: "ext4".to_owned(),
-        },
-        network: spec.network.as_ref().map(|network| network.interface),
-        stdin,
-    })
+        terminal: carried.size,
+        stdin: carried.stdin,
+    }
 }
 
 fn resources(spec: &Spec) -> Option<&LinuxResources> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use isolab_tests::devices::{text, tool};
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
-use isolab_tests::{Sandbox, TIME_LIMIT, cached, dropped, workloads};
+use isolab_tests::{Sandbox, TIME_LIMIT, cached, carried, controlled, dropped, workloads};
 use nix::sys::signal::Signal;
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
@@ -48,6 +48,26 @@ fn signals_names_and_the_files_of_names() {
     workloads::further_signals("paravirt");
     workloads::names("paravirt");
     LEVELS.into_iter().for_each(workloads::name_files);
+}
+
+#[test]
+fn what_runs_is_controlled_alike() {
+    for level in LEVELS {
+        controlled::is_the_same(level, "controlled_alone");
+        carried::whole(level, "carried_alone");
+    }
+}
+
+#[test]
+#[ignore = "run by what_runs_is_controlled_alike, in a process of its own"]
+fn controlled_alone() {
+    controlled::alone();
+}
+
+#[test]
+#[ignore = "run by what_runs_is_controlled_alike, in a process of its own"]
+fn carried_alone() {
+    carried::alone();
 }
 
 #[test]

@@ -28,7 +28,7 @@ use crate::virtio::rng::Rng;
 use crate::virtio::slots::{MmioSlots, Occupied, PciSlots, Slots};
 use crate::virtio::stats::QueueCounters;
 use crate::virtio::transport::acpi as transport_acpi;
-use crate::virtio::vsock::{VirtioVsock, VsockOptions};
+use crate::virtio::vsock::{Peer, VirtioVsock, VsockOptions};
 
 /// Queues of a disk: one per vCPU, up to this.
 const MAX_DISK_QUEUES: u32 = 16;
@@ -65,6 +65,8 @@ pub struct Options {
     pub nets: Vec<NetOptions>,
     /// Streams between programs of host and guest.
     pub vsock: Option<VsockOptions>,
+    /// A stream to this process, over the same device.
+    pub vsock_peer: Option<Peer>,
     /// Random numbers from the host.
     pub rng: bool,
     /// A console without a serial port: hvc0.
@@ -90,7 +92,7 @@ impl Paravirtual {
     /// # Errors
     /// [`BoardError`].
     pub fn open(options: Options, around: Surroundings) -> Result<Self, BoardError> {
-        let Options { transport, disks, nets, vsock, rng, console, balloon } = options;
+        let Options { transport, disks, nets, vsock, vsock_peer, rng, console, balloon } = options;
         let mut board = Self { transport, devices: Vec::new(), reach: Reach::default(), around };
         for options in &disks {
             let image = DiskImage::open(options)?;
@@ -104,8 +106,8 @@ impl Paravirtual {
             let device = VirtioNet::open(options)?;
             board.add(device.counters(), device);
         }
-        if let Some(options) = &vsock {
-            let device = VirtioVsock::open(options)?;
+        if vsock.is_some() || vsock_peer.is_some() {
+            let device = VirtioVsock::open(vsock.as_ref(), vsock_peer)?;
             board.add(device.counters(), device);
         }
         if rng {

@@ -44,6 +44,9 @@ pub struct Options {
     pub disks: Vec<DiskOptions>,
     /// ISO images in CD-ROM drives, behind the disks.
     pub cdroms: Vec<DiskOptions>,
+    /// A further disk of the machine's owner, at a place where it is in no other's way: the second of a
+    /// channel.
+    pub mailbox: Option<DiskOptions>,
     /// An e1000 each, in this order on the bus.
     pub nets: Vec<NetOptions>,
 }
@@ -181,6 +184,13 @@ fn drives(options: &Options) -> Result<Drives, BoardError> {
         drives.notes.extend(notes);
         drives.boot_order.push(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"));
     }
+    if let Some(options) = &options.mailbox {
+        let unit = &mut drives.places[0][1];
+        if unit.is_some() {
+            return Err(BoardError::TooManyDrives { drives: MAX_DRIVES + 1 });
+        }
+        *unit = Some(open(options, false)?.0);
+    }
     Ok(drives)
 }
 
@@ -234,6 +244,12 @@ mod tests {
         assert_eq!(places[1][0].as_ref().map(|d| d.media), Some(Media::CdRom));
         assert_eq!(boot_order[1], "/pci@i0cf8/ide@1,1/drive@1/disk@0");
         drop(places);
+        board.mailbox = Some(options(&folder, "m"));
+        let Drives { places, boot_order, .. } = drives(&board).unwrap();
+        assert!(places[0][1].is_some() && places[1][1].is_none());
+        assert_eq!(boot_order.len(), 2, "nobody boots from it");
+        drop(places);
+        board.mailbox = None;
         board.disks.push(options(&folder, "c"));
         let Drives { places, .. } = drives(&board).unwrap();
         assert!(places[0][1].is_some() && places[1][1].is_none());

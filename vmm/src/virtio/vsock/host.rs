@@ -1,5 +1,6 @@
 //! The host's side: a Unix socket on which programs say `CONNECT port`, and sockets of theirs
-//! that the guest's connections are passed to. Firecracker and Cloud Hypervisor do the same.
+//! that the guest's connections are passed to, as Firecracker and Cloud Hypervisor have it; or a peer
+//! in this process, which has no name that others could find.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -59,6 +60,54 @@ impl Listener {
         let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(fd.as_raw_fd(), &UnixAddr::new(Path::new(&path))?)?;
         Ok(fd.into())
+    }
+}
+
+/// What serves one port of the host from within this process, for one connection.
+pub struct Peer {
+    /// The port.
+    pub port: u32,
+    /// Where the connection leads.
+    pub stream: UnixStream,
+}
+
+/// Whom the guest can talk to.
+pub struct Host {
+    listener: Option<Listener>,
+    /// Until the guest has connected.
+    peer: Option<Peer>,
+}
+
+impl Host {
+    /// Programs that know of `listener`, and `peer`.
+    ///
+    /// # Errors
+    /// The peer's stream cannot be made non-blocking.
+    pub fn new(listener: Option<Listener>, peer: Option<Peer>) -> io::Result<Self> {
+        peer.iter().try_for_each(|peer| peer.stream.set_nonblocking(true))?;
+        Ok(Self { listener, peer })
+    }
+
+    /// What to watch for callers, where there can be any.
+    pub fn fd(&self) -> Option<RawFd> {
+        self.listener.as_ref().map(Listener::fd)
+    }
+
+    /// See [`Listener::accept`].
+    pub fn accept(&self) -> Option<UnixStream> {
+        self.listener.as_ref()?.accept()
+    }
+
+    /// The peer if the port is its own, else as [`Listener::connect`].
+    ///
+    /// # Errors
+    /// Nobody serves the port.
+    pub fn connect(&mut self, port: u32) -> io::Result<UnixStream> {
+        if let Some(peer) = self.peer.take_if(|peer| peer.port == port) {
+            return Ok(peer.stream);
+        }
+        let listener = self.listener.as_ref().ok_or(io::ErrorKind::ConnectionRefused)?;
+        listener.connect(port)
     }
 }
 
@@ -171,6 +220,19 @@ mod tests {
         }
         theirs.write_all(b"2\nx").unwrap();
         assert!(matches!(caller.receive(), Received::Connect(52, _, early) if early == b"x"));
+    }
+
+    #[test]
+    fn a_peer_is_reached_once_and_by_its_port_only() {
+        let (stream, mut theirs) = UnixStream::pair().unwrap();
+        let mut host = Host::new(None, Some(Peer { port: 7, stream })).unwrap();
+        assert!(host.fd().is_none() && host.accept().is_none());
+        assert_eq!(host.connect(8).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        let mut stream = host.connect(7).unwrap();
+        stream.write_all(b"x").unwrap();
+        theirs.read_exact(&mut [0]).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(host.connect(7).is_err());
     }
 
     #[test]

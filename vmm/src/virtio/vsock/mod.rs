@@ -3,7 +3,8 @@
 //! On the host, a program connects to the device's Unix socket, writes `CONNECT 52\n` and, once
 //! the guest's listener on port 52 has accepted, reads `OK 1073741824\n`, the port of its own
 //! end; the stream follows. A connection of the guest to port 52 of the host (context id 2) is
-//! passed to whoever listens on the Unix socket of that path with `_52` behind.
+//! passed to whoever listens on the Unix socket of that path with `_52` behind. Who runs the machine
+//! can serve a port itself ([`Peer`]), without a socket that others see.
 //!
 //! Packets are taken apart here rather than with the crate virtio-vsock, which works on its own
 //! queue type and would see chains before they are judged.
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-use self::host::Listener;
+pub use self::host::Peer;
+use self::host::{Host, Listener};
 use self::switch::Switch;
 use super::queue::DeviceQueue;
 use super::stats::QueueCounters;
@@ -59,28 +61,40 @@ pub enum VsockError {
     /// The socket cannot be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The host refused a setting of the peer's stream.
+    #[error("vsock: cannot use the stream of port {port}")]
+    Peer {
+        /// The port that it serves.
+        port: u32,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// A socket device between one guest and the programs of the host.
 pub struct VirtioVsock {
     cid: u32,
-    listener: Option<Listener>,
+    host: Option<Host>,
     worker: Option<Worker<Switch>>,
     counters: [Arc<QueueCounters>; 3],
 }
 
 impl VirtioVsock {
-    /// Makes the socket. It is removed when the device goes.
+    /// Makes the socket, if `options` ask for one; it is removed when the device goes. `peer` serves its
+    /// port for the guest's first connection to it.
     ///
     /// # Errors
     /// [`VsockError`].
-    pub fn open(options: &VsockOptions) -> Result<Self, VsockError> {
-        let cid = options.cid;
+    pub fn open(options: Option<&VsockOptions>, peer: Option<Peer>) -> Result<Self, VsockError> {
+        let cid = options.map_or(MIN_CID, |options| options.cid);
         if !(MIN_CID..u32::MAX).contains(&cid) {
             return Err(VsockError::Cid { cid });
         }
-        let listener = Listener::bind(&options.path)?;
-        Ok(Self { cid, listener: Some(listener), worker: None, counters: Default::default() })
+        let listener = options.map(|options| Listener::bind(&options.path)).transpose()?;
+        let port = peer.as_ref().map_or(0, |peer| peer.port);
+        let host = Host::new(listener, peer).map_err(|source| VsockError::Peer { port, source })?;
+        Ok(Self { cid, host: Some(host), worker: None, counters: Default::default() })
     }
 
     /// What counts each queue's work, by queue number.
@@ -126,10 +140,10 @@ impl VirtioDevice for VirtioVsock {
             found.ok_or(ActivateError::MissingQueue { device: NAME, queue: number })
         };
         let (receive, transmit, events) = (queue(0)?, queue(1)?, queue(2)?);
-        let listener = self.listener.take().ok_or_else(|| {
+        let ends = self.host.take().ok_or_else(|| {
             host("go on after its thread panicked", io::ErrorKind::NotConnected.into())
         })?;
-        let switch = Switch::new(self.cid.into(), listener, receive, transmit, events);
+        let switch = Switch::new(self.cid.into(), ends, receive, transmit, events);
         let worker = Worker::spawn(NAME, switch).map_err(|e| host("start its thread", e))?;
         self.worker = Some(worker);
         Ok(())
@@ -138,7 +152,7 @@ impl VirtioDevice for VirtioVsock {
     fn reset(&mut self) {
         // Connections end with the thread; the socket stays.
         if let Some(switch) = self.worker.take().and_then(Worker::stop) {
-            self.listener = Some(switch.listener);
+            self.host = Some(switch.host);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use vmm_sys_util::epoll::EventSet;
 
 use super::connection::{Broken, Connection, Ports};
-use super::host::{Caller, Listener, Received};
+use super::host::{Caller, Host, Received};
 use super::packet::{HEADER_LENGTH, HOST_CID, Header, MAX_PAYLOAD, Operation, STREAM};
 use crate::segments;
 use crate::virtio::chain::Chain;
@@ -37,7 +37,7 @@ const FIRST_PEER: u32 = 16;
 /// Leads packets between the guest's queues and the host's sockets.
 pub struct Switch {
     cid: u64,
-    pub listener: Listener,
+    pub host: Host,
     receive: DeviceQueue,
     transmit: DeviceQueue,
     /// Held so that its ring stays known; nothing is ever sent on it (5.10.6.7 is for migration).
@@ -58,14 +58,14 @@ impl Switch {
     /// A switch for the guest `cid` with its three queues.
     pub fn new(
         cid: u64,
-        listener: Listener,
+        host: Host,
         receive: DeviceQueue,
         transmit: DeviceQueue,
         events: DeviceQueue,
     ) -> Self {
         Self {
             cid,
-            listener,
+            host,
             receive,
             transmit,
             _events: events,
@@ -96,11 +96,12 @@ impl Switch {
 
     /// Watches the listener only while there is room for callers.
     fn listen(&mut self, sources: &EventSources) -> io::Result<()> {
+        let Some(listener) = self.host.fd() else { return Ok(()) };
         let wanted = self.callers.len() < MAX_CALLERS;
         if wanted && !self.listening {
-            sources.watch(self.listener.fd(), EventSet::IN, LISTENER)?;
+            sources.watch(listener, EventSet::IN, LISTENER)?;
         } else if !wanted && self.listening {
-            sources.unwatch(self.listener.fd())?;
+            sources.unwatch(listener)?;
         }
         self.listening = wanted;
         Ok(())
@@ -108,7 +109,7 @@ impl Switch {
 
     fn accept(&mut self, sources: &EventSources) {
         while self.callers.len() < MAX_CALLERS {
-            let Some(stream) = self.listener.accept() else { return };
+            let Some(stream) = self.host.accept() else { return };
             let token = self.token();
             if watch(sources, stream.as_raw_fd(), token).is_ok() {
                 self.callers.insert(token, Caller::new(stream));
@@ -274,7 +275,7 @@ impl Switch {
 
     fn connect(&mut self, ports: Ports, request: &Header, sources: &EventSources) {
         let stream = match self.connections.len() < MAX_CONNECTIONS {
-            true => self.listener.connect(ports.host).ok(),
+            true => self.host.connect(ports.host).ok(),
             false => None,
         };
         let token = self.token();

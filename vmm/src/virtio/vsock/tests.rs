@@ -32,7 +32,7 @@ struct Guest {
 fn guest() -> Guest {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vsock");
-    let mut device = VirtioVsock::open(&VsockOptions { cid: CID, path }).unwrap();
+    let mut device = VirtioVsock::open(Some(&VsockOptions { cid: CID, path }), None).unwrap();
     let memory = memory();
     let mut receive = Driver::new(&memory, 0, 16);
     let transmit = Driver::new(&memory, 0x4000, 16);
@@ -144,16 +144,16 @@ fn reserved_ids_and_paths_that_exist_are_refused() {
     let path = directory.path().join("v");
     for cid in [0, 1, 2, u32::MAX] {
         let options = VsockOptions { cid, path: path.clone() };
-        assert!(matches!(VirtioVsock::open(&options), Err(VsockError::Cid { .. })));
+        assert!(matches!(VirtioVsock::open(Some(&options), None), Err(VsockError::Cid { .. })));
     }
     let options = VsockOptions { cid: 3, path };
-    let device = VirtioVsock::open(&options).unwrap();
-    assert!(matches!(VirtioVsock::open(&options), Err(VsockError::Socket(_))));
+    let device = VirtioVsock::open(Some(&options), None).unwrap();
+    assert!(matches!(VirtioVsock::open(Some(&options), None), Err(VsockError::Socket(_))));
     let mut config = [0xEE; 10];
     device.read_config(0, &mut config);
     assert_eq!(config, [3, 0, 0, 0, 0, 0, 0, 0, 0xEE, 0xEE]);
     drop(device);
-    VirtioVsock::open(&options).unwrap();
+    VirtioVsock::open(Some(&options), None).unwrap();
 }
 
 #[test]
@@ -326,7 +326,8 @@ fn hostile_packets_are_dropped_and_the_device_lives_on() {
 fn packets_wait_for_buffers_and_too_small_ones_are_given_back() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vsock");
-    let mut device = VirtioVsock::open(&VsockOptions { cid: CID, path: path.clone() }).unwrap();
+    let mut device =
+        VirtioVsock::open(Some(&VsockOptions { cid: CID, path: path.clone() }), None).unwrap();
     let memory = memory();
     let drivers: Vec<Driver> = (0..3).map(|i| Driver::new(&memory, i * 0x4000, 16)).collect();
     let (interrupt, inbox) = interrupt();

@@ -1,0 +1,19 @@
+//! What init does itself, each time in a child of its own.
+
+mod processes;
+
+use isolab_protocol::Service;
+
+/// Does it and says what to exit with. What went wrong is on standard error.
+pub fn run(service: &Service) -> i32 {
+    let result = match service {
+        Service::Processes => processes::list(std::io::stdout().lock()),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(why) => {
+            eprintln!("{why}");
+            1
+        }
+    }
+}

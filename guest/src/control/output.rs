@@ -1,0 +1,154 @@
+//! One output stream of a process, on its way to where the host wants it.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use isolab_protocol::{OUTPUT_WINDOW, ProcessId, Stream};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::session::Session;
+use crate::threads;
+
+/// The guest hears of what was passed on by quarters of its window.
+const CREDIT_STEP: usize = OUTPUT_WINDOW / 4;
+
+/// What waits to be written, at most [`OUTPUT_WINDOW`], and the thread that writes it, from the first byte on.
+#[derive(Debug)]
+pub(super) struct Output {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Until the thread has it, or nothing more will come.
+    target: Option<File>,
+    pieces: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Nothing more comes.
+    finished: bool,
+    /// Nobody takes it any more.
+    refused: bool,
+    /// There is a thread, and it has not ended.
+    is_busy: bool,
+}
+
+/// The guest sent more than it was told there is room for.
+#[derive(Debug)]
+pub(super) struct Overrun;
+
+impl Output {
+    pub fn new(target: OwnedFd) -> Arc<Self> {
+        let state = State {
+            target: Some(File::from(target)),
+            pieces: VecDeque::new(),
+            bytes: 0,
+            finished: false,
+            refused: false,
+            is_busy: false,
+        };
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whoever panics here does so before it changes anything.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a piece, without waiting. `place` is whose it is, for the thread that tells the guest.
+    pub fn push(
+        self: &Arc<Self>,
+        piece: Vec<u8>,
+        place: (&Session, ProcessId, Stream),
+    ) -> Result<(), Overrun> {
+        let mut state = self.state();
+        if state.refused || piece.is_empty() {
+            return Ok(());
+        }
+        if state.bytes + piece.len() > OUTPUT_WINDOW {
+            return Err(Overrun);
+        }
+        state.bytes += piece.len();
+        state.pieces.push_back(piece);
+        if let Some(target) = state.target.take() {
+            let (output, session) = (Arc::clone(self), place.0.clone());
+            let (process, stream) = (place.1, place.2);
+            let write = move || {
+                output.write(target, |count| session.output_passed_on(process, stream, count));
+                output.state().is_busy = false;
+                session.output_done(process);
+            };
+            state.is_busy = true;
+            if threads::builder("output").spawn(write).is_err() {
+                // As if nobody took it.
+                (state.refused, state.is_busy) = (true, false);
+                state.pieces.clear();
+                drop(state);
+                place.0.output_passed_on(place.1, place.2, None);
+                return Ok(());
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Nothing more comes. The target is closed when everything is written.
+    pub fn finish(&self) {
+        let mut state = self.state();
+        state.finished = true;
+        state.target = None;
+        self.changed.notify_one();
+    }
+
+    /// Whether something is still to be written. When that is over, the session hears of it.
+    pub fn is_busy(&self) -> bool {
+        self.state().is_busy
+    }
+
+    /// The thread's part. `passed_on` is told how many bytes were, or that writing fails: None.
+    fn write(&self, mut target: File, passed_on: impl Fn(Option<usize>)) {
+        let mut untold = 0;
+        while let Some(piece) = self.next() {
+            if write_all(&mut target, &piece).is_err() {
+                let mut state = self.state();
+                state.refused = true;
+                state.pieces.clear();
+                drop(state);
+                return passed_on(None);
+            }
+            self.state().bytes -= piece.len();
+            untold += piece.len();
+            if untold >= CREDIT_STEP {
+                passed_on(Some(std::mem::take(&mut untold)));
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Vec<u8>> {
+        let idle = |state: &mut State| state.pieces.is_empty() && !state.finished;
+        let state = self.changed.wait_while(self.state(), idle);
+        state.unwrap_or_else(PoisonError::into_inner).pieces.pop_front()
+    }
+}
+
+/// Writes all of it, also to a descriptor that somebody made non-blocking.
+fn write_all(target: &mut File, mut piece: &[u8]) -> io::Result<()> {
+    while !piece.is_empty() {
+        match target.write(piece) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => piece = &piece[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let mut fds = [PollFd::new(target.as_fd(), PollFlags::POLLOUT)];
+                // Who is interrupted tries again.
+                let _ = poll(&mut fds, PollTimeout::NONE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
