@@ -72,6 +72,11 @@ impl Handle {
         Ok(Handle { id: id.to_owned(), pid, pidfd, cgroups, seccomp, is_container: true })
     }
 
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The first process's id, as seen from here.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()

@@ -1,0 +1,124 @@
+//! `create` and `run`.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use isolab_container::{
+    CgroupPlacement, Container, ContainerConfig, RootFilesystem, Stdio, start_at, start_socket,
+};
+
+use crate::folder::{Folder, Root, State, write_atomically};
+use crate::options::{Create, Run};
+use crate::{bundle, console, signals};
+
+/// A container that waits to be started. Dropped, it is gone.
+struct Created {
+    container: Container,
+    folder: Folder,
+    state: State,
+}
+
+/// Makes a container and leaves it waiting.
+pub fn create(root: &Root, options: &Create) -> Result<()> {
+    let Created { container, .. } = make(root, options)?;
+    container.into_instance().release();
+    Ok(())
+}
+
+/// Makes a container, starts it, waits for its end and deletes it. The exit code is the process's.
+pub fn run(root: &Root, options: &Run) -> Result<u8> {
+    let signals = signals::block()?;
+    let Created { mut container, folder, state } = make(root, &options.create)?;
+    let handle = container.handle()?;
+    if let Err(error) = start(&folder, &state) {
+        drop(container);
+        folder.remove()?;
+        return Err(error);
+    }
+    if options.detach {
+        container.into_instance().release();
+        return Ok(0);
+    }
+    // Others find it meanwhile.
+    drop(folder);
+    signals.pass_on(handle)?;
+    let status = container.wait()?;
+    if options.keep {
+        container.into_instance().release();
+    } else {
+        container.remove()?;
+        if let Some((folder, _)) = root.find(&state.id)? {
+            folder.remove()?;
+        }
+    }
+    Ok(status.code() as u8)
+}
+
+/// Lets a container's process go.
+pub fn start(folder: &Folder, state: &State) -> Result<()> {
+    let process = state.spec.process().as_ref().context("config.json has no process")?;
+    let started = start_at(&state.id, &folder.start_socket(), process);
+    // Started or dead, it does not wait any more.
+    folder.forget_start_socket()?;
+    Ok(started?)
+}
+
+/// What is passed on to no process.
+pub fn refuse_further_descriptors(count: u32) -> Result<()> {
+    if count > 0 {
+        bail!("--preserve-fds is not supported: the process gets standard streams alone");
+    }
+    Ok(())
+}
+
+fn make(root: &Root, options: &Create) -> Result<Created> {
+    refuse_further_descriptors(options.preserve_fds)?;
+    if options.no_pivot {
+        bail!("--no-pivot is not supported: a chroot can be left again");
+    }
+    let (spec, rootfs, bundle) = bundle::load(&options.bundle)?;
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
+    console::check(terminal, options.console_socket.as_ref())?;
+    let folder = root.create(&options.id)?;
+    match container(&folder, options, spec, &rootfs, &bundle, terminal) {
+        Ok((container, state)) => Ok(Created { container, folder, state }),
+        Err(error) => {
+            // The error that brought us here is the one to tell.
+            let _ = folder.remove();
+            Err(error)
+        }
+    }
+}
+
+fn container(
+    folder: &Folder,
+    options: &Create,
+    spec: isolab_container::oci::Spec,
+    rootfs: &Path,
+    bundle: &Path,
+    terminal: bool,
+) -> Result<(Container, State)> {
+    let socket: OwnedFd = start_socket(&folder.start_socket())?;
+    let config = ContainerConfig {
+        id: options.id.clone(),
+        spec: spec.clone(),
+        rootfs: RootFilesystem::Directory(rootfs.to_path_buf()),
+        stdio: if terminal { Stdio::null() } else { Stdio::default() },
+        cgroup: CgroupPlacement::Own,
+        create_cwd: false,
+        kill_with_parent: false,
+        owner_lock: None,
+    };
+    let mut container = Container::create_for_later(config, socket)?;
+    let state = State::new(spec, bundle.to_path_buf(), &container.handle()?)?;
+    folder.save(&state)?;
+    if let (Some(master), Some(socket)) = (container.terminal(), &options.console_socket) {
+        console::send(socket, master)?;
+    }
+    // Last: whoever waits for it finds everything in place.
+    if let Some(path) = &options.pid_file {
+        write_atomically(path, container.pid().to_string().as_bytes())?;
+    }
+    Ok((container, state))
+}

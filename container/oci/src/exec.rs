@@ -1,0 +1,90 @@
+//! `exec`.
+
+use anyhow::{Context, Result, bail};
+use isolab_container::Stdio;
+use isolab_container::oci::{Process, User};
+
+use crate::create::refuse_further_descriptors;
+use crate::folder::{Root, State, Status, write_atomically};
+use crate::options::Exec;
+use crate::{bundle, console};
+
+/// Runs a further process. The exit code is its own.
+pub fn exec(root: &Root, options: &Exec) -> Result<u8> {
+    refuse_further_descriptors(options.preserve_fds)?;
+    let (folder, state) = root.open(&options.id)?;
+    let status = folder.status(&state);
+    let handle = match status {
+        Status::Created | Status::Running => state.handle(),
+        Status::Paused | Status::Stopped => None,
+    };
+    let handle = handle.with_context(|| {
+        format!("cannot exec in container {}: it is {}", state.id, status.name())
+    })?;
+    let process = process(&state, options)?;
+    let terminal = process.terminal() == Some(true);
+    console::check(terminal, options.console_socket.as_ref())?;
+    let stdio = if terminal { Stdio::null() } else { Stdio::default() };
+    let mut executed = handle.exec(&process, stdio)?;
+    drop(folder);
+    if let (Some(master), Some(socket)) = (executed.terminal(), &options.console_socket) {
+        console::send(socket, master)?;
+    }
+    if let Some(path) = &options.pid_file {
+        write_atomically(path, executed.pid().to_string().as_bytes())?;
+    }
+    if options.detach {
+        executed.release();
+        return Ok(0);
+    }
+    match executed.wait() {
+        Ok(status) => Ok(status.code() as u8),
+        Err(error) => bail!("cannot wait for the process: {error}"),
+    }
+}
+
+/// The process of `--process`, or the container's own with another command and what the options say.
+fn process(state: &State, options: &Exec) -> Result<Process> {
+    if let Some(path) = &options.process {
+        return bundle::load_process(path);
+    }
+    if options.command.is_empty() {
+        bail!("exec needs a command, or --process");
+    }
+    let mut process = state.spec.process().clone().context("config.json has no process")?;
+    process.set_args(Some(options.command.clone()));
+    process.set_terminal(Some(options.tty));
+    if let Some(cwd) = &options.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    env.extend(options.env.iter().cloned());
+    process.set_env(Some(env));
+    if let Some(user) = &options.user {
+        process.set_user(parse_user(user)?);
+    }
+    Ok(process)
+}
+
+fn parse_user(text: &str) -> Result<User> {
+    let number = |text: &str| {
+        text.parse::<u32>().with_context(|| format!("--user {text:?}: a number is wanted"))
+    };
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    let mut user = User::default();
+    user.set_uid(number(uid)?).set_gid(number(gid)?);
+    Ok(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers() {
+        let user = parse_user("1000:7").unwrap();
+        assert_eq!((user.uid(), user.gid()), (1000, 7));
+        assert_eq!(parse_user("5").unwrap().gid(), 0);
+        assert!(parse_user("root").is_err() && parse_user("1:").is_err());
+    }
+}
