@@ -12,7 +12,9 @@ const ELSEWHERE: [&str; 8] =
 
 #[test]
 fn all_are_static_at_a_fixed_address_and_the_run_path_s_is_small() {
-    for name in ["isolab", "isolab-image", "isolab-kernel", "isolab-bench"] {
+    for name in
+        ["isolab", "isolab-image", "isolab-kernel", "isolab-network", "isolab-dns", "isolab-bench"]
+    {
         let path = executable(name);
         let headers = tool("readelf", &["--file-header", "--program-headers", text(&path)]);
         assert!(headers.contains("EXEC (Executable file)"), "{name}: {headers}");
@@ -48,6 +50,7 @@ fn one_help_lists_them_all_and_leads_to_each() {
     for (command, about) in [
         ("image", "Manage the images in the local store"),
         ("kernel", "Bring guest kernels"),
+        ("network", "Make networks for instances"),
         ("bench", "Measure the levels"),
     ] {
         let line = help.lines().find(|line| line.trim_start().starts_with(command));
@@ -109,7 +112,7 @@ fn one_completion_knows_the_commands_of_all() {
 #[test]
 fn each_executable_writes_man_pages_of_its_commands() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["isolab", "isolab-image", "isolab-kernel", "isolab-bench"] {
+    for name in ["isolab", "isolab-image", "isolab-kernel", "isolab-network", "isolab-bench"] {
         tool(text(&executable(name)), &["--write-man-pages", text(folder.path())]);
     }
     for (page, word) in [
@@ -117,6 +120,7 @@ fn each_executable_writes_man_pages_of_its_commands() {
         ("isolab-run", "isolation"),
         ("isolab-vm-run", "virtio"),
         ("isolab-image-build", "Dockerfile"),
+        ("isolab-network-create", "subnet"),
         ("isolab-bench-startup", "peers"),
     ] {
         let text = std::fs::read_to_string(folder.path().join(format!("{page}.1"))).unwrap();
