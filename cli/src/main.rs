@@ -47,6 +47,8 @@ enum Command {
     Image(Elsewhere),
     /// Bring guest kernels for the VM levels, and list them.
     Kernel(Elsewhere),
+    /// Make networks for instances, and list them.
+    Network(Elsewhere),
     Run(Box<run::Args>),
     System(system::System),
     Vm(vm::Vm),
@@ -124,6 +126,7 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
         Command::Completions(args) => completions::run(&args, logging),
         Command::Image(it) => elsewhere("isolab-image", it),
         Command::Kernel(it) => elsewhere("isolab-kernel", it),
+        Command::Network(it) => elsewhere("isolab-network", it),
         Command::Run(args) => run::run(*args, logging),
         Command::System(system) => system::run(system),
         Command::Vm(vm) => vm::run(vm),

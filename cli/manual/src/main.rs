@@ -17,7 +17,7 @@ use isolab_command::logging::Logging;
 use isolab_command::{Executable, description};
 
 /// The commands that are executables of their own.
-const ELSEWHERE: [&str; 3] = ["bench", "image", "kernel"];
+const ELSEWHERE: [&str; 4] = ["bench", "image", "kernel", "network"];
 
 /// Write shell completions and man pages of isolab, all its executables as one command.
 #[derive(Parser)]

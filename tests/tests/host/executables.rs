@@ -11,7 +11,15 @@ const ELSEWHERE: [&str; 8] =
 
 #[test]
 fn all_are_static_at_a_fixed_address_and_the_run_path_s_is_small() {
-    for name in ["isolab", "isolab-image", "isolab-init", "isolab-kernel", "isolab-bench"] {
+    for name in [
+        "isolab",
+        "isolab-image",
+        "isolab-init",
+        "isolab-kernel",
+        "isolab-network",
+        "isolab-dns",
+        "isolab-bench",
+    ] {
         let path = executable(name);
         let headers = tool("readelf", &["--file-header", "--program-headers", text(&path)]);
         assert!(headers.contains("EXEC (Executable file)"), "{name}: {headers}");
@@ -47,6 +55,7 @@ fn one_help_lists_them_all_and_leads_to_each() {
     for (command, about) in [
         ("image", "Manage the images in the local store"),
         ("kernel", "Bring guest kernels"),
+        ("network", "Make networks for instances"),
         ("bench", "Measure the levels"),
     ] {
         let line = help.lines().find(|line| line.trim_start().starts_with(command));
@@ -122,6 +131,7 @@ fn there_is_a_man_page_for_each_command_of_all() {
         ("isolab-run", "isolation"),
         ("isolab-vm-run", "virtio"),
         ("isolab-image-build", "Dockerfile"),
+        ("isolab-network-create", "subnet"),
         ("isolab-bench-startup", "peers"),
     ] {
         let text = std::fs::read_to_string(folder.path().join(format!("{page}.1"))).unwrap();
