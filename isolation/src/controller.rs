@@ -8,7 +8,6 @@ use isolab_container::WindowSize;
 use oci_spec::runtime::Process;
 
 use crate::error::IsolationError;
-use crate::level::Level;
 use crate::workload_status::WorkloadStatus;
 
 /// Where a process's standard streams go.
@@ -166,9 +165,4 @@ pub struct Stats {
     pub network_sent: Option<u64>,
     /// How often a machine's vCPUs have left the guest for our process.
     pub exits: Option<u64>,
-}
-
-/// What a level answers that cannot do a thing.
-pub(crate) fn unsupported<T>(level: Level, what: &'static str) -> Result<T, IsolationError> {
-    Err(IsolationError::Unsupported { level, what })
 }
