@@ -1,7 +1,7 @@
 //! A process that the runtime cloned, from the clone to its end: the first of a container, and those that join it.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
@@ -11,29 +11,14 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use crate::channel::{self, Command, Report};
+use crate::child_plan::ChildPlan;
 use crate::clone::{Cloned, clone};
 use crate::error::{Error, Result};
-use crate::explain::{self, Words};
+use crate::explain;
 use crate::init;
 use crate::pidfd;
-use crate::process::plan::ProcessPlan;
 use crate::process::trampoline::Trampoline;
 use crate::step::Failure;
-
-/// What a clone carries out before its program, prepared before it exists: it must not allocate (see `clone`).
-pub(crate) trait Plan {
-    /// The program and what it is given.
-    fn process(&self) -> &ProcessPlan;
-
-    /// The descriptors above the standard streams that the clone needs.
-    fn descriptors(&self) -> Vec<RawFd>;
-
-    /// What the plan's parts are called, for an error.
-    fn words(&self) -> Words<'_>;
-
-    /// Child: everything up to the program.
-    fn set_up(&self, child_end: RawFd) -> Result<(), Failure>;
-}
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +74,7 @@ impl Child {
     /// Clones a process that carries out `plan` and executes its program, into new namespaces and `cgroup`.
     pub(crate) fn spawn(
         id: &str,
-        plan: &impl Plan,
+        plan: &impl ChildPlan,
         namespaces: CloneFlags,
         cgroup: Option<&OwnedFd>,
     ) -> Result<Child, Spawn> {
@@ -147,7 +132,11 @@ impl Child {
     }
 
     /// Waits until everything is set up and only the program is left.
-    pub(crate) fn await_ready(&mut self, plan: &impl Plan, during: &'static str) -> Result<()> {
+    pub(crate) fn await_ready(
+        &mut self,
+        plan: &impl ChildPlan,
+        during: &'static str,
+    ) -> Result<()> {
         loop {
             match self.receive()? {
                 Report::Ready => return Ok(()),
@@ -160,7 +149,7 @@ impl Child {
 
     /// Runs the program. What is not told within `limit` is taken for success: from the trampoline on, others of the
     /// container can get at the channel, and could hold it open for ever.
-    pub(crate) fn start(&mut self, plan: &impl Plan, limit: PollTimeout) -> Result<()> {
+    pub(crate) fn start(&mut self, plan: &impl ChildPlan, limit: PollTimeout) -> Result<()> {
         let Some(channel) = self.channel.take() else {
             return Err(self.state("has been started already"));
         };
@@ -203,7 +192,7 @@ impl Child {
     }
 
     /// Why the child gave up, if it has said so.
-    pub(crate) fn pending_failure(&self, plan: &impl Plan) -> Option<Error> {
+    pub(crate) fn pending_failure(&self, plan: &impl ChildPlan) -> Option<Error> {
         match self.receive() {
             Ok(Report::Failed(failure)) => Some(self.explain(plan, failure)),
             _ => None,
@@ -255,7 +244,7 @@ impl Child {
         Error::State { id: self.id.clone(), problem }
     }
 
-    fn explain(&self, plan: &impl Plan, failure: Failure) -> Error {
+    fn explain(&self, plan: &impl ChildPlan, failure: Failure) -> Error {
         explain::setup(&self.id, &plan.words(), failure)
     }
 

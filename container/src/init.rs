@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 
 use crate::channel::{self, Command};
-use crate::child::Plan;
+use crate::child_plan::ChildPlan;
 use crate::descriptors;
 use crate::explain::Words;
 use crate::later;
@@ -32,7 +32,7 @@ use crate::step::{At, Failure, Step};
 /// Child: carries out the plan and executes the trampoline, or reports what failed and exits with the code that
 /// [`crate::Error::exit_code`] gives. `keep`: the descriptors to keep, ascending.
 pub(crate) fn run(
-    plan: &impl Plan,
+    plan: &impl ChildPlan,
     trampoline: &Trampoline,
     channel: BorrowedFd,
     keep: &[RawFd],
@@ -55,7 +55,7 @@ pub(crate) fn run(
     unsafe { libc::_exit(code) }
 }
 
-impl Plan for InitPlan {
+impl ChildPlan for InitPlan {
     fn process(&self) -> &ProcessPlan {
         &self.process
     }

@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, chroot, fchdir, setsid};
 
 use crate::channel::{self, Command};
-use crate::child::Plan;
+use crate::child_plan::ChildPlan;
 use crate::explain::Words;
 use crate::init;
 use crate::process::plan::ProcessPlan;
@@ -39,7 +39,7 @@ pub(crate) struct JoinPlan {
     pub process: ProcessPlan,
 }
 
-impl Plan for JoinPlan {
+impl ChildPlan for JoinPlan {
     fn process(&self) -> &ProcessPlan {
         &self.process
     }

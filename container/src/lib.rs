@@ -15,6 +15,7 @@
 mod cgroup;
 mod channel;
 mod child;
+mod child_plan;
 mod clone;
 mod config;
 mod container;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::bar::{BarMapping, BarSpace};
 use super::config_page::{DirectReads, PAGE};
-use super::config_space::{ConfigSpaceError, command};
+use super::config_registers::{command, register};
+use super::config_space::ConfigSpaceError;
 use super::function::{PciFunction, SharedFunction};
 use super::{IO_WINDOW, MEMORY_WINDOW};
 use crate::bus::{Bus, BusDevice, SharedDevice};
@@ -160,7 +161,7 @@ impl PciBus {
                 decoded |= enable;
             }
             let command = config.command() | decoded;
-            config.write(super::config_space::register::COMMAND.into(), &command.to_le_bytes());
+            config.write(register::COMMAND.into(), &command.to_le_bytes());
         }
         self.map_bars();
         Ok(())

@@ -4,7 +4,7 @@ use std::array;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::config_space::{LENGTH, register, status};
+use super::config_registers::{LENGTH, register, status};
 
 /// Bytes of a function in ECAM (PCI Express base specification, 7.2.2).
 pub const PAGE: usize = 4096;

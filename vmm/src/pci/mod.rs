@@ -17,6 +17,7 @@ mod bar;
 pub mod bus;
 pub mod config_access;
 pub mod config_page;
+pub mod config_registers;
 pub mod config_space;
 pub mod function;
 pub mod host_bridge;
