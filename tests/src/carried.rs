@@ -15,6 +15,8 @@ use crate::dropped::{create_with, in_a_process_of_its_own, level_to_test};
 
 const KIB: usize = 1024;
 
+type Step = fn(&dyn Controller);
+
 /// Runs the ignored test `alone`, which calls [`alone`], in a process of its own.
 pub fn whole(level: &str, alone: &str) {
     in_a_process_of_its_own(level, alone);
@@ -33,7 +35,7 @@ pub fn alone() {
     assert_eq!(line(&mut streams.stderr), "err\n");
 
     let controller = &*controller;
-    let steps: [(&str, fn(&dyn Controller)); 5] = [
+    let steps: [(&str, Step); 5] = [
         ("bytes both ways", bytes_pass_whole_both_ways),
         ("a slow reader", a_slow_reader_holds_up_nobody_else),
         ("nobody reads", who_writes_to_nobody_hears_of_it),

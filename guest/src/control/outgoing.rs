@@ -9,7 +9,7 @@ use isolab_protocol::{Frame, FromHost, WORKLOAD};
 
 use super::mailbox::Mailbox;
 
-/// More than this is kept only of what the guest has asked for: it does not read.
+/// More than this is not kept of what the guest has not asked for, in bytes: it does not read.
 const FULL: usize = 64 << 10;
 
 /// Bytes that the socket had no room for, and frames that wait for the mailbox.
@@ -20,6 +20,8 @@ pub(super) struct Outgoing {
     mailbox: Option<Mailbox>,
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
+    /// Bytes that the guest has not asked for, since all was last written.
+    unasked: usize,
     /// Bytes on the line since the guest last showed, by what it took from the mailbox, that it reads.
     unacknowledged: usize,
 }
@@ -34,9 +36,26 @@ impl Outgoing {
         self.sent == self.bytes.len()
     }
 
-    /// Whether the guest reads so little that nothing should be added.
+    /// Whether the guest reads so little that nothing should be added that it has not asked for. What it
+    /// has asked for, by credit or by output of its own, it has bounded itself.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() - self.sent + self.waiting_bytes > FULL
+        self.unasked > FULL
+    }
+
+    /// [`Outgoing::send`] for what the guest has not asked for.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_unasked(&mut self, frame: &Frame<FromHost>, socket: impl Write) -> io::Result<()> {
+        let before = self.bytes.len() + self.waiting_bytes;
+        self.send(frame, socket)?;
+        let left = (self.bytes.len() + self.waiting_bytes).saturating_sub(before);
+        if self.is_written() && self.waiting.is_empty() {
+            self.unasked = 0;
+        } else {
+            self.unasked += left;
+        }
+        Ok(())
     }
 
     /// Adds a frame, and writes what `socket` takes.

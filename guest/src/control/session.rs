@@ -239,7 +239,9 @@ impl Session {
         let id = state.free_id();
         frame.process = id;
         state.processes.insert(id, Process::new(streams, Box::new(on_end)));
-        self.transmit(&mut state, &frame).map_err(|_| ControlError::Ended)?;
+        let sent = state.outgoing.send_unasked(&frame, &self.0.socket);
+        sent.map_err(|_| ControlError::Ended)?;
+        self.wake_for(&state);
         drop(state);
         self.start_input(id).map_err(ControlError::Host)?;
         let starts = |state: &mut State| {
@@ -290,8 +292,12 @@ impl Session {
     /// Ends standard input, once the guest listens.
     pub(super) fn end_stdin(&self, id: ProcessId) -> io::Result<()> {
         let asleep = |state: &mut State| state.stdin_room(id).is_some() && !state.is_listening;
-        drop(self.0.changed.wait_while(self.state(), asleep));
-        self.send(id, FromHost::Stdin(Vec::new()))
+        let state = self.0.changed.wait_while(self.state(), asleep);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        state.stdin_room(id).ok_or(ErrorKind::BrokenPipe)?;
+        // However much is on its way: it belongs to what the guest has asked for, and comes once.
+        let message = FromHost::Stdin(Vec::new());
+        self.transmit(&mut state, &Frame { process: id, message })
     }
 
     /// Output of a process has been passed on; or it never will be: None.
@@ -324,7 +330,9 @@ impl Session {
         if state.outgoing.is_full() {
             return Err(ErrorKind::WouldBlock.into());
         }
-        self.transmit(&mut state, &Frame { process, message })
+        state.outgoing.send_unasked(&Frame { process, message }, &self.0.socket)?;
+        self.wake_for(&state);
+        Ok(())
     }
 
     /// What is kept for a guest that does not read is bounded: by the credit that it gave, by windows of

@@ -109,6 +109,34 @@ fn input_is_sent_as_far_as_the_process_has_room_for_it() {
 }
 
 #[test]
+fn the_end_of_an_input_comes_behind_however_much_of_it_waits() {
+    let (session, mut guest, mut caller) = session();
+    // More than a socket holds is on its way, and the guest does not read yet.
+    guest.say(WORKLOAD, FromGuest::StdinCredit(u32::MAX));
+    let piece = vec![7; 16 << 10];
+    let mut sent = 0;
+    // Credit comes back for what was not read, as of a process that discards it.
+    for _ in 0..60 {
+        caller.stdin.write_all(&piece).unwrap();
+        sent += piece.len();
+        guest.say(WORKLOAD, FromGuest::StdinCredit(piece.len() as u32));
+    }
+    drop(caller.stdin);
+    // A signal finds room beside it.
+    session.signal(WORKLOAD, 10).unwrap();
+    let (mut heard, mut signals) = (0, 0);
+    loop {
+        match guest.hear().1 {
+            FromHost::Stdin(data) if data.is_empty() => break,
+            FromHost::Stdin(data) => heard += data.len(),
+            FromHost::Signal(10) => signals += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((heard, signals), (sent, 1));
+}
+
+#[test]
 fn a_guest_may_ask_for_any_amount_of_input_and_gets_a_window_of_it() {
     let (_session, mut guest, mut caller) = session();
     for _ in 0..3 {
