@@ -10,6 +10,7 @@ pub mod carried;
 pub mod controlled;
 pub mod devices;
 pub mod dropped;
+pub mod foreground;
 pub mod guests;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use isolab_tests::{Sandbox, controlled, dropped, workloads};
+use isolab_tests::{Sandbox, controlled, dropped, foreground, workloads};
 
 const LEVELS: [&str; 2] = ["process", "container"];
 
@@ -66,6 +66,11 @@ fn what_is_done_to_a_running_instance() {
 #[ignore = "run by what_is_done_to_a_running_instance, in a process of its own"]
 fn controlled_alone() {
     controlled::alone();
+}
+
+#[test]
+fn a_terminal_in_the_foreground() {
+    LEVELS.into_iter().for_each(foreground::terminal);
 }
 
 #[test]
