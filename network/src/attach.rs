@@ -82,7 +82,12 @@ impl Networks {
             sysctl::set(&sysctl::route_localnet(&network.bridge), "1")?;
         }
         let mut firewall = Firewall::open();
-        if is_new || publishes || swept || !firewall.is_there()? {
+        let done = match is_new || swept {
+            true => false,
+            false if publishes => firewall.publish(lease)?,
+            false => firewall.is_there()?,
+        };
+        if !done {
             firewall.replace(&self.in_use()?)?;
         }
         responder::ensure(&self.responder, network, &self.runtime(&network.name))?;

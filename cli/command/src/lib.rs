@@ -2,7 +2,7 @@
 //! end, and find each other.
 //!
 //! `isolab` is the run path, small and quick. `isolab image`, `isolab kernel` and `isolab bench` are the
-//! executables `isolab-image`, `isolab-kernel` and `isolab-bench`, which it becomes
+//! executables `isolab-image`, `isolab-kernel`, `isolab-network` and `isolab-bench`, which it becomes
 //! ([`program`]). [`executable`]
 //! is what `main` does in each.
 

@@ -65,6 +65,16 @@ fn maps(table: &mut Transaction, networks: &[InUse]) {
     }
 }
 
+/// Of one lease more.
+pub(super) fn add_ports(table: &mut Transaction, lease: &Lease) {
+    for family in BOTH {
+        for with_address in [false, true] {
+            let elements = elements(&[lease], family, with_address);
+            table.add_to_map(map_of(family, with_address), elements);
+        }
+    }
+}
+
 /// 127.0.0.1 is the host's own, though our bridges let packets from and to it pass (`route_localnet`), so
 /// that a published port answers there. Before connection tracking: an answer to the host's own connection
 /// has the bridge's address yet.

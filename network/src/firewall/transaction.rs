@@ -87,6 +87,11 @@ impl Transaction {
         elements: Vec<(Vec<u8>, Vec<u8>)>,
     ) {
         self.new_set(name, key, Some(value));
+        self.add_to_map(name, elements);
+    }
+
+    /// Elements for a map that is there.
+    pub(super) fn add_to_map(&mut self, name: &str, elements: Vec<(Vec<u8>, Vec<u8>)>) {
         let elements: Vec<_> =
             elements.into_iter().map(|(key, value)| (key, Some(value))).collect();
         self.fill(name, &elements);
