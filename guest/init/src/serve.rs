@@ -64,6 +64,9 @@ impl Supervisor<'_> {
 
     /// Waits for something to happen, and does what follows from it.
     fn turn(&mut self, reaper: &SignalFd) -> Result<(), Failure> {
+        // First, for what was said before there was anything to wait for. The last words are the channel's
+        // to flush.
+        self.channel.flush()?;
         let ready = self.wait(reaper)?;
         if ready.channel {
             for frame in self.channel.receive()? {
@@ -89,7 +92,7 @@ impl Supervisor<'_> {
             self.processes.remove(&id);
             self.channel.send(id, end);
         }
-        self.channel.flush()
+        Ok(())
     }
 
     fn wait(&self, reaper: &SignalFd) -> Result<Ready, Failure> {
