@@ -17,7 +17,7 @@ use isolab_isolation::{Controller, InstanceSpec, Instances, IsolationError, Stdi
 use isolab_vmm::teardown;
 use tracing::{debug_span, enabled, info_span};
 
-use crate::instances::{Attached, DetachKeys, code_of, create};
+use crate::instances::{Attached, DetachKeys, code_of, create, describe};
 use crate::terminal::{self, Terminal};
 use crate::workload::Workload;
 
@@ -90,14 +90,14 @@ fn supervised(workload: &Workload, image: &Image, detach: bool) -> Result<ExitCo
     let instance = create(&catalogue, workload, image)?;
     let started = match detach {
         true => catalogue
-            .start(&instance, None, failure::describe)
+            .start(&instance, None, describe)
             .map(|_| {
                 println!("{}", instance.entry.id);
                 ExitCode::SUCCESS
             })
             .map_err(anyhow::Error::from),
         false => Attached::new(&instance, workload.interactive, keys).and_then(|attached| {
-            attached.run(|streams| catalogue.start(&instance, Some(streams), failure::describe))
+            attached.run(|streams| catalogue.start(&instance, Some(streams), describe))
         }),
     };
     started.or_else(|error| {

@@ -87,6 +87,16 @@ pub fn run(command: Command, logging: &Logging) -> Result<ExitCode> {
     })
 }
 
+/// What is told of a failure to start an instance, by the process that failed at it.
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref() {
+        // With the guest's last words, and hints.
+        Some(InstanceError::Isolation(error)) => failure::describe(error),
+        Some(InstanceError::Image(error)) => failure::describe(error),
+        _ => failure::describe(error),
+    }
+}
+
 /// The code that says what kind of failure it is.
 pub fn code_of(error: &anyhow::Error) -> u8 {
     error.downcast_ref().map_or(EXIT_OWN_FAILURE, InstanceError::exit_code)

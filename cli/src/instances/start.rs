@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use isolab_command::failure;
 use isolab_instances::Catalogue;
 
-use super::{Attached, DetachKeys, with_each};
+use super::{Attached, DetachKeys, describe, with_each};
 
 /// Start instances that were made or have ended.
 ///
@@ -34,7 +33,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let catalogue = Catalogue::open_default()?;
     if !args.attach && !args.interactive {
         return with_each(&catalogue, &args.instances, |instance| {
-            catalogue.start(instance, None, failure::describe).map(drop)
+            catalogue.start(instance, None, describe).map(drop)
         });
     }
     let [name] = &args.instances[..] else {
@@ -42,5 +41,5 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let instance = catalogue.find(name)?;
     let attached = Attached::new(&instance, args.interactive, &args.detach_keys)?;
-    attached.run(|streams| catalogue.start(&instance, Some(streams), failure::describe))
+    attached.run(|streams| catalogue.start(&instance, Some(streams), describe))
 }

@@ -12,9 +12,6 @@ use super::numbered;
 use crate::error::InstanceError;
 use crate::time::Timestamp;
 
-/// More files than this are not ours.
-const MAX_FILES: u32 = 10_000;
-
 /// What of a log is wanted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogQuery {
@@ -99,14 +96,7 @@ struct Log<'a> {
 
 impl<'a> Log<'a> {
     fn open(folder: &'a Path) -> io::Result<Self> {
-        // A rotation meanwhile moves a file that is open already to a number that comes later.
-        let mut older: Vec<File> = Vec::new();
-        visit(folder, |file| {
-            if !older.iter().any(|known| is_same(known, &file)) {
-                older.push(file);
-            }
-            true
-        })?;
+        let mut older = snapshot(folder)?;
         let current = older.pop().map(BufReader::new);
         Ok(Self { folder, older, current, half: Vec::new() })
     }
@@ -142,16 +132,9 @@ impl<'a> Log<'a> {
     /// At the end of the last file that was open: whether there is a newer one.
     fn follow_rotation(&mut self) -> io::Result<bool> {
         let Some(current) = &mut self.current else { return Ok(false) };
-        // The files from the newest one back to the one that was read.
-        let mut newer = Vec::new();
         let read = current.get_ref();
-        visit(self.folder, |file| {
-            let is_newer = !is_same(&file, read);
-            if is_newer && !newer.iter().any(|known| is_same(known, &file)) {
-                newer.push(file);
-            }
-            is_newer
-        })?;
+        let mut newer = snapshot(self.folder)?;
+        newer.truncate(newer.iter().take_while(|file| !is_same(file, read)).count());
         // What was written to it before the rotation comes first.
         let position = current.stream_position()?;
         if newer.is_empty() || current.get_ref().metadata()?.len() > position {
@@ -164,24 +147,27 @@ impl<'a> Log<'a> {
     }
 }
 
-/// Opens the files from the newest to the oldest, as long as `take` wants more.
-fn visit(folder: &Path, mut take: impl FnMut(File) -> bool) -> io::Result<()> {
-    let mut missing = 0;
-    for number in 0..MAX_FILES {
-        match File::open(numbered(folder, number)) {
-            Ok(file) => {
-                missing = 0;
-                if !take(file) {
-                    break;
-                }
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            // Between two steps of a rotation one of them is nowhere.
-            Err(_) if missing == 0 => missing = 1,
-            Err(_) => break,
+/// The files from the newest to the oldest, of a moment between two rotations.
+fn snapshot(folder: &Path) -> io::Result<Vec<File>> {
+    let open = |number| match File::open(numbered(folder, number)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    };
+    loop {
+        let mut files = Vec::new();
+        while let Some(file) = open(files.len() as u32)? {
+            files.push(file);
+        }
+        let is_undisturbed = match (files.first(), open(0)?) {
+            (Some(first), Some(now)) => is_same(first, &now),
+            // In the middle of a rotation there is a second one.
+            (None, None) => open(1)?.is_none(),
+            _ => false,
+        };
+        if is_undisturbed {
+            return Ok(files);
         }
     }
-    Ok(())
 }
 
 fn is_same(one: &File, other: &File) -> bool {
