@@ -10,11 +10,14 @@ extern crate isolab_command;
 mod check;
 mod completions;
 mod console;
+mod health;
+mod instances;
 mod obtain;
 mod run;
 mod system;
 mod terminal;
 mod vm;
+mod workload;
 
 use std::env;
 use std::ffi::OsString;
@@ -52,6 +55,8 @@ enum Command {
     Run(Box<run::Args>),
     System(system::System),
     Vm(vm::Vm),
+    #[command(flatten)]
+    Instances(instances::Command),
     /// Print this message or the help of the given command.
     Help {
         /// The command, with those below it.
@@ -111,7 +116,9 @@ impl Executable for Cli {
         let code = executable::refuse(error);
         let isolab = Self::command();
         let command = env::args_os().skip(1).find(|word| isolab.find_subcommand(word).is_some());
-        let is_run = command.is_some_and(|word| word == "run");
+        let is_run = command.is_some_and(|word| {
+            ["run", "exec", "create", "start"].map(OsString::from).contains(&word)
+        });
         if is_run && error.exit_code() != 0 { ExitCode::from(EXIT_OWN_FAILURE) } else { code }
     }
 }
@@ -126,6 +133,7 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
         Command::Completions(args) => completions::run(&args, logging),
         Command::Image(it) => elsewhere("isolab-image", it),
         Command::Kernel(it) => elsewhere("isolab-kernel", it),
+        Command::Instances(command) => instances::run(command, logging),
         Command::Network(it) => elsewhere("isolab-network", it),
         Command::Run(args) => run::run(*args, logging),
         Command::System(system) => system::run(system),

@@ -2,24 +2,24 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use error_reporter::Report;
-use isolab_command::format::{EXIT_OWN_FAILURE, parse_size};
+use isolab_command::format::EXIT_OWN_FAILURE;
 use isolab_command::logging::Logging;
 use isolab_command::{failure, signals};
-use isolab_images::{Image, Store};
+use isolab_images::Image;
+use isolab_instances::{Catalogue, Status, serve_foreground};
 use isolab_isolation::timeline::{Milestone, now};
-use isolab_isolation::{
-    InstanceName, InstanceSpec, Instances, IsolationError, Level, Limits, Network, Request, Stdio,
-    level, parse_hostname,
-};
+use isolab_isolation::{Controller, InstanceSpec, Instances, IsolationError, Stdio, level};
 use isolab_vmm::teardown;
 use tracing::{debug_span, enabled, info_span};
 
-use crate::obtain::Obtain;
+use crate::instances::{Attached, DetachKeys, code_of, create, describe};
 use crate::terminal::{self, Terminal};
+use crate::workload::Workload;
 
 /// Run a command in an image, at one of the four levels of isolation.
 ///
@@ -39,64 +39,15 @@ use crate::terminal::{self, Terminal};
     isolab run busybox uname -a\n  \
     isolab run --isolation paravirt --memory 128M -e GREETING=hello busybox sh -c 'echo $GREETING'")]
 pub struct Args {
-    /// process, container, paravirt or fullvirt.
-    #[arg(long, value_name = "LEVEL", default_value = "container")]
-    isolation: Level,
-    /// Pass our standard input on.
+    /// Do not wait: print the instance's id when its command runs.
     #[arg(long, short)]
-    interactive: bool,
-    /// Give the command a terminal of its own, shown on ours; with -i, what is typed on ours goes there.
-    /// The levels process and container have one so far.
-    #[arg(long, short)]
-    tty: bool,
-    /// Set an environment variable; without a value, pass on our own.
-    #[arg(long, short, value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// Working directory.
-    #[arg(long, short, value_name = "DIR")]
-    workdir: Option<String>,
-    /// User and group, by name or number.
-    #[arg(long, short, value_name = "USER[:GROUP]")]
-    user: Option<String>,
-    /// Host name; by default the instance's name. Not at level process, which has none of its own.
-    #[arg(long, value_name = "NAME", value_parser = parse_hostname)]
-    hostname: Option<String>,
-    /// The instance's name, which no other running one has; by default a random one.
-    #[arg(long, value_name = "NAME")]
-    name: Option<InstanceName>,
-    /// Memory limit, in bytes or with K, M, G or T: a cgroup's limit, or the guest's RAM
-    /// (512M without it). 0 is no limit.
-    #[arg(long, short, value_name = "SIZE", value_parser = parse_size)]
-    memory: Option<u64>,
-    /// CPU limit: a cgroup's quota, or, rounded up, the guest's vCPUs (1 without it). 0 is no limit.
-    #[arg(long, value_name = "N")]
-    cpus: Option<f64>,
-    /// How many processes and threads there may be; process and container only. -1 or 0 is no limit.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    #[arg(value_parser = clap::value_parser!(i64).range(-1..=u32::MAX.into()))]
-    pids_limit: Option<i64>,
-    /// Connect the instance: tap[=NAME],ip=ADDRESS/PREFIX[,gateway=ADDRESS], and what `isolab vm run
-    /// --net` takes besides; paravirt and fullvirt only. The host's end of the tap is yours to set
-    /// up. Without it, process has the host's network and the others none.
-    #[arg(long, value_name = "NETWORK")]
-    network: Option<Network>,
-    /// Guest kernel of the VM levels: slim, stock, cloud, or a vmlinux or bzImage.
-    #[arg(long, value_name = "KERNEL")]
-    kernel: Option<String>,
-    /// Remove the instance when it ends. Always so; here for podman's users.
-    #[arg(long)]
-    rm: bool,
+    detach: bool,
     /// Write the times of the instance's milestones, in nanoseconds of CLOCK_MONOTONIC, to this
-    /// file as JSON.
-    #[arg(long, value_name = "FILE")]
+    /// file as JSON. In the foreground only.
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
     timings: Option<PathBuf>,
     #[command(flatten)]
-    obtain: Obtain,
-    /// The image: a name, or a digest.
-    image: String,
-    /// The command and its arguments; by default the image's own.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    workload: Workload,
 }
 
 /// How long this process may take to end once its machine is to be gone.
@@ -105,16 +56,18 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs the workload to its end; the code is its own, or 125 to 127 where it did not run.
 pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     let started = now();
+    let Args { detach, timings, workload } = args;
     // Until the instance is there, signals do what they always do: a pull can be interrupted.
-    let image = info_span!("image", name = args.image)
-        .in_scope(|| args.obtain.image(&Store::open_default()?, &args.image, logging))?;
-    let Some(image) = image else {
+    let Some(image) = workload.image(logging)? else {
         return Ok(ExitCode::from(EXIT_OWN_FAILURE));
     };
+    if detach || workload.is_supervised() {
+        return supervised(&workload, &image, detach);
+    }
     // Before any thread exists, so that all of them inherit the mask.
     let signals = signals::block(&signals::passed_on()).context("cannot block signals")?;
-    let is_virtual_machine = args.isolation.is_virtual_machine();
-    let code = match run_instance(args, image, started, signals) {
+    let is_virtual_machine = workload.isolation.is_virtual_machine();
+    let code = match run_instance(&workload, image, started, timings, signals) {
         Ok(code) => code,
         Err(error) => {
             let code = error.downcast_ref().map_or(EXIT_OWN_FAILURE, IsolationError::exit_code);
@@ -129,55 +82,90 @@ pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocked) -> Result<u8> {
-    let instances = Instances::open_default()?;
-    // What is in the way of nobody does not keep anybody from starting.
-    for failure in debug_span!("sweep").in_scope(|| instances.sweep())?.failures {
+/// Runs it in a process of its own, and sits at it unless it is to be left alone.
+fn supervised(workload: &Workload, image: &Image, detach: bool) -> Result<ExitCode> {
+    let keys = &DetachKeys::default();
+    let catalogue = Catalogue::open_default()?;
+    sweep(&catalogue.instances);
+    let instance = create(&catalogue, workload, image)?;
+    let started = match detach {
+        true => catalogue
+            .start(&instance, None, describe)
+            .map(|_| {
+                println!("{}", instance.entry.id);
+                ExitCode::SUCCESS
+            })
+            .map_err(anyhow::Error::from),
+        false => Attached::new(&instance, workload.interactive, keys).and_then(|attached| {
+            attached.run(|streams| catalogue.start(&instance, Some(streams), describe))
+        }),
+    };
+    started.or_else(|error| {
+        failure::tell(error.as_ref());
+        // What was never started is nobody's; it may have gone by itself.
+        if let Ok(instance) = catalogue.find(&instance.entry.id)
+            && instance.state.status == Status::Created
+            && let Err(error) = catalogue.remove(&instance, true)
+        {
+            failure::tell(&error);
+        }
+        Ok(ExitCode::from(code_of(&error)))
+    })
+}
+
+/// What is in the way of nobody does not keep anybody from starting.
+fn sweep(instances: &Instances) {
+    let swept = debug_span!("sweep").in_scope(|| instances.sweep());
+    let failures = swept.map_or_else(|error| vec![error], |swept| swept.failures);
+    for failure in failures {
         eprintln!("isolab: warning: of an instance that was killed: {}", Report::new(failure));
     }
-    let stdio = match args.tty {
-        true => Stdio::Terminal(terminal::size(args.interactive)?),
-        false => Stdio::Inherit { stdin: args.interactive },
+}
+
+fn run_instance(
+    workload: &Workload,
+    image: Image,
+    started: u64,
+    timings: Option<PathBuf>,
+    signals: signals::Blocked,
+) -> Result<u8> {
+    let stdio = match workload.tty {
+        true => Stdio::Terminal(terminal::size(workload.interactive)?),
+        false => Stdio::Inherit { stdin: workload.interactive },
     };
-    let mut env = args.env;
-    if args.tty {
-        // As podman has it; one that is asked for comes later and wins.
-        env.insert(0, "TERM=xterm".to_owned());
-    }
-    let folder = instances.create(args.name, args.isolation)?;
-    let hostname = args.hostname.filter(|name| !name.is_empty());
-    let request = Request {
-        command: args.command,
-        env,
-        workdir: args.workdir,
-        user: args.user,
-        hostname: hostname.unwrap_or_else(|| folder.name().to_hostname()),
-        limits: Limits {
-            memory_bytes: args.memory.filter(|bytes| *bytes != 0),
-            cpus: args.cpus.filter(|cpus| *cpus != 0.0),
-            pids: args.pids_limit.and_then(|limit| u32::try_from(limit).ok()).filter(|n| *n != 0),
-        },
-    };
+    let instances = Instances::open_default()?;
+    sweep(&instances);
+    let folder = instances.create(workload.name.clone(), workload.isolation)?;
+    let config = workload.config(&folder, &image)?;
+    workload.write_id(folder.id())?;
+    let path = folder.path().to_owned();
     let spec = InstanceSpec {
-        spec: request.to_spec(&image)?,
+        spec: config.request.to_spec(&image)?,
         folder,
-        image,
+        image: image.clone(),
         stdio,
-        kernel: args.kernel,
-        network: args.network,
+        kernel: config.kernel.clone(),
+        network: config.network()?,
     };
-    let mut instance = info_span!("create", level = %args.isolation)
-        .in_scope(|| level(args.isolation).create(spec))?;
+    let mut instance = info_span!("create", level = %workload.isolation)
+        .in_scope(|| level(workload.isolation).create(spec))?;
     info_span!("start").in_scope(|| instance.start())?;
-    let controller = instance.controller()?;
+    let controller: Arc<dyn Controller> = instance.controller()?.into();
+    let served = serve_foreground(&path, config, &image, Arc::clone(&controller));
+    if let Err(error) = served {
+        // It runs all the same.
+        eprintln!("isolab: warning: {}", Report::new(error));
+    }
+    drop(image);
     let connected = match instance.terminal() {
-        Some(theirs) => Some(Terminal::connect(theirs, args.interactive)?),
+        Some(theirs) => Some(Terminal::connect(theirs, workload.interactive)?),
         None => None,
     };
+    let has_terminal = workload.tty;
     // A signal that finds nobody came too late.
     signals
         .on_arrival(move |signal| match signal {
-            libc::SIGWINCH if args.tty => terminal::follow(controller.as_ref()),
+            libc::SIGWINCH if has_terminal => terminal::follow(controller.as_ref()),
             _ => drop(controller.signal(signal)),
         })
         .context("cannot wait for signals")?;
@@ -186,17 +174,17 @@ fn run_instance(args: Args, image: Image, started: u64, signals: signals::Blocke
         connected.finish();
     }
     if let Ok(status) = &ended
-        && args.isolation.is_virtual_machine()
+        && workload.isolation.is_virtual_machine()
     {
         // Threads of the machine may sit in a write to a host that reads nothing, with a lock that is
         // needed for the way out.
         teardown::exit_within(EXIT_TIMEOUT, status.exit_code().into());
     }
-    if ended.is_ok() && (args.timings.is_some() || enabled!(tracing::Level::INFO)) {
+    if ended.is_ok() && (timings.is_some() || enabled!(tracing::Level::INFO)) {
         let mut milestones = instance.milestones();
         milestones.reach(Milestone::CommandStarted, started);
         milestones.log();
-        if let Some(path) = args.timings {
+        if let Some(path) = timings {
             milestones.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
         }
     }

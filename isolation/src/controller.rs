@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use isolab_container::WindowSize;
 use oci_spec::runtime::Process;
+use serde::{Deserialize, Serialize};
 
 use crate::error::IsolationError;
 use crate::workload_status::WorkloadStatus;
@@ -119,7 +120,7 @@ pub trait ExecProcess: Send + Sync {
 }
 
 /// A process in an instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessEntry {
     /// Its id as the instance's own processes see it.
     pub pid: u32,
@@ -143,7 +144,7 @@ pub struct ProcessEntry {
 }
 
 /// What an instance has used so far, seen from the host. None: the host or the level has no such figure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// CPU time that its processes have had; of a machine, its vCPUs and our own work for it.
     pub cpu_time: Option<Duration>,

@@ -115,6 +115,18 @@ pub enum IsolationError {
         /// The process that the instance belongs to.
         monitor: u32,
     },
+    /// A name that an instance has which does not run.
+    #[error("the name `{name}` is an instance's that is kept")]
+    NameTaken {
+        /// The name that both want.
+        name: String,
+    },
+    /// There is no such instance, or not any more.
+    #[error("no such instance: `{name}`")]
+    NoSuchInstance {
+        /// What was asked for: a name, an id or the beginning of one.
+        name: String,
+    },
     /// The host refused something.
     #[error("cannot {action} {}", path.display())]
     Io {

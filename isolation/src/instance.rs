@@ -50,6 +50,14 @@ pub trait Instance {
     /// It cannot be started; [`IsolationError::exit_code`] has the code that says why.
     fn start(&mut self) -> Result<(), IsolationError>;
 
+    /// Waits until the workload runs, which at the VM levels only the guest knows.
+    ///
+    /// # Errors
+    /// It could not be started, as [`Instance::start`] and [`Instance::wait`] tell it.
+    fn wait_started(&mut self) -> Result<(), IsolationError> {
+        Ok(())
+    }
+
     /// Waits for the workload's end.
     ///
     /// # Errors

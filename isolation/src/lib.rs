@@ -31,7 +31,8 @@ pub use controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
 pub use error::IsolationError;
 pub use instance::{Instance, InstanceSpec, Isolation};
 pub use instances::{
-    InstanceFolder, InstanceName, Instances, Leftover, NameError, Sweep, parse_hostname,
+    Entry, InstanceFolder, InstanceName, Instances, Leftover, NameError, ProcessId, Sweep,
+    parse_hostname,
 };
 pub use isolab_container::{Limits, WindowSize};
 pub use isolab_guest::kernels::GuestKernel;
@@ -39,7 +40,7 @@ pub use level::{Level, UnknownLevel};
 pub use machine::guest_kernel;
 pub use network::{Network, NetworkError};
 pub use oci_spec::runtime as oci;
-pub use request::Request;
+pub use request::{FurtherProcess, Request};
 pub use workload_status::WorkloadStatus;
 
 /// The implementation of a level.
@@ -53,7 +54,12 @@ pub fn level(level: Level) -> Box<dyn Isolation> {
 
 /// Twelve random hexadecimal digits.
 fn instance_id() -> Result<String, IsolationError> {
-    let mut bytes = [0; 6];
+    random_digits::<6>()
+}
+
+/// Two hexadecimal digits for each of `BYTES` random bytes.
+fn random_digits<const BYTES: usize>() -> Result<String, IsolationError> {
+    let mut bytes = [0; BYTES];
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
         .map_err(IsolationError::host("read /dev/urandom"))?;

@@ -146,11 +146,13 @@ impl Root {
         let files = folder.files();
         let io = |source| IsolationError::Io { action: "write to", path: files.clone(), source };
         let [upper, work] = ["upper", "work"].map(|name| files.join(name));
+        // An instance that is started again has what it wrote before.
+        let is_first = !upper.exists();
         for folder in [&upper, &work] {
-            fs::create_dir(folder).map_err(io)?;
+            fs::create_dir_all(folder).map_err(io)?;
         }
         let mut lower = image.layers()?;
-        if let Some(top) = lower.first() {
+        if let Some(top) = lower.first().filter(|_| is_first) {
             give_root(top, &upper).map_err(io)?;
         }
         let names = NameFiles::prepare(&files, folder.shared(), names, &lower, Missing::Make)?;

@@ -2,14 +2,18 @@
 
 use isolab_container::{DEFAULT_PATH, Limits, default_spec};
 use isolab_images::Image;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
+use serde::{Deserialize, Serialize};
 
 use crate::error::IsolationError;
 use crate::users;
 
 /// What the operator may say about a run; what is left out comes from the image.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Request {
+    /// Replaces the image's Entrypoint, and its Cmd.
+    pub entrypoint: Option<Vec<String>>,
     /// The command and its arguments; replaces the image's Cmd, not its Entrypoint.
     pub command: Vec<String>,
     /// `NAME=value`, or `NAME` for the value in our own environment.
@@ -21,7 +25,17 @@ pub struct Request {
     /// The host name; at level `process` there is no way to set one, but for `HOSTNAME`.
     pub hostname: String,
     /// Limits that mean the same at every level.
+    #[serde(with = "WrittenLimits")]
     pub limits: Limits,
+}
+
+/// [`Limits`] as they are written down.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Limits", rename_all = "camelCase")]
+struct WrittenLimits {
+    memory_bytes: Option<u64>,
+    cpus: Option<f64>,
+    pids: Option<u32>,
 }
 
 impl Request {
@@ -32,10 +46,11 @@ impl Request {
     pub fn to_spec(&self, image: &Image) -> Result<Spec, IsolationError> {
         let config = image.config().config().clone().unwrap_or_default();
         let command = match &self.command[..] {
-            [] => config.cmd().clone().unwrap_or_default(),
+            [] if self.entrypoint.is_none() => config.cmd().clone().unwrap_or_default(),
             command => command.to_vec(),
         };
-        let args = [config.entrypoint().clone().unwrap_or_default(), command].concat();
+        let entrypoint = self.entrypoint.clone().or(config.entrypoint().clone());
+        let args = [entrypoint.unwrap_or_default(), command].concat();
         if args.is_empty() {
             return Err(IsolationError::Setting {
                 field: "command",
@@ -76,6 +91,42 @@ impl Request {
             process.set_user(identity.to_user()?);
         }
         Ok(spec)
+    }
+}
+
+/// What the operator may say about a further process of an instance; what is left out is as the first one's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FurtherProcess {
+    /// The command and its arguments.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory.
+    pub workdir: Option<String>,
+    /// `USER[:GROUP]`.
+    pub user: Option<String>,
+}
+
+impl FurtherProcess {
+    /// Completes it with what is said of the instance's `first` process.
+    ///
+    /// # Errors
+    /// The user is unknown, or the image damaged.
+    pub fn to_process(&self, first: &Process, image: &Image) -> Result<Process, IsolationError> {
+        let mut process = first.clone();
+        let mut env = first.env().clone().unwrap_or_default();
+        if let Some(user) = &self.user {
+            let identity = users::resolve(user, &image.layers()?)?;
+            set(&mut env, &format!("HOME={}", identity.home));
+            process.set_user(identity.to_user()?);
+        }
+        self.env.iter().for_each(|variable| set(&mut env, variable));
+        process.set_env(Some(env)).set_args(Some(self.args.clone()));
+        if let Some(workdir) = &self.workdir {
+            process.set_cwd(workdir.into());
+        }
+        Ok(process)
     }
 }
 

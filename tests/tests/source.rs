@@ -7,7 +7,7 @@ use isolab_tests::checkout;
 use syn::{Attribute, Fields, Item, LitStr};
 
 /// The crates whose errors others print.
-const LIBRARIES: [&str; 9] = [
+const LIBRARIES: [&str; 10] = [
     "bench",
     "container",
     "guest",
@@ -15,6 +15,7 @@ const LIBRARIES: [&str; 9] = [
     "images",
     "images/build",
     "images/registry",
+    "instances",
     "isolation",
     "vmm",
 ];

@@ -31,6 +31,12 @@ pub fn tell_with(error: &(dyn Error + 'static), own: Hint) {
     eprint!("{}", text(error, own));
 }
 
+/// What [`tell`] would say, for somebody else to tell who calls it a failure of isolab's.
+pub fn describe(error: &(dyn Error + 'static)) -> String {
+    let text = text(error, |_| None);
+    text.strip_prefix("isolab: ").unwrap_or(&text).trim_end().to_owned()
+}
+
 fn text(error: &(dyn Error + 'static), own: Hint) -> String {
     let chain = || successors(Some(error), |&error| error.source());
     let mut text = format!("isolab: {}\n", Report::new(error));

@@ -204,6 +204,17 @@ impl Session {
         }
     }
 
+    /// Whether the workload has started, or has ended without; None if neither is known after `time`.
+    pub fn has_started(&self, time: Duration) -> Option<bool> {
+        let starts = |state: &mut State| {
+            state.is_open && state.processes.get(&WORKLOAD).is_some_and(Process::is_starting)
+        };
+        let waited = self.0.changed.wait_timeout_while(self.state(), time, starts);
+        let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        let runs = state.processes.get(&WORKLOAD).is_some_and(|workload| workload.has_started);
+        (!waited.timed_out()).then_some(runs)
+    }
+
     /// Starts a further process in the guest, once the guest is up, and waits until it runs or has ended;
     /// `on_end` hears its end, once.
     ///

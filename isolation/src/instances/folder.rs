@@ -3,6 +3,7 @@
 //! ```text
 //! NAME/lock      under flock(2) as long as the instance has an owner; holds the `record`
 //! NAME/files/    what the instance needs, and what its workload writes
+//! NAME/…         what others keep of it: see isolab-instances
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -10,19 +11,22 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use isolab_images::remove_tree;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::record::{LOCK, ProcessId, Record, is_ours, open_lock};
+use super::record::{Access, LOCK, ProcessId, Record, is_ours, open_lock};
 use super::{InstanceName, condemned};
 use crate::error::IsolationError;
+use crate::instance_id;
+use crate::level::Level;
 
 const FILES: &str = "files";
 
-/// The folder of an instance that is ours. Removed with everything in it when dropped; only
-/// [`InstanceFolder::remove`] can say that this failed.
+/// The folder of an instance that is ours. Removed with everything in it when dropped, unless it is
+/// [kept](InstanceFolder::keep); only [`InstanceFolder::remove`] can say that this failed.
 #[derive(Debug)]
 pub struct InstanceFolder {
     path: PathBuf,
@@ -31,7 +35,7 @@ pub struct InstanceFolder {
     record: Record,
     /// Given to whoever looks after the instance when we are killed. The kernel takes the lock away
     /// with its last holder.
-    lock: Flock<File>,
+    lock: Arc<Flock<File>>,
     removed: bool,
 }
 
@@ -49,7 +53,48 @@ impl InstanceFolder {
         record.append(&lock)?;
         DirBuilder::new().mode(0o700).create(path.join(FILES))?;
         let (path, name) = (path.to_owned(), name.clone());
-        Ok(Self { path, name, runtime_id, record, lock, removed: false })
+        Ok(Self { path, name, runtime_id, record, lock: Arc::new(lock), removed: false })
+    }
+
+    /// The kept folder `path`, which nobody has but the holder of `lock`.
+    pub(super) fn adopt(
+        path: &Path,
+        name: &InstanceName,
+        runtime_id: String,
+        mut record: Record,
+        lock: Flock<File>,
+    ) -> Self {
+        record.monitor = std::process::id();
+        // A kill may have left the name before.
+        record.name = name.to_string();
+        let (path, name, lock) = (path.to_owned(), name.clone(), Arc::new(lock));
+        Self { path, name, runtime_id, record, lock, removed: false }
+    }
+
+    /// The same folder for one more run of the instance, which has to be [kept](Self::keep). It stays
+    /// locked until all of these are dropped.
+    ///
+    /// # Errors
+    /// /dev/urandom cannot be read.
+    pub fn share(&self) -> Result<Self, IsolationError> {
+        Ok(Self {
+            path: self.path.clone(),
+            name: self.name.clone(),
+            runtime_id: format!("{}-{}", self.name, instance_id()?),
+            record: self.record.clone(),
+            lock: Arc::clone(&self.lock),
+            // Who removes it is the one that it was shared from.
+            removed: true,
+        })
+    }
+
+    /// Says whether the folder stays when it is dropped, or its owner killed.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn keep(&mut self, kept: bool) -> Result<(), IsolationError> {
+        self.record.kept = kept;
+        self.record.append(&self.lock).map_err(|source| self.io("write to", source))
     }
 
     /// Gives it its name.
@@ -59,9 +104,48 @@ impl InstanceFolder {
         Ok(())
     }
 
+    /// Moves it to `path`, where nothing is. The lock on the folder above is held.
+    pub(super) fn renamed(
+        mut self,
+        path: &Path,
+        name: &InstanceName,
+    ) -> Result<Self, IsolationError> {
+        // The folder's name counts; a kill between the two leaves a record with the older name.
+        self.appear(path).map_err(|source| self.io("rename", source))?;
+        self.name = name.clone();
+        self.record.name = name.to_string();
+        self.record.append(&self.lock).map_err(|source| self.io("write to", source))?;
+        Ok(self)
+    }
+
     /// The instance's name.
     pub fn name(&self) -> &InstanceName {
         &self.name
+    }
+
+    /// 64 hexadecimal digits, which no other instance has, also when this one is gone.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// The folder itself, for what is kept of an instance beside what its level needs.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its level of isolation.
+    pub fn level(&self) -> Level {
+        self.record.level
+    }
+
+    /// The workload's first process, while it lives and where it is one of the host's.
+    pub fn process(&self) -> Option<ProcessId> {
+        Record::read(&self.path)?.process
+    }
+
+    /// The directories that the instance's last run had in the cgroup tree.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        Record::read(&self.path).map_or(Vec::new(), |record| record.cgroups)
     }
 
     /// As the name, but of no other instance of this host, also where its data is kept elsewhere.
@@ -92,11 +176,14 @@ impl InstanceFolder {
         self.record.append(&self.lock).map_err(|source| self.io("write to", source))
     }
 
-    /// Removes the folder and everything in it.
+    /// Removes the folder and everything in it; one that was shared, or is kept, stays as it is.
     ///
     /// # Errors
     /// What could not be removed. The next start, or `isolab system prune`, tries again.
     pub fn remove(mut self) -> Result<(), IsolationError> {
+        if self.removed || self.record.kept {
+            return Ok(());
+        }
         self.remove_all()
     }
 
@@ -114,9 +201,10 @@ impl InstanceFolder {
     #[cfg(test)]
     pub(super) fn abandon(self) {
         use std::os::fd::{AsRawFd, FromRawFd};
-        let folder = std::mem::ManuallyDrop::new(self);
+        let mut folder = std::mem::ManuallyDrop::new(self);
+        let lock = Arc::get_mut(&mut folder.lock).expect("it was not shared");
         // SAFETY: the descriptor's owner is forgotten, which nothing uses any more.
-        drop(unsafe { OwnedFd::from_raw_fd(folder.lock.as_raw_fd()) });
+        drop(unsafe { OwnedFd::from_raw_fd(lock.as_raw_fd()) });
     }
 
     fn io(&self, action: &'static str, source: io::Error) -> IsolationError {
@@ -126,7 +214,7 @@ impl InstanceFolder {
 
 impl Drop for InstanceFolder {
     fn drop(&mut self) {
-        if !self.removed {
+        if !self.removed && !self.record.kept {
             // Nobody is left to tell.
             let _ = self.remove_all();
         }
@@ -138,7 +226,13 @@ impl Drop for InstanceFolder {
 ///
 /// Gives the bytes of disk that are free now.
 pub(super) fn empty(folder: &Path) -> io::Result<u64> {
-    let freed = remove_tree(&folder.join(FILES))?;
+    let mut freed = 0;
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let entry = entry?;
+        if entry.file_name() != LOCK {
+            freed += remove_tree(&entry.path())?;
+        }
+    }
     tolerate_missing(fs::remove_file(folder.join(LOCK)))?;
     tolerate_missing(fs::remove_dir(folder))?;
     Ok(freed)
@@ -163,12 +257,12 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    pub(super) fn of(folder: &Path) -> io::Result<Self> {
+    pub(super) fn of(folder: &Path, access: Access) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(folder)?;
         if !metadata.is_dir() || !is_ours(&metadata) {
             return Ok(Owner::Unknown);
         }
-        let Some(lock) = open_lock(folder) else { return Ok(Owner::Unknown) };
+        let Some(lock) = open_lock(folder, access) else { return Ok(Owner::Unknown) };
         match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Owner::Nobody(lock)),
             Err((_, Errno::EWOULDBLOCK)) => Ok(Owner::Living),

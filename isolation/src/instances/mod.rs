@@ -7,6 +7,7 @@
 //! Folders appear, and are given up, under a lock on the folder above them. So nobody sees half of
 //! one, no two sweep the same one, and none is swept before its owner holds it.
 
+mod entry;
 mod folder;
 mod name;
 mod record;
@@ -22,14 +23,16 @@ use isolab_images::{Usage, disk_usage};
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
+pub use entry::Entry;
 pub use folder::InstanceFolder;
 pub use name::{InstanceName, NameError, parse_hostname};
+pub use record::ProcessId;
 
 use crate::error::IsolationError;
-use crate::instance_id;
 use crate::level::Level;
+use crate::{instance_id, random_digits};
 use folder::{Owner, empty};
-use record::Record;
+use record::{Access, Record};
 
 /// A folder that is being filled. No instance's name begins so.
 const NEW: &str = ".new-";
@@ -97,13 +100,14 @@ impl Instances {
         name: Option<InstanceName>,
         level: Level,
     ) -> Result<InstanceFolder, IsolationError> {
-        let random = instance_id()?;
+        let id = random_digits::<32>()?;
+        let short = &id[..12];
         let (name, runtime_id) = match name {
             Some(name) => {
-                let runtime_id = format!("{name}-{random}");
+                let runtime_id = format!("{name}-{short}");
                 (name, runtime_id)
             }
-            None => (InstanceName::random(&random), random),
+            None => (InstanceName::random(short), short.to_owned()),
         };
         let lock = self.lock()?;
         let path = self.path.join(name.as_str());
@@ -112,7 +116,7 @@ impl Instances {
         let half = self.condemn(&unfinished)?;
         let made = DirBuilder::new().mode(0o700).create(&unfinished);
         made.map_err(|source| self.io("write to", source))?;
-        let record = Record::new(name.as_str(), level);
+        let record = Record::new(name.as_str(), &id, level);
         let filled = InstanceFolder::fill(&unfinished, &name, runtime_id, record)
             .and_then(|mut folder| folder.appear(&path).map(|()| folder));
         let folder = filled.map_err(|source| {
@@ -137,8 +141,12 @@ impl Instances {
         if fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
             return Ok(None);
         }
-        if let Some(condemned) = self.condemn(path)? {
-            return Ok(Some(condemned));
+        match self.condemn(path)? {
+            Some(condemned) if condemned.is_kept() => {
+                return Err(IsolationError::NameTaken { name: name.to_string() });
+            }
+            Some(condemned) => return Ok(Some(condemned)),
+            None => {}
         }
         let Some(record) = Record::read(path) else {
             if !path.exists() && !path.is_symlink() {
@@ -171,6 +179,8 @@ impl Instances {
             // A link is nobody's folder, and what all share has a name that no instance can have.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !is_shared(&entry.file_name()) {
                 match self.condemn(&entry.path()) {
+                    // Of what is kept there is mostly nothing left to end.
+                    Ok(Some(kept)) if kept.is_kept() && !kept.has_remains() => {}
                     Ok(condemned) => all.extend(condemned),
                     Err(error) => sweep.failures.push(error),
                 }
@@ -199,11 +209,12 @@ impl Instances {
             let path = entry.map_err(|source| self.io("read", source))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let is_ours_by_name = name.starts_with(NEW) || name.starts_with(CONDEMNED);
-            let is_active = match Owner::of(&path) {
+            let is_active = match Owner::of(&path, Access::Read) {
                 Ok(Owner::Living) => Some(true),
-                Ok(Owner::Nobody(_)) if is_ours_by_name || Record::read(&path).is_some() => {
-                    Some(false)
-                }
+                Ok(Owner::Nobody(_)) => match Record::read(&path) {
+                    Some(record) if record.kept => None,
+                    record => (is_ours_by_name || record.is_some()).then_some(false),
+                },
                 _ => None,
             };
             found.push((path, is_active));
@@ -225,7 +236,7 @@ impl Instances {
         let io = |action, source| IsolationError::Io { action, path: path.to_owned(), source };
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let is_ours_by_name = name.starts_with(NEW) || name.starts_with(CONDEMNED);
-        let lock = match Owner::of(path) {
+        let lock = match Owner::of(path, Access::Append) {
             // It has just ended.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(io("look into", source)),
@@ -239,8 +250,8 @@ impl Instances {
             Ok(Owner::Living | Owner::Unknown) => return Ok(None),
         };
         let record = Record::read(path);
-        if name.starts_with(CONDEMNED) {
-            return Ok(Some(Condemned { path: path.to_owned(), record, _lock: lock }));
+        if name.starts_with(CONDEMNED) || record.as_ref().is_some_and(|record| record.kept) {
+            return Ok(Some(Condemned { path: path.to_owned(), record, lock }));
         }
         let Some(name) = record.as_ref().map(|record| record.name.as_str()).or_else(|| {
             // Killed before it wrote the record.
@@ -250,7 +261,7 @@ impl Instances {
         };
         let target = condemned(&self.path, name).map_err(|source| io("name", source))?;
         fs::rename(path, &target).map_err(|source| io("rename", source))?;
-        Ok(Some(Condemned { path: target, record, _lock: lock }))
+        Ok(Some(Condemned { path: target, record, lock }))
     }
 
     /// Held for a moment by who makes a folder appear or disappear.
@@ -268,7 +279,11 @@ impl Instances {
 /// Whether `name` is neither an instance's nor that of one which is made or removed.
 fn is_shared(name: &OsStr) -> bool {
     let is_of = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
-    is_of(".") && !is_of(NEW) && !is_of(CONDEMNED)
+    is_hidden(name) && !is_of(NEW) && !is_of(CONDEMNED)
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 /// A path in `instances` that nothing has.
@@ -277,37 +292,65 @@ fn condemned(instances: &Path, name: &str) -> io::Result<PathBuf> {
     Ok(instances.join(format!("{CONDEMNED}{random}-{name}")))
 }
 
-/// A folder that nobody else knows, and nobody owns.
+/// A folder that nobody owns, and that nobody else knows, unless it is kept.
 struct Condemned {
     path: PathBuf,
     record: Option<Record>,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Condemned {
-    fn remove(self) -> Result<Option<Leftover>, IsolationError> {
+    /// Whether the folder is still where it was, and is to stay there.
+    fn is_kept(&self) -> bool {
+        let is_in_place = self.path.file_name().is_some_and(|name| !is_hidden(name));
+        is_in_place && self.record.as_ref().is_some_and(|record| record.kept)
+    }
+
+    /// Whether something of the instance's run may be left.
+    fn has_remains(&self) -> bool {
+        let has = |record: &Record| record.process.is_some() || !record.cgroups.is_empty();
+        self.record.as_ref().is_some_and(has)
+    }
+
+    /// Ends what is left of the instance's run.
+    fn clear(&mut self) -> Result<Option<Leftover>, IsolationError> {
         let io = |action| {
             let path = self.path.clone();
             move |source| IsolationError::Io { action, path, source }
         };
-        let mut leftover = None;
-        if let Some(record) = &self.record {
-            let mut killed = None;
-            if let Some(process) = &record.process {
-                let was_alive = process.kill().map_err(io("kill the process of"))?;
-                killed = was_alive.then_some(process.pid);
-            }
-            remove_cgroups(&record.cgroups).map_err(isolab_container::Error::from)?;
-            leftover = Some(Leftover {
-                name: record.name.clone(),
-                level: record.level,
-                monitor: record.monitor,
-                killed,
-                cgroups: record.cgroups.clone(),
-                freed: 0,
-            });
+        let has_remains = self.has_remains();
+        let Some(record) = &mut self.record else { return Ok(None) };
+        let mut killed = None;
+        if let Some(process) = &record.process {
+            let was_alive = process.kill().map_err(io("kill the process of"))?;
+            killed = was_alive.then_some(process.pid);
         }
-        let freed = empty(&self.path).map_err(io("remove"))?;
+        remove_cgroups(&record.cgroups).map_err(isolab_container::Error::from)?;
+        let leftover = Leftover {
+            name: record.name.clone(),
+            level: record.level,
+            monitor: record.monitor,
+            killed,
+            cgroups: record.cgroups.clone(),
+            freed: 0,
+        };
+        if record.kept && has_remains {
+            (record.process, record.cgroups) = (None, Vec::new());
+            record.append(&self.lock).map_err(io("write to"))?;
+        }
+        Ok(Some(leftover))
+    }
+
+    fn remove(mut self) -> Result<Option<Leftover>, IsolationError> {
+        let leftover = self.clear()?;
+        if self.is_kept() {
+            return Ok(leftover);
+        }
+        let freed = empty(&self.path).map_err(|source| IsolationError::Io {
+            action: "remove",
+            path: self.path.clone(),
+            source,
+        })?;
         Ok(leftover.map(|leftover| Leftover { freed, ..leftover }))
     }
 }

@@ -3,8 +3,8 @@
 //! and there is a whole one at any time.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use isolab_container::pidfd;
@@ -20,6 +20,9 @@ use crate::level::Level;
 /// The file that is locked, and holds the record.
 pub(super) const LOCK: &str = "lock";
 const VERSION: u32 = 1;
+/// From this length on, in bytes, a record takes the place of all before it. An instance that is started
+/// again and again writes one each time.
+const MAX_LENGTH: u64 = 64 << 10;
 /// How long a process may take to die of SIGKILL, in milliseconds. One in an uninterruptible sleep
 /// may take for ever.
 const KILL_TIMEOUT: u16 = 5000;
@@ -30,7 +33,13 @@ const KILL_TIMEOUT: u16 = 5000;
 pub(super) struct Record {
     version: u32,
     pub(super) name: String,
+    /// 64 hexadecimal digits.
+    #[serde(default)]
+    pub(super) id: String,
     pub(super) level: Level,
+    /// Whether the folder stays when its owner is gone.
+    #[serde(default)]
+    pub(super) kept: bool,
     /// The process that waits for the instance's end.
     pub(super) monitor: u32,
     /// Directories of the cgroup tree that are the instance's own.
@@ -40,34 +49,50 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(name: &str, level: Level) -> Self {
-        let (name, monitor) = (name.to_owned(), std::process::id());
-        Self { version: VERSION, name, level, monitor, cgroups: Vec::new(), process: None }
+    pub(super) fn new(name: &str, id: &str, level: Level) -> Self {
+        let (name, id, monitor) = (name.to_owned(), id.to_owned(), std::process::id());
+        let (kept, cgroups, process) = (false, Vec::new(), None);
+        Self { version: VERSION, name, id, level, kept, monitor, cgroups, process }
     }
 
     /// Writes the record as a line behind those that it replaces.
     pub(super) fn append(&self, mut file: &File) -> io::Result<()> {
         let mut line = serde_json::to_vec(self)?;
         line.push(b'\n');
-        file.write_all(&line)
+        if file.seek(SeekFrom::End(0))? < MAX_LENGTH {
+            return file.write_all(&line);
+        }
+        // Between the two the last whole line is an older one still.
+        file.write_all_at(&line, 0)?;
+        file.set_len(line.len() as u64)
     }
 
     /// The last line that is whole; None where there is no record that we understand.
     pub(super) fn read(folder: &Path) -> Option<Self> {
         let mut text = String::new();
-        open_lock(folder)?.read_to_string(&mut text).ok()?;
+        open_lock(folder, Access::Read)?.read_to_string(&mut text).ok()?;
         let record: Self = text.lines().rev().find_map(|line| serde_json::from_str(line).ok())?;
         (record.version == VERSION).then_some(record)
     }
 }
 
-/// The lock of an instance's folder, to be read; None where there is none of ours.
-pub(super) fn open_lock(folder: &Path) -> Option<File> {
+/// What a lock is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    /// To add records as well.
+    Append,
+}
+
+/// The lock of an instance's folder; None where there is none of ours.
+pub(super) fn open_lock(folder: &Path, access: Access) -> Option<File> {
     // Neither a link nor something that blocks or acts when it is opened.
     let mut options = File::options();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.read(true).write(access == Access::Append);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let lock = options.open(folder.join(LOCK)).ok()?;
-    lock.metadata().is_ok_and(|metadata| metadata.is_file() && is_ours(&metadata)).then_some(lock)
+    let is_lock = |metadata: fs::Metadata| metadata.is_file() && is_ours(&metadata);
+    lock.metadata().is_ok_and(is_lock).then_some(lock)
 }
 
 pub(super) fn is_ours(metadata: &fs::Metadata) -> bool {
@@ -77,8 +102,9 @@ pub(super) fn is_ours(metadata: &fs::Metadata) -> bool {
 /// A process, told apart from all that will ever have its number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ProcessId {
-    pub(super) pid: i32,
+pub struct ProcessId {
+    /// Its number while it lives.
+    pub pid: i32,
     /// In clock ticks since the host's start (proc_pid_stat(5), field 22).
     start_time: u64,
     boot: String,
@@ -88,7 +114,7 @@ pub(super) struct ProcessId {
 
 impl ProcessId {
     /// None if it is gone.
-    pub(super) fn of(pid: i32) -> Option<Self> {
+    pub fn of(pid: i32) -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         let pid_namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
         let status = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
@@ -97,11 +123,16 @@ impl ProcessId {
         lives.then_some(Self { pid, start_time: status.starttime, boot, pid_namespace })
     }
 
+    /// Whether the process still lives.
+    pub fn lives(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+
     /// Kills the process if it still lives, and says whether it did.
     ///
     /// # Errors
     /// We may not, or it does not die.
-    pub(super) fn kill(&self) -> io::Result<bool> {
+    pub fn kill(&self) -> io::Result<bool> {
         // In this order: what is looked at behind the descriptor cannot become another process.
         let process = match pidfd::open(Pid::from_raw(self.pid)) {
             Err(Errno::ESRCH | Errno::EINVAL) => return Ok(false),
@@ -135,7 +166,7 @@ mod tests {
             append(strange);
             assert_eq!(read(), None, "{strange}");
         }
-        let mut record = Record::new("web", Level::Container);
+        let mut record = Record::new("web", "1234", Level::Container);
         record.append(&file).unwrap();
         record.cgroups = vec!["/sys/fs/cgroup/isolab-web".into()];
         record.process = ProcessId::of(std::process::id() as i32);

@@ -5,6 +5,7 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use isolab_guest::Marker;
 use isolab_guest::control::{ProcessEnd, Session};
@@ -24,6 +25,9 @@ use crate::instances::InstanceFolder;
 use crate::timeline::{Milestone, Milestones};
 use crate::workload_status::WorkloadStatus;
 
+/// How often to look whether a machine is still there whose guest does not speak.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 pub(super) struct MachineInstance {
     pub(super) machine: State,
     pub(super) handle: MachineHandle,
@@ -35,6 +39,8 @@ pub(super) struct MachineInstance {
     pub(super) tap: Option<String>,
     pub(super) occurrences: Sender<Occurrence>,
     pub(super) received: Receiver<Occurrence>,
+    /// What was received before anybody waited for the end.
+    pub(super) early: Option<Occurrence>,
     pub(super) console: ConsoleTail,
     pub(super) created: u64,
     // Holds the image's lease: the collector leaves the disk alone.
@@ -93,9 +99,30 @@ impl Instance for MachineInstance {
         self.session.start().map_err(IsolationError::host("begin the conversation with a guest"))
     }
 
+    fn wait_started(&mut self) -> Result<(), IsolationError> {
+        let occurrence = loop {
+            match self.session.has_started(LOOK_AGAIN) {
+                Some(true) => return Ok(()),
+                // It has ended, and this is being told.
+                Some(false) => break self.received.recv().ok(),
+                None => {}
+            }
+            // The machine may be gone before its guest has said a word.
+            if let Ok(occurrence) = self.received.try_recv() {
+                break Some(occurrence);
+            }
+        };
+        let has_run = matches!(
+            occurrence,
+            Some(Occurrence::Reported(ProcessEnd::Exited(_) | ProcessEnd::Killed { .. }))
+        );
+        self.early = occurrence;
+        if has_run { Ok(()) } else { self.wait().map(drop) }
+    }
+
     fn wait(&mut self) -> Result<WorkloadStatus, IsolationError> {
         // The channel cannot close: we hold a sender.
-        let occurrence = self.received.recv();
+        let occurrence = self.early.take().map_or_else(|| self.received.recv(), Ok);
         let occurrence = occurrence
             .map_err(|error| IsolationError::host("wait for the guest")(io::Error::other(error)))?;
         self.handle.stop();

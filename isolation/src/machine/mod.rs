@@ -197,6 +197,7 @@ impl Isolation for MachineLevel {
             tap,
             occurrences,
             received,
+            early: None,
             console,
             created: now(),
             _image: spec.image,

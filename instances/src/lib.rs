@@ -1,0 +1,36 @@
+//! Instances that live longer than the command that made them, without a daemon.
+//!
+//! An instance is a folder ([`isolab_isolation::Instances`]), in which this crate keeps what was asked
+//! for ([`Config`]), what became of it ([`State`]) and what its workload wrote ([`log`]). As long as it
+//! runs, a process of its own looks after it (`supervisor`), and answers commands (`client`) over a
+//! socket in the folder (`protocol`). When that process is killed, whoever looks next finds out and puts
+//! the state right ([`Catalogue`]).
+//!
+//! ```text
+//! NAME/config.json      what was asked for, never changed
+//! NAME/state.json       what became of it, written anew at each change
+//! NAME/log, log.1 …     what the workload wrote
+//! NAME/socket           where the supervisor answers
+//! NAME/supervisor.log   its own errors
+//! ```
+
+mod catalogue;
+mod client;
+mod config;
+mod document;
+mod error;
+mod lifecycle;
+pub mod log;
+mod protocol;
+mod state;
+mod supervisor;
+pub mod time;
+
+pub use catalogue::{Catalogue, Instance};
+pub use client::{Asides, Session, Streams};
+pub use config::{
+    Config, HealthCheck, LogOptions, NoRestartPolicy, ProcessSummary, RestartPolicy, parse_interval,
+};
+pub use error::InstanceError;
+pub use state::{Check, Health, HealthStatus, State, Status};
+pub use supervisor::{Describe, serve_foreground};

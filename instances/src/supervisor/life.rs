@@ -1,0 +1,278 @@
+//! The life of a supervisor: from taking the instance over to the workload's last end.
+
+use std::ffi::CString;
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{io, mem, ptr, thread};
+
+use isolab_images::{Image, Store};
+use isolab_isolation::{
+    Controller, InstanceFolder, InstanceName, InstanceSpec, Instances, Level, ProcessId, level,
+};
+
+use super::output::Output;
+use super::record::Record;
+use super::server::{self, Served};
+use super::spawn::Describe;
+use super::{health, oom, terminal};
+use crate::config::Config;
+use crate::error::InstanceError;
+use crate::log::LogWriter;
+use crate::protocol::{Channel, Envelope, Reply, Request, VERSION};
+
+use crate::state::{State, Status};
+use crate::time::Timestamp;
+
+/// Between the end of a workload and its next start: at first, and at most, as Docker has it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A workload that ran so long has started well, and the next pause is the first again.
+const STARTED_WELL: Duration = Duration::from_secs(10);
+
+/// Looks after the instance until its end, and gives the exit code of this process.
+pub(super) fn run(name: &str, channel: Channel, describe: Describe) -> i32 {
+    // What it is called in a list of processes; a longer name is cut. No more than that depends on it.
+    if let Ok(title) = CString::new(format!("isolab {name}")) {
+        let _ = nix::sys::prctl::set_name(&title);
+    }
+    let mut starter = Some(channel);
+    match supervise(name, &mut starter) {
+        Ok(()) => 0,
+        Err(error) => {
+            let why = describe(&error);
+            eprintln!("{why}");
+            if let Some(channel) = starter {
+                let _ = channel.send(&Reply::Failed { code: error.exit_code(), why }, &[]);
+            }
+            125
+        }
+    }
+}
+
+/// What does not change from run to run.
+struct Supervised {
+    level: Level,
+    config: Config,
+    image: Image,
+    served: Served,
+    output: Output,
+}
+
+fn supervise(name: &str, starter: &mut Option<Channel>) -> Result<(), InstanceError> {
+    let name: InstanceName =
+        name.parse().map_err(|_| InstanceError::NoSuchInstance(name.into()))?;
+    let mut folder = Instances::open_default()?.adopt(&name)?;
+    let path = folder.path().to_owned();
+    let config = Config::read(&path)?;
+    let config = config.ok_or_else(|| InstanceError::NoSuchInstance(name.to_string()))?;
+    let before = State::read(&path)?.unwrap_or_default();
+    let image = Store::open_default()?.resolve(&config.image_id)?;
+    // From here on it goes with us, however we end.
+    if config.auto_remove {
+        folder.keep(false)?;
+    }
+    let record = Arc::new(Record::new(
+        path.clone(),
+        State {
+            status: before.status,
+            exit_code: before.exit_code,
+            supervisor: ProcessId::of(std::process::id() as i32),
+            ..State::default()
+        },
+    ));
+    stop_by_signals(&record, &config)?;
+    let output = Output::new(LogWriter::new(&path, config.log));
+    let served = Served::new(Arc::clone(&record), Some(output.clone()), config.clone(), &image);
+    let supervised = Supervised { level: folder.level(), config, image, served, output };
+    if let Some(channel) = starter {
+        supervised.greet(channel)?;
+    }
+    server::serve(&path, &supervised.served)?;
+    let result = supervised.live(&folder, &record, starter);
+    let _ = fs::remove_file(path.join(server::SOCKET));
+    let code = record.state().exit_code;
+    folder.remove()?;
+    // Whoever is told of the end finds nobody there who looks after the instance.
+    record.finish(code);
+    supervised.output.release();
+    supervised.served.settle();
+    supervised.output.settle();
+    result
+}
+
+impl Supervised {
+    /// Hears what the starter wants besides a start: to be attached before there is any output.
+    fn greet(&self, channel: &Channel) -> Result<(), InstanceError> {
+        let failed = InstanceError::host::<io::Error>("talk to who starts the instance");
+        let Ok(Some((Envelope { version: VERSION, request }, fds))) = channel.receive() else {
+            return Err(failed(io::ErrorKind::InvalidData.into()));
+        };
+        if let Request::Attach { stdin } = request {
+            let channel = channel.try_clone().map_err(failed)?;
+            self.served.attach(channel, stdin, fds)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the workload, as often as its restart policy says.
+    fn live(
+        &self,
+        folder: &InstanceFolder,
+        record: &Arc<Record>,
+        starter: &mut Option<Channel>,
+    ) -> Result<(), InstanceError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let began = Instant::now();
+            let ended = self.run_once(folder, record, starter);
+            // Nobody waits for more than the first start.
+            if ended.is_err() && starter.is_some() {
+                return ended.map(drop);
+            }
+            let state = record.state();
+            let applies = self.config.restart.applies(state.exit_code, state.restarts);
+            if record.is_stopped() || !applies {
+                return Ok(());
+            }
+            if began.elapsed() >= STARTED_WELL {
+                pause = FIRST_PAUSE;
+            }
+            record.change(|state| state.status = Status::Restarting);
+            self.output.release();
+            if record.wait_stopped(pause) {
+                record.change(|state| state.status = Status::Exited);
+                return Ok(());
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            record.change(|state| state.restarts += 1);
+        }
+    }
+
+    fn run_once(
+        &self,
+        folder: &InstanceFolder,
+        record: &Arc<Record>,
+        starter: &mut Option<Channel>,
+    ) -> Result<(), InstanceError> {
+        let result = self.attempt(folder, record, starter);
+        record.set_controller(None);
+        if let Err(error) = &result {
+            let why = chain(error);
+            eprintln!("{why}");
+            record.change(|state| {
+                // One that was never started is as it was.
+                if starter.is_none() {
+                    state.status = Status::Exited;
+                    state.exit_code = i32::from(error.exit_code());
+                    state.finished_at = Some(Timestamp::now());
+                }
+                state.process = None;
+                state.error = why;
+            });
+        }
+        result
+    }
+
+    fn attempt(
+        &self,
+        folder: &InstanceFolder,
+        record: &Arc<Record>,
+        starter: &mut Option<Channel>,
+    ) -> Result<(), InstanceError> {
+        let config = &self.config;
+        let (stdio, ends) = terminal::prepare(config.interactive, config.terminal)?;
+        let spec = InstanceSpec {
+            folder: folder.share()?,
+            spec: config.request.to_spec(&self.image)?,
+            image: self.image.clone(),
+            stdio,
+            kernel: config.kernel.clone(),
+            network: config.network()?,
+        };
+        let mut instance = level(self.level).create(spec)?;
+        let ends = ends.of(instance.as_mut())?;
+        self.output.set_input(ends.input);
+        let pumps = self.output.pump(ends.output)?;
+        let controller: Arc<dyn Controller> = instance.controller()?.into();
+        instance.start()?;
+        instance.wait_started()?;
+        record.set_controller(Some(Arc::clone(&controller)));
+        record.change(|state| {
+            state.status = Status::Running;
+            state.started_at = Some(Timestamp::now());
+            state.process = folder.process();
+            (state.oom_killed, state.error) = (false, String::new());
+        });
+        if let Some(health) = &config.health
+            && let Some(process) = self.served.first_process()
+        {
+            health::watch(health.clone(), record, controller, &process, &self.image)?;
+        }
+        if let Some(channel) = starter.take() {
+            // Whoever wanted it started may have gone; it is started all the same.
+            let _ = channel.send(&Reply::Started, &[]);
+        }
+        if record.is_stopped() {
+            // Between two runs, when there was nobody to signal.
+            self.served.signal(libc::SIGKILL);
+        }
+        let ended = instance.wait();
+        let oom_killed = oom::has_killed(&folder.cgroups());
+        record.set_controller(None);
+        let removed = instance.remove();
+        if let Err(error) = removed {
+            eprintln!("cannot remove what the run left: {}", chain(&error.into()));
+        }
+        let code = ended.as_ref().map_or(KILLED_BY_FAULT, |status| i32::from(status.exit_code()));
+        record.change(|state| {
+            state.status = Status::Exited;
+            (state.process, state.exit_code, state.oom_killed) = (None, code, oom_killed);
+            state.finished_at = Some(Timestamp::now());
+        });
+        self.output.finish(pumps, code);
+        Ok(ended.map(drop)?)
+    }
+}
+
+/// The code of a workload that was lost with its machine, as when it is ended by force.
+const KILLED_BY_FAULT: i32 = 125;
+
+/// An error and what caused it, in one line.
+pub(super) fn chain(error: &InstanceError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Whoever ends us, as the host does before it goes down, ends the workload in its own way. From a
+/// thread of its own, which has to be the first: all others inherit the mask.
+fn stop_by_signals(record: &Arc<Record>, config: &Config) -> Result<(), InstanceError> {
+    // SAFETY: `sigset_t` is plain data, and `sigemptyset` gives it its value.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: `set` is live and writable, and the numbers are signals'.
+    let result = unsafe {
+        libc::sigemptyset(&mut set);
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut())
+    };
+    if result != 0 {
+        return Err(InstanceError::host("block signals")(io::Error::from_raw_os_error(result)));
+    }
+    let record = Arc::clone(record);
+    let (signal, timeout) = (config.stop_signal, Duration::from_secs(config.stop_timeout));
+    let body = move || {
+        let mut arrived = 0;
+        // SAFETY: both pointers are live for the call.
+        while unsafe { libc::sigwait(&set, &mut arrived) } != 0 {}
+        server::stop(&record, signal, timeout);
+    };
+    let thread = thread::Builder::new().name("signals".to_owned()).spawn(body);
+    thread.map(drop).map_err(InstanceError::host("start a thread"))
+}

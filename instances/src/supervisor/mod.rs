@@ -1,0 +1,20 @@
+//! Who looks after an instance in the background: a process of its own, which holds the folder's lock.
+//!
+//! [`spawn`] makes it; it lives through one or several runs of the workload (`life`), writes down what
+//! becomes of it (`record`), takes its output to the log and to who is attached (`output`), looks
+//! whether it is well (`health`), and answers on the socket in the instance's folder (`server`).
+
+mod foreground;
+mod health;
+mod life;
+mod oom;
+mod output;
+mod record;
+mod server;
+mod spawn;
+mod terminal;
+
+pub use foreground::serve_foreground;
+pub(crate) use server::SOCKET;
+pub use spawn::Describe;
+pub(crate) use spawn::spawn;

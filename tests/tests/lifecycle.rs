@@ -1,0 +1,39 @@
+//! Instances in the background at `process` and `container`, on any host.
+
+use std::env;
+
+use isolab_tests::lifecycle;
+
+const LEVELS: [&str; 2] = ["process", "container"];
+
+#[test]
+fn a_service() {
+    LEVELS.into_iter().for_each(lifecycle::a_service);
+}
+
+#[test]
+fn failures() {
+    LEVELS.into_iter().for_each(lifecycle::failures);
+}
+
+#[test]
+fn courses() {
+    LEVELS.into_iter().for_each(lifecycle::courses);
+}
+
+#[test]
+fn health() {
+    LEVELS.into_iter().for_each(lifecycle::health);
+}
+
+#[test]
+fn a_flood() {
+    LEVELS.into_iter().for_each(lifecycle::a_flood);
+}
+
+#[test]
+fn kills_at_any_moment() {
+    // ISOLAB_TEST_ROUNDS=50 is for when there is time.
+    let rounds = env::var("ISOLAB_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    LEVELS.into_iter().for_each(|level| lifecycle::kills(level, rounds.unwrap_or(12)));
+}

@@ -1,0 +1,35 @@
+//! Instances in the background at the VM levels: needs a host with a working KVM, see `scripts/kvm-host`.
+
+use isolab_tests::lifecycle;
+
+const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
+
+#[test]
+fn a_service() {
+    LEVELS.into_iter().for_each(lifecycle::a_service);
+}
+
+#[test]
+fn failures() {
+    LEVELS.into_iter().for_each(lifecycle::failures);
+}
+
+#[test]
+fn courses() {
+    LEVELS.into_iter().for_each(lifecycle::courses);
+}
+
+#[test]
+fn health() {
+    lifecycle::health("paravirt");
+}
+
+#[test]
+fn a_flood() {
+    lifecycle::a_flood("paravirt");
+}
+
+#[test]
+fn kills_at_any_moment() {
+    LEVELS.into_iter().for_each(|level| lifecycle::kills(level, 3));
+}
