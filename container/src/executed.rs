@@ -41,29 +41,36 @@ pub struct Executed {
     terminal: Option<OwnedFd>,
     /// How it ended, once it has.
     end: Arc<OnceLock<Result<ExitStatus>>>,
-    is_released: bool,
+}
+
+/// A process that [`Handle::exec_released`](crate::Handle::exec_released) has left to itself.
+#[derive(Debug)]
+pub struct Released {
+    /// Its process id, as seen from here.
+    pub pid: i32,
+    /// The master of its terminal, if it asked for one.
+    pub terminal: Option<OwnedFd>,
+}
+
+impl Released {
+    /// Starts it. Nobody of ours waits for it: how it ended is for whoever adopts it.
+    pub(crate) fn start(plan: JoinPlan, target: Target) -> Result<Released> {
+        let mut child = start(plan, &target)?;
+        child.release();
+        Ok(Released { pid: child.pid().as_raw(), terminal: child.terminal() })
+    }
 }
 
 impl Executed {
-    pub(crate) fn start(mut plan: JoinPlan, target: Target) -> Result<Executed> {
-        let mut child = spawn(&plan, &target)?;
-        plan.stdio.close();
-        if plan.await_cgroup {
-            match target.cgroups.join_version_1(child.pid()) {
-                Ok(()) => child.send(Command::Joined)?,
-                // A child that failed is gone, and cannot be moved; its own report says more.
-                Err(error) => return Err(child.pending_failure(&plan).unwrap_or(error.into())),
-            }
-        }
-        child.await_ready(&plan, "joining the container")?;
-        child.start(&plan, START_LIMIT_MILLISECONDS.into())?;
+    pub(crate) fn start(plan: JoinPlan, target: Target) -> Result<Executed> {
+        let mut child = start(plan, &target)?;
         let pidfd = child.pidfd().try_clone_to_owned();
         let pidfd =
             pidfd.map_err(|source| Error::host("duplicate a process's descriptor", source))?;
         let (pid, terminal) = (child.pid(), child.terminal());
         let end = Arc::new(OnceLock::new());
         reap(child, target.cgroups.clone(), Arc::clone(&end))?;
-        Ok(Executed { pid, pidfd, terminal, end, is_released: false })
+        Ok(Executed { pid, pidfd, terminal, end })
     }
 
     /// Its process id, as seen from here. It stays reserved until [`Executed::wait`].
@@ -91,19 +98,30 @@ impl Executed {
     pub fn signal(&self, signal: i32) -> Result<(), Errno> {
         pidfd::send(&self.pidfd, signal)
     }
-
-    /// Leaves it to itself.
-    pub fn release(mut self) {
-        self.is_released = true;
-    }
 }
 
 impl Drop for Executed {
     fn drop(&mut self) {
-        if !self.is_released && self.end.get().is_none() && self.signal(libc::SIGKILL).is_ok() {
+        if self.end.get().is_none() && self.signal(libc::SIGKILL).is_ok() {
             self.end.wait();
         }
     }
+}
+
+/// Brings a process into the cgroups and starts it.
+fn start(mut plan: JoinPlan, target: &Target) -> Result<Child> {
+    let mut child = spawn(&plan, target)?;
+    plan.stdio.close();
+    if plan.await_cgroup {
+        match target.cgroups.join_version_1(child.pid()) {
+            Ok(()) => child.send(Command::Joined)?,
+            // A child that failed is gone, and cannot be moved; its own report says more.
+            Err(error) => return Err(child.pending_failure(&plan).unwrap_or(error.into())),
+        }
+    }
+    child.await_ready(&plan, "joining the container")?;
+    child.start(&plan, START_LIMIT_MILLISECONDS.into())?;
+    Ok(child)
 }
 
 /// Waits for the process on a thread of its own: the first process of a pid namespace does not end before all others

@@ -19,7 +19,7 @@ use oci_spec::runtime::{LinuxSeccomp, Process};
 use crate::cgroup::{Memberships, Stats};
 use crate::config::Stdio;
 use crate::error::{Error, Result};
-use crate::executed::{Executed, Target};
+use crate::executed::{Executed, Released, Target};
 use crate::join::JoinPlan;
 use crate::pidfd;
 use crate::process::capabilities::CapabilitySets;
@@ -174,6 +174,24 @@ impl Handle {
     /// [`Error::CommandNotFound`] and [`Error::CommandNotExecutable`]; [`Error::State`] where the container has ended;
     /// whatever is wrong with `process`; the first step that failed.
     pub fn exec(&self, process: &Process, stdio: Stdio) -> Result<Executed> {
+        self.join(process, stdio, Executed::start)
+    }
+
+    /// As [`Handle::exec`], for a process that outlives the caller: it is not waited for here, so that whoever adopts
+    /// it learns how it ended, however soon that is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn exec_released(&self, process: &Process, stdio: Stdio) -> Result<Released> {
+        self.join(process, stdio, Released::start)
+    }
+
+    fn join<T>(
+        &self,
+        process: &Process,
+        stdio: Stdio,
+        start: impl FnOnce(JoinPlan, Target) -> Result<T>,
+    ) -> Result<T> {
         self.check_alive()?;
         // Read before, looked at afterwards: then they were this process's all the while.
         let namespaces = self.foreign_namespaces();
@@ -205,7 +223,7 @@ impl Handle {
         };
         let join_pids = namespaces.contains(CloneFlags::CLONE_NEWPID);
         let target = Target { id: &self.id, pid: self.pid, cgroups: &self.cgroups, join_pids };
-        match Executed::start(plan, target) {
+        match start(plan, target) {
             // Most likely that is why.
             Err(_) if self.has_ended() => Err(self.ended()),
             other => other,

@@ -51,7 +51,7 @@ pub use config::{
 };
 pub use container::Container;
 pub use error::{Error, Result};
-pub use executed::Executed;
+pub use executed::{Executed, Released};
 pub use handle::Handle;
 pub use host_process::HostProcess;
 pub use instance::Instance;

@@ -70,9 +70,12 @@ pub fn delete(root: &Root, options: &Delete) -> Result<()> {
     }
     if let Some(handle) = state.handle() {
         handle.signal(libc::SIGKILL).context("cannot kill the container")?;
-        // Frozen, it would not hear of it.
-        if handle.is_paused() {
-            handle.resume()?;
+        // Version 1's freezer keeps it from hearing of that; version 2's does not, and it may be gone by now.
+        if handle.is_paused()
+            && let Err(error) = handle.resume()
+            && !handle.has_ended()
+        {
+            return Err(error.into());
         }
         let process = pidfd::open(nix::unistd::Pid::from_raw(handle.pid()));
         if let Ok(process) = process

@@ -1,5 +1,7 @@
 //! `exec`.
 
+use std::os::fd::OwnedFd;
+
 use anyhow::{Context, Result, bail};
 use isolab_container::Stdio;
 use isolab_container::oci::{Process, User};
@@ -25,21 +27,28 @@ pub fn exec(root: &Root, options: &Exec) -> Result<u8> {
     let terminal = process.terminal() == Some(true);
     console::check(terminal, options.console_socket.as_ref())?;
     let stdio = if terminal { Stdio::null() } else { Stdio::default() };
-    let mut executed = handle.exec(&process, stdio)?;
-    drop(folder);
-    if let (Some(master), Some(socket)) = (executed.terminal(), &options.console_socket) {
-        console::send(socket, master)?;
-    }
-    if let Some(path) = &options.pid_file {
-        write_atomically(path, executed.pid().to_string().as_bytes())?;
-    }
     if options.detach {
-        executed.release();
+        let released = handle.exec_released(&process, stdio)?;
+        report(options, released.pid, released.terminal)?;
         return Ok(0);
     }
+    let mut executed = handle.exec(&process, stdio)?;
+    drop(folder);
+    report(options, executed.pid(), executed.terminal())?;
     match executed.wait() {
         Ok(status) => Ok(status.code() as u8),
         Err(error) => bail!("cannot wait for the process: {error}"),
+    }
+}
+
+/// Tells the caller what it asked for.
+fn report(options: &Exec, pid: i32, terminal: Option<OwnedFd>) -> Result<()> {
+    if let (Some(master), Some(socket)) = (terminal, &options.console_socket) {
+        console::send(socket, master)?;
+    }
+    match &options.pid_file {
+        Some(path) => write_atomically(path, pid.to_string().as_bytes()),
+        None => Ok(()),
     }
 }
 

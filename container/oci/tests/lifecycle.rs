@@ -298,13 +298,16 @@ fn a_terminal_goes_over_the_console_socket() {
     bundle.oci(&["create", "--bundle", folder, "--console-socket", socket, &bundle.id]).fine();
     let mut master = File::from(received(&listener));
     bundle.oci(&["start", &bundle.id]).fine();
-    master.write_all(b"words\n").unwrap();
-    let mut output = BufReader::new(master);
+    let mut output = BufReader::new(master.try_clone().unwrap());
     let mut line = String::new();
+    while !line.contains("30 90") {
+        assert!(output.read_line(&mut line).unwrap() > 0, "{line}");
+    }
+    assert_eq!(line, "/dev/pts/0\r\n30 90\r\n");
+    master.write_all(b"words\n").unwrap();
     while !line.contains("got words") {
         assert!(output.read_line(&mut line).unwrap() > 0, "{line}");
     }
-    assert!(line.contains("/dev/pts/0\r\n30 90\r\n"), "{line}");
 
     let words = ["exec", "--tty", "--detach", "--console-socket", socket, &bundle.id, "tty"];
     bundle.oci(&words).fine();
