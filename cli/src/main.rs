@@ -64,20 +64,45 @@ enum Command {
     },
 }
 
-/// [`Cli`] with the one command whose start is waited for. To build all the others' options, which are
-/// not asked for, takes longer than all else that is done before an instance is made.
+/// [`Cli`] with one command, whose start is waited for. To build all the others' options, which are not
+/// asked for, takes longer than all else that is done before an instance is made.
 #[derive(Parser)]
 #[command(name = "isolab", version, disable_help_subcommand = true)]
-struct RunOnly {
+struct Only<C: Subcommand> {
     #[command(flatten)]
     logging: Logging,
     #[command(subcommand)]
-    command: RunCommand,
+    command: C,
 }
 
 #[derive(Subcommand)]
 enum RunCommand {
     Run(Box<run::Args>),
+}
+
+#[derive(Subcommand)]
+enum VmCommand {
+    Vm(vm::Vm),
+}
+
+impl<C: Subcommand + Into<Command>> Only<C> {
+    /// None for help and for what is wrong: both are told by the one that knows all commands.
+    fn read() -> Option<Cli> {
+        let Self { logging, command } = Self::try_parse().ok()?;
+        Some(Cli { logging, command: command.into() })
+    }
+}
+
+impl From<RunCommand> for Command {
+    fn from(RunCommand::Run(args): RunCommand) -> Self {
+        Self::Run(args)
+    }
+}
+
+impl From<VmCommand> for Command {
+    fn from(VmCommand::Vm(vm): VmCommand) -> Self {
+        Self::Vm(vm)
+    }
 }
 
 /// A command that is an executable of its own, which reads its arguments itself, `--help` too.
@@ -98,13 +123,13 @@ impl Executable for Cli {
     }
 
     fn read() -> Result<Self, clap::Error> {
-        if env::args_os().nth(1).is_some_and(|word| word == "run")
-            && let Ok(RunOnly { logging, command: RunCommand::Run(args) }) = RunOnly::try_parse()
-        {
-            return Ok(Self { logging, command: Command::Run(args) });
-        }
-        // What is wrong, and help, are told by the one that knows all.
-        Self::try_parse()
+        let word = env::args_os().nth(1);
+        let quickly = match word.as_ref().and_then(|word| word.to_str()) {
+            Some("run") => Only::<RunCommand>::read(),
+            Some("vm") => Only::<VmCommand>::read(),
+            _ => None,
+        };
+        quickly.map_or_else(Self::try_parse, Ok)
     }
 
     fn act(self) -> Result<ExitCode> {

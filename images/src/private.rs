@@ -6,7 +6,7 @@
 //! the modes below it do not matter.
 
 use std::env;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -36,9 +36,9 @@ pub fn data_dir() -> PathBuf {
 /// # Errors
 /// It cannot be made, or belongs to somebody else.
 pub fn make_private(folder: &Path) -> Result<(), ImageError> {
-    // Private from the first moment, whatever the umask is: that only takes rights away.
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    let metadata = made.and_then(|()| fs::metadata(folder)).map_err(io_error("create", folder))?;
+    // Nearly always it is there.
+    let found = fs::metadata(folder).ok().filter(Metadata::is_dir);
+    let metadata = found.map_or_else(|| make(folder), Ok).map_err(io_error("create", folder))?;
     let (owner, mode) = (metadata.uid(), metadata.mode());
     if owner != nix::unistd::geteuid().as_raw() {
         // Root could use it, and its owner what root puts there.
@@ -53,6 +53,12 @@ pub fn make_private(folder: &Path) -> Result<(), ImageError> {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         other => other.map_err(io_error("shut others out of", folder)),
     }
+}
+
+fn make(folder: &Path) -> io::Result<Metadata> {
+    // Private from the first moment, whatever the umask is: that only takes rights away.
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    fs::metadata(folder)
 }
 
 /// A temporary folder that nobody else enters; removed with what is in it when dropped.
