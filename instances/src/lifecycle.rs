@@ -104,18 +104,24 @@ impl Catalogue {
         let config = instance.config.as_ref();
         let signal = config.map_or(libc::SIGTERM, |config| config.stop_signal);
         let timeout = timeout.or(config.map(|config| config.stop_timeout)).unwrap_or(10);
-        if !instance.entry.is_owned {
-            return Ok(());
+        let deadline = Instant::now() + GUARDIAN_TIMEOUT;
+        while self.is_owned(instance)? && Instant::now() < deadline {
+            // A supervisor that has just begun has no socket yet, and one that was killed has none any more.
+            let Some(connection) = Connection::open(&instance.entry.path, instance.name())? else {
+                thread::sleep(LOOK_AGAIN);
+                continue;
+            };
+            match connection.stop(signal, timeout) {
+                Ok(_) | Err(InstanceError::SupervisorKilled(_)) => break,
+                Err(error) => return Err(error),
+            }
         }
-        let ended = match Connection::open(&instance.entry.path, instance.name())? {
-            Some(connection) => connection.stop(signal, timeout).map(drop),
-            None => Ok(()),
-        };
-        match ended {
-            // Killed, before or just now.
-            Ok(()) | Err(InstanceError::SupervisorKilled(_)) => self.wait_abandoned(instance),
-            other => other,
-        }
+        self.wait_abandoned(instance)
+    }
+
+    fn is_owned(&self, instance: &Instance) -> Result<bool, InstanceError> {
+        let entries = self.instances.list()?;
+        Ok(entries.iter().any(|entry| entry.id == instance.entry.id && entry.is_owned))
     }
 
     /// Waits until nobody looks after the instance. What a killed supervisor left ends, or is ended,
