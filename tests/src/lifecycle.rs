@@ -12,17 +12,6 @@ use serde_json::Value;
 
 use crate::{Done, Sandbox, TIME_LIMIT};
 
-/// What a level cannot do yet, and says so; the number is the issue's. Anything else that is refused is a
-/// failure.
-const NOT_YET: [(&str, &str, u32); 6] = [
-    ("paravirt", "exec", 10),
-    ("paravirt", "top", 10),
-    ("paravirt", "stats", 10),
-    ("fullvirt", "exec", 10),
-    ("fullvirt", "top", 10),
-    ("fullvirt", "stats", 10),
-];
-
 /// Says what it is doing, answers SIGUSR1, and ends by SIGTERM with 3.
 const SERVICE: &str = "trap 'echo got it' USR1; trap 'echo bye; exit 3' TERM; \
                        echo ready; echo careful >&2; while :; do sleep 0.1; done";
@@ -84,13 +73,6 @@ impl<'a> Bench<'a> {
         self.isolab(&["logs", name])
     }
 
-    /// None where the level says that it cannot do a thing, which the table has to know.
-    fn unless_not_yet(&self, what: &str, done: Done) -> Option<Done> {
-        let is_known = NOT_YET.iter().any(|&(level, it, _)| level == self.level && it == what);
-        let is_refused = done.stderr.contains(&format!("{} cannot", self.level));
-        (!(is_known && is_refused)).then_some(done)
-    }
-
     fn folder(&self, name: &str) -> PathBuf {
         self.sandbox.data().join("isolab/instances").join(name)
     }
@@ -137,14 +119,10 @@ pub fn a_service(level: &str) {
     until("the answer to a signal", || bench.logs("web").stdout.contains("got it"));
     further_processes(&bench);
     standing_still(&bench);
-    if let Some(top) = bench.unless_not_yet("top", bench.isolab(&["top", "web"])) {
-        assert!(top.success().contains("trap"));
-    }
-    let words = ["stats", "--no-stream", "--format", "json", "web"];
-    if let Some(stats) = bench.unless_not_yet("stats", bench.isolab(&words)) {
-        let stats: Value = serde_json::from_str(&stats.success()).unwrap();
-        assert!(stats[0]["CPUNano"].as_u64().is_some(), "{stats}");
-    }
+    assert!(bench.isolab(&["top", "web"]).success().contains("trap"));
+    let stats = bench.isolab(&["stats", "--no-stream", "--format", "json", "web"]).success();
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    assert!(stats[0]["CPUNano"].as_u64().is_some(), "{stats}");
     bench.isolab(&["rm", "web"]).fails_with(125, &["`web` is running"]);
     let words = ["run", "-d", "--name", "web", "busybox", "true"];
     bench.isolab(&words).fails_with(125, &["the name `web` is"]);
@@ -169,10 +147,7 @@ pub fn a_service(level: &str) {
 
 fn further_processes(bench: &Bench) {
     let exec = |words: &[&str]| bench.isolab(&[&["exec"], words].concat());
-    let Some(done) = bench.unless_not_yet("exec", exec(&["web", "sh", "-c", "echo out; exit 5"]))
-    else {
-        return;
-    };
+    let done = exec(&["web", "sh", "-c", "echo out; exit 5"]);
     assert_eq!((done.code(), done.stdout.as_str()), (Some(5), "out\n"), "{done:?}");
     let words =
         ["-e", "A=1 2", "-w", "/tmp", "-u", "1234", "web", "sh", "-c", "echo $A; pwd; id -u"];
@@ -187,8 +162,7 @@ fn further_processes(bench: &Bench) {
 }
 
 fn standing_still(bench: &Bench) {
-    let Some(done) = bench.unless_not_yet("pause", bench.isolab(&["pause", "web"])) else { return };
-    assert_eq!(done.success(), "web\n");
+    assert_eq!(bench.isolab(&["pause", "web"]).success(), "web\n");
     assert_eq!(bench.field("web", "{{.State.Status}} {{.State.Paused}}"), "paused true");
     assert_eq!(bench.names(&["--filter", "status=paused"]), ["web"]);
     bench.isolab(&["unpause", "web"]).success();
@@ -252,7 +226,7 @@ pub fn courses(level: &str) {
     assert_eq!(bench.sandbox.instances(), [""; 0]);
 }
 
-/// Whether an instance is well, as far as its level can look.
+/// Whether an instance is well.
 pub fn health(level: &str) {
     let bench = Bench::new(level);
     let options = [
@@ -271,12 +245,7 @@ pub fn health(level: &str) {
     );
     until("it is found ill", || bench.field("sick", "{{.State.Health.Status}}") == "unhealthy");
     assert_eq!(bench.names(&["--filter", "health=unhealthy"]), ["sick"]);
-    let Some(done) =
-        bench.unless_not_yet("exec", bench.isolab(&["exec", "sick", "touch", "/tmp/cure"]))
-    else {
-        return;
-    };
-    done.success();
+    bench.isolab(&["exec", "sick", "touch", "/tmp/cure"]).success();
     until("it is found well", || bench.field("sick", "{{.State.Health.Status}}") == "healthy");
     bench.isolab(&["rm", "-f", "sick"]).success();
 }

@@ -7,7 +7,7 @@ use isolab_tests::checkout;
 use syn::{Attribute, Fields, Item, LitStr};
 
 /// The crates whose errors others print.
-const LIBRARIES: [&str; 10] = [
+const LIBRARIES: [&str; 11] = [
     "bench",
     "container",
     "guest",
@@ -17,6 +17,7 @@ const LIBRARIES: [&str; 10] = [
     "images/registry",
     "instances",
     "isolation",
+    "network",
     "vmm",
 ];
 
