@@ -91,6 +91,10 @@ impl Attack {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.copy);
         command.args(arguments).env("XDG_DATA_HOME", self.sandbox.data()).process_group(0);
+        // Where the others of the package are, which the copy does not lie beside.
+        let others = self.original.parent().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", text(others)));
         command
     }
 

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -215,8 +216,8 @@ impl Session {
         (!waited.timed_out()).then_some(runs)
     }
 
-    /// Starts a further process in the guest, once the guest is up, and waits until it runs or has ended;
-    /// `on_end` hears its end, once.
+    /// Starts a further process in the guest, once the guest is up, and waits until it runs or its end is
+    /// told; `on_end` hears its end, once.
     ///
     /// # Errors
     /// [`ControlError`]. That the process could not be started is its end.
@@ -249,14 +250,24 @@ impl Session {
         }
         let id = state.free_id();
         frame.process = id;
-        state.processes.insert(id, Process::new(streams, Box::new(on_end)));
+        let told = Arc::new(AtomicBool::new(false));
+        let on_end: OnEnd = {
+            let told = Arc::clone(&told);
+            Box::new(move |end| {
+                on_end(end);
+                told.store(true, Ordering::Release);
+            })
+        };
+        state.processes.insert(id, Process::new(streams, on_end));
         let sent = state.outgoing.send_unasked(&frame, &self.0.socket);
         sent.map_err(|_| ControlError::Ended)?;
         self.wake_for(&state);
         drop(state);
         self.start_input(id).map_err(ControlError::Host)?;
+        // Its end is told behind the lock: whoever asks for it right after us is to know it.
         let starts = |state: &mut State| {
-            state.is_open && state.processes.get(&id).is_some_and(Process::is_starting)
+            let runs = state.processes.get(&id).is_some_and(|process| process.has_started);
+            state.is_open && !runs && !told.load(Ordering::Acquire)
         };
         let waited = self.0.changed.wait_timeout_while(self.state(), ANSWER, starts);
         match waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
@@ -325,8 +336,8 @@ impl Session {
     /// A thread has written everything.
     pub(super) fn output_done(&self, id: ProcessId) {
         let told = self.state().take_end(id);
-        self.0.changed.notify_all();
         tell(told);
+        self.0.changed.notify_all();
     }
 
     fn send(&self, process: ProcessId, message: FromHost) -> io::Result<()> {
@@ -470,8 +481,8 @@ impl Session {
         process.finish(end);
         let told = state.take_end(id);
         drop(state);
-        self.0.changed.notify_all();
         tell(told);
+        self.0.changed.notify_all();
         Ok(())
     }
 
@@ -503,8 +514,8 @@ impl Session {
             }
         }
         drop(state);
-        self.0.changed.notify_all();
         told.into_iter().for_each(tell);
+        self.0.changed.notify_all();
         let lives = |state: &mut State| state.has_workload();
         drop(self.0.changed.wait_timeout_while(self.state(), GO_DOWN, lives));
         if self.state().has_workload() {

@@ -281,8 +281,14 @@ fn a_process_that_does_not_start_has_that_for_its_end_and_too_long_a_request_is_
         guest
     });
     let (own, caller, on_end) = streams();
-    session.start_process(Task::Service(Service::Processes), own, on_end).unwrap();
-    assert_eq!(end(&caller.end), ProcessEnd::NotStarted(127, "exec x: none".to_owned()));
+    let slow_on_end = |end| {
+        thread::sleep(Duration::from_millis(100));
+        on_end(end);
+    };
+    session.start_process(Task::Service(Service::Processes), own, slow_on_end).unwrap();
+    // Who started it is told in time to say so.
+    let told = caller.end.try_recv().unwrap();
+    assert_eq!(told, ProcessEnd::NotStarted(127, "exec x: none".to_owned()));
     let _guest = answer.join().unwrap();
     let args = vec!["x".repeat(FromHost::MAX_PAYLOAD)];
     let task = Task::Process(isolab_protocol::Process { args, ..Default::default() });

@@ -34,7 +34,6 @@ pub(super) fn watch(
     let body = move || {
         let run = record.state().restarts;
         let started = Instant::now();
-        record.change(|state| state.health = Some(Health::default()));
         while !record.wait_run_ended(run, check.interval) {
             let result = run_once(&process, controller.as_ref(), check.timeout);
             let counts = started.elapsed() >= check.start_period;

@@ -21,7 +21,7 @@ use crate::error::InstanceError;
 use crate::log::LogWriter;
 use crate::protocol::{Channel, Envelope, Reply, Request, VERSION};
 
-use crate::state::{State, Status};
+use crate::state::{Health, State, Status};
 use crate::time::Timestamp;
 
 /// Between the end of a workload and its next start: at first, and at most, as Docker has it.
@@ -203,6 +203,7 @@ impl Supervised {
             state.started_at = Some(Timestamp::now());
             state.process = folder.process();
             (state.oom_killed, state.error) = (false, String::new());
+            state.health = config.health.as_ref().map(|_| Health::default());
         });
         if let Some(health) = &config.health
             && let Some(process) = self.served.first_process()

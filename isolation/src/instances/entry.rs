@@ -77,7 +77,8 @@ impl Instances {
         let Condemned { path, record, lock } = found;
         let runtime_id = format!("{name}-{}", instance_id()?);
         let record = record.ok_or_else(missing)?;
-        Ok(InstanceFolder::adopt(&path, name, runtime_id, record, lock))
+        InstanceFolder::adopt(&path, name, runtime_id, record, lock)
+            .map_err(|source| IsolationError::Io { action: "write to", path, source })
     }
 
     /// Gives an instance that nobody looks after another name.

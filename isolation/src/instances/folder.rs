@@ -56,19 +56,20 @@ impl InstanceFolder {
         Ok(Self { path, name, runtime_id, record, lock: Arc::new(lock), removed: false })
     }
 
-    /// The kept folder `path`, which nobody has but the holder of `lock`.
+    /// The kept folder `path`, which nobody has but the holder of `lock`; its record says so from now on.
     pub(super) fn adopt(
         path: &Path,
         name: &InstanceName,
         runtime_id: String,
         mut record: Record,
         lock: Flock<File>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         record.monitor = std::process::id();
         // A kill may have left the name before.
         record.name = name.to_string();
+        record.append(&lock)?;
         let (path, name, lock) = (path.to_owned(), name.clone(), Arc::new(lock));
-        Self { path, name, runtime_id, record, lock, removed: false }
+        Ok(Self { path, name, runtime_id, record, lock, removed: false })
     }
 
     /// The same folder for one more run of the instance, which has to be [kept](Self::keep). It stays
