@@ -116,10 +116,11 @@ pub fn measure(plan: &NetPlan, progress: impl FnMut(u32)) -> Result<Findings, Ma
     ];
     // Up, until the host answers; then a little of everything, so that the programs are in place.
     let warm_up = format!(
-        "ip addr add {GUEST}/{} dev eth0 && ip link set eth0 up && \
+        "{} && ip addr add {GUEST}/{} dev eth0 && ip link set eth0 up && \
          until ping -q -c 1 -W 1 {HOST}; do :; done && \
          iperf3 --client {HOST} --bytes 1M --json && iperf3 --client {HOST} --bytes 1M --reverse",
-        tap::PREFIX
+        ping::WAIT_FOR_CLOCK,
+        tap::PREFIX,
     );
     let mut outcome = comparison::measure(&contenders, &warm_up, jobs.into(), setup, progress)?;
     notes.append(&mut outcome.notes);
