@@ -121,9 +121,9 @@ fn the_end_of_an_input_comes_behind_however_much_of_it_waits() {
         sent += piece.len();
         guest.say(WORKLOAD, FromGuest::StdinCredit(piece.len() as u32));
     }
-    drop(caller.stdin);
     // A signal finds room beside it.
     session.signal(WORKLOAD, 10).unwrap();
+    drop(caller.stdin);
     let (mut heard, mut signals) = (0, 0);
     loop {
         match guest.hear().1 {
