@@ -2,6 +2,7 @@
 //! sockets.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::iter;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use tempfile::TempDir;
@@ -345,7 +346,9 @@ fn packets_wait_for_buffers_and_too_small_ones_are_given_back() {
     let _second = UnixStream::connect(directory.path().join("vsock"))
         .and_then(|mut stream| stream.write_all(b"CONNECT 6\n").map(|()| stream))
         .unwrap();
-    assert_eq!(inbox.next(), Signal::NeedsReset);
+    // The three may have been told in as many signals as there are.
+    let signal = iter::repeat_with(|| inbox.next()).find(|signal| *signal != Signal::Used(0));
+    assert_eq!(signal, Some(Signal::NeedsReset));
 }
 
 #[test]
