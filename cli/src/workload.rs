@@ -76,7 +76,7 @@ pub struct Workload {
     /// always so.
     #[arg(long)]
     pub rm: bool,
-    /// When the command is started again: no, on-failure[:TIMES] or always. Pauses between are 100 ms
+    /// When the command is started again: no, on-failure, on-failure:TIMES or always. Pauses between are 100 ms
     /// at first, twice as long each time, at most a minute.
     #[arg(long, value_name = "POLICY", default_value = "no", conflicts_with = "rm")]
     restart: RestartPolicy,

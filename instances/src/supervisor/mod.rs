@@ -1,6 +1,6 @@
 //! Who looks after an instance in the background: a process of its own, which holds the folder's lock.
 //!
-//! [`spawn`] makes it; it lives through one or several runs of the workload (`life`), writes down what
+//! [`spawn()`] makes it; it lives through one or several runs of the workload (`life`), writes down what
 //! becomes of it (`record`), takes its output to the log and to who is attached (`output`), looks
 //! whether it is well (`health`), and answers on the socket in the instance's folder (`server`).
 
