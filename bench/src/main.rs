@@ -7,6 +7,8 @@ mod command;
 
 use std::process::ExitCode;
 
+use isolab_link as _;
+
 fn main() -> ExitCode {
     isolab_command::run::<command::Bench>()
 }

@@ -29,6 +29,7 @@ use isolab_command::format::EXIT_OWN_FAILURE;
 use isolab_command::logging::Logging;
 use isolab_command::program::become_program;
 use isolab_command::{Executable, executable};
+use isolab_link as _;
 
 /// One OCI image at four levels of isolation: process, container, paravirt and fullvirt.
 #[derive(Parser)]

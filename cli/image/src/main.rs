@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand};
 use isolab_command::Executable;
 use isolab_command::logging::Logging;
 use isolab_images::Store;
+use isolab_link as _;
 
 /// Manage the images in the local store.
 #[derive(Parser)]

@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 use isolab_command::Executable;
 use isolab_command::logging::Logging;
 use isolab_guest::kernel_cache::KernelCache;
+use isolab_link as _;
 
 /// Bring guest kernels for the VM levels, and list them.
 ///

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use isolab_command::logging::Logging;
 use isolab_command::{Executable, description};
+use isolab_link as _;
 
 /// The commands that are executables of their own.
 const ELSEWHERE: [&str; 4] = ["bench", "image", "kernel", "network"];

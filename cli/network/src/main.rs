@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use isolab_command::Executable;
 use isolab_command::logging::Logging;
 use isolab_guest::package;
+use isolab_link as _;
 use isolab_network::{Folders, Networks};
 
 /// Make networks for instances, and list them.

@@ -21,6 +21,7 @@ use std::time::SystemTime;
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use isolab_link as _;
 
 use crate::folder::Root;
 use crate::options::{Command, Global, LogFormat, Options};

@@ -14,6 +14,7 @@ mod spawn;
 use std::fs;
 use std::path::Path;
 
+use isolab_link as _;
 use isolab_protocol::{FromGuest, GUEST_DIR, Marker, WORKLOAD, WORKLOAD_FILE, Workload};
 use nix::sys::reboot::{RebootMode, reboot};
 

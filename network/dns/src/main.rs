@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
+use isolab_link as _;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use serve::Service;
