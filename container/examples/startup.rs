@@ -75,6 +75,7 @@ fn run_ours(id: &str, bundle: &Path) -> Outcome<()> {
         rootfs: RootFilesystem::Directory(bundle.join("rootfs")),
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
+        keep_keyring: false,
         create_cwd: false,
         kill_with_parent: false,
         owner_lock: None,

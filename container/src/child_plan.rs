@@ -14,6 +14,9 @@ pub(crate) trait ChildPlan {
     /// The descriptors above the standard streams that the clone needs.
     fn descriptors(&self) -> Vec<RawFd>;
 
+    /// How many descriptors from 3 on the program gets.
+    fn further_descriptors(&self) -> u32;
+
     /// What the plan's parts are called, for an error.
     fn words(&self) -> Words<'_>;
 

@@ -22,6 +22,8 @@ pub struct ContainerConfig {
     pub stdio: Stdio,
     /// Where in the cgroup tree.
     pub cgroup: CgroupPlacement,
+    /// Stay in the caller's session keyring. What keys the caller has there, the container can then use.
+    pub keep_keyring: bool,
     /// Create `process.cwd` when it is missing. The OCI specification makes a missing one an error; image builders
     /// rely on it being made (`WORKDIR`).
     pub create_cwd: bool,
@@ -88,6 +90,9 @@ pub struct Stdio {
     pub stdout: Stream,
     /// Descriptor 2.
     pub stderr: Stream,
+    /// How many descriptors from 3 on the process gets as they are. They must be open, and the caller's own: what is
+    /// open there while the process is made becomes its.
+    pub further: u32,
 }
 
 /// How large a terminal is, in characters.
@@ -115,7 +120,7 @@ pub enum Stream {
 impl Stdio {
     /// All three from and to `/dev/null`.
     pub fn null() -> Self {
-        Stdio { stdin: Stream::Null, stdout: Stream::Null, stderr: Stream::Null }
+        Stdio { stdin: Stream::Null, stdout: Stream::Null, stderr: Stream::Null, further: 0 }
     }
 }
 

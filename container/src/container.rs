@@ -60,6 +60,7 @@ impl Container {
             rootfs,
             stdio,
             cgroup,
+            keep_keyring,
             create_cwd,
             kill_with_parent,
             owner_lock,
@@ -78,7 +79,7 @@ impl Container {
         let mut process = process_plan(&spec, id_maps.as_ref())?;
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;
-        process.new_keyring = true;
+        process.new_keyring = !keep_keyring;
         process.seccomp =
             linux.seccomp().as_ref().map(Program::from_oci).transpose()?.map(Arc::new);
         if let Some(terminal) = &mut process.terminal {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -85,6 +85,11 @@ impl Handle {
     /// Its cgroups.
     pub fn cgroups(&self) -> &Memberships {
         &self.cgroups
+    }
+
+    /// Becomes readable (poll(2)) when the first process has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// Whether the first process has ended.

@@ -40,7 +40,8 @@ pub(crate) fn run(
     let child_end = channel.as_raw_fd();
     let closed = descriptors::close_all_but(keep).at(Step::CloseDescriptors);
     let ready = closed.and_then(|()| plan.set_up(child_end));
-    let executed = ready.and_then(|()| execute(plan.process(), trampoline, channel));
+    let further = plan.further_descriptors();
+    let executed = ready.and_then(|()| execute(plan.process(), further, trampoline, channel));
     let failure = match executed {
         Err(failure) => failure,
         Ok(never) => match never {},
@@ -64,6 +65,10 @@ impl ChildPlan for InitPlan {
         let namespaces = self.join_namespaces.iter().map(|joined| joined.fd.as_raw_fd());
         let socket = self.start_socket.as_ref().map(AsRawFd::as_raw_fd);
         self.stdio.descriptors().chain(namespaces).chain(socket).collect()
+    }
+
+    fn further_descriptors(&self) -> u32 {
+        self.stdio.further
     }
 
     fn words(&self) -> Words<'_> {
@@ -109,6 +114,10 @@ impl ChildPlan for InitPlan {
             made.at(Step::CreateWorkingDirectory)?;
         }
         become_the_process(&self.process)?;
+        if self.start_socket.is_some() {
+            // Who makes it hears what the one who starts it later could do nothing about.
+            self.process.exec.find().at(Step::Exec)?;
+        }
         channel::report_ready(child_end).at(Step::Report)?;
         match &self.start_socket {
             Some(socket) => later::await_start(socket, child_end).at(Step::AwaitStart),
@@ -146,11 +155,12 @@ pub(crate) fn take_terminal(
 
 fn execute(
     process: &ProcessPlan,
+    further: u32,
     trampoline: &Trampoline,
     channel: BorrowedFd,
 ) -> Result<Infallible, Failure> {
     process.exec.reset_signals().at(Step::Signals)?;
-    exec::close_descriptors_on_exec().at(Step::CloseDescriptors)?;
+    exec::close_descriptors_on_exec(further).at(Step::CloseDescriptors)?;
     if let Some(filter) = process.seccomp.as_ref().filter(|_| process.no_new_privileges) {
         filter.install().at(Step::Seccomp)?;
     }

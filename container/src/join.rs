@@ -50,6 +50,10 @@ impl ChildPlan for JoinPlan {
         self.stdio.descriptors().chain(own).collect()
     }
 
+    fn further_descriptors(&self) -> u32 {
+        self.stdio.further
+    }
+
     fn words(&self) -> Words<'_> {
         Words::of_process(&self.process)
     }

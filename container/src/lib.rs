@@ -43,7 +43,8 @@ mod sysctl;
 mod wire;
 
 pub use cgroup::{
-    CPU_PERIOD_MICROSECONDS, CgroupError, Membership, Memberships, Stats, remove_cgroups,
+    BlockUsage, CPU_PERIOD_MICROSECONDS, CgroupError, Counter, CpuUsage, Membership, Memberships,
+    MemoryUsage, OomWatch, Stats, Usage, remove_cgroups,
 };
 pub use child::ExitStatus;
 pub use config::{

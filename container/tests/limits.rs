@@ -97,7 +97,7 @@ fn a_cgroup_path_out_of_the_tree_and_a_bad_value_are_refused_and_leave_nothing()
         isolab_container::oci::LinuxCpuBuilder::default().quota(1).period(1u64).build().unwrap();
     resources.set_cpu(Some(cpu));
     let error = Container::create(config).unwrap_err();
-    assert!(matches!(error, Error::Cgroup(CgroupError::Refused { .. })), "{error}");
+    assert!(matches!(error, Error::Cgroup(CgroupError::Limit { .. })), "{error}");
     let found =
         std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", &id]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");

@@ -62,6 +62,7 @@ fn config(args: &[&str], limits: Limits) -> ContainerConfig {
         },
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
+        keep_keyring: false,
         create_cwd: false,
         kill_with_parent: false,
         owner_lock: None,

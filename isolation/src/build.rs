@@ -102,7 +102,7 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
     lower.extend(names.lowest);
     let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
     stdio::give(std::io::stderr(), uid);
-    let stdio = Stdio { stdin: Stream::Null, stdout: output()?, stderr: output()? };
+    let stdio = Stdio { stdout: output()?, stderr: output()?, ..Stdio::null() };
     let mut container = Container::create(ContainerConfig {
         id: format!("build-{}", folder.runtime_id()),
         spec,
@@ -113,6 +113,7 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
         },
         stdio,
         cgroup: CgroupPlacement::Own,
+        keep_keyring: false,
         create_cwd: true,
         kill_with_parent: true,
         owner_lock: Some(folder.owner_lock()?),

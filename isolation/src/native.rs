@@ -98,6 +98,7 @@ impl Isolation for ContainerLevel {
             rootfs: root.filesystem,
             stdio,
             cgroup: CgroupPlacement::Own,
+            keep_keyring: false,
             create_cwd: true,
             kill_with_parent: true,
             owner_lock: Some(spec.folder.owner_lock()?),

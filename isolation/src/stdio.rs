@@ -53,6 +53,7 @@ pub(crate) fn given(uid: u32, stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: O
         stdin: stdin.map_or(Stream::Null, Stream::Descriptor),
         stdout: Stream::Descriptor(stdout),
         stderr: Stream::Descriptor(stderr),
+        further: 0,
     }
 }
 

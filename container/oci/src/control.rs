@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::create;
 use crate::folder::{Folder, Root, State, Status};
 use crate::options::{Delete, Format, Kill, List, Ps};
+use crate::rfc3339;
 
 /// How long a killed container may take to be gone.
 const KILL_TIMEOUT: u16 = 10_000;
@@ -36,7 +37,7 @@ fn describe(folder: &Folder, state: &State) -> Value {
         "pid": if status == Status::Stopped { 0 } else { state.pid },
         "bundle": state.bundle,
         "annotations": state.spec.annotations().clone().unwrap_or_default(),
-        "created": state.created,
+        "created": rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(state.created)),
     })
 }
 
@@ -133,31 +134,30 @@ pub fn ps(root: &Root, options: &Ps) -> Result<String> {
 pub fn list(root: &Root, options: &List) -> Result<String> {
     // One that is being deleted is none.
     let found = root.ids().into_iter().filter_map(|id| root.find(&id).ok().flatten());
-    let described: Vec<Value> = found.map(|(folder, state)| describe(&folder, &state)).collect();
+    let found: Vec<(Folder, State)> = found.collect();
+    if options.quiet {
+        let ids: Vec<&str> = found.iter().map(|(_, state)| state.id.as_str()).collect();
+        return Ok(ids.join("\n"));
+    }
+    let described = found.iter().map(|(folder, state)| describe(folder, state));
+    if options.format == Format::Json {
+        return Ok(serde_json::to_string(&described.collect::<Vec<Value>>())?);
+    }
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    if options.quiet {
-        let ids: Vec<String> = described.iter().map(|one| text(&one["id"])).collect();
-        return Ok(ids.join("\n"));
-    }
-    if options.format == Format::Json {
-        return Ok(serde_json::to_string(&described)?);
-    }
-    let mut table = format!("{:20} {:>8} {:9} {:>10} BUNDLE", "ID", "PID", "STATUS", "AGE");
-    for one in &described {
-        let created = Duration::from_secs(one["created"].as_u64().unwrap_or_default());
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let age = format!("{} s", now.saturating_sub(created).as_secs());
-        let [id, pid, status, bundle] =
-            ["id", "pid", "status", "bundle"].map(|name| text(&one[name]));
-        table += &format!("\n{id:20} {pid:>8} {status:9} {age:>10} {bundle}");
+    let mut table = format!("{:20} {:>8} {:9} {:20} BUNDLE", "ID", "PID", "STATUS", "CREATED");
+    for one in described {
+        let [id, pid, status, created, bundle] =
+            ["id", "pid", "status", "created", "bundle"].map(|name| text(&one[name]));
+        table += &format!("\n{id:20} {pid:>8} {status:9} {created:20} {bundle}");
     }
     Ok(table)
 }
 
-fn expect(folder: &Folder, state: &State, verb: &str, wanted: &[Status]) -> Result<()> {
+/// One of the states in which the specification allows it (runtime.md).
+pub fn expect(folder: &Folder, state: &State, verb: &str, wanted: &[Status]) -> Result<()> {
     let status = folder.status(state);
     if !wanted.contains(&status) {
         bail!("cannot {verb} container {}: it is {}", state.id, status.name());

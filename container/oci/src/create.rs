@@ -8,6 +8,8 @@ use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, RootFilesystem, Stdio, start_at, start_socket,
 };
 
+use nix::errno::Errno;
+
 use crate::folder::{Folder, Root, State, write_atomically};
 use crate::options::{Create, Run};
 use crate::{bundle, console, signals};
@@ -64,16 +66,26 @@ pub fn start(folder: &Folder, state: &State) -> Result<()> {
     Ok(started?)
 }
 
-/// What is passed on to no process.
-pub fn refuse_further_descriptors(count: u32) -> Result<()> {
-    if count > 0 {
-        bail!("--preserve-fds is not supported: the process gets standard streams alone");
+/// Descriptors that are to be passed on have to be open, or others, our own, would be there in their place. To be
+/// called before anything is opened.
+pub fn check_further_descriptors(count: u32) -> Result<()> {
+    for fd in 3..3 + count as i32 {
+        // SAFETY: asks for a flag of a number, which owns nothing.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+        Errno::result(flags).with_context(|| {
+            format!("--preserve-fds {count} passes on descriptor {fd}, which is not open")
+        })?;
     }
     Ok(())
 }
 
+/// Ours, but for what a terminal takes the place of.
+pub fn streams(terminal: bool, further: u32) -> Stdio {
+    Stdio { further, ..if terminal { Stdio::null() } else { Stdio::default() } }
+}
+
 fn make(root: &Root, options: &Create) -> Result<Created> {
-    refuse_further_descriptors(options.preserve_fds)?;
+    check_further_descriptors(options.preserve_fds)?;
     if options.no_pivot {
         bail!("--no-pivot is not supported: a chroot can be left again");
     }
@@ -104,8 +116,9 @@ fn container(
         id: options.id.clone(),
         spec: spec.clone(),
         rootfs: RootFilesystem::Directory(rootfs.to_path_buf()),
-        stdio: if terminal { Stdio::null() } else { Stdio::default() },
+        stdio: streams(terminal, options.preserve_fds),
         cgroup: CgroupPlacement::Own,
+        keep_keyring: options.no_new_keyring,
         create_cwd: false,
         kill_with_parent: false,
         owner_lock: None,

@@ -1,19 +1,19 @@
 //! `exec`.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result, bail};
-use isolab_container::Stdio;
-use isolab_container::oci::{Process, User};
+use isolab_container::oci::{Capability, LinuxCapabilities, Process, User};
 
-use crate::create::refuse_further_descriptors;
+use crate::create::{check_further_descriptors, streams};
 use crate::folder::{Root, State, Status, write_atomically};
 use crate::options::Exec;
 use crate::{bundle, console};
 
 /// Runs a further process. The exit code is its own.
 pub fn exec(root: &Root, options: &Exec) -> Result<u8> {
-    refuse_further_descriptors(options.preserve_fds)?;
+    check_further_descriptors(options.preserve_fds)?;
     let (folder, state) = root.open(&options.id)?;
     let status = folder.status(&state);
     let handle = match status {
@@ -26,7 +26,7 @@ pub fn exec(root: &Root, options: &Exec) -> Result<u8> {
     let process = process(&state, options)?;
     let terminal = process.terminal() == Some(true);
     console::check(terminal, options.console_socket.as_ref())?;
-    let stdio = if terminal { Stdio::null() } else { Stdio::default() };
+    let stdio = streams(terminal, options.preserve_fds);
     if options.detach {
         let released = handle.exec_released(&process, stdio)?;
         report(options, released.pid, released.terminal)?;
@@ -72,7 +72,46 @@ fn process(state: &State, options: &Exec) -> Result<Process> {
     if let Some(user) = &options.user {
         process.set_user(parse_user(user)?);
     }
+    if !options.additional_gids.is_empty() {
+        let mut user = process.user().clone();
+        user.set_additional_gids(Some(options.additional_gids.clone()));
+        process.set_user(user);
+    }
+    if !options.cap.is_empty() {
+        let held = process.capabilities().clone();
+        process.set_capabilities(Some(add_capabilities(held, &options.cap)?));
+    }
+    if options.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = &options.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &options.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
     Ok(process)
+}
+
+/// As runc: what its program may do, and not what programs of its program inherit.
+fn add_capabilities(
+    held: Option<LinuxCapabilities>,
+    names: &[String],
+) -> Result<LinuxCapabilities> {
+    let mut sets = held.unwrap_or_default();
+    for name in names {
+        let capability: Capability = serde_json::from_value(name.to_uppercase().into())
+            .with_context(|| format!("{name:?} is no capability"))?;
+        let with = |set: &Option<HashSet<Capability>>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(capability);
+            Some(set)
+        };
+        let (bounding, effective, permitted) =
+            (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+        sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    }
+    Ok(sets)
 }
 
 fn parse_user(text: &str) -> Result<User> {

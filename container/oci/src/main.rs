@@ -8,11 +8,13 @@ mod bundle;
 mod console;
 mod control;
 mod create;
+mod events;
 mod exec;
 mod features;
 mod folder;
 mod options;
 mod signals;
+mod update;
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -37,10 +39,10 @@ fn main() -> ExitCode {
     match execute(&global, command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let text = format!("{error:#}");
+            let runtime = error.downcast_ref::<isolab_container::Error>();
+            let text = words(&error, runtime);
             eprintln!("isolab-oci: {text}");
             log(&global, &text);
-            let runtime = error.downcast_ref::<isolab_container::Error>();
             let code = runtime.map_or(FAILURE, |error| match error.exit_code() {
                 code @ (126 | 127) => code as u8,
                 _ => FAILURE,
@@ -50,9 +52,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// Engines know a command that is missing by runc's words for it, which are Go's.
+fn words(error: &anyhow::Error, runtime: Option<&isolab_container::Error>) -> String {
+    match runtime {
+        Some(isolab_container::Error::CommandNotFound { command }) if command.contains('/') => {
+            format!("exec: {command:?}: no such file or directory")
+        }
+        Some(isolab_container::Error::CommandNotFound { command }) => {
+            format!("exec: {command:?}: executable file not found in $PATH")
+        }
+        _ => format!("{error:#}"),
+    }
+}
+
 fn execute(global: &Global, command: Command) -> Result<u8> {
     if global.systemd_cgroup {
-        bail!("--systemd-cgroup is not supported: cgroups are made directly (cgroupfs)");
+        bail!(
+            "--systemd-cgroup is not supported: cgroups are made directly. Ask for that: podman --cgroup-manager \
+             cgroupfs; dockerd --exec-opt native.cgroupdriver=cgroupfs; SystemdCgroup = false of containerd"
+        );
     }
     let root = Root::new(global.root.clone())?;
     match command {
@@ -66,7 +84,14 @@ fn execute(global: &Global, command: Command) -> Result<u8> {
         Command::Pause(container) => control::pause(&root, &container.id, true)?,
         Command::Resume(container) => control::pause(&root, &container.id, false)?,
         Command::Ps(options) => print(&control::ps(&root, &options)?),
+        Command::Update(options) => update::update(&root, &options)?,
+        Command::Events(options) => events::events(&root, &options)?,
         Command::List(options) => print(&control::list(&root, &options)?),
+        Command::Checkpoint(_) | Command::Restore(_) => {
+            bail!(
+                "checkpoint and restore are not there: no container is written to a disk and made anew"
+            )
+        }
         Command::Features => print(&serde_json::to_string_pretty(&features::features())?),
         Command::Spec { bundle } => features::spec(&bundle)?,
     }
@@ -81,13 +106,18 @@ fn print(text: &str) {
 /// Where an engine looks for the reason. A log that cannot be written has been told on standard error already.
 fn log(global: &Global, text: &str) {
     let Some(path) = &global.log else { return };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = rfc3339(SystemTime::now());
     let line = match global.log_format {
         LogFormat::Json => {
-            serde_json::json!({ "level": "error", "msg": text, "time": now.as_secs() }).to_string()
+            serde_json::json!({ "level": "error", "msg": text, "time": now }).to_string()
         }
-        LogFormat::Text => format!("time={} level=error msg={text:?}", now.as_secs()),
+        LogFormat::Text => format!("time={now:?} level=error msg={text:?}"),
     };
     let file = OpenOptions::new().append(true).create(true).open(path);
     let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+}
+
+/// As callers in Go read a time.
+fn rfc3339(time: SystemTime) -> String {
+    chrono::DateTime::<chrono::Utc>::from(time).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }

@@ -1,6 +1,7 @@
 //! The command line: runc's, which is what callers of OCI runtimes speak.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -28,6 +29,9 @@ pub struct Global {
     /// For callers that pass it; there is no more to tell.
     #[arg(long)]
     pub debug: bool,
+    /// For callers that pass it; who calls is found out.
+    #[arg(long, value_name = "WHETHER", num_args = 0..=1, require_equals = true)]
+    pub rootless: Option<String>,
     /// Refused: cgroups are made directly, not by systemd.
     #[arg(long)]
     pub systemd_cgroup: bool,
@@ -61,8 +65,16 @@ pub enum Command {
     Pause(Id),
     /// Let a container go on.
     Resume(Id),
+    /// Change a container's limits.
+    Update(Update),
+    /// Print what a container uses, and when it runs out of memory, as JSON lines.
+    Events(Events),
     /// List containers.
     List(List),
+    /// Not there: fails.
+    Checkpoint(Absent),
+    /// Not there: fails.
+    Restore(Absent),
     /// Print what this runtime can do, as JSON.
     Features,
     /// Write a configuration to begin with, config.json, into the bundle.
@@ -92,13 +104,13 @@ pub struct Create {
     /// Send the terminal's master to this socket.
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
-    /// Refused but for 0: what else is open is not passed on.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Pass on as many open descriptors from 3 on.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..1024))]
     pub preserve_fds: u32,
     /// Refused: the root is always changed by pivot_root.
     #[arg(long)]
     pub no_pivot: bool,
-    /// For callers that pass it; a container always has a new session keyring.
+    /// Leave it in the caller's session keyring, with the caller's keys.
     #[arg(long)]
     pub no_new_keyring: bool,
 }
@@ -155,6 +167,21 @@ pub struct Exec {
     /// Its user and group, by number.
     #[arg(long, short, value_name = "UID[:GID]")]
     pub user: Option<String>,
+    /// Its additional groups, by number.
+    #[arg(long, short = 'g', value_name = "GID")]
+    pub additional_gids: Vec<u32>,
+    /// Give it a capability more than the container's process has, as in CAP_SYS_PTRACE.
+    #[arg(long, short, value_name = "CAP")]
+    pub cap: Vec<String>,
+    /// Set no_new_privs.
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// Its AppArmor profile.
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// Its SELinux label.
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
     /// Do not wait for its end.
     #[arg(long, short)]
     pub detach: bool,
@@ -164,8 +191,8 @@ pub struct Exec {
     /// Send the terminal's master to this socket.
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
-    /// Refused but for 0: what else is open is not passed on.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Pass on as many open descriptors from 3 on.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..1024))]
     pub preserve_fds: u32,
     /// The command and its arguments.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -195,4 +222,147 @@ pub struct List {
     /// Ids alone.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Update {
+    /// The container.
+    pub id: String,
+    /// A JSON file with what changes of linux.resources of config.json; `-` reads standard input.
+    #[arg(long, short, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+/// By name what linux.resources calls otherwise.
+#[derive(Debug, Args)]
+pub struct Limits {
+    /// The most memory, in bytes or as in 64m; -1 for any.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, allow_hyphen_values = true)]
+    pub memory: Option<i64>,
+    /// Memory that is left to it when the host runs short.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, allow_hyphen_values = true)]
+    pub memory_reservation: Option<i64>,
+    /// The most memory and swap together; -1 for any.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, allow_hyphen_values = true)]
+    pub memory_swap: Option<i64>,
+    /// For callers that pass it; kernels have no such limit any more.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, allow_hyphen_values = true)]
+    pub kernel_memory: Option<i64>,
+    /// The most memory for network buffers (cgroup v1).
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, allow_hyphen_values = true)]
+    pub kernel_memory_tcp: Option<i64>,
+    /// The most processes and threads; -1 for any.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// CPU time in relation to others', usually 1024.
+    #[arg(long, value_name = "N")]
+    pub cpu_share: Option<u64>,
+    /// Microseconds of CPU time in each period; -1 for any.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Microseconds of a period.
+    #[arg(long, value_name = "N")]
+    pub cpu_period: Option<u64>,
+    /// Microseconds that may be saved up for a burst.
+    #[arg(long, value_name = "N")]
+    pub cpu_burst: Option<u64>,
+    /// 1: run when nobody else does.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..=1))]
+    pub cpu_idle: Option<i64>,
+    /// Microseconds of a period of real time (cgroup v1).
+    #[arg(long, value_name = "N")]
+    pub cpu_rt_period: Option<u64>,
+    /// Microseconds of real time in it (cgroup v1).
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// CPUs, as in 0-2,7.
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes.
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Share of block devices' time, 10 to 1000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(10..=1000))]
+    pub blkio_weight: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub struct Events {
+    /// The container.
+    pub id: String,
+    /// Print what it uses once, and no more.
+    #[arg(long)]
+    pub stats: bool,
+    /// Between two prints, as in 5s or 500ms.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_interval)]
+    pub interval: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct Absent {
+    /// Whatever it would take.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub rest: Vec<String>,
+}
+
+/// Bytes, with the units of 1024 that runc reads: b, k, m, g, t.
+fn parse_bytes(text: &str) -> Result<i64, String> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match &lower[digits.len()..] {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err("a number of bytes is wanted, as in 64m".to_owned()),
+    };
+    let number: i64 = digits.parse().map_err(|error| format!("{error}"))?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too much".to_owned())
+}
+
+/// Go's notation, as far as it is of use here.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => Duration::from_millis(1),
+        "s" => Duration::from_secs(1),
+        "m" => Duration::from_secs(60),
+        "h" => Duration::from_secs(3600),
+        _ => return Err("a time and its unit are wanted, as in 5s or 500ms".to_owned()),
+    };
+    let number: u32 = digits.parse().map_err(|error| format!("{error}"))?;
+    match unit.checked_mul(number) {
+        Some(time) if !time.is_zero() => Ok(time),
+        _ => Err("a time above zero is wanted".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_are_sound() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn bytes_and_times_have_units() {
+        for (text, bytes) in
+            [("-1", -1), ("5", 5), ("64m", 64 << 20), ("1G", 1 << 30), ("2kB", 2048)]
+        {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "m", "5x", "99999999999g"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_interval("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "5", "0s", "s", "-1s"] {
+            assert!(parse_interval(text).is_err(), "{text}");
+        }
+    }
 }

@@ -2,141 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
+mod support;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 
-/// A bundle with busybox in it, a state folder, and what the container says.
-struct Bundle {
-    dir: TempDir,
-    id: String,
-}
-
-/// What a command of the runtime said.
-#[derive(Debug)]
-struct Answer {
-    code: i32,
-    output: String,
-    errors: String,
-}
-
-impl Answer {
-    fn fine(self) -> String {
-        assert_eq!((self.code, self.errors.as_str()), (0, ""), "{}", self.output);
-        self.output
-    }
-
-    fn fails(self, code: i32, words: &str) {
-        assert_eq!(self.code, code, "{self:?}");
-        assert!(self.errors.contains(words) && self.errors.lines().count() == 1, "{self:?}");
-    }
-}
-
-impl Bundle {
-    fn new(script: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let id = format!("oci-test-{}", dir.path().file_name().unwrap().to_string_lossy());
-        let bundle = Bundle { dir, id: id.replace("-.tmp", "-") };
-        let root = bundle.path("rootfs");
-        for sub in ["bin", "proc", "sys", "dev", "tmp"] {
-            fs::create_dir_all(root.join(sub)).unwrap();
-        }
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
-        let busybox = busybox.into_iter().find(|path| path.exists());
-        fs::copy(busybox.expect("install busybox-static"), root.join("bin/busybox")).unwrap();
-        for applet in ["sh", "cat", "sleep", "echo", "tty", "stty", "true"] {
-            symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        let spec = bundle.oci(&["spec", "--bundle", bundle.dir.path().to_str().unwrap()]);
-        spec.fine();
-        bundle.configure(|spec| spec["process"]["args"] = json!(["sh", "-c", script]));
-        bundle
-    }
-
-    fn path(&self, sub: &str) -> PathBuf {
-        self.dir.path().join(sub)
-    }
-
-    fn configure(&self, change: impl FnOnce(&mut Value)) {
-        let path = self.path("config.json");
-        let mut spec = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        change(&mut spec);
-        fs::write(path, spec.to_string()).unwrap();
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isolab-oci"));
-        command.arg("--root").arg(self.path("state")).args(words).stdin(Stdio::null());
-        command
-    }
-
-    /// Runs a command. To files: a pipe would not end before the container does.
-    fn oci(&self, words: &[&str]) -> Answer {
-        let [output, errors] = ["output", "errors"]
-            .map(|name| self.path(&format!("{name}-{:?}", std::thread::current().id())));
-        let mut command = self.command(words);
-        command.stdout(File::create(&output).unwrap()).stderr(File::create(&errors).unwrap());
-        let code = command.status().unwrap().code().unwrap();
-        let read = |path| fs::read_to_string(path).unwrap();
-        Answer { code, output: read(&output), errors: read(&errors) }
-    }
-
-    fn create(&self) -> Answer {
-        let pid_file = self.path("pid");
-        let bundle = self.dir.path().to_str().unwrap();
-        self.oci(&[
-            "create",
-            "--bundle",
-            bundle,
-            "--pid-file",
-            pid_file.to_str().unwrap(),
-            &self.id,
-        ])
-    }
-
-    fn status(&self) -> String {
-        let state: Value = serde_json::from_str(&self.oci(&["state", &self.id]).fine()).unwrap();
-        assert_eq!(state["id"], self.id.as_str());
-        state["status"].as_str().unwrap().to_owned()
-    }
-
-    fn wait_for(&self, what: &str, reached: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !reached() {
-            assert!(Instant::now() < deadline, "never: {what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn says(&self, name: &str) -> bool {
-        self.path("rootfs/tmp").join(name).exists()
-    }
-
-    /// Nothing of the container is left anywhere.
-    fn is_gone(&self) {
-        self.oci(&["state", &self.id]).fails(1, "does not exist");
-        assert_eq!(fs::read_dir(self.path("state")).map_or(0, Iterator::count), 0);
-        let mut find = Command::new("find");
-        let cgroups = find.args(["/sys/fs/cgroup", "-name", "isolab-oci-test*"]);
-        let found = String::from_utf8(cgroups.output().unwrap().stdout).unwrap();
-        assert!(!found.contains(&self.id), "{found}");
-    }
-}
-
-impl Drop for Bundle {
-    fn drop(&mut self) {
-        let _ = self.command(&["delete", "--force", &self.id]).status();
-    }
-}
+use support::Bundle;
 
 #[test]
 fn from_create_to_delete() {
@@ -173,7 +50,9 @@ fn from_create_to_delete() {
         "echo $A $(busybox pwd) $(busybox id -u) $(busybox id -g) $$; exit 3",
     ]);
     assert_eq!((exec.code, exec.output.as_str()), (3, "b /tmp 7 8 2\n"));
-    bundle.oci(&["exec", &bundle.id, "absent"]).fails(127, "absent: command not found");
+    bundle
+        .oci(&["exec", &bundle.id, "absent"])
+        .fails(127, "exec: \"absent\": executable file not found in $PATH");
     let detached = bundle.path("exec-pid");
     let words =
         ["exec", "--detach", "--pid-file", detached.to_str().unwrap(), &bundle.id, "sleep", "999"];
@@ -216,13 +95,29 @@ fn one_of_two_starts_and_only_one() {
 
 #[test]
 fn what_cannot_be_created_or_started_says_so() {
+    // As an engine wants it: told by `create`, in words of which it makes exit codes of its own.
+    for (command, code, words) in [
+        ("absent", 127, "exec: \"absent\": executable file not found in $PATH"),
+        ("/absent", 127, "exec: \"/absent\": no such file or directory"),
+        ("/bin/busybox/absent", 127, "no such file or directory"),
+        ("/tmp", 126, "Permission denied"),
+        ("/config", 126, "Permission denied"),
+    ] {
+        let bundle = Bundle::new("true");
+        fs::write(bundle.path("rootfs/config"), "").unwrap();
+        bundle.configure(|spec| spec["process"]["args"] = json!([command]));
+        bundle.create().fails(code, words);
+        bundle.is_gone();
+    }
+    // What only the kernel finds out is told by `start`.
     let bundle = Bundle::new("true");
-    bundle.configure(|spec| spec["process"]["args"] = json!(["absent"]));
+    fs::write(bundle.path("rootfs/script"), "#!/absent\n").unwrap();
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(bundle.path("rootfs/script"), permissions).unwrap();
+    bundle.configure(|spec| spec["process"]["args"] = json!(["/script"]));
     bundle.create().fine();
-    bundle.oci(&["start", &bundle.id]).fails(127, "absent: command not found");
-    bundle.wait_for("it stops", || bundle.status() == "stopped");
-    bundle.oci(&["delete", &bundle.id]).fine();
-    bundle.is_gone();
+    bundle.oci(&["start", &bundle.id]).fails(127, "/script");
+    bundle.delete();
     for (field, value, words) in [
         (
             "mounts",
@@ -240,7 +135,9 @@ fn what_cannot_be_created_or_started_says_so() {
     }
     let folder = bundle.dir.path().to_str().unwrap();
     bundle.oci(&["create", "--bundle", folder, "../up"]).fails(1, "container id");
-    bundle.oci(&["--systemd-cgroup", "list"]).fails(1, "--systemd-cgroup");
+    bundle.oci(&["--systemd-cgroup", "list"]).fails(1, "--cgroup-manager cgroupfs");
+    bundle.oci(&["checkpoint", "--image-path", "/x", &bundle.id]).fails(1, "not there");
+    bundle.oci(&["restore", &bundle.id]).fails(1, "not there");
 }
 
 #[test]
@@ -329,4 +226,56 @@ fn received(listener: &UnixListener) -> OwnedFd {
     };
     // SAFETY: the kernel has just made it for us, and nobody else knows it.
     unsafe { OwnedFd::from_raw_fd(descriptors[0]) }
+}
+
+#[test]
+fn descriptors_are_passed_on_where_that_is_asked() {
+    let bundle = Bundle::new("true");
+    let sh = |words: String| {
+        let script = format!(
+            "exec {} --root {}/state {words}",
+            support::runtime().display(),
+            bundle.dir.path().display()
+        );
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let [out, err] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        (output.status.success(), out, err)
+    };
+    let (folder, id) = (bundle.dir.path().display(), &bundle.id);
+    let (fine, _, errors) =
+        sh(format!("create --preserve-fds 2 --bundle {folder} {id} 3</etc/hosts 4>&-"));
+    assert!(!fine && errors.contains("descriptor 4"), "{errors}");
+    bundle.configure(|spec| {
+        let script = "busybox readlink /proc/self/fd/3; busybox ls /proc/self/fd; exit 0";
+        spec["process"]["args"] = json!(["sh", "-c", script]);
+    });
+    let run = |redirect: &str| sh(format!("run --bundle {folder} {redirect}"));
+    // The listing's own descriptor is one more.
+    let (fine, output, errors) = run(&format!("--preserve-fds 1 {id} 3</etc/hosts"));
+    assert_eq!((fine, output.as_str()), (true, "/etc/hosts\n0\n1\n2\n3\n4\n"), "{errors}");
+    let (fine, output, errors) = run(&format!("{id} 3</etc/hosts"));
+    assert_eq!((fine, output.as_str()), (true, "0\n1\n2\n3\n"), "{errors}");
+}
+
+#[test]
+fn a_further_process_is_what_the_options_say() {
+    let bundle = Bundle::new("exec sleep 1000");
+    bundle.create().fine();
+    bundle.oci(&["start", &bundle.id]).fine();
+    let script = "busybox id -G; busybox grep -e CapEff -e NoNewPrivs /proc/self/status";
+    let exec = |options: &[&str]| {
+        bundle.oci(&[&["exec"], options, &[&bundle.id, "sh", "-c", script]].concat()).fine()
+    };
+    let plain = exec(&[]);
+    let more = exec(&["--cap", "CAP_SYS_PTRACE", "-g", "5", "-g", "6", "--no-new-privs"]);
+    let effective = |text: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap().to_owned();
+        u64::from_str_radix(&line, 16).unwrap()
+    };
+    assert_eq!(effective(&plain) | 1 << 19, effective(&more), "{plain} {more}");
+    assert!(more.starts_with("0 5 6\n") && more.contains("NoNewPrivs:\t1"), "{more}");
+    bundle.oci(&["exec", "--cap", "CAP_NONE", &bundle.id, "true"]).fails(1, "CAP_NONE");
+    bundle.oci(&["delete", "--force", &bundle.id]).fine();
+    bundle.is_gone();
 }

@@ -7,7 +7,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::geteuid;
 use procfs::process::Process;
 
-use super::CgroupError;
+use super::{CgroupError, files};
 
 /// Where systems mount the cgroup tree.
 const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -36,6 +36,17 @@ pub(crate) struct Hierarchy {
 impl Hierarchy {
     pub(crate) fn is_v2(&self) -> bool {
         self.controllers.is_empty()
+    }
+
+    /// Whether this version 1 hierarchy is that controller's.
+    pub(super) fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|known| known == controller)
+    }
+
+    /// Whether this is the version 2 hierarchy, and has that controller.
+    pub(super) fn offers(&self, controller: &str) -> bool {
+        let offered = || files::read(&self.mount_point, "cgroup.controllers").unwrap_or_default();
+        self.is_v2() && offered().split_whitespace().any(|known| known == controller)
     }
 }
 

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 /// A failure in the cgroup tree.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
-    /// No cgroup filesystem that has the controller is mounted.
-    #[error("cannot limit {controller}: no mounted cgroup hierarchy has that controller")]
+    /// No cgroup hierarchy that has the controller is mounted, or the container is in none.
+    #[error("no cgroup hierarchy here has the controller {controller}, which {purpose} needs")]
     NoController {
         /// The controller's name, for example `memory`.
         controller: String,
+        /// What needs it, for example `linux.resources.memory.limit`.
+        purpose: String,
     },
     /// The tree refused for want of rights.
     #[error("cannot {attempt} {}, which limits need", path.display())]
@@ -32,7 +34,27 @@ pub enum CgroupError {
         /// The cgroup with processes.
         path: PathBuf,
     },
+    /// A limit that contradicts another, or the present.
+    #[error("linux.resources.{field}: {problem}")]
+    Invalid {
+        /// The field of the configuration, below `linux.resources`.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A limit that the kernel refused.
+    #[error("cannot set linux.resources.{field}: {} does not take {value:?}", path.display())]
+    Limit {
+        /// The field of the configuration, below `linux.resources`.
+        field: &'static str,
+        /// What was written to the control file.
+        value: String,
+        /// The control file that refused it.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Something else that the kernel refused.
     #[error("cannot write {value:?} to {}", path.display())]
     Refused {
         /// What was written to the control file.
@@ -48,10 +70,10 @@ pub enum CgroupError {
         /// The cgroup's folder.
         path: PathBuf,
     },
-    /// A limit that this runtime does not implement.
+    /// A limit that cannot be set here.
     #[error("linux.resources.{field} is not supported {on}")]
     Unsupported {
-        /// The field of the configuration, for example `linux.resources.memory.swap`.
+        /// The field of the configuration, below `linux.resources`: for example `memory.swap`.
         field: &'static str,
         /// Where it is not, for example `on cgroup v1`.
         on: &'static str,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
 
+use super::limits::{self, Version};
 use super::{CgroupError, files, freezer, v2};
 
 /// A cgroup in one hierarchy.
@@ -68,7 +70,41 @@ impl Memberships {
         }
         match self.version_1("freezer") {
             Some(directory) => freezer::freeze_v1(directory, frozen),
-            None => Err(CgroupError::NoController { controller: "freezer".to_owned() }),
+            None => Err(CgroupError::NoController {
+                controller: "freezer".to_owned(),
+                purpose: "a pause".to_owned(),
+            }),
+        }
+    }
+
+    /// Sets limits, which the kernel holds all processes to from then on. What `resources` does not mention, and the
+    /// rules about devices, stay as they are.
+    ///
+    /// # Errors
+    /// [`CgroupError::NoController`] where it is in no cgroup that could limit; otherwise what the kernel or its
+    /// version of cgroups has against a limit. Those before it in the configuration are set then.
+    pub fn limit(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
+        for wanted in limits::wanted(resources) {
+            if let Some(directory) = self.version_1(wanted.name(Version::One)) {
+                wanted.set(Version::One, resources, directory)?;
+                continue;
+            }
+            let name = wanted.name(Version::Two);
+            let has = |directory: &&Path| {
+                files::read(directory, "cgroup.controllers")
+                    .is_some_and(|text| text.split_whitespace().any(|known| known == name))
+            };
+            match self.unified().filter(has) {
+                Some(directory) => wanted.set(Version::Two, resources, directory)?,
+                None => return Err(wanted.missing(Version::One)),
+            }
+        }
+        match self.unified() {
+            Some(directory) if !self.needs_version_1() => limits::set_unified(resources, directory),
+            _ if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) => {
+                Err(CgroupError::Unsupported { field: "unified", on: "on cgroup v1" })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -10,8 +10,11 @@ mod devices;
 pub(crate) mod error;
 mod files;
 mod freezer;
+mod limits;
 mod members;
+mod oom;
 mod stats;
+mod usage;
 mod v1;
 mod v2;
 
@@ -19,7 +22,9 @@ pub(crate) use detect::Hierarchies;
 pub(crate) use devices::DeviceRules;
 pub use error::CgroupError;
 pub use members::{Membership, Memberships};
+pub use oom::OomWatch;
 pub use stats::Stats;
+pub use usage::{BlockUsage, Counter, CpuUsage, MemoryUsage, Usage};
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -98,9 +103,10 @@ impl Cgroup {
             Hierarchies::V1(hierarchies) => {
                 v1::Cgroup::create(&hierarchies, path, resources, devices).map(Cgroup::V1)
             }
-            Hierarchies::None => Err(CgroupError::NoController {
-                controller: first_limit(resources).unwrap_or("anything").to_owned(),
-            }),
+            Hierarchies::None => {
+                let (controller, purpose) = first_limit(resources).unwrap_or_default();
+                Err(CgroupError::NoController { controller: controller.to_owned(), purpose })
+            }
         };
         match made {
             Ok(cgroup) => Ok(Some(cgroup)),
@@ -217,64 +223,15 @@ pub(crate) fn no_limits() -> LinuxResources {
     resources
 }
 
-/// The first controller that `resources` asks to limit by.
-fn first_limit(resources: &LinuxResources) -> Option<&'static str> {
-    limits(resources).first().copied()
-}
-
-/// The controllers that `resources` needs.
-fn limits(resources: &LinuxResources) -> Vec<&'static str> {
-    let mut controllers = Vec::new();
-    if let Some(memory) = resources.memory()
-        && memory.limit().or(memory.swap()).or(memory.reservation()).is_some()
-    {
-        controllers.push("memory");
-    }
-    if let Some(cpu) = resources.cpu() {
-        if cpu.quota().is_some() || cpu.shares().is_some() || cpu.period().is_some() {
-            controllers.push("cpu");
-        }
-        if cpu.cpus().is_some() || cpu.mems().is_some() {
-            controllers.push("cpuset");
-        }
-    }
-    if resources.pids().is_some() {
-        controllers.push("pids");
-    }
-    if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
-        controllers.push("unified");
-    }
-    controllers
-}
-
-/// Refuses, rather than ignores, what neither version implements here.
-fn refuse_unsupported(resources: &LinuxResources) -> Result<(), CgroupError> {
-    let memory = resources.memory().as_ref();
-    let cpu = resources.cpu().as_ref();
-    let asked = [
-        ("blockIO", resources.block_io().is_some()),
-        (
-            "hugepageLimits",
-            resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()),
-        ),
-        ("network", resources.network().is_some()),
-        ("rdma", resources.rdma().as_ref().is_some_and(|rdma| !rdma.is_empty())),
-        ("memory.kernel", memory.is_some_and(|memory| memory.kernel().is_some())),
-        ("memory.kernelTCP", memory.is_some_and(|memory| memory.kernel_tcp().is_some())),
-        ("memory.swappiness", memory.is_some_and(|memory| memory.swappiness().is_some())),
-        (
-            "memory.disableOOMKiller",
-            memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true)),
-        ),
-        ("cpu.realtimeRuntime", cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some())),
-        ("cpu.realtimePeriod", cpu.is_some_and(|cpu| cpu.realtime_period().is_some())),
-        ("cpu.burst", cpu.is_some_and(|cpu| cpu.burst().is_some())),
-        ("cpu.idle", cpu.is_some_and(|cpu| cpu.idle().is_some())),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(CgroupError::Unsupported { field, on: "yet" }),
-        None => Ok(()),
-    }
+/// The first controller that `resources` asks to limit by, and the field that does.
+fn first_limit(resources: &LinuxResources) -> Option<(&'static str, String)> {
+    let wanted = limits::wanted(resources);
+    let of = |one: &limits::Wanted| {
+        (one.name(limits::Version::One), format!("linux.resources.{}", one.field))
+    };
+    let unified = resources.unified().as_ref().is_some_and(|unified| !unified.is_empty());
+    let unified = || unified.then(|| ("of version 2", "linux.resources.unified".to_owned()));
+    wanted.first().map(of).or_else(unified)
 }
 
 /// Kills everything in these cgroups and below them, and removes them: what [`Instance::cgroup_directories`] named of
@@ -339,10 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn limits_name_their_controllers() {
+    fn limits_name_their_controllers_and_fields() {
         let cpu = LinuxCpuBuilder::default().shares(512u64).build().unwrap();
         let resources = LinuxResourcesBuilder::default().cpu(cpu).build().unwrap();
-        assert_eq!(limits(&resources), ["cpu"]);
+        let expected = Some(("cpu", "linux.resources.cpu.shares".to_owned()));
+        assert_eq!(first_limit(&resources), expected);
         assert_eq!(first_limit(&LinuxResourcesBuilder::default().build().unwrap()), None);
     }
 }

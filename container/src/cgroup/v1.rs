@@ -4,13 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::LinuxResources;
 
 use super::detect::Hierarchy;
-use super::{
-    CgroupError, DeviceRules, Membership, Memberships, device_program, files, limits,
-    refuse_unsupported,
-};
+use super::limits::{self, Version};
+use super::{CgroupError, DeviceRules, Membership, Memberships, device_program, files, v2};
 
 /// Joined where they exist, for the figures, even when nothing is limited.
 const ALWAYS: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "blkio"];
@@ -35,16 +33,21 @@ impl Cgroup {
         resources: &LinuxResources,
         devices: bool,
     ) -> Result<Self, CgroupError> {
-        refuse_unsupported(resources)?;
-        let mut wanted = limits(resources);
-        if wanted.contains(&"unified") {
-            return Err(CgroupError::Unsupported { field: "unified", on: "on cgroup v1" });
-        }
-        let has = |name: &str| {
-            hierarchies.iter().any(|one| one.controllers.iter().any(|known| known == name))
-        };
-        if let Some(missing) = wanted.iter().find(|name| !has(name)) {
-            return Err(CgroupError::NoController { controller: (*missing).to_owned() });
+        let limits = limits::wanted(resources);
+        let mut wanted = Vec::new();
+        // In the version 2 part of a hybrid host.
+        let mut wanted_of_2 = Vec::new();
+        for limit in &limits {
+            let names = [Version::One, Version::Two].map(|version| limit.name(version));
+            if hierarchies.iter().any(|one| one.has(names[0])) {
+                limit.check(Version::One, resources)?;
+                wanted.push(names[0]);
+            } else if hierarchies.iter().any(|one| one.offers(names[1])) {
+                limit.check(Version::Two, resources)?;
+                wanted_of_2.push((names[1], format!("linux.resources.{}", limit.field)));
+            } else {
+                return Err(limit.missing(Version::One));
+            }
         }
         if devices {
             wanted.push("devices");
@@ -67,15 +70,21 @@ impl Cgroup {
             };
             match files::make(&hierarchy.mount_point, &directory) {
                 Ok(()) => {}
-                // Its services are a convenience; the limits are in the others.
-                Err(_) if hierarchy.is_v2() => continue,
+                // Its services are a convenience where the limits are in the others.
+                Err(_) if hierarchy.is_v2() && wanted_of_2.is_empty() => continue,
                 Err(error) => return Err(error),
+            }
+            if hierarchy.is_v2() {
+                v2::enable_controllers(&hierarchy.mount_point, &directory, &wanted_of_2, &[])?;
+            }
+            if hierarchy.has("cpuset") {
+                inherit_cpuset(&hierarchy.mount_point, &directory)?;
             }
             let (controllers, mount_point) =
                 (hierarchy.controllers.clone(), hierarchy.mount_point.clone());
             cgroup.0.members.push(Member { controllers, mount_point, directory });
         }
-        cgroup.0.limit(resources)?;
+        cgroup.0.memberships().limit(resources)?;
         Ok(cgroup.keep())
     }
 
@@ -129,83 +138,23 @@ impl Cgroup {
         let has = |member: &&Member| member.controllers.iter().any(|known| known == controller);
         self.members.iter().find(has).map(|member| member.directory.as_path())
     }
+}
 
-    fn write(&self, controller: &str, file: &str, value: impl ToString) -> Result<(), CgroupError> {
-        match self.directory_of(controller) {
-            Some(directory) => files::write(directory, file, &value.to_string()),
-            None => Err(CgroupError::NoController { controller: controller.to_owned() }),
-        }
-    }
-
-    fn limit(&self, resources: &LinuxResources) -> Result<(), CgroupError> {
-        if let Some(memory) = resources.memory() {
-            self.limit_memory(memory)?;
-        }
-        if let Some(cpu) = resources.cpu() {
-            self.limit_cpu(cpu)?;
-        }
-        if let Some(pids) = resources.pids() {
-            let max = if pids.limit() > 0 { pids.limit().to_string() } else { "max".to_owned() };
-            self.write("pids", "pids.max", max)?;
-        }
-        Ok(())
-    }
-
-    fn limit_memory(&self, memory: &LinuxMemory) -> Result<(), CgroupError> {
-        if let Some(limit) = memory.limit() {
-            self.write("memory", "memory.limit_in_bytes", limit)?;
-        }
-        if let Some(reservation) = memory.reservation() {
-            self.write("memory", "memory.soft_limit_in_bytes", reservation)?;
-        }
-        let Some(swap) = memory.swap() else { return Ok(()) };
-        let file = "memory.memsw.limit_in_bytes";
-        let accounted =
-            self.directory_of("memory").is_some_and(|directory| directory.join(file).exists());
-        // A kernel without swap accounting cannot keep the promise "no swap" on a host that swaps; neither can we
-        // there, and every runtime accepts that.
-        if !accounted && memory.limit() == Some(swap) {
-            return Ok(());
-        }
-        self.write("memory", file, swap)
-    }
-
-    fn limit_cpu(&self, cpu: &LinuxCpu) -> Result<(), CgroupError> {
-        if let Some(shares) = cpu.shares() {
-            self.write("cpu", "cpu.shares", shares)?;
-        }
-        if let Some(period) = cpu.period() {
-            self.write("cpu", "cpu.cfs_period_us", period)?;
-        }
-        if let Some(quota) = cpu.quota() {
-            self.write("cpu", "cpu.cfs_quota_us", quota)?;
-        }
-        if cpu.cpus().is_none() && cpu.mems().is_none() {
-            return Ok(());
-        }
-        for (file, value) in [("cpuset.cpus", cpu.cpus()), ("cpuset.mems", cpu.mems())] {
-            self.fill_cpuset(file, value.as_deref())?;
-        }
-        Ok(())
-    }
-
-    /// In version 1 a cpuset is empty, and useless, until both of its files are written, from the top down.
-    fn fill_cpuset(&self, file: &str, value: Option<&str>) -> Result<(), CgroupError> {
-        let has = |member: &&Member| member.controllers.iter().any(|known| known == "cpuset");
-        let Some(member) = self.members.iter().find(has) else {
-            return Err(CgroupError::NoController { controller: "cpuset".to_owned() });
-        };
-        let mut inherited = files::read(&member.mount_point, file).unwrap_or_default();
-        for parent in files::parents(&member.mount_point, &member.directory).iter().rev() {
-            let own = files::read(parent, file).unwrap_or_default();
+/// In version 1 a cpuset is empty, and useless, until both of its files are written, from the top down.
+fn inherit_cpuset(mount_point: &Path, leaf: &Path) -> Result<(), CgroupError> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut inherited = files::read(mount_point, file).unwrap_or_default();
+        let parents = files::parents(mount_point, leaf);
+        for directory in parents.iter().map(PathBuf::as_path).rev().chain([leaf]) {
+            let own = files::read(directory, file).unwrap_or_default();
             if own.trim().is_empty() {
-                files::write(parent, file, inherited.trim())?;
+                files::write(directory, file, inherited.trim())?;
             } else {
                 inherited = own;
             }
         }
-        files::write(&member.directory, file, value.unwrap_or(inherited.trim()))
     }
+    Ok(())
 }
 
 /// Removes a half-made cgroup.

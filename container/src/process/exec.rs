@@ -4,7 +4,10 @@ use std::ffi::CString;
 use std::ptr;
 
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::{SFlag, stat};
+use nix::unistd::{AccessFlags, faccessat};
 
 use crate::error::{Error, Result};
 use crate::spec::DEFAULT_PATH;
@@ -101,6 +104,31 @@ fn ignored_signals() -> u64 {
 }
 
 impl ExecPlan {
+    /// Child: whether there is a program, as whoever it is to run as sees it. What a program lacks else (its
+    /// interpreter, a format that the kernel knows) only its execution tells.
+    pub(crate) fn find(&self) -> Result<(), Errno> {
+        let mut found = Errno::ENOENT;
+        for path in &self.candidates.strings {
+            let executable = || {
+                // eaccess(2): by the effective ids, which are those of the process already.
+                let (here, follow) = (nix::fcntl::AT_FDCWD, AtFlags::AT_EACCESS);
+                faccessat(here, path.as_c_str(), AccessFlags::X_OK, follow)?;
+                match SFlag::from_bits_truncate(stat(path.as_c_str())?.st_mode) & SFlag::S_IFMT {
+                    SFlag::S_IFDIR => Err(Errno::EACCES),
+                    _ => Ok(()),
+                }
+            };
+            match executable() {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                // As execvp(3): it goes on, and tells of this in the end.
+                Err(errno @ (Errno::EACCES | Errno::ELOOP)) => found = errno,
+                // A seccomp filter may let us not look.
+                _ => return Ok(()),
+            }
+        }
+        Err(found)
+    }
+
     /// Child: default dispositions and an empty mask, as a program expects to find them.
     pub(crate) fn reset_signals(&self) -> Result<(), Errno> {
         // The raw call, because the C library refuses the two real-time signals that it keeps for itself, and a caller
@@ -123,11 +151,12 @@ impl ExecPlan {
     }
 }
 
-/// Child: marks everything above stderr close-on-exec.
-pub(crate) fn close_descriptors_on_exec() -> Result<(), Errno> {
+/// Child: marks everything above stderr close-on-exec, but for the process's `further` descriptors from 3 on.
+pub(crate) fn close_descriptors_on_exec(further: u32) -> Result<(), Errno> {
+    let first = 3 + further;
     // SAFETY: sets a flag on descriptors; none is closed under its owner.
     let result =
-        unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     Errno::result(result).map(drop)
 }
 

@@ -78,6 +78,7 @@ impl Fixture {
             rootfs: self.overlay(),
             stdio: Stdio::null(),
             cgroup: CgroupPlacement::Own,
+            keep_keyring: false,
             create_cwd: false,
             kill_with_parent: false,
             owner_lock: None,

@@ -49,6 +49,7 @@ fn container(folder: &Path, limits: Limits) -> Result<(), IsolationError> {
         rootfs,
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
+        keep_keyring: false,
         create_cwd: true,
         kill_with_parent: true,
         owner_lock: None,
