@@ -1,0 +1,38 @@
+//! The application tier of the shop that isolab measures: it computes, answers from its cache, or asks
+//! PostgreSQL through a pool of connections.
+
+mod admission;
+mod cache;
+mod compute;
+mod config;
+mod database;
+mod error;
+mod health;
+mod metrics;
+mod order;
+mod product;
+mod search;
+mod server;
+mod server_timing;
+mod stats;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::error;
+
+use config::Config;
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
+    let result = if config.check { health::check(config.listen) } else { server::run(config) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            error!("{why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
