@@ -108,6 +108,7 @@ fn what_only_virtio_can_do_is_refused() {
         run.finish()
     };
     for (option, value, word) in [
+        ("--share", "/tmp,tag=t", "share"),
         ("--vsock", "cid=3,path=/tmp/none", "vsock"),
         ("--balloon", "1M", "balloon"),
         ("--net", "tap,queues=2", "queue"),

@@ -18,6 +18,7 @@ use isolab_command::{failure, signals};
 use isolab_vmm::backend::disk::DiskOptions;
 use isolab_vmm::backend::net::NetOptions;
 use isolab_vmm::backend::serial_port::SerialPort;
+use isolab_vmm::backend::share::ShareOptions;
 use isolab_vmm::board::{BoardConfig, paravirtual, pc};
 use isolab_vmm::boot::initrd::InitrdPart;
 use isolab_vmm::boot::load::{FirmwareTables, KernelConfig};
@@ -66,6 +67,10 @@ pub struct Run {
     /// without a name a new tap is made.
     #[arg(long, value_name = "NET")]
     net: Vec<NetOptions>,
+    /// A folder of this host, which the guest mounts by its tag (mount -t virtiofs TAG /mnt):
+    /// PATH,tag=TAG[,readonly][,cache=none|auto|always].
+    #[arg(long, value_name = "SHARE")]
+    share: Vec<ShareOptions>,
     /// Streams between programs of host and guest: cid=NUMBER,path=SOCKET.
     #[arg(long, value_name = "VSOCK", value_parser = parse_vsock)]
     vsock: Option<VsockOptions>,
@@ -293,6 +298,7 @@ fn board(options: &Run, hvc0: Option<SerialPort>) -> Result<BoardConfig> {
                 transport,
                 disks,
                 nets,
+                shares: options.share.clone(),
                 vsock: options.vsock.clone(),
                 vsock_peer: None,
                 rng: options.rng,
@@ -307,6 +313,7 @@ fn board(options: &Run, hvc0: Option<SerialPort>) -> Result<BoardConfig> {
         Devices::Emulated => {
             refuse(
                 &[
+                    ("share", !options.share.is_empty()),
                     ("vsock", options.vsock.is_some()),
                     ("console virtio", hvc0.is_some()),
                     ("balloon", options.balloon.is_some()),

@@ -6,6 +6,8 @@ pub mod net;
 pub mod output;
 pub mod regular_file;
 pub mod serial_port;
+pub mod share;
 pub mod tap;
 pub mod unix_socket;
 pub mod vectors;
+mod words;

@@ -86,6 +86,17 @@ impl<'m> Gather<'m> {
         let written = unsafe { libc::writev(file.as_raw_fd(), self.0.as_ptr(), count(self.0)) };
         usize::try_from(written).map_err(|_| io::Error::last_os_error())
     }
+
+    /// Writes once, from `offset` of the file on; the number of bytes taken.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn write_at(&self, file: BorrowedFd<'_>, offset: i64) -> io::Result<usize> {
+        // SAFETY: as in `write_to`.
+        let written =
+            unsafe { libc::pwritev(file.as_raw_fd(), self.0.as_ptr(), count(self.0), offset) };
+        usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    }
 }
 
 /// What readv(2) scatters to. `'m` is the borrow of all memory in it.
@@ -113,6 +124,17 @@ impl<'m> Scatter<'m> {
         // kernel may write as a device would, or in a buffer that is borrowed exclusively for 'm.
         // Both are mapped during this call. Vectors may overlap if the guest made them so.
         let read = unsafe { libc::readv(file.as_raw_fd(), self.0.as_ptr(), count(self.0)) };
+        usize::try_from(read).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Reads once, from `offset` of the file on; the number of bytes, 0 at its end.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn read_at(&mut self, file: BorrowedFd<'_>, offset: i64) -> io::Result<usize> {
+        // SAFETY: as in `read_from`.
+        let read =
+            unsafe { libc::preadv(file.as_raw_fd(), self.0.as_ptr(), count(self.0), offset) };
         usize::try_from(read).map_err(|_| io::Error::last_os_error())
     }
 }

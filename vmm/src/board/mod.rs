@@ -16,6 +16,7 @@ use self::paravirtual::Paravirtual;
 use self::pc::Pc;
 use crate::backend::disk::DiskError;
 use crate::backend::output::Output;
+use crate::backend::share::ShareError;
 use crate::backend::tap::TapError;
 use crate::boot::hardware::Hardware;
 use crate::bus::{BusError, Buses};
@@ -146,6 +147,9 @@ pub enum BoardError {
     /// The host's socket cannot be made.
     #[error(transparent)]
     Vsock(#[from] VsockError),
+    /// A folder cannot be shared.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// There is no slot for a device.
     #[error(transparent)]
     Slot(#[from] SlotError),

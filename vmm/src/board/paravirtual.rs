@@ -11,6 +11,7 @@ use crate::backend::disk::{DiskImage, DiskOptions};
 use crate::backend::net::NetOptions;
 use crate::backend::output::Output;
 use crate::backend::serial_port::SerialPort;
+use crate::backend::share::{Budget, ShareError, ShareOptions};
 use crate::boot::acpi::BoardTables;
 use crate::boot::hardware::Hardware;
 use crate::bus::Buses;
@@ -23,6 +24,7 @@ use crate::virtio::VirtioDevice;
 use crate::virtio::balloon::{Balloon, BalloonOptions};
 use crate::virtio::block::Block;
 use crate::virtio::console::Console;
+use crate::virtio::fs::VirtioFs;
 use crate::virtio::net::VirtioNet;
 use crate::virtio::rng::Rng;
 use crate::virtio::slots::{MmioSlots, Occupied, PciSlots, Slots};
@@ -63,6 +65,8 @@ pub struct Options {
     pub disks: Vec<DiskOptions>,
     /// A virtio network each, in this order on the bus.
     pub nets: Vec<NetOptions>,
+    /// Folders of the host, each with a tag of its own.
+    pub shares: Vec<ShareOptions>,
     /// Streams between programs of host and guest.
     pub vsock: Option<VsockOptions>,
     /// A stream to this process, over the same device.
@@ -92,7 +96,8 @@ impl Paravirtual {
     /// # Errors
     /// [`BoardError`].
     pub fn open(options: Options, around: Surroundings) -> Result<Self, BoardError> {
-        let Options { transport, disks, nets, vsock, vsock_peer, rng, console, balloon } = options;
+        let Options { transport, disks, nets, shares, vsock, vsock_peer, rng, console, balloon } =
+            options;
         let mut board = Self { transport, devices: Vec::new(), reach: Reach::default(), around };
         for options in &disks {
             let image = DiskImage::open(options)?;
@@ -106,6 +111,7 @@ impl Paravirtual {
             let device = VirtioNet::open(options)?;
             board.add(device.counters(), device);
         }
+        board.share(&shares)?;
         if vsock.is_some() || vsock_peer.is_some() {
             let device = VirtioVsock::open(vsock.as_ref(), vsock_peer)?;
             board.add(device.counters(), device);
@@ -124,6 +130,21 @@ impl Paravirtual {
             board.add(device.counters(), device);
         }
         Ok(board)
+    }
+
+    fn share(&mut self, shares: &[ShareOptions]) -> Result<(), ShareError> {
+        if shares.is_empty() {
+            return Ok(());
+        }
+        let budget = Budget::of_this_process();
+        for (number, options) in shares.iter().enumerate() {
+            if shares[..number].iter().any(|other| other.tag == options.tag) {
+                return Err(ShareError::Twice { tag: options.tag.clone() });
+            }
+            let device = VirtioFs::open(options, budget.clone())?;
+            self.add(device.counters(), device);
+        }
+        Ok(())
     }
 
     fn console(&mut self, port: SerialPort) -> io::Result<Console> {
@@ -243,6 +264,17 @@ mod tests {
         let mmio = hardware(Transport::Mmio, true);
         assert!(names(&mmio, b"LNRO0005") && mmio.linux_words.contains(NO_PCI));
         assert!(mmio.acpi.tables.is_empty() && mmio.reserved.is_empty());
+    }
+
+    #[test]
+    fn shared_folders_have_tags_of_their_own() {
+        let share = |tag| ShareOptions::new("/tmp", tag);
+        let open = |shares| Paravirtual::open(Options { shares, ..Options::default() }, AROUND);
+        assert_eq!(open(vec![share("a"), share("b")]).unwrap().devices.len(), 2);
+        let error = open(vec![share("a"), share("a")]).err().unwrap();
+        assert!(matches!(error, BoardError::Share(ShareError::Twice { .. })), "{error}");
+        let error = open(vec![ShareOptions::new("/dev/null", "a")]).err().unwrap();
+        assert!(matches!(error, BoardError::Share(ShareError::Open { .. })), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod console;
+pub mod fs;
 pub mod log;
 pub mod net;
 pub mod queue;
@@ -103,7 +104,8 @@ pub trait VirtioDevice: Send {
     /// The device's name in statistics and errors, for example `virtio-blk`.
     fn name(&self) -> &'static str;
 
-    /// virtio 1.2, chapter 5: 1 network, 2 block, 3 console, 4 entropy, 5 balloon, 19 socket.
+    /// virtio 1.2, chapter 5: 1 network, 2 block, 3 console, 4 entropy, 5 balloon, 19 socket,
+    /// 26 file system.
     fn device_type(&self) -> u32;
 
     /// The largest size of each queue; the length is the number of queues. Powers of two.

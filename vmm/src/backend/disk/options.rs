@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{CacheMode, EngineKind};
+use crate::backend::words::{name_and_value, split_commas};
 use crate::rate_limit::RateLimit;
 
 /// The longest `id`: what GET_ID returns (virtio 1.2, 5.2.6.2) and what IDENTIFY has room for.
@@ -118,10 +119,7 @@ impl FromStr for DiskOptions {
 
 impl DiskOptions {
     fn apply(&mut self, word: &str) -> Result<&'static str, DiskOptionsError> {
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (word, None),
-        };
+        let (name, value) = name_and_value(word);
         let invalid = |option, expected| DiskOptionsError::Value {
             option,
             value: value.unwrap_or_default().to_owned(),
@@ -183,20 +181,6 @@ impl DiskOptions {
             _ => Err(DiskOptionsError::Unknown(word.to_owned())),
         }
     }
-}
-
-/// Splits at single commas; a double one stands for a comma.
-fn split_commas(text: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        if character == ',' && characters.next_if_eq(&',').is_none() {
-            words.push(String::new());
-        } else if let Some(word) = words.last_mut() {
-            word.push(character);
-        }
-    }
-    words
 }
 
 #[cfg(test)]
