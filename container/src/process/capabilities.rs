@@ -18,14 +18,17 @@ pub(crate) struct CapabilitySets {
 }
 
 impl CapabilitySets {
-    /// The sets of an OCI configuration; an absent set is empty, as in runc.
+    /// The sets of an OCI configuration; an absent set is empty, as in runc. What is ambient without being permitted
+    /// and inheritable, the kernel raises for nobody; `runc spec` writes such a set, and all runtimes go on without.
     pub(crate) fn from_oci(capabilities: &LinuxCapabilities) -> Self {
+        let permitted = mask(capabilities.permitted());
+        let inheritable = mask(capabilities.inheritable());
         CapabilitySets {
             bounding: mask(capabilities.bounding()),
             effective: mask(capabilities.effective()),
-            permitted: mask(capabilities.permitted()),
-            inheritable: mask(capabilities.inheritable()),
-            ambient: mask(capabilities.ambient()),
+            permitted,
+            inheritable,
+            ambient: mask(capabilities.ambient()) & permitted & inheritable,
         }
     }
 
