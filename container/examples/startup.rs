@@ -73,6 +73,7 @@ fn run_ours(id: &str, bundle: &Path) -> Outcome<()> {
         id: id.to_owned(),
         spec: spec()?,
         rootfs: RootFilesystem::Directory(bundle.join("rootfs")),
+        bundle: Some(bundle.to_path_buf()),
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
         keep_keyring: false,

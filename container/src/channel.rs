@@ -1,8 +1,8 @@
 //! The conversation between the runtime and the process it cloned.
 //!
 //! One `SOCK_SEQPACKET` pair, close-on-exec on both ends. The child sends `Ready` or one `Failure`, before them perhaps
-//! its terminal, and receives
-//! `Mapped`, `Joined` and `Start`. A successful execve closes the child's end: end-of-file after `Start` is success.
+//! its terminal, the notifications of its seccomp filter, and that its root is filled; and receives
+//! `Mapped`, `Joined`, `Hooked` and `Start`. A successful execve closes the child's end: end-of-file after `Start` is success.
 //! End-of-file in the child means that the runtime died, and the child leaves, so nothing waits for ever.
 
 use std::io::IoSliceMut;
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Joined = 2,
     /// Go on to execve.
     Start = 3,
+    /// The hooks of the creation are done.
+    Hooked = 4,
 }
 
 /// What the child sends to the runtime.
@@ -35,6 +37,10 @@ pub(crate) enum Command {
 pub(crate) enum Report {
     /// The master of the terminal that the child has made for itself. More reports follow.
     Terminal(OwnedFd),
+    /// The notifications of its seccomp filter. More reports follow.
+    Listener(OwnedFd),
+    /// The root is filled and not yet entered: the child waits for `Hooked`.
+    Filled,
     /// Everything is set up; only execve is left.
     Ready,
     /// A step failed and the child is about to exit.
@@ -45,6 +51,8 @@ pub(crate) enum Report {
 
 const READY: u32 = u32::MAX;
 const TERMINAL: u32 = u32::MAX - 2;
+const LISTENER: u32 = u32::MAX - 3;
+const FILLED: u32 = u32::MAX - 4;
 const WIRE_LEN: usize = 12;
 
 /// Makes the pair: (runtime's end, child's end).
@@ -77,11 +85,12 @@ pub(crate) fn receive(runtime_end: &OwnedFd) -> Result<Report, Errno> {
         return Ok(Report::Closed);
     }
     let word = |i: usize| u32::from_le_bytes([wire[i], wire[i + 1], wire[i + 2], wire[i + 3]]);
-    if word(0) == READY {
-        return Ok(Report::Ready);
-    }
-    if let (TERMINAL, Some(master)) = (word(0), descriptor) {
-        return Ok(Report::Terminal(master));
+    match (word(0), descriptor) {
+        (READY, _) => return Ok(Report::Ready),
+        (FILLED, _) => return Ok(Report::Filled),
+        (TERMINAL, Some(master)) => return Ok(Report::Terminal(master)),
+        (LISTENER, Some(notifications)) => return Ok(Report::Listener(notifications)),
+        _ => {}
     }
     let step = Step::from_wire(word(0)).ok_or(Errno::EPROTO)?;
     let errno = Errno::from_raw(i32::try_from(word(8)).unwrap_or(0));
@@ -124,6 +133,11 @@ pub(crate) fn report_ready(child_end: RawFd) -> Result<(), Errno> {
     send_words(child_end, [READY, 0, 0])
 }
 
+/// Child: reports that the root is filled. Makes system calls only.
+pub(crate) fn report_filled(child_end: RawFd) -> Result<(), Errno> {
+    send_words(child_end, [FILLED, 0, 0])
+}
+
 /// What SCM_RIGHTS with one descriptor takes, aligned as cmsg(3) wants it.
 #[repr(C)]
 struct Rights {
@@ -131,9 +145,19 @@ struct Rights {
     descriptor: RawFd,
 }
 
-/// Child: hands a descriptor out. Makes system calls only, as nix's sendmsg does not.
+/// Child: hands the terminal's master out. Makes system calls only.
 pub(crate) fn send_terminal(child_end: RawFd, master: &OwnedFd) -> Result<(), Errno> {
-    let mut wire = wire_of([TERMINAL, 0, 0]);
+    send_descriptor(child_end, TERMINAL, master)
+}
+
+/// Child: hands out from where the notifications of its filter are read. Makes system calls only.
+pub(crate) fn send_listener(child_end: RawFd, notifications: &OwnedFd) -> Result<(), Errno> {
+    send_descriptor(child_end, LISTENER, notifications)
+}
+
+/// Makes system calls only, as nix's sendmsg does not.
+fn send_descriptor(child_end: RawFd, kind: u32, descriptor: &OwnedFd) -> Result<(), Errno> {
+    let mut wire = wire_of([kind, 0, 0]);
     let mut part = libc::iovec { iov_base: wire.as_mut_ptr().cast(), iov_len: wire.len() };
     let mut rights = Rights {
         header: libc::cmsghdr {
@@ -141,7 +165,7 @@ pub(crate) fn send_terminal(child_end: RawFd, master: &OwnedFd) -> Result<(), Er
             cmsg_level: libc::SOL_SOCKET,
             cmsg_type: libc::SCM_RIGHTS,
         },
-        descriptor: master.as_raw_fd(),
+        descriptor: descriptor.as_raw_fd(),
     };
     // SAFETY: msghdr is plain data for which all zeros is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };

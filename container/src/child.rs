@@ -56,6 +56,17 @@ impl fmt::Display for ExitStatus {
     }
 }
 
+/// What a process has come to on its way to its program.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Only the program is left.
+    Ready,
+    /// Its filter's notifications are to be handed to whoever answers them.
+    Listener(OwnedFd),
+    /// It waits for the hooks of its creation.
+    Filled,
+}
+
 /// The process. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -131,15 +142,17 @@ impl Child {
         self.released = true;
     }
 
-    /// Waits until everything is set up and only the program is left.
-    pub(crate) fn await_ready(
+    /// Waits until everything is set up and only the program is left, or for what has to be done meanwhile.
+    pub(crate) fn progress(
         &mut self,
         plan: &impl ChildPlan,
         during: &'static str,
-    ) -> Result<()> {
+    ) -> Result<Progress> {
         loop {
             match self.receive()? {
-                Report::Ready => return Ok(()),
+                Report::Ready => return Ok(Progress::Ready),
+                Report::Listener(notifications) => return Ok(Progress::Listener(notifications)),
+                Report::Filled => return Ok(Progress::Filled),
                 Report::Terminal(master) => self.terminal = Some(master),
                 Report::Failed(failure) => return Err(self.explain(plan, failure)),
                 Report::Closed => return Err(self.died(during)),
@@ -161,7 +174,7 @@ impl Child {
             // The trampoline's execve closed the other end.
             Report::Closed => Ok(()),
             Report::Failed(failure) => Err(self.explain(plan, failure)),
-            Report::Ready | Report::Terminal(_) => Err(self.state("reported out of turn")),
+            _ => Err(self.state("reported out of turn")),
         }
     }
 

@@ -18,6 +18,8 @@ pub struct ContainerConfig {
     pub spec: Spec,
     /// What is mounted as the container's root.
     pub rootfs: RootFilesystem,
+    /// The bundle's folder, an absolute path. Only hooks and whoever answers for seccomp are told of it, and need one.
+    pub bundle: Option<PathBuf>,
     /// The three standard streams.
     pub stdio: Stdio,
     /// Where in the cgroup tree.

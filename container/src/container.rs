@@ -4,23 +4,24 @@ use std::ffi::CString;
 use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
-use oci_spec::runtime::{Linux, LinuxResources, Spec};
+use oci_spec::runtime::{ContainerState, Linux, LinuxResources, Spec, State};
 
 use crate::cgroup::{Cgroup, DeviceRules, InnerMount, no_limits};
 use crate::config::{ContainerConfig, check_id};
 use crate::error::{Error, Result};
+use crate::hooks;
 use crate::idmap::IdMaps;
-use crate::instance::{Instance, Parts};
+use crate::instance::{Instance, Parts, Told};
 use crate::namespaces::Namespaces;
 use crate::plan::InitPlan;
 use crate::process::capabilities::CapabilitySets;
 use crate::process::plan::ProcessPlan;
-use crate::process::seccomp::Program;
+use crate::process::seccomp::Filter;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::cgroup_mount::CgroupMountPlan;
 use crate::rootfs::devices;
@@ -58,6 +59,7 @@ impl Container {
             id,
             spec,
             rootfs,
+            bundle,
             stdio,
             cgroup,
             keep_keyring,
@@ -67,6 +69,8 @@ impl Container {
         } = config;
         check_id(&id)?;
         refuse_unsupported(&spec)?;
+        let hooks = spec.hooks().clone().unwrap_or_default();
+        hooks::check(&hooks)?;
         let default_linux = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&default_linux);
         let namespaces = Namespaces::from_oci(linux.namespaces().as_deref().unwrap_or_default())?;
@@ -80,8 +84,7 @@ impl Container {
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;
         process.new_keyring = !keep_keyring;
-        process.seccomp =
-            linux.seccomp().as_ref().map(Program::from_oci).transpose()?.map(Arc::new);
+        process.seccomp = linux.seccomp().as_ref().map(Filter::from_oci).transpose()?.map(Arc::new);
         if let Some(terminal) = &mut process.terminal {
             terminal.add_console()?;
         }
@@ -125,19 +128,43 @@ impl Container {
             sysctls,
             await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
             cgroup_namespace: namespaces.new_cgroup,
+            await_hooks: hooks::any_at_creation(&hooks),
             process,
+            time: time_offsets(linux, namespaces.new_time)?,
             join_namespaces: namespaces.joined,
         };
+        let is_told = spec.hooks().is_some()
+            || plan.process.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some());
+        let told = match (is_told, bundle) {
+            (false, _) => None,
+            (true, Some(bundle)) => {
+                let process = spec.process().clone().unwrap_or_default();
+                Some(Told { state: state(&spec, &id, bundle), hooks, process })
+            }
+            (true, None) => {
+                let problem =
+                    "there is no bundle that could be told of (hooks, linux.seccomp.listenerPath)";
+                return Err(Error::invalid("hooks", problem));
+            }
+        };
+        let after = told.as_ref().map(|told| (told.hooks.clone(), told.state.clone()));
         let parts = Parts {
             id,
             namespaces: namespaces.new,
+            pid_namespace: namespaces.pid.map(|joined| joined.fd),
             id_maps,
             plan,
             cgroup,
             device_rules,
             owner_lock,
+            told,
         };
-        Instance::create(parts).map(Container)
+        Instance::create(parts).map(Container).inspect_err(|_| {
+            // "Continue the lifecycle" with what follows the removal (runtime.md). The error to tell is the first.
+            if let Some((hooks, state)) = after {
+                hooks::after_removal(&hooks, &state);
+            }
+        })
     }
 
     /// As [`Instance::remove`].
@@ -191,11 +218,9 @@ fn in_initial_user_namespace() -> bool {
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let asked = [
-        ("hooks", spec.hooks().is_some()),
         ("linux.intelRdt", linux.is_some_and(|linux| linux.intel_rdt().is_some())),
         ("linux.personality", linux.is_some_and(|linux| linux.personality().is_some())),
         ("linux.memoryPolicy", linux.is_some_and(|linux| linux.memory_policy().is_some())),
-        ("linux.timeOffsets", linux.is_some_and(|linux| linux.time_offsets().is_some())),
         ("linux.netDevices", linux.is_some_and(|linux| linux.net_devices().is_some())),
         ("linux.mountLabel", linux.is_some_and(|linux| linux.mount_label().is_some())),
     ];
@@ -203,6 +228,18 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         Some((field, _)) => Err(Error::unsupported(field, "not implemented yet")),
         None => Ok(()),
     }
+}
+
+/// What is told of it, to be completed when there is a process.
+fn state(spec: &Spec, id: &str, bundle: PathBuf) -> State {
+    let mut state = State::default();
+    state
+        .set_version(spec.version().clone())
+        .set_id(id.to_owned())
+        .set_status(ContainerState::Creating)
+        .set_bundle(bundle)
+        .set_annotations(spec.annotations().clone());
+    state
 }
 
 fn check_namespaces(namespaces: &Namespaces, user: bool) -> Result<()> {
@@ -219,7 +256,7 @@ fn check_namespaces(namespaces: &Namespaces, user: bool) -> Result<()> {
 
 fn id_maps(linux: &Linux) -> Result<IdMaps> {
     let (uid, gid) = (linux.uid_mappings().as_deref(), linux.gid_mappings().as_deref());
-    IdMaps::new(uid.unwrap_or_default(), gid.unwrap_or_default(), !geteuid().is_root())
+    IdMaps::new(uid.unwrap_or_default(), gid.unwrap_or_default())
 }
 
 fn process_plan(spec: &Spec, id_maps: Option<&IdMaps>) -> Result<ProcessPlan> {
@@ -260,6 +297,26 @@ fn cgroup_mount(
     // an empty tmpfs says so.
     let inner = cgroup.map_or(InnerMount::V1(Vec::new()), Cgroup::inner_mount);
     CgroupMountPlan::new(mount, &inner).map(Some)
+}
+
+/// What is written to /proc/PID/timens_offsets (time_namespaces(7)); None without a new time namespace.
+fn time_offsets(linux: &Linux, is_new: bool) -> Result<Option<CString>> {
+    let invalid = |problem: &str| Err(Error::invalid("linux.timeOffsets", problem));
+    let mut lines = String::new();
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        if clock != "monotonic" && clock != "boottime" {
+            return invalid(&format!("{clock:?} is neither monotonic nor boottime"));
+        }
+        let nanoseconds = offset.nanosecs().unwrap_or(0);
+        if nanoseconds >= 1_000_000_000 {
+            return invalid(&format!("{clock}: {nanoseconds} ns are more than a second"));
+        }
+        lines += &format!("{clock} {} {nanoseconds}\n", offset.secs().unwrap_or(0));
+    }
+    if !is_new && !lines.is_empty() {
+        return invalid("are of a new time namespace, which linux.namespaces does not ask for");
+    }
+    Ok(is_new.then(|| CString::new(lines).unwrap_or_default()))
 }
 
 fn root_propagation(linux: &Linux) -> Result<Option<nix::mount::MsFlags>> {

@@ -72,6 +72,16 @@ pub enum Error {
         /// The kernel's answer to execve.
         source: io::Error,
     },
+    /// A hook of the configuration failed, or took too long.
+    #[error("hook {hook} of container {id} {problem}")]
+    Hook {
+        /// The container's id.
+        id: String,
+        /// Its place in the configuration, and its path.
+        hook: String,
+        /// How it ended, and the end of what it said.
+        problem: String,
+    },
     /// The cgroup tree refused.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::error::CgroupError),

@@ -3,20 +3,22 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
-use nix::sys::prctl;
+use nix::poll::PollTimeout;
+use nix::sched::CloneFlags;
 use nix::unistd::Pid;
+use oci_spec::runtime::State;
 
 use crate::cgroup::Memberships;
 use crate::channel::Command;
-use crate::child::{Child, ExitStatus, Spawn};
+use crate::child::{Child, ExitStatus, Progress, Spawn};
 use crate::error::{Error, Result};
 use crate::explain;
 use crate::join::JoinPlan;
+use crate::pid_namespace::{ChildrenIn, Hidden};
 use crate::pidfd;
 
 /// How long the kernel may take to execute a program: it reads it from a disk, perhaps.
@@ -30,6 +32,18 @@ pub(crate) struct Target<'a> {
     pub cgroups: &'a Memberships,
     /// Its pid namespace is not ours.
     pub join_pids: bool,
+    /// What is told about it.
+    pub state: Option<&'a State>,
+}
+
+impl Target<'_> {
+    fn notify(&self, plan: &JoinPlan, notifications: &OwnedFd, pid: Pid) -> Result<()> {
+        let listener = plan.process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
+        match (listener, self.state) {
+            (Some(listener), Some(state)) => listener.send(notifications, pid.as_raw(), state),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A process that [`Handle::exec`](crate::Handle::exec) has started. Dropping it kills it; what it started itself
@@ -91,6 +105,11 @@ impl Executed {
         self.end.wait().as_ref().copied()
     }
 
+    /// Ok(false): it has not ended within this time.
+    pub(crate) fn ended_within(&self, limit: PollTimeout) -> Result<bool, Errno> {
+        pidfd::wait(&self.pidfd, limit)
+    }
+
     /// Sends it a signal by its number. Ok if it has ended already.
     ///
     /// # Errors
@@ -119,7 +138,15 @@ fn start(mut plan: JoinPlan, target: &Target) -> Result<Child> {
             Err(error) => return Err(child.pending_failure(&plan).unwrap_or(error.into())),
         }
     }
-    child.await_ready(&plan, "joining the container")?;
+    loop {
+        match child.progress(&plan, "joining the container")? {
+            Progress::Ready => break,
+            Progress::Listener(notifications) => {
+                target.notify(&plan, &notifications, child.pid())?
+            }
+            Progress::Filled => return Err(child.state("reported out of turn")),
+        }
+    }
     child.start(&plan, START_LIMIT_MILLISECONDS.into())?;
     Ok(child)
 }
@@ -147,7 +174,7 @@ const STACK: usize = 128 << 10;
 /// process cannot change its own. So the calling thread's children are, for a moment.
 fn spawn(plan: &JoinPlan, target: &Target) -> Result<Child> {
     let _hidden = Hidden::new()?;
-    let _pids = target.join_pids.then(|| ChildrenIn::new(plan)).transpose()?;
+    let _pids = target.join_pids.then(|| ChildrenIn::new(plan.target.as_fd())).transpose()?;
     let mut cgroup = target.cgroups.unified().map(PathBuf::from);
     loop {
         let opened = cgroup.as_ref().map(File::open).transpose();
@@ -185,54 +212,4 @@ fn below(target: &Target) -> Option<PathBuf> {
         (here.starts_with(own) && here != own && here.is_dir()).then_some(here)
     });
     within.filter(|found| !found.components().any(|part| part == std::path::Component::ParentDir))
-}
-
-/// While it lives, this process is not dumpable, and its clones never were.
-struct Hidden {
-    was_dumpable: bool,
-    _alone: MutexGuard<'static, ()>,
-}
-
-/// What is true of the whole process is changed and restored by one thread at a time.
-static HIDING: Mutex<()> = Mutex::new(());
-
-impl Hidden {
-    fn new() -> Result<Self> {
-        let alone = HIDING.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = |errno: Errno| Error::host("hide from ptrace (PR_SET_DUMPABLE)", errno);
-        let was_dumpable = prctl::get_dumpable().map_err(failed)?;
-        prctl::set_dumpable(false).map_err(failed)?;
-        Ok(Hidden { was_dumpable, _alone: alone })
-    }
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        if self.was_dumpable {
-            // It was allowed before.
-            let _ = prctl::set_dumpable(true);
-        }
-    }
-}
-
-/// While it lives, the calling thread's children are in another pid namespace.
-struct ChildrenIn {
-    own: File,
-}
-
-impl ChildrenIn {
-    fn new(plan: &JoinPlan) -> Result<Self> {
-        let path = "/proc/thread-self/ns/pid";
-        let own = File::open(path).map_err(|source| Error::host(format!("open {path}"), source))?;
-        setns(plan.target.as_fd(), CloneFlags::CLONE_NEWPID)
-            .map_err(|errno| Error::host("enter the container's pid namespace (setns)", errno))?;
-        Ok(ChildrenIn { own })
-    }
-}
-
-impl Drop for ChildrenIn {
-    fn drop(&mut self) {
-        // To go back to one's own is always allowed to who was allowed to leave (pid_namespaces(7)).
-        let _ = setns(&self.own, CloneFlags::CLONE_NEWPID);
-    }
 }

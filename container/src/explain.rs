@@ -83,6 +83,7 @@ fn describe(step: Step, index: usize, words: &Words) -> String {
         Step::NewSession => "start a new session".into(),
         Step::AwaitIdMaps => "wait for the uid and gid maps".into(),
         Step::BecomeRoot => "become root of the user namespace".into(),
+        Step::TimeNamespace => "make a time namespace with linux.timeOffsets".into(),
         Step::NotDumpable => "hide from ptrace (PR_SET_DUMPABLE)".into(),
         Step::Keyring => {
             "join a new session keyring (the caller's quota of keys: /proc/key-users, kernel.keys.maxkeys)".into()
@@ -111,6 +112,7 @@ fn describe(step: Step, index: usize, words: &Words) -> String {
         Step::ReadonlyPath => format!("make {} read-only", label(rootfs.map(|rootfs| rootfs.readonly.as_slice()).unwrap_or_default(), index, InnerPath::to_string)),
         Step::ReadonlyRoot => "make the root filesystem read-only".into(),
         Step::AwaitCgroup => "wait to be moved into the cgroup".into(),
+        Step::AwaitHooks => "wait for the hooks of the creation".into(),
         Step::CgroupNamespace => "make a cgroup namespace".into(),
         Step::Sysctl => format!("set sysctl {}", label(sysctls, index, |(path, _)| path.to_string_lossy().into_owned())),
         Step::OomScoreAdj => {

@@ -14,17 +14,18 @@ use nix::poll::PollTimeout;
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
-use oci_spec::runtime::{LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxSeccomp, Process, State};
 
 use crate::cgroup::{Memberships, Stats};
 use crate::config::Stdio;
 use crate::error::{Error, Result};
 use crate::executed::{Executed, Released, Target};
 use crate::join::JoinPlan;
+use crate::namespaces::NEWTIME;
 use crate::pidfd;
 use crate::process::capabilities::CapabilitySets;
 use crate::process::plan::ProcessPlan;
-use crate::process::seccomp::Program;
+use crate::process::seccomp::Filter;
 use crate::process::stdio::StdioPlan;
 use crate::processes;
 
@@ -35,14 +36,17 @@ pub struct Handle {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) cgroups: Memberships,
-    pub(crate) seccomp: Option<Arc<Program>>,
+    pub(crate) seccomp: Option<Arc<Filter>>,
     /// As opposed to a host process.
     pub(crate) is_container: bool,
+    /// What others are told of a container.
+    pub(crate) state: Option<State>,
 }
 
 /// Namespaces, their names in /proc/PID/ns. That of pids is joined by the clone, not by the process.
-const NAMESPACES: [(CloneFlags, &str); 7] = [
+const NAMESPACES: [(CloneFlags, &str); 8] = [
     (CloneFlags::CLONE_NEWUSER, "user"),
+    (NEWTIME, "time"),
     (CloneFlags::CLONE_NEWNS, "mnt"),
     (CloneFlags::CLONE_NEWCGROUP, "cgroup"),
     (CloneFlags::CLONE_NEWUTS, "uts"),
@@ -52,24 +56,24 @@ const NAMESPACES: [(CloneFlags, &str); 7] = [
 ];
 
 impl Handle {
-    /// A container that another process has made, by what it wrote down of it: the first process's id and what
-    /// [`Handle::cgroups`] said. The caller makes sure that the id is still that process's
+    /// A container that another process has made, by what it wrote down of it: its state, in which the first process's
+    /// id is, and what [`Handle::cgroups`] said. The caller makes sure that the id is still that process's
     /// ([`processes::ProcessInfo::started_ticks`]) after this returned.
     ///
     /// # Errors
     /// There is no such process, or the filter cannot be compiled.
     pub fn of_container(
-        id: &str,
-        pid: i32,
+        state: State,
         cgroups: Memberships,
         seccomp: Option<&LinuxSeccomp>,
     ) -> Result<Handle> {
-        let pid = Pid::from_raw(pid);
+        let id = state.id().clone();
+        let pid = Pid::from_raw(state.pid().unwrap_or_default());
         let pidfd = pidfd::open(pid).map_err(|errno| {
             Error::host(format!("open the first process of container {id} ({pid})"), errno)
         })?;
-        let seccomp = seccomp.map(Program::from_oci).transpose()?.map(Arc::new);
-        Ok(Handle { id: id.to_owned(), pid, pidfd, cgroups, seccomp, is_container: true })
+        let seccomp = seccomp.map(Filter::from_oci).transpose()?.map(Arc::new);
+        Ok(Handle { id, pid, pidfd, cgroups, seccomp, is_container: true, state: Some(state) })
     }
 
     /// The container's id.
@@ -179,7 +183,7 @@ impl Handle {
     /// [`Error::CommandNotFound`] and [`Error::CommandNotExecutable`]; [`Error::State`] where the container has ended;
     /// whatever is wrong with `process`; the first step that failed.
     pub fn exec(&self, process: &Process, stdio: Stdio) -> Result<Executed> {
-        self.join(process, stdio, Executed::start)
+        self.join_by(self.plan(process, true)?, stdio, Executed::start)
     }
 
     /// As [`Handle::exec`], for a process that outlives the caller: it is not waited for here, so that whoever adopts
@@ -188,12 +192,30 @@ impl Handle {
     /// # Errors
     /// As there.
     pub fn exec_released(&self, process: &Process, stdio: Stdio) -> Result<Released> {
-        self.join(process, stdio, Released::start)
+        self.join_by(self.plan(process, true)?, stdio, Released::start)
     }
 
-    fn join<T>(
+    /// What a further process is given. `confined`: as any process of the container is; otherwise as the runtime,
+    /// which hooks of the creation are.
+    pub(crate) fn plan(&self, process: &Process, confined: bool) -> Result<ProcessPlan> {
+        let user_namespace = self.namespace("user").ok() != ours("user").ok();
+        let mut plan = ProcessPlan::new(process, user_namespace)?;
+        if self.is_container && confined {
+            plan.capabilities.get_or_insert(CapabilitySets::default());
+            plan.new_keyring = true;
+            plan.seccomp = self.seccomp.clone();
+        }
+        Ok(plan)
+    }
+
+    /// Starts a further process by its plan.
+    pub(crate) fn join(&self, plan: ProcessPlan, stdio: Stdio) -> Result<Executed> {
+        self.join_by(plan, stdio, Executed::start)
+    }
+
+    fn join_by<T>(
         &self,
-        process: &Process,
+        process: ProcessPlan,
         stdio: Stdio,
         start: impl FnOnce(JoinPlan, Target) -> Result<T>,
     ) -> Result<T> {
@@ -204,16 +226,9 @@ impl Handle {
         self.check_alive()?;
         let namespaces = namespaces
             .map_err(|source| Error::host(self.words("look at the namespaces of"), source))?;
-        let user_namespace = namespaces.contains(CloneFlags::CLONE_NEWUSER);
         if !geteuid().is_root() {
             let problem = "to join a container takes root, as whom the caller does not run";
             return Err(Error::unsupported("exec", problem));
-        }
-        let mut plan = ProcessPlan::new(process, user_namespace)?;
-        if self.is_container {
-            plan.capabilities.get_or_insert(CapabilitySets::default());
-            plan.new_keyring = true;
-            plan.seccomp = self.seccomp.clone();
         }
         let target = self.pidfd.try_clone();
         let target =
@@ -224,10 +239,16 @@ impl Handle {
             namespaces: namespaces.difference(CloneFlags::CLONE_NEWPID),
             root: root?,
             await_cgroup: self.cgroups.needs_version_1(),
-            process: plan,
+            process,
         };
         let join_pids = namespaces.contains(CloneFlags::CLONE_NEWPID);
-        let target = Target { id: &self.id, pid: self.pid, cgroups: &self.cgroups, join_pids };
+        let target = Target {
+            id: &self.id,
+            pid: self.pid,
+            cgroups: &self.cgroups,
+            join_pids,
+            state: self.state.as_ref(),
+        };
         match start(plan, target) {
             // Most likely that is why.
             Err(_) if self.has_ended() => Err(self.ended()),
@@ -252,7 +273,12 @@ impl Handle {
     fn foreign_namespaces(&self) -> io::Result<CloneFlags> {
         let mut foreign = CloneFlags::empty();
         for (flag, name) in NAMESPACES {
-            if self.namespace(name)? != ours(name)? {
+            let ours = match ours(name) {
+                // A kernel without this kind.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                ours => ours?,
+            };
+            if self.namespace(name)? != ours {
                 foreign |= flag;
             }
         }

@@ -73,6 +73,7 @@ impl HostProcess {
             start_socket: None,
             user_namespace: false,
             join_namespaces: Vec::new(),
+            time: None,
             hostname: None,
             domainname: None,
             loopback: false,
@@ -80,11 +81,23 @@ impl HostProcess {
             sysctls: Vec::new(),
             await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
             cgroup_namespace: false,
+            await_hooks: false,
             process,
         };
         let namespaces = CloneFlags::CLONE_NEWNS;
         let device_rules = None;
-        let parts = Parts { id, namespaces, id_maps: None, plan, cgroup, device_rules, owner_lock };
+        let pid_namespace = None;
+        let parts = Parts {
+            id,
+            namespaces,
+            pid_namespace,
+            id_maps: None,
+            plan,
+            cgroup,
+            device_rules,
+            owner_lock,
+            told: None,
+        };
         Instance::create(parts).map(HostProcess)
     }
 

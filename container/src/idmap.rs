@@ -1,56 +1,96 @@
-//! User and group id maps of a user namespace.
+//! User and group id maps of a user namespace: written directly where that is allowed, otherwise by newuidmap(1) and
+//! newgidmap(1), which may give an unprivileged user the ranges of /etc/subuid and /etc/subgid.
 
 use std::fs;
+use std::process::Command;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getegid, geteuid};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::error::{Error, Result};
 
-/// The maps, in the format of `/proc/PID/uid_map`.
+/// The maps of one user namespace.
 #[derive(Debug)]
 pub(crate) struct IdMaps {
-    uid: String,
-    gid: String,
-    /// The caller may not map more than itself, and only with setgroups denied (user_namespaces(7)).
-    unprivileged: bool,
+    uid: Map,
+    gid: Map,
+}
+
+/// One map, and who writes it.
+#[derive(Debug)]
+struct Map {
+    file: &'static str,
+    mappings: Vec<LinuxIdMapping>,
+    /// None: we do.
+    helper: Option<&'static str>,
+    /// The caller may map itself alone, and only with setgroups denied (user_namespaces(7)).
+    itself_alone: bool,
 }
 
 impl IdMaps {
-    pub(crate) fn new(
-        uid: &[LinuxIdMapping],
-        gid: &[LinuxIdMapping],
-        unprivileged: bool,
-    ) -> Result<Self> {
+    pub(crate) fn new(uid: &[LinuxIdMapping], gid: &[LinuxIdMapping]) -> Result<Self> {
         if uid.is_empty() || gid.is_empty() {
             let problem = "a new user namespace needs linux.uidMappings and linux.gidMappings";
             return Err(Error::invalid("linux.uidMappings", problem));
         }
-        Ok(IdMaps { uid: format(uid), gid: format(gid), unprivileged })
+        let (user, group) = (geteuid().as_raw(), getegid().as_raw());
+        let uid = Map::new("uid_map", "newuidmap", uid, user);
+        Ok(IdMaps { uid, gid: Map::new("gid_map", "newgidmap", gid, group) })
     }
 
     pub(crate) fn denies_setgroups(&self) -> bool {
-        self.unprivileged
+        self.gid.itself_alone
     }
 
     /// Writes the maps of a process that waits in its new user namespace.
     pub(crate) fn write(&self, pid: Pid) -> Result<()> {
-        let write = |file: &str, text: &str| {
-            let path = format!("/proc/{pid}/{file}");
-            let hint = "an unprivileged caller may map only its own uid and gid";
-            fs::write(&path, text)
-                .map_err(|source| Error::host(format!("write {text:?} to {path} ({hint})"), source))
-        };
-        if self.unprivileged {
-            write("setgroups", "deny")?;
+        if self.denies_setgroups() {
+            write(pid, "setgroups", "deny")?;
         }
-        write("uid_map", &self.uid)?;
-        write("gid_map", &self.gid)
+        self.uid.write(pid)?;
+        self.gid.write(pid)
     }
 }
 
-fn format(mappings: &[LinuxIdMapping]) -> String {
-    let line =
-        |map: &LinuxIdMapping| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size());
-    mappings.iter().map(line).collect()
+impl Map {
+    fn new(
+        file: &'static str,
+        helper: &'static str,
+        mappings: &[LinuxIdMapping],
+        own: u32,
+    ) -> Self {
+        let unprivileged = !geteuid().is_root();
+        let itself = matches!(mappings, [map] if map.host_id() == own && map.size() == 1);
+        let itself_alone = unprivileged && itself;
+        let helper = (unprivileged && !itself).then_some(helper);
+        Map { file, mappings: mappings.to_vec(), helper, itself_alone }
+    }
+
+    fn write(&self, pid: Pid) -> Result<()> {
+        let numbers = |map: &LinuxIdMapping| {
+            [map.container_id(), map.host_id(), map.size()].map(|number| number.to_string())
+        };
+        let Some(helper) = self.helper else {
+            let lines = self.mappings.iter().map(|map| numbers(map).join(" ") + "\n");
+            return write(pid, self.file, &lines.collect::<String>());
+        };
+        let mut command = Command::new(helper);
+        command.arg(pid.to_string()).args(self.mappings.iter().flat_map(numbers));
+        let attempt = || format!("write {} of process {pid} by {helper}", self.file);
+        let output = command.output().map_err(|source| Error::host(attempt(), source))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let field = if self.file == "uid_map" { "linux.uidMappings" } else { "linux.gidMappings" };
+        let hint =
+            "an unprivileged caller may map itself, and its ranges of /etc/subuid and /etc/subgid";
+        Err(Error::invalid(field, format!("{helper} refuses ({hint}): {said}")))
+    }
+}
+
+fn write(pid: Pid, file: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::write(&path, text)
+        .map_err(|source| Error::host(format!("write {text:?} to {path}"), source))
 }

@@ -23,6 +23,7 @@ use crate::later;
 use crate::namespaces;
 use crate::plan::InitPlan;
 use crate::process::plan::ProcessPlan;
+use crate::process::seccomp::Filter;
 use crate::process::stdio::StdioPlan;
 use crate::process::terminal::{self, TerminalPlan};
 use crate::process::trampoline::Trampoline;
@@ -84,6 +85,9 @@ impl ChildPlan for InitPlan {
             credentials::become_root_of_user_namespace()?;
         }
         set_oom_score(&self.process)?;
+        if let Some(offsets) = &self.time {
+            namespaces::enter_new_time(offsets).at(Step::TimeNamespace)?;
+        }
         // From here on there may be others about that are not ours: none of them looks at this process, which still
         // is the runtime, through ptrace or /proc. Only now: it makes our own files of /proc those of the host's root.
         prctl::set_dumpable(false).at(Step::NotDumpable)?;
@@ -100,6 +104,10 @@ impl ChildPlan for InitPlan {
         let mut cgroup = CgroupEntry { plan: self, child_end, entered: false };
         rootfs.fill(root.as_fd(), self.user_namespace, || cgroup.enter())?;
         cgroup.enter()?;
+        if self.await_hooks {
+            channel::report_filled(child_end).at(Step::Report)?;
+            channel::await_command(child_end, Command::Hooked).at(Step::AwaitHooks)?;
+        }
         set_host_files(self)?;
         if let Some(terminal) = &self.process.terminal {
             take_terminal(terminal, &root, self.process.uid, child_end)?;
@@ -113,7 +121,7 @@ impl ChildPlan for InitPlan {
             let made = create_working_directory(&self.process.cwd);
             made.at(Step::CreateWorkingDirectory)?;
         }
-        become_the_process(&self.process)?;
+        become_the_process(&self.process, child_end)?;
         if self.start_socket.is_some() {
             // Who makes it hears what the one who starts it later could do nothing about.
             self.process.exec.find().at(Step::Exec)?;
@@ -161,13 +169,27 @@ fn execute(
 ) -> Result<Infallible, Failure> {
     process.exec.reset_signals().at(Step::Signals)?;
     exec::close_descriptors_on_exec(further).at(Step::CloseDescriptors)?;
-    if let Some(filter) = process.seccomp.as_ref().filter(|_| process.no_new_privileges) {
+    if let Some(filter) = process.seccomp.as_ref().filter(|filter| last(process, filter)) {
         filter.install().at(Step::Seccomp)?;
     }
     let errno = trampoline.execute(&process.exec, channel);
     // What is too long for it is what the program's own arguments and environment made too long.
     let step = if errno == Errno::E2BIG { Step::Exec } else { Step::Trampoline };
     Err(Failure { step, index: 0, errno })
+}
+
+/// Whether the filter is installed right before the program: the fewer of our own calls it has to let through. Without
+/// no_new_privs it needs a capability that the process may not keep, and one with a listener has to be told of while
+/// whoever makes the container is there.
+fn last(process: &ProcessPlan, filter: &Filter) -> bool {
+    process.no_new_privileges && filter.listener.is_none()
+}
+
+fn install(filter: &Filter, child_end: RawFd) -> Result<(), Failure> {
+    match filter.install().at(Step::Seccomp)? {
+        Some(notifications) => channel::send_listener(child_end, &notifications).at(Step::Report),
+        None => Ok(()),
+    }
 }
 
 fn name_the_host(plan: &InitPlan) -> Result<(), Failure> {
@@ -216,17 +238,17 @@ fn set_host_files(plan: &InitPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_file(path: &CStr, value: &CStr) -> Result<(), Errno> {
+/// Child: writes all of it at once, as files of /proc want it.
+pub(crate) fn write_file(path: &CStr, value: &CStr) -> Result<(), Errno> {
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     nix::unistd::write(&file, value.to_bytes()).map(drop)
 }
 
 /// Child: credentials and rights of the process, in the root that is already entered.
-pub(crate) fn become_the_process(process: &ProcessPlan) -> Result<(), Failure> {
-    // Without no_new_privs a filter needs a capability that the process may not keep; with it, the later the fewer of
-    // our own calls it has to let through.
-    if let Some(filter) = process.seccomp.as_ref().filter(|_| !process.no_new_privileges) {
-        filter.install().at(Step::Seccomp)?;
+pub(crate) fn become_the_process(process: &ProcessPlan, child_end: RawFd) -> Result<(), Failure> {
+    let early = process.seccomp.as_ref().filter(|filter| !last(process, filter));
+    if let Some(filter) = early.filter(|_| !process.no_new_privileges) {
+        install(filter, child_end)?;
     }
     credentials::apply(process)?;
     if process.kill_with_parent {
@@ -238,7 +260,10 @@ pub(crate) fn become_the_process(process: &ProcessPlan) -> Result<(), Failure> {
         prctl::set_no_new_privs().at(Step::NoNewPrivileges)?;
     }
     umask(Mode::from_bits_truncate(process.umask));
-    Ok(())
+    match early.filter(|_| process.no_new_privileges) {
+        Some(filter) => install(filter, child_end),
+        None => Ok(()),
+    }
 }
 
 /// Makes the directory and its parents, in the root that is already entered: nothing leads out of it any more.

@@ -7,15 +7,18 @@ use nix::poll::PollTimeout;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitPidFlag;
+use oci_spec::runtime::{Hooks, Process, State};
 
 use crate::cgroup::{Cgroup, DeviceRules, Stats};
 use crate::channel::Command;
-use crate::child::{Child, ExitStatus, Spawn};
+use crate::child::{Child, ExitStatus, Progress, Spawn};
 use crate::error::{Error, Result};
 use crate::explain;
 use crate::guardian::{Guardian, Ward};
 use crate::handle::Handle;
+use crate::hooks;
 use crate::idmap::IdMaps;
+use crate::pid_namespace::{ChildrenIn, Hidden};
 use crate::plan::InitPlan;
 
 /// A process that the runtime made: created, then started, then ended. Dropping it kills it and removes all traces.
@@ -27,34 +30,67 @@ pub struct Instance {
     cgroup: Option<Cgroup>,
     _guardian: Option<Guardian>,
     owner_lock: Option<OwnedFd>,
+    /// What others are told of a container, and the hooks that are told.
+    told: Option<Told>,
+}
+
+/// Who is told of a container's life, and what.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub state: State,
+    pub hooks: Hooks,
+    /// As whom the hooks inside run.
+    pub process: Process,
 }
 
 /// What [`Instance::create`] needs.
 pub(crate) struct Parts {
     pub id: String,
     pub namespaces: CloneFlags,
+    /// In which it is born.
+    pub pid_namespace: Option<OwnedFd>,
     pub id_maps: Option<IdMaps>,
     pub plan: InitPlan,
     pub cgroup: Option<Cgroup>,
     pub device_rules: Option<DeviceRules>,
     pub owner_lock: Option<OwnedFd>,
+    pub told: Option<Told>,
 }
 
 impl Instance {
     /// Clones the child, serves it until it waits before execve.
     pub(crate) fn create(parts: Parts) -> Result<Instance> {
-        let Parts { id, namespaces, id_maps, plan, cgroup, device_rules, owner_lock } = parts;
+        let Parts {
+            id,
+            namespaces,
+            pid_namespace,
+            id_maps,
+            plan,
+            cgroup,
+            device_rules,
+            owner_lock,
+            told,
+        } = parts;
         let target = match &cgroup {
             Some(cgroup) => cgroup.clone_target()?,
             None => None,
         };
+        let born_in = pid_namespace.as_ref().map(|namespace| {
+            let hidden = Hidden::new()?;
+            Ok::<_, Error>((hidden, ChildrenIn::new(namespace.as_fd())?))
+        });
+        let born_in = born_in.transpose()?;
         let spawned = Child::spawn(&id, &plan, namespaces, target.as_ref());
         let child = spawned.map_err(|error| match error {
             Spawn::Clone(errno) => explain::clone(errno, namespaces),
             Spawn::Prepare(error) => error,
         })?;
+        drop(born_in);
         // From here on, dropping the instance ends the child and removes the cgroup.
-        let mut instance = Instance { child, plan, cgroup, _guardian: None, owner_lock };
+        let mut instance = Instance { child, plan, cgroup, _guardian: None, owner_lock, told };
+        if let Some(told) = &mut instance.told {
+            told.state.set_pid(Some(instance.child.pid().as_raw()));
+        }
         // The child has copies; ours would keep the other ends from seeing end-of-file.
         instance.plan.stdio.close();
         let child = &mut instance.child;
@@ -78,7 +114,18 @@ impl Instance {
             // The child sets itself up meanwhile, and runs nothing of the image's before it is started.
             instance._guardian = Some(Guardian::start(instance.ward())?);
         }
-        instance.child.await_ready(&instance.plan, "setting up the container")?;
+        loop {
+            match instance.child.progress(&instance.plan, "setting up the container")? {
+                Progress::Ready => break,
+                Progress::Listener(notifications) => instance.notify(&notifications)?,
+                Progress::Filled => {
+                    if let Some(told) = &instance.told {
+                        hooks::at_creation(&told.hooks, &instance.handle()?, &told.state)?;
+                    }
+                    instance.child.send(Command::Hooked)?;
+                }
+            }
+        }
         // Only now: the set-up may mount what is on a device, the program may not.
         if let (Some(cgroup), Some(rules)) = (&instance.cgroup, &device_rules) {
             cgroup.restrict_devices(rules)?;
@@ -86,14 +133,35 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Runs the program.
+    /// Runs the program, and the hooks before and after.
     ///
     /// # Errors
-    /// [`Error::CommandNotFound`] and [`Error::CommandNotExecutable`] when execve fails; [`Error::State`] when called
+    /// A hook that failed: the process is killed then. [`Error::CommandNotFound`] and [`Error::CommandNotExecutable`] when execve fails; [`Error::State`] when called
     /// twice. The process is then gone, and [`Instance::wait`] has 127 or 126 as its exit code.
     pub fn start(&mut self) -> Result<()> {
-        // Nobody else is in there yet.
-        self.child.start(&self.plan, PollTimeout::NONE)
+        let Some(told) = &self.told else {
+            // Nobody else is in there yet.
+            return self.child.start(&self.plan, PollTimeout::NONE);
+        };
+        let before =
+            || hooks::before_start(&told.hooks, &told.process, &self.handle()?, &told.state);
+        let started = before()
+            .and_then(|()| self.child.start(&self.plan, PollTimeout::NONE))
+            .and_then(|()| hooks::after_start(&told.hooks, &told.state));
+        if started.is_err() {
+            self.child.send_signal(Signal::SIGKILL)?;
+        }
+        started
+    }
+
+    /// Hands the notifications of the filter to whoever answers them.
+    fn notify(&self, notifications: &OwnedFd) -> Result<()> {
+        let filter = self.plan.process.seccomp.as_ref();
+        let listener = filter.and_then(|filter| filter.listener.as_ref());
+        match (listener, &self.told) {
+            (Some(listener), Some(told)) => listener.send(notifications, self.pid(), &told.state),
+            _ => Ok(()),
+        }
     }
 
     /// The process id of the first process, as seen from the caller. It stays reserved until [`Instance::wait`].
@@ -139,6 +207,7 @@ impl Instance {
             cgroups: self.cgroup.as_ref().map(Cgroup::memberships).unwrap_or_default(),
             seccomp: self.plan.process.seccomp.clone(),
             is_container: self.plan.is_container(),
+            state: self.told.as_ref().map(|told| told.state.clone()),
         })
     }
 
@@ -201,13 +270,16 @@ impl Instance {
     /// Kills what still lives and removes the cgroups. Dropping does the same but cannot report.
     ///
     /// # Errors
-    /// A cgroup that cannot be removed.
+    /// A cgroup that cannot be removed; or, when all is removed, a poststop hook that failed.
     pub fn remove(mut self) -> Result<()> {
         self.child.kill_and_reap();
-        match &mut self.cgroup {
-            Some(cgroup) => Ok(cgroup.remove()?),
-            None => Ok(()),
+        if let Some(cgroup) = &mut self.cgroup {
+            cgroup.remove()?;
         }
+        // All is gone, whatever they say.
+        let told = self.told.take();
+        let failed = told.map(|told| hooks::after_removal(&told.hooks, &told.state));
+        failed.into_iter().flatten().next().map_or(Ok(()), Err)
     }
 
     fn ward(&self) -> Ward<'_> {

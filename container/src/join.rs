@@ -86,7 +86,7 @@ impl ChildPlan for JoinPlan {
             let root = root.at(Step::Terminal)?;
             init::take_terminal(terminal, &root, self.process.uid, child_end)?;
         }
-        init::become_the_process(&self.process)?;
+        init::become_the_process(&self.process, child_end)?;
         channel::report_ready(child_end).at(Step::Report)?;
         channel::await_command(child_end, Command::Start).at(Step::AwaitStart)
     }

@@ -49,7 +49,7 @@ pub fn start_at(id: &str, path: &Path, process: &Process) -> Result<()> {
     match channel::receive(&socket).map_err(failed)? {
         Report::Closed => Ok(()),
         Report::Failed(failure) => Err(explain::setup(id, &Words::of_process(&plan), failure)),
-        Report::Ready | Report::Terminal(_) => Err(failed(Errno::EPROTO)),
+        _ => Err(failed(Errno::EPROTO)),
     }
 }
 

@@ -1,15 +1,20 @@
 //! The `linux.namespaces` of the configuration: which to make with clone3, which existing ones to join.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns};
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::stat::Mode;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
 use crate::error::{Error, Result};
+use crate::init::write_file;
 use crate::step::{At, Failure, Step};
 
 /// An existing namespace to join.
@@ -20,20 +25,36 @@ pub(crate) struct JoinedNamespace {
     pub path: PathBuf,
 }
 
+/// `linux/sched.h`; nix has no name for it.
+pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+/// `linux/nsfs.h`: `_IO(0xb7, 3)`.
+const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+
 /// The namespaces of one container.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
-    /// To be made by clone3; without the cgroup namespace, which is made once the process is in its cgroup.
+    /// To be made by clone3; without the cgroup namespace, which is made once the process is in its cgroup, and that of
+    /// time, whose offsets are set before anybody is in it.
     pub new: CloneFlags,
     /// Whether to make a cgroup namespace.
     pub new_cgroup: bool,
+    pub new_time: bool,
+    /// In which the process is born, as none can change its own.
+    pub pid: Option<JoinedNamespace>,
+    /// To be joined by the process.
     pub joined: Vec<JoinedNamespace>,
 }
 
 impl Namespaces {
     pub(crate) fn from_oci(namespaces: &[LinuxNamespace]) -> Result<Self> {
-        let mut plan =
-            Namespaces { new: CloneFlags::empty(), new_cgroup: false, joined: Vec::new() };
+        let mut plan = Namespaces {
+            new: CloneFlags::empty(),
+            new_cgroup: false,
+            new_time: false,
+            pid: None,
+            joined: Vec::new(),
+        };
         let mut seen = CloneFlags::empty();
         for namespace in namespaces {
             let kind = flag(namespace.typ());
@@ -43,16 +64,15 @@ impl Namespaces {
             }
             seen |= kind;
             match namespace.path() {
-                None if namespace.typ() == LinuxNamespaceType::Time => {
-                    return Err(Error::unsupported(field, "not implemented yet"));
-                }
+                None if kind == NEWTIME => plan.new_time = true,
                 None if kind == CloneFlags::CLONE_NEWCGROUP => plan.new_cgroup = true,
                 None => plan.new |= kind,
-                Some(path) => plan.joined.push(join(namespace.typ(), path, &field)?),
+                Some(path) => match open(path, kind, &field)? {
+                    pid if kind == CloneFlags::CLONE_NEWPID => plan.pid = Some(pid),
+                    other => plan.joined.push(other),
+                },
             }
         }
-        // The user namespace first: it holds the rights to join the others.
-        plan.joined.sort_by_key(|joined| joined.kind != CloneFlags::CLONE_NEWUSER);
         Ok(plan)
     }
 
@@ -62,18 +82,32 @@ impl Namespaces {
 
     /// Whether the container has its own, be it new or joined.
     pub(crate) fn has(&self, kind: CloneFlags) -> bool {
-        self.is_new(kind) || self.joined.iter().any(|joined| joined.kind == kind)
+        self.is_new(kind) || self.joins(kind)
+    }
+
+    pub(crate) fn joins(&self, kind: CloneFlags) -> bool {
+        self.joined.iter().chain(&self.pid).any(|joined| joined.kind == kind)
     }
 }
 
-fn join(typ: LinuxNamespaceType, path: &std::path::Path, field: &str) -> Result<JoinedNamespace> {
-    if matches!(typ, LinuxNamespaceType::Pid | LinuxNamespaceType::User | LinuxNamespaceType::Time)
-    {
-        return Err(Error::unsupported(field, "joining an existing one is not implemented yet"));
+/// Opens a namespace, and makes sure that it is one, and of this kind: what else the path may lead to is not opened for
+/// anything but to be looked at.
+fn open(path: &Path, kind: CloneFlags, field: &str) -> Result<JoinedNamespace> {
+    let attempt = || format!("open namespace {}", path.display());
+    let mut options = File::options();
+    // A FIFO in its place holds nobody up.
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let opened = options.open(path).map_err(|source| Error::host(attempt(), source))?;
+    let fd = OwnedFd::from(opened);
+    // SAFETY: takes no argument; what is no namespace's file does not know the request.
+    let found = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) };
+    match Errno::result(found) {
+        Ok(found) if found == kind.bits() => {
+            Ok(JoinedNamespace { fd, kind, path: path.to_path_buf() })
+        }
+        Ok(_) => Err(Error::invalid(field, format!("{} is of another type", path.display()))),
+        Err(_) => Err(Error::invalid(field, format!("{} is no namespace", path.display()))),
     }
-    let opened = File::open(path)
-        .map_err(|source| Error::host(format!("open namespace {}", path.display()), source))?;
-    Ok(JoinedNamespace { fd: opened.into(), kind: flag(typ), path: path.to_path_buf() })
 }
 
 fn flag(typ: LinuxNamespaceType) -> CloneFlags {
@@ -85,7 +119,7 @@ fn flag(typ: LinuxNamespaceType) -> CloneFlags {
         LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
         LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
         LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
-        LinuxNamespaceType::Time => CloneFlags::from_bits_retain(0x80),
+        LinuxNamespaceType::Time => NEWTIME,
     }
 }
 
@@ -95,6 +129,18 @@ pub(crate) fn join_all(joined: &[JoinedNamespace]) -> Result<(), Failure> {
         setns(&namespace.fd, namespace.kind).at_index(Step::JoinNamespace, index)?;
     }
     Ok(())
+}
+
+/// Child: makes a time namespace and enters it, which after the clone takes two steps: its offsets can be changed as
+/// long as nobody is in it. While /proc/self is still ours to write to, and nobody looks.
+pub(crate) fn enter_new_time(offsets: &CStr) -> Result<(), Errno> {
+    unshare(NEWTIME)?;
+    if !offsets.is_empty() {
+        write_file(c"/proc/self/timens_offsets", offsets)?;
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let namespace = nix::fcntl::open(c"/proc/self/ns/time_for_children", flags, Mode::empty())?;
+    setns(&namespace, NEWTIME)
 }
 
 /// Child: brings up `lo`, which is down in a new network namespace.
@@ -130,5 +176,18 @@ mod tests {
             .build();
         let error = Namespaces::from_oci(&[one.unwrap()]).unwrap_err().to_string();
         assert!(error.contains("/absent/ns"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_namespace_or_of_another_type_is_refused() {
+        for (typ, path, problem) in [
+            (LinuxNamespaceType::Network, "/proc/self/ns/ipc", "of another type"),
+            (LinuxNamespaceType::Pid, "/proc/self/ns/user", "of another type"),
+            (LinuxNamespaceType::Ipc, "/dev/null", "no namespace"),
+        ] {
+            let one = LinuxNamespaceBuilder::default().typ(typ).path(path).build().unwrap();
+            let error = Namespaces::from_oci(&[one]).unwrap_err().to_string();
+            assert!(error.contains(problem) && error.contains(path), "{error}");
+        }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct InitPlan {
     /// The child waits for its uid and gid maps.
     pub user_namespace: bool,
     pub join_namespaces: Vec<JoinedNamespace>,
+    /// The offsets of a new time namespace.
+    pub time: Option<CString>,
     pub hostname: Option<CString>,
     pub domainname: Option<CString>,
     pub loopback: bool,
@@ -27,6 +29,8 @@ pub(crate) struct InitPlan {
     /// The runtime moves the child into its cgroups while the child works, and says so.
     pub await_cgroup: bool,
     pub cgroup_namespace: bool,
+    /// The runtime runs hooks when the root is filled, and says so.
+    pub await_hooks: bool,
     pub process: ProcessPlan,
 }
 

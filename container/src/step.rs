@@ -15,6 +15,7 @@ pub(crate) enum Step {
     AwaitIdMaps,
     BecomeRoot,
     OomScoreAdj,
+    TimeNamespace,
     NotDumpable,
     Keyring,
     JoinNamespace,
@@ -38,6 +39,7 @@ pub(crate) enum Step {
     ReadonlyPath,
     ReadonlyRoot,
     AwaitCgroup,
+    AwaitHooks,
     CgroupNamespace,
     Sysctl,
     Rlimit,
@@ -92,13 +94,14 @@ impl<T> At<T> for Result<T, Errno> {
 }
 
 impl Step {
-    const ALL: [Step; 52] = [
+    const ALL: [Step; 54] = [
         Step::CloseDescriptors,
         Step::Stdio,
         Step::NewSession,
         Step::AwaitIdMaps,
         Step::BecomeRoot,
         Step::OomScoreAdj,
+        Step::TimeNamespace,
         Step::NotDumpable,
         Step::Keyring,
         Step::JoinNamespace,
@@ -122,6 +125,7 @@ impl Step {
         Step::ReadonlyPath,
         Step::ReadonlyRoot,
         Step::AwaitCgroup,
+        Step::AwaitHooks,
         Step::CgroupNamespace,
         Step::Sysctl,
         Step::Rlimit,

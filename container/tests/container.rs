@@ -394,9 +394,6 @@ fn what_is_not_implemented_is_refused_not_ignored() {
     config.spec.process_mut().as_mut().unwrap().set_apparmor_profile(Some("any".to_owned()));
     let error = Container::create(config).unwrap_err().to_string();
     assert!(error.contains("process.apparmorProfile"), "{error}");
-    let mut config = fixture.config(&["true"]);
-    config.spec.set_hooks(Some(isolab_container::oci::Hooks::default()));
-    assert!(matches!(Container::create(config), Err(Error::Unsupported { .. })));
 }
 
 #[test]

@@ -60,6 +60,7 @@ fn config(args: &[&str], limits: Limits) -> ContainerConfig {
             upper: directory.join("upper"),
             work: directory.join("work"),
         },
+        bundle: None,
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
         keep_keyring: false,

@@ -111,6 +111,7 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
             upper: step.upper.clone(),
             work: step.work.clone(),
         },
+        bundle: None,
         stdio,
         cgroup: CgroupPlacement::Own,
         keep_keyring: false,

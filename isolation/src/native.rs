@@ -96,6 +96,7 @@ impl Isolation for ContainerLevel {
             id: spec.folder.runtime_id().to_owned(),
             spec: spec.spec.clone(),
             rootfs: root.filesystem,
+            bundle: None,
             stdio,
             cgroup: CgroupPlacement::Own,
             keep_keyring: false,

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use isolab_container::pidfd;
+use isolab_container::{hooks, oci::ContainerState, pidfd};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -87,7 +87,13 @@ pub fn delete(root: &Root, options: &Delete) -> Result<()> {
     }
     // With whatever else is in them.
     state.memberships().remove()?;
-    folder.remove()
+    folder.remove()?;
+    // The container is gone, whatever they say.
+    let told = state.to_oci(ContainerState::Stopped);
+    for failed in state.spec.hooks().iter().flat_map(|all| hooks::after_removal(all, &told)) {
+        eprintln!("isolab-oci: warning: {failed}");
+    }
+    Ok(())
 }
 
 /// Makes it stand still, or go on.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, RootFilesystem, Stdio, start_at, start_socket,
+    CgroupPlacement, Container, ContainerConfig, RootFilesystem, Stdio, hooks, oci::ContainerState,
+    start_at, start_socket,
 };
 
 use nix::errno::Errno;
@@ -34,7 +35,8 @@ pub fn run(root: &Root, options: &Run) -> Result<u8> {
     let Created { mut container, folder, state } = make(root, &options.create)?;
     let handle = container.handle()?;
     if let Err(error) = start(&folder, &state) {
-        drop(container);
+        // The error that brought us here is the one to tell.
+        let _ = container.remove();
         folder.remove()?;
         return Err(error);
     }
@@ -60,7 +62,18 @@ pub fn run(root: &Root, options: &Run) -> Result<u8> {
 /// Lets a container's process go.
 pub fn start(folder: &Folder, state: &State) -> Result<()> {
     let process = state.spec.process().as_ref().context("config.json has no process")?;
-    let started = start_at(&state.id, &folder.start_socket(), process);
+    let handle = state.handle().context("its process has ended")?;
+    let hooks = state.spec.hooks().as_ref();
+    let told = state.to_oci(ContainerState::Created);
+    let before = hooks.map(|all| hooks::before_start(all, process, &handle, &told));
+    let started = before
+        .unwrap_or(Ok(()))
+        .and_then(|()| start_at(&state.id, &folder.start_socket(), process))
+        .and_then(|()| hooks.map_or(Ok(()), |all| hooks::after_start(all, &told)));
+    if started.is_err() {
+        // Already gone, most likely; and after a hook that failed, not to go on.
+        handle.signal(libc::SIGKILL)?;
+    }
     // Started or dead, it does not wait any more.
     folder.forget_start_socket()?;
     Ok(started?)
@@ -116,6 +129,7 @@ fn container(
         id: options.id.clone(),
         spec: spec.clone(),
         rootfs: RootFilesystem::Directory(rootfs.to_path_buf()),
+        bundle: Some(bundle.to_path_buf()),
         stdio: streams(terminal, options.preserve_fds),
         cgroup: CgroupPlacement::Own,
         keep_keyring: options.no_new_keyring,

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use isolab_container::oci::Spec;
+use isolab_container::oci::{ContainerState, Spec};
 use isolab_container::{Handle, Membership, Memberships, processes};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Pid, geteuid};
@@ -217,10 +217,24 @@ impl State {
     /// The container, unless its process has gone.
     pub fn handle(&self) -> Option<Handle> {
         let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-        let handle = Handle::of_container(&self.id, self.pid, self.memberships(), seccomp).ok()?;
+        let state = self.to_oci(ContainerState::Running);
+        let handle = Handle::of_container(state, self.memberships(), seccomp).ok()?;
         // Opened first: what the id names now is what was opened.
         let process = processes::look(Pid::from_raw(self.pid))?;
         (process.started_ticks == self.started_ticks).then_some(handle)
+    }
+
+    /// What hooks, and whoever answers for seccomp, are told.
+    pub fn to_oci(&self, status: ContainerState) -> isolab_container::oci::State {
+        let mut state = isolab_container::oci::State::default();
+        state
+            .set_version(self.spec.version().clone())
+            .set_id(self.id.clone())
+            .set_status(status)
+            .set_pid(Some(self.pid))
+            .set_bundle(self.bundle.clone())
+            .set_annotations(self.spec.annotations().clone());
+        state
     }
 
     /// Its cgroups.

@@ -124,7 +124,7 @@ fn what_cannot_be_created_or_started_says_so() {
             json!([{"destination": "relative", "type": "proc", "source": "proc"}]),
             "relative",
         ),
-        ("hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks"),
+        ("hooks", json!({"prestart": [{"path": "/bin/false"}]}), "hooks.prestart[0]"),
         ("ociVersion", json!("2.0.0"), "2.0.0"),
         ("root", json!({"path": "absent"}), "absent"),
     ] {

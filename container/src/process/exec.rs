@@ -1,6 +1,8 @@
 //! The program: where it may be found, as execvp(3) looks for it, its arguments and environment.
 
 use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 
 use nix::errno::Errno;
@@ -68,6 +70,15 @@ impl ExecPlan {
         let args = PointerArray::new("process.args", args)?;
         let env = PointerArray::new("process.env", env)?;
         Ok(ExecPlan { candidates, args, env, ignored_signals: ignored_signals() })
+    }
+
+    /// Of a program that is found at `path` alone, whatever its first argument says.
+    pub(crate) fn at(path: &Path, args: Vec<String>, env: &[String]) -> Result<Self> {
+        let mut plan = ExecPlan::new(&args, env)?;
+        let path = CString::new(path.as_os_str().as_bytes());
+        let path = path.map_err(|_| Error::invalid("path", "contains a NUL byte"))?;
+        plan.candidates = PointerArray::from_strings(vec![path]);
+        Ok(plan)
     }
 
     pub(crate) fn command(&self) -> String {

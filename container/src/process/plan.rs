@@ -9,7 +9,7 @@ use oci_spec::runtime::Process;
 use super::capabilities::{self, CapabilitySets};
 use super::exec::ExecPlan;
 use super::rlimits::Rlimit;
-use super::seccomp::Program;
+use super::seccomp::Filter;
 use super::terminal::TerminalPlan;
 use crate::error::{Error, Result};
 
@@ -35,7 +35,7 @@ pub(crate) struct ProcessPlan {
     pub no_new_privileges: bool,
     /// Leave the caller's session keyring.
     pub new_keyring: bool,
-    pub seccomp: Option<Arc<Program>>,
+    pub seccomp: Option<Arc<Filter>>,
     /// In place of the caller's streams.
     pub terminal: Option<TerminalPlan>,
     pub kill_with_parent: bool,

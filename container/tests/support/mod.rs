@@ -13,6 +13,7 @@ use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, Error, ExitStatus, HostProcess, HostProcessConfig,
     Limits, RootFilesystem, Stdio, Stream, default_process, default_spec,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -48,7 +49,8 @@ impl Fixture {
             .unwrap();
         for applet in [
             "sh", "cat", "true", "false", "id", "ls", "hostname", "sleep", "env", "mount", "head",
-            "dd", "mknod", "stat",
+            "dd", "mknod", "stat", "mkdir", "truncate", "readlink", "touch", "chmod", "ln", "rm",
+            "ip", "wc", "grep", "nice", "ionice", "find", "date", "tail", "echo", "sort", "chown",
         ] {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
@@ -76,6 +78,7 @@ impl Fixture {
             id: unique_id(),
             spec: default_spec("testhost", args, vec![PATH.to_owned()], self.limits).unwrap(),
             rootfs: self.overlay(),
+            bundle: Some(self.dir.path().to_path_buf()),
             stdio: Stdio::null(),
             cgroup: CgroupPlacement::Own,
             keep_keyring: false,
@@ -100,6 +103,15 @@ impl Fixture {
             kill_with_parent: false,
             owner_lock: None,
         }
+    }
+
+    /// As `config`, with another configuration: as JSON, as engines write it.
+    pub fn changed(&self, args: &[&str], change: impl FnOnce(&mut Value)) -> ContainerConfig {
+        let mut config = self.config(args);
+        let mut json = serde_json::to_value(&config.spec).unwrap();
+        change(&mut json);
+        config.spec = serde_json::from_value(json).unwrap();
+        config
     }
 
     /// Runs a shell script in a container.

@@ -47,6 +47,7 @@ fn container(folder: &Path, limits: Limits) -> Result<(), IsolationError> {
         id: id(),
         spec: default_spec("check", vec!["/none".to_owned()], Vec::new(), limits)?,
         rootfs,
+        bundle: None,
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
         keep_keyring: false,
