@@ -58,6 +58,8 @@ pub struct HostProcessConfig {
     pub resources: Option<LinuxResources>,
     /// Where in the cgroup tree.
     pub cgroup: CgroupPlacement,
+    /// Whose network it has.
+    pub network: HostProcessNetwork,
     /// As in [`ContainerConfig::create_cwd`].
     pub create_cwd: bool,
     /// As in [`ContainerConfig::kill_with_parent`].
@@ -124,6 +126,18 @@ impl Stdio {
     pub fn null() -> Self {
         Stdio { stdin: Stream::Null, stdout: Stream::Null, stderr: Stream::Null, further: 0 }
     }
+}
+
+/// Whose network a host process has.
+#[derive(Debug, Default)]
+pub enum HostProcessNetwork {
+    /// The caller's.
+    #[default]
+    Host,
+    /// A network namespace of its own, with a loopback interface that is up.
+    Own,
+    /// That of this descriptor, as it is.
+    Joined(OwnedFd),
 }
 
 /// Where in the cgroup tree a container goes.

@@ -1,6 +1,6 @@
 //! The baseline without isolation: a plain process of the host, whose root directory is the image's.
 //!
-//! It shares pids, network, users and everything else with the host. A mount namespace of its own has its root, of
+//! It shares pids, users, and unless asked otherwise the network, and everything else with the host. A mount namespace of its own has its root, of
 //! which no device node can be opened, and the host's /proc, /dev and /sys, so that nothing of it leaks. There is no
 //! device cgroup: a root of the host that has the host's /dev is not held by one.
 
@@ -11,9 +11,10 @@ use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
 
 use crate::cgroup::{Cgroup, no_limits};
-use crate::config::{HostProcessConfig, check_id};
+use crate::config::{HostProcessConfig, HostProcessNetwork, check_id};
 use crate::error::{Error, Result};
 use crate::instance::{Instance, Parts};
+use crate::namespaces::JoinedNamespace;
 use crate::plan::InitPlan;
 use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
@@ -43,6 +44,7 @@ impl HostProcess {
             stdio,
             resources,
             cgroup,
+            network,
             create_cwd,
             kill_with_parent,
             owner_lock,
@@ -68,15 +70,22 @@ impl HostProcess {
             return Err(Error::unsupported("linux.resources.devices", problem));
         }
         let cgroup = Cgroup::place(cgroup, &id, None, &resources, false)?;
+        let mut namespaces = CloneFlags::CLONE_NEWNS;
+        let mut joined = Vec::new();
+        match network {
+            HostProcessNetwork::Host => {}
+            HostProcessNetwork::Own => namespaces |= CloneFlags::CLONE_NEWNET,
+            HostProcessNetwork::Joined(fd) => joined.push(JoinedNamespace::network(fd)),
+        }
         let plan = InitPlan {
             stdio: StdioPlan::new(stdio)?,
             start_socket: None,
             user_namespace: false,
-            join_namespaces: Vec::new(),
+            join_namespaces: joined,
             time: None,
             hostname: None,
             domainname: None,
-            loopback: false,
+            loopback: namespaces.contains(CloneFlags::CLONE_NEWNET),
             rootfs: RootfsPlan::with_mounts(root, mounts),
             sysctls: Vec::new(),
             await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
@@ -84,7 +93,6 @@ impl HostProcess {
             await_hooks: false,
             process,
         };
-        let namespaces = CloneFlags::CLONE_NEWNS;
         let device_rules = None;
         let pid_namespace = None;
         let parts = Parts {

@@ -50,7 +50,8 @@ pub use cgroup::{
 };
 pub use child::ExitStatus;
 pub use config::{
-    CgroupPlacement, ContainerConfig, HostProcessConfig, RootFilesystem, Stdio, Stream, WindowSize,
+    CgroupPlacement, ContainerConfig, HostProcessConfig, HostProcessNetwork, RootFilesystem, Stdio,
+    Stream, WindowSize,
 };
 pub use container::Container;
 pub use error::{Error, Result};

@@ -31,6 +31,14 @@ pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 /// `linux/nsfs.h`: `_IO(0xb7, 3)`.
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 
+impl JoinedNamespace {
+    /// A network namespace that the caller has open.
+    pub(crate) fn network(fd: OwnedFd) -> Self {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        Self { fd, kind: CloneFlags::CLONE_NEWNET, path }
+    }
+}
+
 /// The namespaces of one container.
 #[derive(Debug)]
 pub(crate) struct Namespaces {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, Error, ExitStatus, HostProcess, HostProcessConfig,
-    Limits, RootFilesystem, Stdio, Stream, default_process, default_spec,
+    HostProcessNetwork, Limits, RootFilesystem, Stdio, Stream, default_process, default_spec,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -99,6 +99,7 @@ impl Fixture {
             stdio: Stdio::null(),
             resources: Some(self.limits.to_resources().unwrap()),
             cgroup: CgroupPlacement::Own,
+            network: HostProcessNetwork::Host,
             create_cwd: false,
             kill_with_parent: false,
             owner_lock: None,
