@@ -26,7 +26,7 @@ pub struct HostName(String);
 pub enum BadName {
     /// Of a network.
     #[error(
-        "`{0}` cannot be a network's name: 1 to 63 of A-Z a-z 0-9 _ . - that begin with a letter or digit, and not `none`, `host`, `default`, `bridge` or `container`"
+        "`{0}` cannot be a network's name: 1 to 63 of A-Z a-z 0-9 _ . - that begin with a letter or digit, and not `none`, `host`, `default`, `bridge`, `container` or `tap`"
     )]
     Network(String),
     /// Of an endpoint.
@@ -37,7 +37,7 @@ pub enum BadName {
 }
 
 /// What stands for something else where a network's name can.
-const RESERVED: [&str; 5] = ["none", "host", "default", "bridge", "container"];
+const RESERVED: [&str; 6] = ["none", "host", "default", "bridge", "container", "tap"];
 
 impl NetworkName {
     /// The name as text.

@@ -29,6 +29,15 @@ pub enum Protocol {
     Udp,
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
 /// One `-p`: `[IP:][HOST]:GUEST[/udp]`, or ranges `8000-8010:9000-9010`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedPort {
@@ -114,10 +123,7 @@ impl fmt::Display for PublishedPort {
         range(f, self.host)?;
         f.write_str(":")?;
         range(f, self.guest)?;
-        f.write_str(match self.protocol {
-            Protocol::Tcp => "/tcp",
-            Protocol::Udp => "/udp",
-        })
+        write!(f, "/{}", self.protocol)
     }
 }
 

@@ -5,6 +5,7 @@
 //! root are given up first.
 
 mod answer;
+mod elsewhere;
 mod forward;
 mod inherit;
 mod privileges;

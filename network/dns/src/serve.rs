@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::answer::{Outcome, PLAIN_UDP, answer, no_such_name, nobody_knows};
+use crate::elsewhere::zone_of;
 use crate::forward::{by_datagram, by_stream, read_message, resolvers, write_message};
 use crate::zone::Names;
 
@@ -58,11 +59,20 @@ impl Service {
         started.is_ok()
     }
 
+    /// What is no name of the network: one of the client's other networks, or somebody else's to answer.
     fn ask(
         &self,
         query: &[u8],
+        client: IpAddr,
+        limit: usize,
         how: impl FnOnce(&[u8], &[SocketAddr]) -> Option<Vec<u8>>,
     ) -> Outcome {
+        let elsewhere = zone_of(self.names.folder(), &self.names.now(), client);
+        match elsewhere.map_or(Outcome::Ask, |zone| answer(query, &zone, limit)) {
+            Outcome::Ask if self.internal => return no_such_name(query),
+            Outcome::Ask => {}
+            known => return known,
+        }
         match how(query, &resolvers(&self.own)) {
             Some(reply) => Outcome::Answer(reply),
             None => nobody_knows(query),
@@ -81,12 +91,15 @@ pub fn datagrams(service: &Arc<Service>, socket: &Arc<UdpSocket>) {
         };
         let query = &buffer[..length];
         let outcome = match answer(query, &service.names.now(), PLAIN_UDP) {
-            Outcome::Ask if service.internal => no_such_name(query),
             Outcome::Ask => {
                 let (query, socket) = (query.to_vec(), Arc::clone(socket));
                 let asked = query.clone();
                 let beside = service.try_beside(move |service| {
-                    reply(&socket, client, service.ask(&query, by_datagram));
+                    reply(
+                        &socket,
+                        client,
+                        service.ask(&query, client.ip(), PLAIN_UDP, by_datagram),
+                    );
                 });
                 if beside { Outcome::Ignore } else { nobody_knows(&asked) }
             }
@@ -120,13 +133,13 @@ pub fn streams(service: &Arc<Service>, listener: &TcpListener) {
 }
 
 fn converse(service: &Service, mut stream: TcpStream) -> io::Result<()> {
+    let (client, limit) = (stream.peer_addr()?.ip(), usize::from(u16::MAX));
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;
     for _ in 0..MAX_QUERIES {
         let query = read_message(&mut stream)?;
-        let outcome = match answer(&query, &service.names.now(), usize::from(u16::MAX)) {
-            Outcome::Ask if service.internal => no_such_name(&query),
-            Outcome::Ask => service.ask(&query, by_stream),
+        let outcome = match answer(&query, &service.names.now(), limit) {
+            Outcome::Ask => service.ask(&query, client, limit, by_stream),
             outcome => outcome,
         };
         match outcome {

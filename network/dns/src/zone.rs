@@ -17,6 +17,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 pub struct Zone {
     by_name: HashMap<String, Vec<Addresses>>,
     by_address: HashMap<IpAddr, Vec<HostName>>,
+    owners: HashMap<IpAddr, String>,
 }
 
 /// One endpoint's.
@@ -36,6 +37,7 @@ impl Zone {
             }
             for address in [Some(lease.address.into()), lease.address6.map(IpAddr::V6)] {
                 zone.by_address.extend(address.map(|address| (address, lease.names.clone())));
+                zone.owners.extend(address.map(|address| (address, lease.owner.clone())));
             }
         }
         zone
@@ -44,6 +46,11 @@ impl Zone {
     /// Who has this name, in lower case; several may.
     pub fn addresses(&self, name: &str) -> Option<&[Addresses]> {
         self.by_name.get(name).map(Vec::as_slice)
+    }
+
+    /// Whose this address is.
+    pub fn owner(&self, address: IpAddr) -> Option<&str> {
+        self.owners.get(&address).map(String::as_str)
     }
 
     /// The names of who has this address.
@@ -91,6 +98,11 @@ impl Names {
             *zone = Arc::new(Zone::of(leases));
         }
         Arc::clone(&zone)
+    }
+
+    /// Where the leases are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Readable when something has changed.

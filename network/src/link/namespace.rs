@@ -8,6 +8,10 @@ use std::thread;
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::error::NetworkError;
+use crate::link::Links;
+
+/// net/net_namespace.h: the first link of each namespace.
+const LOOPBACK: u32 = 1;
 
 /// Runs `act` in a network namespace: on a thread of its own, which ends in there, so that no other code
 /// of ours is ever in it by mistake.
@@ -27,7 +31,7 @@ pub fn in_namespace<T: Send>(
     })
 }
 
-/// A new network namespace, with a loopback interface that is down. It exists as long as the descriptor,
+/// A new network namespace, with a loopback interface that is up. It exists as long as the descriptor,
 /// or who is in it.
 ///
 /// # Errors
@@ -36,6 +40,7 @@ pub fn new_namespace() -> Result<OwnedFd, NetworkError> {
     on_thread(|| {
         let made = unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
         made.map_err(NetworkError::kernel("make", "a network namespace"))?;
+        Links::new().bring_up(LOOPBACK, "lo")?;
         let path = "/proc/thread-self/ns/net";
         File::open(path).map(OwnedFd::from).map_err(NetworkError::io("open", path))
     })
