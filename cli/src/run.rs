@@ -11,7 +11,7 @@ use isolab_command::format::EXIT_OWN_FAILURE;
 use isolab_command::logging::Logging;
 use isolab_command::{failure, signals};
 use isolab_images::Image;
-use isolab_instances::{Catalogue, Status, serve_foreground};
+use isolab_instances::{Catalogue, Status, serve_foreground, sweep_networks};
 use isolab_isolation::timeline::{Milestone, now};
 use isolab_isolation::{Controller, InstanceSpec, Instances, IsolationError, Stdio, level};
 use isolab_vmm::teardown;
@@ -37,7 +37,9 @@ use crate::workload::Workload;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     isolab run busybox uname -a\n  \
-    isolab run --isolation paravirt --memory 128M -e GREETING=hello busybox sh -c 'echo $GREETING'")]
+    isolab run --isolation paravirt --memory 128M -e GREETING=hello busybox sh -c 'echo $GREETING'\n  \
+    isolab run -d --name web -p 8080:80 busybox httpd -f\n  \
+    isolab run --network backend,alias=db --network front --isolation fullvirt busybox ip address")]
 pub struct Args {
     /// Do not wait: print the instance's id when its command runs.
     #[arg(long, short)]
@@ -120,6 +122,9 @@ fn sweep(instances: &Instances) {
     for failure in failures {
         eprintln!("isolab: warning: of an instance that was killed: {}", Report::new(failure));
     }
+    if let Err(failure) = debug_span!("sweep networks").in_scope(sweep_networks) {
+        eprintln!("isolab: warning: of an instance that was killed: {}", Report::new(failure));
+    }
 }
 
 fn run_instance(
@@ -139,25 +144,35 @@ fn run_instance(
     let config = workload.config(&folder, &image)?;
     workload.write_id(folder.id())?;
     let path = folder.path().to_owned();
+    let whose = (folder.name().as_str(), folder.id());
+    // Dropped behind the instance: its interfaces go first.
+    let (network, connected) = debug_span!("connect")
+        .in_scope(|| config.networking.connect(workload.isolation, whose, config.request.limits))?;
     let spec = InstanceSpec {
         spec: config.request.to_spec(&image)?,
         folder,
         image: image.clone(),
         stdio,
         kernel: config.kernel.clone(),
-        network: config.network()?,
+        network,
     };
     let mut instance = info_span!("create", level = %workload.isolation)
         .in_scope(|| level(workload.isolation).create(spec))?;
     info_span!("start").in_scope(|| instance.start())?;
     let controller: Arc<dyn Controller> = instance.controller()?.into();
-    let served = serve_foreground(&path, config, &image, Arc::clone(&controller));
+    let served = serve_foreground(
+        &path,
+        config,
+        &image,
+        Arc::clone(&controller),
+        connected.attachments.clone(),
+    );
     if let Err(error) = served {
         // It runs all the same.
         eprintln!("isolab: warning: {}", Report::new(error));
     }
     drop(image);
-    let connected = match instance.terminal() {
+    let watched = match instance.terminal() {
         Some(theirs) => Some(Terminal::connect(theirs, workload.interactive)?),
         None => None,
     };
@@ -170,8 +185,8 @@ fn run_instance(
         })
         .context("cannot wait for signals")?;
     let ended = info_span!("wait").in_scope(|| instance.wait());
-    if let Some(connected) = connected {
-        connected.finish();
+    if let Some(watched) = watched {
+        watched.finish();
     }
     if let Ok(status) = &ended
         && workload.isolation.is_virtual_machine()
@@ -190,6 +205,9 @@ fn run_instance(
     }
     if let Err(error) = info_span!("remove").in_scope(|| instance.remove_at_exit()) {
         // The command did what it did, and its code says so.
+        eprintln!("isolab: warning: {}", Report::new(error));
+    }
+    if let Err(error) = info_span!("disconnect").in_scope(|| connected.disconnect()) {
         eprintln!("isolab: warning: {}", Report::new(error));
     }
     Ok(ended?.exit_code())

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use isolab_command::failure;
 use isolab_command::format::{EXIT_OWN_FAILURE, Format, bytes};
+use isolab_instances::sweep_networks;
 use isolab_isolation::Leftover;
 use isolab_isolation::housekeeping::{self, DiskUsage, Pruned, Pruning, Usage};
 
@@ -35,7 +36,7 @@ struct Df {
     format: Format,
 }
 
-/// Remove what instances have left whose `isolab` was killed (processes, cgroups, folders), and on
+/// Remove what instances have left whose `isolab` was killed (processes, cgroups, folders, places on networks), and on
 /// request what nothing uses.
 ///
 /// What a running `isolab` looks after is not touched. `isolab run` removes such leftovers when it
@@ -109,6 +110,7 @@ fn run_prune(prune: &Prune) -> Result<ExitCode> {
     for failure in &pruned.failures {
         failure::tell(failure);
     }
+    sweep_networks().context("cannot remove what killed instances left on networks")?;
     Ok(match pruned.failures.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::from(EXIT_OWN_FAILURE),

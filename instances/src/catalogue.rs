@@ -4,6 +4,7 @@ use isolab_isolation::{Entry, InstanceName, Instances, IsolationError};
 
 use crate::config::Config;
 use crate::error::InstanceError;
+use crate::networking::sweep_networks;
 use crate::state::{State, Status};
 use crate::time::Timestamp;
 
@@ -39,6 +40,7 @@ impl Catalogue {
     /// # Errors
     /// The folder cannot be read. An instance whose files are damaged is told as one without them.
     pub fn all(&self) -> Result<Vec<Instance>, InstanceError> {
+        sweep_after_others();
         let entries = self.instances.list()?.into_iter();
         Ok(entries.map(|entry| self.look(entry)).collect())
     }
@@ -99,6 +101,7 @@ impl Catalogue {
         if let Some(Ok(folder)) = adopted {
             let _ = corrected.write(folder.path());
         }
+        sweep_after_others();
         corrected
     }
 }
@@ -114,6 +117,12 @@ impl Instance {
         let (name, status) = (self.entry.name.clone(), self.state.status.to_string());
         InstanceError::WrongState { name, status, action }
     }
+}
+
+/// What killed instances have left on networks is gone before anybody is told of them. Who may not remove it may still
+/// look.
+pub(crate) fn sweep_after_others() {
+    let _ = sweep_networks();
 }
 
 /// Whether an error says that somebody looks after the instance.

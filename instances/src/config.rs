@@ -6,11 +6,12 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use isolab_isolation::{IsolationError, Network, NetworkError, Request};
+use isolab_isolation::Request;
 use serde::{Deserialize, Serialize};
 
 use crate::document::{self, Durability};
 use crate::error::InstanceError;
+use crate::networking::Networking;
 use crate::time::{Timestamp, parse_duration};
 
 const NAME: &str = "config.json";
@@ -34,8 +35,9 @@ pub struct Config {
     pub process: ProcessSummary,
     /// The guest kernel of the VM levels, if not the level's own.
     pub kernel: Option<String>,
-    /// How it is connected, as `isolab_isolation::Network` reads it.
-    pub network: Option<String>,
+    /// How it is connected.
+    #[serde(default)]
+    pub networking: Networking,
     /// Whether the workload has an input.
     pub interactive: bool,
     /// Whether it has a terminal.
@@ -81,7 +83,7 @@ impl Config {
             request,
             process: ProcessSummary::default(),
             kernel: None,
-            network: None,
+            networking: Networking::default(),
             interactive: false,
             terminal: false,
             auto_remove: false,
@@ -92,18 +94,6 @@ impl Config {
             stop_timeout: 10,
             log: LogOptions::default(),
         }
-    }
-
-    /// How it is connected.
-    ///
-    /// # Errors
-    /// The text is none that could be read when it was written down.
-    pub fn network(&self) -> Result<Option<Network>, InstanceError> {
-        let parsed = self.network.as_deref().map(str::parse).transpose();
-        parsed.map_err(|error: NetworkError| {
-            let (field, why) = ("network", error.to_string());
-            IsolationError::Setting { field, why }.into()
-        })
     }
 
     pub(crate) fn write(&self, folder: &Path, durability: Durability) -> Result<(), InstanceError> {

@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use isolab_images::ImageError;
-use isolab_isolation::IsolationError;
+use isolab_isolation::package::PackageError;
+use isolab_isolation::{IsolationError, TapNetworkError};
 
 /// A failure of a command on instances.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,18 @@ pub enum InstanceError {
     /// The image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A network has no place for it, or cannot be made.
+    #[error(transparent)]
+    Network(#[from] isolab_network::NetworkError),
+    /// What is said of a network cannot be understood.
+    #[error(transparent)]
+    NetworkOption(#[from] isolab_network::BadNetworkOption),
+    /// What is said of a tap cannot be understood.
+    #[error(transparent)]
+    Tap(#[from] Box<TapNetworkError>),
+    /// The package lacks an executable.
+    #[error(transparent)]
+    Package(#[from] PackageError),
     /// No instance has this name, and no id begins so.
     #[error("no such instance: `{0}`")]
     NoSuchInstance(String),

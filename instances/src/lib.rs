@@ -21,6 +21,7 @@ mod document;
 mod error;
 mod lifecycle;
 pub mod log;
+mod networking;
 mod protocol;
 mod state;
 mod supervisor;
@@ -32,5 +33,7 @@ pub use config::{
     Config, HealthCheck, LogOptions, NoRestartPolicy, ProcessSummary, RestartPolicy, parse_interval,
 };
 pub use error::InstanceError;
+pub use isolab_network::{HostName, PublishedPort};
+pub use networking::{Attachment, Connected, Networking, sweep_networks};
 pub use state::{Check, Health, HealthStatus, State, Status};
 pub use supervisor::{Describe, serve_foreground};

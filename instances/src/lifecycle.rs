@@ -7,7 +7,7 @@ use isolab_isolation::{
     FurtherProcess, InstanceFolder, InstanceName, Level, ProcessEntry, ProcessId, Stats, WindowSize,
 };
 
-use crate::catalogue::{Catalogue, Instance, is_in_use};
+use crate::catalogue::{Catalogue, Instance, is_in_use, sweep_after_others};
 use crate::client::{Connection, Session, Streams};
 use crate::config::Config;
 use crate::document::Durability;
@@ -227,6 +227,7 @@ impl Catalogue {
             }
             self.stop(instance, Some(0))?;
         }
+        sweep_after_others();
         let name = instance.name().parse::<InstanceName>();
         let name = name.map_err(|_| InstanceError::NoSuchInstance(instance.name().to_owned()))?;
         match self.instances.adopt(&name) {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::{self, Durability};
 use crate::error::InstanceError;
+use crate::networking::Attachment;
 use crate::time::Timestamp;
 
 const NAME: &str = "state.json";
@@ -86,6 +87,9 @@ pub struct State {
     pub restarts: u32,
     /// Whether it is well, where somebody looks.
     pub health: Option<Health>,
+    /// Its places on networks, while it runs.
+    #[serde(default)]
+    pub networks: Vec<Attachment>,
 }
 
 impl Default for State {
@@ -102,6 +106,7 @@ impl Default for State {
             error: String::new(),
             restarts: 0,
             health: None,
+            networks: Vec::new(),
         }
     }
 }
@@ -129,6 +134,7 @@ impl State {
             }
             self.status = Status::Exited;
             self.process = None;
+            self.networks.clear();
             self.error = "its supervisor was killed".to_owned();
         }
         self

@@ -18,6 +18,7 @@ use crate::error::IsolationError;
 use crate::instances::Instances;
 use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
+use crate::network::{Link, Network};
 use crate::{stdio, users};
 
 /// The host name in a step, which is to be the same each time.
@@ -87,10 +88,11 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
         let copy = dup(std::io::stderr()).map_err(|errno| errno.into());
         Ok(Stream::Descriptor(copy.map_err(IsolationError::host("duplicate standard error"))?))
     };
-    let names = match step.host_network {
-        true => Names::Hosts,
-        false => Names::Own { hostname: HOSTNAME, interface: None },
+    let (hostname, link) = match step.host_network {
+        true => (None, Link::Host),
+        false => (Some(HOSTNAME), Link::None),
     };
+    let names = Names { hostname, network: &Network::of(link) };
     let names =
         NameFiles::prepare(&folder.files(), folder.shared(), names, &step.lower, Missing::Leave)?;
     let mut spec = spec(step)?;

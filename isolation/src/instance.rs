@@ -26,9 +26,8 @@ pub struct InstanceSpec {
     /// The guest kernel for the VM levels: a name in the cache or a path. Each level has its own
     /// default.
     pub kernel: Option<String>,
-    /// How the instance is connected; without it, it has its loopback interface, and a plain process
-    /// the host's network.
-    pub network: Option<Network>,
+    /// How the instance is connected.
+    pub network: Network,
 }
 
 /// A level of isolation.

@@ -18,6 +18,7 @@ mod network;
 mod request;
 mod scratch_disk;
 mod stdio;
+mod tap_network;
 pub mod timeline;
 mod upper;
 mod users;
@@ -36,11 +37,13 @@ pub use instances::{
 };
 pub use isolab_container::{Limits, WindowSize};
 pub use isolab_guest::kernels::GuestKernel;
+pub use isolab_guest::{Interface, InterfaceAddress, package};
 pub use level::{Level, UnknownLevel};
 pub use machine::guest_kernel;
-pub use network::{Network, NetworkError};
+pub use network::{Link, Network};
 pub use oci_spec::runtime as oci;
 pub use request::{FurtherProcess, Request};
+pub use tap_network::{OpenTap, TapNetwork, TapNetworkError};
 pub use workload_status::WorkloadStatus;
 
 /// The implementation of a level.

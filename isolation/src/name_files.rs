@@ -8,46 +8,79 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use isolab_guest::{Interface, NameFile};
+use isolab_guest::NameFile;
 use isolab_images::Merged;
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use crate::error::IsolationError;
+use crate::network::{Link, Network};
 
 const ALL: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// What the names of an instance are about.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Names<'a> {
-    /// It has the host's network, and so its names.
-    Hosts,
-    /// It has a name of its own, and perhaps an address.
-    Own { hostname: &'a str, interface: Option<&'a Interface> },
+pub(crate) struct Names<'a> {
+    /// The host name that it has; None: the host's.
+    pub hostname: Option<&'a str>,
+    /// With the host's interfaces it has the host's names for addresses.
+    pub network: &'a Network,
 }
 
 impl Names<'_> {
     /// The files. A host without one of them has nothing to say there.
     pub(crate) fn files(self) -> Vec<NameFile> {
-        let file = |name: &str, content| NameFile { name: name.to_owned(), content };
-        match self {
-            Names::Hosts => {
-                let read = |name| fs::read_to_string(Path::new("/etc").join(name)).ok();
-                ALL.iter().filter_map(|name| Some(file(name, read(name)?))).collect()
+        let contents = [self.hosts(), self.hostname(), self.resolver()];
+        let files = ALL.into_iter().zip(contents);
+        let file = |(name, content): (&str, Option<String>)| {
+            Some(NameFile { name: name.to_owned(), content: content? })
+        };
+        files.filter_map(file).collect()
+    }
+
+    fn has_host_network(self) -> bool {
+        matches!(self.network.link, Link::Host)
+    }
+
+    fn hosts(self) -> Option<String> {
+        let mut hosts = match self.has_host_network() {
+            true => of_host("hosts")?,
+            false => "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned(),
+        };
+        if let Some(hostname) = self.hostname.filter(|name| !name.is_empty()) {
+            if !hosts.is_empty() && !hosts.ends_with('\n') {
+                hosts.push('\n');
             }
-            Names::Own { hostname, interface } => {
-                let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_owned();
-                if !hostname.is_empty() {
-                    let address =
-                        interface.map_or("127.0.0.1".to_owned(), |i| i.address.to_string());
-                    hosts += &format!("{address}\t{hostname}\n");
-                }
-                vec![file("hosts", hosts), file("hostname", format!("{hostname}\n"))]
-            }
+            let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+            let own = match &self.network.addresses[..] {
+                [] => &loopback[..],
+                own => own,
+            };
+            hosts.extend(own.iter().map(|address| format!("{address}\t{hostname}\n")));
+        }
+        Some(hosts)
+    }
+
+    fn hostname(self) -> Option<String> {
+        self.hostname.map_or_else(|| of_host("hostname"), |name| Some(format!("{name}\n")))
+    }
+
+    /// None where nobody answers names: what the image says is as good.
+    fn resolver(self) -> Option<String> {
+        let servers = &self.network.name_servers;
+        match self.has_host_network() {
+            true => of_host("resolv.conf"),
+            false if servers.is_empty() => None,
+            false => Some(servers.iter().map(|it| format!("nameserver {it}\n")).collect()),
         }
     }
+}
+
+fn of_host(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/etc").join(name)).ok()
 }
 
 /// Files, ready to be mounted over an image's.
@@ -154,7 +187,6 @@ fn bind(source: &Path, target: &Path) -> Result<Mount, IsolationError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
     use std::os::unix::fs::symlink;
 
     fn hosts(names: Names) -> String {
@@ -163,14 +195,31 @@ mod tests {
 
     #[test]
     fn localhost_and_the_own_name_have_addresses() {
-        let own = |hostname, interface| hosts(Names::Own { hostname, interface });
+        let mut network = Network::of(Link::None);
+        let own = |name: &str, network: &Network| hosts(Names { hostname: Some(name), network });
         let localhost = "127.0.0.1\tlocalhost\n::1\tlocalhost\n";
-        assert_eq!(own("box", None), format!("{localhost}127.0.0.1\tbox\n"));
-        assert_eq!(own("", None), localhost);
-        let address = Ipv4Addr::new(10, 0, 0, 2);
-        let interface = Interface { address, prefix: 24, gateway: None };
-        assert_eq!(own("box", Some(&interface)), format!("{localhost}10.0.0.2\tbox\n"));
-        assert_eq!(hosts(Names::Hosts), fs::read_to_string("/etc/hosts").unwrap());
+        assert_eq!(own("box", &network), format!("{localhost}127.0.0.1\tbox\n"));
+        assert_eq!(own("", &network), localhost);
+        network.addresses = ["10.0.0.2", "fd00::2"].map(|it| it.parse().unwrap()).to_vec();
+        assert_eq!(own("box", &network), format!("{localhost}10.0.0.2\tbox\nfd00::2\tbox\n"));
+        let ours = fs::read_to_string("/etc/hosts").unwrap();
+        let host = Network::of(Link::Host);
+        assert_eq!(hosts(Names { hostname: None, network: &host }), ours);
+        assert_eq!(own("box", &host), format!("{}\n127.0.0.1\tbox\n", ours.trim_end()));
+    }
+
+    #[test]
+    fn names_are_asked_for_where_somebody_answers() {
+        let resolver = |network: &Network| {
+            let files = Names { hostname: Some("box"), network }.files();
+            files.into_iter().find(|file| file.name == "resolv.conf").map(|file| file.content)
+        };
+        let mut network = Network::of(Link::None);
+        assert_eq!(resolver(&network), None);
+        network.name_servers = ["10.0.0.1", "10.1.0.1"].map(|it| it.parse().unwrap()).to_vec();
+        assert_eq!(resolver(&network).unwrap(), "nameserver 10.0.0.1\nnameserver 10.1.0.1\n");
+        let ours = fs::read_to_string("/etc/resolv.conf").ok();
+        assert_eq!(resolver(&Network::of(Link::Host)), ours);
     }
 
     #[test]
@@ -188,7 +237,8 @@ mod tests {
         fs::create_dir(linked.join("etc/hostname")).unwrap();
         let opaque = image("opaque");
         xattr::set(opaque.join("etc"), "user.overlay.opaque", b"y").unwrap();
-        let names = Names::Own { hostname: "box", interface: None };
+        let network = Network::of(Link::None);
+        let names = Names { hostname: Some("box"), network: &network };
         for (layers, missing, wanted) in [
             (vec![&plain], Missing::Leave, &["/etc/hosts", "/etc/hostname"][..]),
             (vec![&bare], Missing::Leave, &["/etc/hosts", "/etc/hostname"]),
@@ -215,7 +265,8 @@ mod tests {
     #[test]
     fn a_layer_of_places_that_was_begun_is_finished() {
         let dir = tempfile::tempdir().unwrap();
-        let files = Names::Own { hostname: "box", interface: None }.files();
+        let network = Network::of(Link::None);
+        let files = Names { hostname: Some("box"), network: &network }.files();
         let layer = places(dir.path(), &files).unwrap();
         let hostname = layer.join("etc/hostname");
         fs::set_permissions(&hostname, Permissions::from_mode(0o600)).unwrap();

@@ -5,16 +5,18 @@ mod controller;
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, HostProcess, HostProcessConfig, RootFilesystem,
+    CgroupPlacement, Container, ContainerConfig, HostProcess, HostProcessConfig,
+    HostProcessNetwork, RootFilesystem,
 };
 use isolab_images::Image;
 use nix::unistd::{getegid, geteuid};
-use oci_spec::runtime::{LinuxResources, Mount};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, Mount, Spec};
 use tracing::debug_span;
 
 use self::controller::{NativeController, as_the_caller, streams};
@@ -24,6 +26,7 @@ use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::instances::InstanceFolder;
 use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
+use crate::network::Link;
 use crate::stdio::Copies;
 use crate::timeline::{Milestone, Milestones, now};
 use crate::upper;
@@ -36,20 +39,9 @@ pub(crate) struct ProcessLevel;
 /// Level `container`.
 pub(crate) struct ContainerLevel;
 
-/// A tap is the back end of a machine's network controller.
-fn refuse_network(spec: &InstanceSpec) -> Result<(), IsolationError> {
-    match spec.network {
-        None => Ok(()),
-        Some(_) => Err(IsolationError::Setting {
-            field: "network",
-            why: "a tap is for the levels paravirt and fullvirt".to_owned(),
-        }),
-    }
-}
-
 impl Isolation for ProcessLevel {
     fn create(&self, mut spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
-        refuse_network(&spec)?;
+        spec.network.check(Level::Process)?;
         let mut process = spec.spec.process().clone().ok_or_else(|| IsolationError::Setting {
             field: "process",
             why: "the specification has none".to_owned(),
@@ -57,8 +49,9 @@ impl Isolation for ProcessLevel {
         as_the_caller(&mut process);
         let resources = spec.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let limited = resources.as_ref().is_some_and(has_limits);
-        let root = debug_span!("root")
-            .in_scope(|| Root::prepare(&spec.folder, &spec.image, Names::Hosts))?;
+        let names = Names { hostname: None, network: &spec.network };
+        let root =
+            debug_span!("root").in_scope(|| Root::prepare(&spec.folder, &spec.image, names))?;
         let (streams, copies) = streams(Level::Process, &mut process, take(&mut spec.stdio))?;
         let process = HostProcess::create(HostProcessConfig {
             id: spec.folder.runtime_id().to_owned(),
@@ -69,6 +62,11 @@ impl Isolation for ProcessLevel {
             stdio: streams,
             resources: resources.filter(|_| limited),
             cgroup: if limited { CgroupPlacement::Own } else { CgroupPlacement::Tracked },
+            network: match mem::replace(&mut spec.network.link, Link::None) {
+                Link::Namespace(namespace) => HostProcessNetwork::Joined(namespace),
+                Link::Host => HostProcessNetwork::Host,
+                Link::None | Link::Taps(_) => HostProcessNetwork::Own,
+            },
             create_cwd: true,
             kill_with_parent: true,
             owner_lock: Some(spec.folder.owner_lock()?),
@@ -81,14 +79,15 @@ impl Isolation for ProcessLevel {
 impl Isolation for ContainerLevel {
     fn create(&self, mut spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
         check_user(&spec)?;
-        refuse_network(&spec)?;
+        spec.network.check(Level::Container)?;
         let hostname = spec.spec.hostname().clone().unwrap_or_default();
-        let names = Names::Own { hostname: &hostname, interface: None };
+        let names = Names { hostname: Some(&hostname), network: &spec.network };
         let root =
             debug_span!("root").in_scope(|| Root::prepare(&spec.folder, &spec.image, names))?;
         let mut mounts = spec.spec.mounts().clone().unwrap_or_default();
         mounts.extend(root.mounts);
         spec.spec.set_mounts(Some(mounts));
+        set_network(&mut spec.spec, &spec.network.link)?;
         let stdio = take(&mut spec.stdio);
         let process = spec.spec.process_mut().get_or_insert_default();
         let (stdio, copies) = streams(Level::Container, process, stdio)?;
@@ -107,6 +106,25 @@ impl Isolation for ContainerLevel {
         let container = container.map_err(|error| upper::explain(error, spec.folder.shared()))?;
         NativeInstance::boxed(Level::Container, container.into_instance(), spec, copies)
     }
+}
+
+/// The network namespace in the specification's words: a new one, none of its own, or one that is there.
+fn set_network(spec: &mut Spec, link: &Link) -> Result<(), IsolationError> {
+    let namespaces = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut());
+    let Some(namespaces) = namespaces.filter(|_| !matches!(link, Link::None)) else {
+        return Ok(());
+    };
+    namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
+    if let Link::Namespace(namespace) = link {
+        let path = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+        let joined = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Network).path(path);
+        let wrong = |error: OciSpecError| IsolationError::Setting {
+            field: "network",
+            why: error.to_string(),
+        };
+        namespaces.push(joined.build().map_err(wrong)?);
+    }
+    Ok(())
 }
 
 /// What is left is never used.

@@ -1,128 +1,69 @@
-//! `--network`: how an instance is connected.
+//! How an instance is connected. Who makes networks is not known here: what is on the host's side of an instance's
+//! interfaces is ready when the instance is made.
 
-use std::net::Ipv4Addr;
-use std::str::FromStr;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
-use isolab_guest::Interface;
-use isolab_vmm::backend::net::{NetOptions, NetOptionsError};
+use crate::error::IsolationError;
+use crate::level::Level;
+use crate::tap_network::TapNetwork;
 
-/// A network controller on a tap of the host, and the guest's address on it. The host's end of the
-/// tap is the operator's to set up.
-#[derive(Clone, Debug)]
+/// How an instance is connected.
+#[derive(Debug)]
 pub struct Network {
-    /// The tap, and what the controller is like.
-    pub tap: NetOptions,
-    /// How the guest sets its interface up.
-    pub interface: Interface,
+    /// By what.
+    pub link: Link,
+    /// What its own name stands for; without any, its loopback address.
+    pub addresses: Vec<IpAddr>,
+    /// Who answers names.
+    pub name_servers: Vec<IpAddr>,
 }
 
-/// A `--network` that cannot be understood.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NetworkError {
-    /// The guest cannot be connected without an address.
-    #[error("a network needs an address: tap=NAME,ip=ADDRESS/PREFIX[,gateway=ADDRESS]")]
-    NoAddress,
-    /// The value is no address.
-    #[error("network option {option}={value}: expected {expected}")]
-    Value {
-        /// The part before the `=`.
-        option: &'static str,
-        /// The part behind the `=`, as it was given.
-        value: String,
-        /// What could have been.
-        expected: &'static str,
-    },
-    /// The gateway cannot be reached from the address.
-    #[error("network option gateway={gateway}: not in the network of ip={address}/{prefix}")]
-    Gateway {
-        /// The gateway that was given.
-        gateway: Ipv4Addr,
-        /// The guest's address.
-        address: Ipv4Addr,
-        /// Its prefix length.
-        prefix: u8,
-    },
-    /// One of the other options, which are those of `isolab vm run --net`.
-    #[error(transparent)]
-    Net(#[from] NetOptionsError),
+/// What connects an instance.
+#[derive(Debug)]
+pub enum Link {
+    /// Nothing: it has its loopback interface.
+    None,
+    /// The host's own interfaces, which only those levels can have that share its kernel.
+    Host,
+    /// Interfaces in a network namespace, which is set up; for those levels.
+    Namespace(OwnedFd),
+    /// Taps, on which the guest sets its interfaces up; for the others.
+    Taps(Vec<TapNetwork>),
 }
 
-impl FromStr for Network {
-    type Err = NetworkError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (mut address, mut gateway, mut rest) = (None, None, Vec::new());
-        for part in text.split(',') {
-            match part.split_once('=') {
-                Some(("ip", value)) => address = Some(parse_address(value)?),
-                Some(("gateway", value)) => {
-                    let expected = "an IPv4 address";
-                    let bad = |_| bad("gateway", value, expected);
-                    gateway = Some(value.parse::<Ipv4Addr>().map_err(bad)?);
-                }
-                _ => rest.push(part),
-            }
-        }
-        let (address, prefix) = address.ok_or(NetworkError::NoAddress)?;
-        let interface = Interface { address, prefix, gateway };
-        if let Some(gateway) = gateway.filter(|gateway| {
-            (gateway.to_bits() ^ address.to_bits()) & interface.netmask().to_bits() != 0
-        }) {
-            return Err(NetworkError::Gateway { gateway, address, prefix });
-        }
-        if rest.is_empty() {
-            return Err(NetOptionsError::NoBackend.into());
-        }
-        Ok(Self { tap: rest.join(",").parse()?, interface })
+impl Network {
+    /// Without an address of its own, and without names.
+    pub fn of(link: Link) -> Self {
+        Self { link, addresses: Vec::new(), name_servers: Vec::new() }
     }
-}
 
-fn parse_address(text: &str) -> Result<(Ipv4Addr, u8), NetworkError> {
-    let parts = text.split_once('/').and_then(|(address, prefix)| {
-        let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
-        Some((address.parse().ok()?, prefix))
-    });
-    parts.ok_or_else(|| bad("ip", text, "an IPv4 address and a prefix length, as 10.0.0.2/24"))
-}
+    /// What an instance has of whose network nothing is said: a plain process is in its host's, as its level has no
+    /// wall that it did not ask for, and no other pays for what it does not use.
+    pub fn default_of(level: Level) -> Self {
+        Self::of(match level {
+            Level::Process => Link::Host,
+            _ => Link::None,
+        })
+    }
 
-fn bad(option: &'static str, value: &str, expected: &'static str) -> NetworkError {
-    NetworkError::Value { option, value: value.to_owned(), expected }
-}
+    /// A tap that the operator has set up.
+    pub fn of_tap(tap: TapNetwork) -> Self {
+        let addresses = tap.interface.addresses.iter().map(|it| it.address).collect();
+        Self { link: Link::Taps(vec![tap]), addresses, name_servers: Vec::new() }
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use isolab_vmm::backend::net::TapSource;
-
-    #[test]
-    fn a_tap_and_an_address_make_a_network() {
-        let text = "tap=vm0,ip=10.0.0.2/24,gateway=10.0.0.1,mac=02:00:00:00:00:01";
-        let network: Network = text.parse().unwrap();
-        assert_eq!(network.tap.tap, TapSource::Named("vm0".into()));
-        assert!(network.tap.mac.is_some());
-        let interface = Interface {
-            address: Ipv4Addr::new(10, 0, 0, 2),
-            prefix: 24,
-            gateway: Some(Ipv4Addr::new(10, 0, 0, 1)),
+    /// Whether the level can have it.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(&self, level: Level) -> Result<(), IsolationError> {
+        let why = match (&self.link, level.is_virtual_machine()) {
+            (Link::Host, true) => "a virtual machine cannot share the host's interfaces",
+            (Link::Namespace(_), true) => "a virtual machine has no network namespace",
+            (Link::Taps(_), false) => "a tap is for the levels paravirt and fullvirt",
+            _ => return Ok(()),
         };
-        assert_eq!(network.interface, interface);
-        assert_eq!(interface.netmask(), Ipv4Addr::new(255, 255, 255, 0));
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        for (text, words) in [
-            ("tap=vm0", "needs an address"),
-            ("ip=10.0.0.2/24", "back end"),
-            ("tap,ip=10.0.0.2", "ip=10.0.0.2: expected"),
-            ("tap,ip=10.0.0.2/33", "ip=10.0.0.2/33: expected"),
-            ("tap,ip=::1/64", "ip=::1/64: expected"),
-            ("tap,ip=10.0.0.2/24,gateway=x", "gateway=x: expected"),
-            ("tap,ip=10.0.0.2/24,gateway=10.0.1.1", "not in the network"),
-            ("tap,ip=10.0.0.2/24,dns=1.1.1.1", "`dns=1.1.1.1` is unknown"),
-        ] {
-            let error = text.parse::<Network>().unwrap_err().to_string();
-            assert!(error.contains(words), "{text}: {error}");
-        }
+        Err(IsolationError::Setting { field: "network", why: why.to_owned() })
     }
 }

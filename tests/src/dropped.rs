@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use isolab_images::Store;
 use isolab_isolation::timeline::Milestone;
-use isolab_isolation::{Instance, InstanceSpec, Instances, Level, Request, Stdio, level};
+use isolab_isolation::{
+    Instance, InstanceSpec, Instances, Level, Link, Network, Request, Stdio, level,
+};
 
 use crate::{Sandbox, TIME_LIMIT};
 
@@ -103,7 +105,7 @@ pub(crate) fn create_with(
         image,
         stdio,
         kernel: None,
-        network: None,
+        network: Network::of(Link::None),
     };
     level(isolation).create(spec).expect("it can be made")
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Sandbox`] is a store of its own with the busybox image in it. [`workloads`] has what must
 //! be the same at every level; `tests/levels.rs` runs it on any host, `tests/machines.rs` at the
-//! VM levels; [`lifecycle`] what instances in the background do. [`guests`] are machines whose init is a script;
+//! VM levels; [`lifecycle`] what instances in the background do, [`networked`] those on networks. [`guests`] are machines whose init is a script;
 //! [`devices`] has what disks and networks must do on both machines; [`odd_image`] an image whose
 //! files are the same at every level.
 
@@ -14,6 +14,8 @@ pub mod foreground;
 pub mod guests;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod lifecycle;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod networked;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;
 pub mod unread;

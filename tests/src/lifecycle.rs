@@ -178,7 +178,6 @@ pub fn failures(level: &str) {
     run(&["busybox", "nosuch"]).fails_with(127, &["nosuch"]);
     run(&["busybox", "/etc"]).fails_with(126, &["/etc"]);
     run(&["--user", "nobody-knows", "busybox", "true"]).fails_with(125, &["nobody-knows"]);
-    run(&["-p", "80:80", "busybox", "true"]).fails_with(125, &["--publish"]);
     run(&["-v", "/a:/b", "busybox", "true"]).fails_with(125, &["--volume"]);
     run(&["--restart", "sometimes", "busybox", "true"]).fails_with(125, &["on-failure"]);
     let evil = ["run", "-d", "--isolation", level, "--name", "../evil", "busybox", "true"];

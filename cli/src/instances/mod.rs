@@ -7,6 +7,7 @@ mod format;
 mod inspect;
 mod kill;
 mod logs;
+mod networks;
 mod pause;
 mod port;
 mod ps;

@@ -8,7 +8,7 @@ use isolab_instances::{Catalogue, Instance};
 use serde_json::Value;
 
 use super::format::{print_table, print_template, printable};
-use super::summary;
+use super::{networks, summary};
 
 /// List instances: those that run, or all.
 #[derive(Debug, clap::Args)]
@@ -65,8 +65,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             println!("{}", serde_json::to_string_pretty(&rows)?);
         }
         "table" => {
-            let heads =
-                ["INSTANCE ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "ISOLATION", "NAMES"];
+            let heads = [
+                "INSTANCE ID",
+                "IMAGE",
+                "COMMAND",
+                "CREATED",
+                "STATUS",
+                "PORTS",
+                "ISOLATION",
+                "NAMES",
+            ];
             let mut lines = vec![heads.map(str::to_owned).to_vec()];
             lines.extend(instances.iter().map(|it| line(it, short(it), args.no_trunc)));
             print_table(&lines);
@@ -89,6 +97,7 @@ fn line(instance: &Instance, id: String, whole: bool) -> Vec<String> {
         config.map_or(String::new(), |it| printable(&it.process.to_string(), limit)),
         config.map_or(String::new(), |it| format!("{} ago", about(it.created.age()))),
         summary::status(instance),
+        networks::column(instance),
         instance.entry.level.name().to_owned(),
         instance.name().to_owned(),
     ]
@@ -102,7 +111,7 @@ fn flat(instance: &Instance, id: String) -> Value {
         ("ID", id),
         ("Names", instance.name().to_owned()),
         ("Command", command),
-        ("Ports", String::new()),
+        ("Ports", networks::column(instance)),
     ] {
         row[name] = Value::String(value);
     }

@@ -2,7 +2,10 @@
 
 use isolab_instances::time::{Timestamp, about};
 use isolab_instances::{Config, Instance, Status};
+use isolab_isolation::Level;
 use serde_json::{Value, json};
+
+use super::networks;
 
 fn time(time: Option<Timestamp>) -> String {
     // What podman tells of what has not been.
@@ -50,7 +53,8 @@ pub fn row(instance: &Instance) -> Value {
         "AutoRemove": config.is_some_and(|it| it.auto_remove),
         "Labels": config.map(|it| &it.labels),
         "Restarts": state.restarts,
-        "Ports": [],
+        "Ports": networks::rows(instance),
+        "Networks": state.networks.iter().map(|it| &it.network).collect::<Vec<_>>(),
         "Isolation": entry.level.name(),
     })
 }
@@ -105,7 +109,8 @@ pub fn whole(instance: &Instance) -> Value {
         "Isolation": entry.level.name(),
         "ConfigPath": entry.path.join("config.json"),
         "Config": config.map(of_config),
-        "HostConfig": config.map(of_host_config),
+        "HostConfig": config.map(|config| of_host_config(config, entry.level)),
+        "NetworkSettings": networks::settings(instance),
     })
 }
 
@@ -136,14 +141,15 @@ fn of_config(config: &Config) -> Value {
     })
 }
 
-fn of_host_config(config: &Config) -> Value {
+fn of_host_config(config: &Config, level: Level) -> Value {
     let limits = config.request.limits;
     json!({
         "AutoRemove": config.auto_remove,
         "Memory": limits.memory_bytes.unwrap_or(0),
         "NanoCpus": (limits.cpus.unwrap_or(0.0) * 1e9) as u64,
         "PidsLimit": limits.pids.unwrap_or(0),
-        "NetworkMode": config.network.as_deref().unwrap_or("none"),
+        "NetworkMode": config.networking.mode(level),
+        "PortBindings": networks::bindings(config.networking.ports.iter()),
         "RestartPolicy": {
             "Name": config.restart.name(),
             "MaximumRetryCount": config.restart.retries(),

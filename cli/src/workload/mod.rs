@@ -1,5 +1,7 @@
 //! What `isolab run` and `isolab create` are told of an instance.
 
+mod network;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,11 +11,10 @@ use isolab_command::format::parse_size;
 use isolab_command::logging::Logging;
 use isolab_images::{Image, Store};
 use isolab_instances::{Config, LogOptions, ProcessSummary, RestartPolicy};
-use isolab_isolation::{
-    InstanceFolder, InstanceName, Level, Limits, Network, Request, parse_hostname,
-};
+use isolab_isolation::{InstanceFolder, InstanceName, Level, Limits, Request, parse_hostname};
 use tracing::info_span;
 
+use self::network::NetworkOptions;
 use crate::health::Health;
 use crate::instances::parse_signal;
 use crate::obtain::Obtain;
@@ -64,11 +65,8 @@ pub struct Workload {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(i64).range(-1..=u32::MAX.into()))]
     pids_limit: Option<i64>,
-    /// Connect the instance: tap[=NAME],ip=ADDRESS/PREFIX[,gateway=ADDRESS], and what `isolab vm run
-    /// --net` takes besides; paravirt and fullvirt only. The host's end of the tap is yours to set
-    /// up. Without it, process has the host's network and the others none.
-    #[arg(long, value_name = "NETWORK", value_parser = checked_network)]
-    network: Option<String>,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// Guest kernel of the VM levels: slim, stock, cloud, or a vmlinux or bzImage.
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<String>,
@@ -97,9 +95,6 @@ pub struct Workload {
     /// Write the instance's id to this file, which must not exist.
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
-    /// Not yet: networks of isolab's own will come with it.
-    #[arg(long, short, value_name = "PORTS", hide = true)]
-    publish: Vec<String>,
     /// Not yet: volumes will come with it.
     #[arg(long, short, value_name = "VOLUME", hide = true)]
     volume: Vec<String>,
@@ -139,16 +134,9 @@ fn parse_log_option(text: &str) -> Result<LogOption, String> {
     }
 }
 
-fn checked_network(text: &str) -> Result<String, String> {
-    text.parse::<Network>().map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
 impl Workload {
     /// Finds the image, or has it fetched. None where that failed, which was told.
     pub fn image(&self, logging: &Logging) -> Result<Option<Image>> {
-        if !self.publish.is_empty() {
-            bail!("--publish: isolab has no networks yet that ports could be published from");
-        }
         if !self.volume.is_empty() {
             bail!("--volume: isolab has no volumes yet");
         }
@@ -183,7 +171,8 @@ impl Workload {
         let signal = signal.and_then(|signal| parse_signal(&signal).ok());
         config.stop_signal = self.stop_signal.or(signal).unwrap_or(libc::SIGTERM);
         config.kernel.clone_from(&self.kernel);
-        config.network.clone_from(&self.network);
+        config.networking = self.network.networking();
+        config.networking.check(self.isolation)?;
         (config.interactive, config.terminal) = (self.interactive, self.tty);
         (config.auto_remove, config.restart) = (self.rm, self.restart);
         config.health = self.health.check()?;

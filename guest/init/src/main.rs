@@ -55,9 +55,7 @@ fn run(channel: &mut Option<Channel>) -> Result<(), Failure> {
     let channel = channel.insert(Channel::open(&workload.line)?);
     machine::set_hostname(&workload.hostname)?;
     network::bring_up_loopback()?;
-    if let Some(interface) = &workload.network {
-        network::configure(interface)?;
-    }
+    network::configure(&workload.interfaces)?;
     serve::run_workload(workload.process, channel)
 }
 

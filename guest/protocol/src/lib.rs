@@ -8,18 +8,20 @@
 //! side has to keep is bounded, whatever the other one says.
 
 mod codec;
+mod interface;
 pub mod mailbox;
 mod message;
 mod process;
 mod workload;
 
 pub use codec::{Decoder, Frame, FrameError, HEADER_LENGTH, Message};
+pub use interface::{Interface, InterfaceAddress, netmask4};
 pub use message::{
     FromGuest, FromHost, MAX_PIECE, OUTPUT_WINDOW, ProcessId, STDIN_WINDOW, Stream, WORKLOAD,
     output_header,
 };
 pub use process::{Process, ProcessRecord, Service, Task, User, WindowSize};
-pub use workload::{Interface, Line, NameFile, RootDisks, Workload};
+pub use workload::{Line, NameFile, RootDisks, Workload};
 
 /// The folder in the initramfs that holds init and what it needs. Removed before the workload
 /// starts, so that the workload sees its image only.
@@ -30,9 +32,6 @@ pub const WORKLOAD_FILE: &str = "/.isolab/workload.json";
 
 /// The guest's device for [`Line::Serial`]: COM2.
 pub const CONTROL_TTY: &str = "/dev/ttyS1";
-
-/// The guest's network controller. There is no udev to rename it.
-pub const NETWORK_INTERFACE: &str = "eth0";
 
 /// I/O port that init writes [`Marker`]s to. Reads as the POST diagnostic port of a PC, which
 /// Linux itself writes for delays only (`io_delay`), with whatever is in AL.

@@ -1,9 +1,8 @@
 //! What init is told before anything: the workload, and what its machine needs around it.
 
-use std::net::Ipv4Addr;
-
 use serde::{Deserialize, Serialize};
 
+use crate::interface::Interface;
 use crate::process::Process;
 
 /// The workload and its machine.
@@ -20,9 +19,9 @@ pub struct Workload {
     pub modules: Vec<String>,
     /// The root file system.
     pub root: RootDisks,
-    /// How the network controller is set up, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub network: Option<Interface>,
+    /// Its network controllers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
     /// Files of /etc that are this instance's own, whatever the image has.
     #[serde(default)]
     pub name_files: Vec<NameFile>,
@@ -64,23 +63,4 @@ pub struct NameFile {
     pub name: String,
     /// What is in it.
     pub content: String,
-}
-
-/// The guest's end of its network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Interface {
-    /// The guest's address.
-    pub address: Ipv4Addr,
-    /// How many of its bits are the network's, 0 to 32.
-    pub prefix: u8,
-    /// Where what is not for this network goes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gateway: Option<Ipv4Addr>,
-}
-
-impl Interface {
-    /// The prefix as a mask.
-    pub fn netmask(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0))
-    }
 }

@@ -11,11 +11,12 @@ use super::server::{Served, serve};
 use crate::config::Config;
 use crate::document::Durability;
 use crate::error::InstanceError;
+use crate::networking::Attachment;
 use crate::state::{State, Status};
 use crate::time::Timestamp;
 
 /// Lets other commands see the instance whose folder is `folder` and that this process waits for, and
-/// act on it: all but attach to it. It ends with the process.
+/// act on it: all but attach to it. `networks` are its places on them. It ends with the process.
 ///
 /// # Errors
 /// The folder cannot be written, or the host is out of threads.
@@ -24,6 +25,7 @@ pub fn serve_foreground(
     config: Config,
     image: &Image,
     controller: Arc<dyn Controller>,
+    networks: Vec<Attachment>,
 ) -> Result<(), InstanceError> {
     config.write(folder, Durability::UntilCrash)?;
     let record = Arc::new(Record::new(folder.to_owned(), State::default()));
@@ -31,6 +33,7 @@ pub fn serve_foreground(
     record.change(|state| {
         state.status = Status::Running;
         state.started_at = Some(Timestamp::now());
+        state.networks = networks;
         state.supervisor = ProcessId::of(std::process::id() as i32);
     });
     serve(folder, &Served::new(record, None, config, image))

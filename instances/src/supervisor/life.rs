@@ -168,6 +168,7 @@ impl Supervised {
                     state.finished_at = Some(Timestamp::now());
                 }
                 state.process = None;
+                state.networks.clear();
                 state.error = why;
             });
         }
@@ -182,13 +183,17 @@ impl Supervised {
     ) -> Result<(), InstanceError> {
         let config = &self.config;
         let (stdio, ends) = terminal::prepare(config.interactive, config.terminal)?;
+        let whose = (folder.name().as_str(), folder.id());
+        let limits = config.request.limits;
+        // Dropped behind the instance: its interfaces go first.
+        let (network, connected) = config.networking.connect(self.level, whose, limits)?;
         let spec = InstanceSpec {
             folder: folder.share()?,
             spec: config.request.to_spec(&self.image)?,
             image: self.image.clone(),
             stdio,
             kernel: config.kernel.clone(),
-            network: config.network()?,
+            network,
         };
         let mut instance = level(self.level).create(spec)?;
         let ends = ends.of(instance.as_mut())?;
@@ -203,6 +208,7 @@ impl Supervised {
             state.started_at = Some(Timestamp::now());
             state.process = folder.process();
             (state.oom_killed, state.error) = (false, String::new());
+            state.networks.clone_from(&connected.attachments);
             state.health = config.health.as_ref().map(|_| Health::default());
         });
         if let Some(health) = &config.health
@@ -225,10 +231,14 @@ impl Supervised {
         if let Err(error) = removed {
             eprintln!("cannot remove what the run left: {}", chain(&error.into()));
         }
+        if let Err(error) = connected.disconnect() {
+            eprintln!("cannot give up the run's networks: {}", chain(&error));
+        }
         let code = ended.as_ref().map_or(KILLED_BY_FAULT, |status| i32::from(status.exit_code()));
         record.change(|state| {
             state.status = Status::Exited;
             (state.process, state.exit_code, state.oom_killed) = (None, code, oom_killed);
+            state.networks.clear();
             state.finished_at = Some(Timestamp::now());
         });
         self.output.finish(pumps, code);

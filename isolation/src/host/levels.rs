@@ -6,8 +6,8 @@ use std::path::Path;
 
 use error_reporter::Report;
 use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, HostProcess, HostProcessConfig, Limits,
-    RootFilesystem, Stdio, default_process, default_spec,
+    CgroupPlacement, Container, ContainerConfig, HostProcess, HostProcessConfig,
+    HostProcessNetwork, Limits, RootFilesystem, Stdio, default_process, default_spec,
 };
 
 use super::Fact;
@@ -72,6 +72,7 @@ fn process(folder: &Path) -> Result<(), IsolationError> {
         stdio: Stdio::null(),
         resources: None,
         cgroup: CgroupPlacement::Inherit,
+        network: HostProcessNetwork::Host,
         create_cwd: true,
         kill_with_parent: true,
         owner_lock: None,

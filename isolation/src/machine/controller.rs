@@ -31,25 +31,25 @@ pub(super) struct MachineController {
     signals: Signals<Forward, End>,
     console: ConsoleTail,
     has_terminal: bool,
-    tap: Option<String>,
+    links: Vec<String>,
 }
 
 impl MachineController {
-    /// `tap` is the host's end of the guest's network, if it has one.
+    /// `links` are the host's ends of the guest's networks.
     pub fn new(
         machine: MachineHandle,
         session: Session,
         occurrences: Sender<Occurrence>,
         console: ConsoleTail,
         has_terminal: bool,
-        tap: Option<String>,
+        links: Vec<String>,
     ) -> Self {
         // A failed send means that nobody waits any more.
         let end: End = Box::new(move |signal| drop(occurrences.send(Occurrence::Forced(signal))));
         let workload = session.clone();
         let forward: Forward = Box::new(move |signal| workload.signal(WORKLOAD, signal));
         let signals = Signals::new(forward, end, STOP_TIMEOUT);
-        Self { machine, session, signals, console, has_terminal, tap }
+        Self { machine, session, signals, console, has_terminal, links }
     }
 }
 
@@ -83,6 +83,6 @@ impl Controller for MachineController {
     }
 
     fn stats(&self) -> Result<Stats, IsolationError> {
-        Ok(stats::collect(&self.machine, self.tap.as_deref()))
+        Ok(stats::collect(&self.machine, &self.links))
     }
 }

@@ -35,8 +35,8 @@ pub(super) struct MachineInstance {
     /// Our end of the workload's terminal, until it is asked for.
     pub(super) terminal: Option<OwnedFd>,
     pub(super) has_terminal: bool,
-    /// The host's end of the guest's network.
-    pub(super) tap: Option<String>,
+    /// The host's ends of the guest's networks.
+    pub(super) links: Vec<String>,
     pub(super) occurrences: Sender<Occurrence>,
     pub(super) received: Receiver<Occurrence>,
     /// What was received before anybody waited for the end.
@@ -165,7 +165,7 @@ impl Instance for MachineInstance {
             self.occurrences.clone(),
             self.console.clone(),
             self.has_terminal,
-            self.tap.clone(),
+            self.links.clone(),
         )))
     }
 

@@ -18,7 +18,7 @@ use isolab_guest::control::Session;
 use isolab_guest::kernels::{self, GuestKernel};
 use isolab_guest::{RootDisks, User, Workload, initramfs, modules};
 use isolab_vmm::backend::disk::DiskOptions;
-use isolab_vmm::backend::net::{NetOptions, TapSource};
+use isolab_vmm::backend::net::NetOptions;
 use isolab_vmm::backend::serial_port::SerialPort;
 use isolab_vmm::board::{BoardConfig, paravirtual, pc};
 use isolab_vmm::boot::initrd::InitrdPart;
@@ -39,7 +39,9 @@ use crate::error::IsolationError;
 use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::level::Level;
 use crate::name_files::Names;
+use crate::network::Link;
 use crate::scratch_disk;
+use crate::tap_network::TapNetwork;
 use crate::timeline::now;
 
 /// Guest RAM where no memory limit is asked for, in bytes.
@@ -128,15 +130,20 @@ pub fn guest_kernel(level: Level, choice: Option<&str>) -> Result<GuestKernel, I
 
 impl Isolation for MachineLevel {
     fn create(&self, mut spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
+        spec.network.check(self.level)?;
         let stdio = std::mem::replace(&mut spec.stdio, Stdio::Inherit { stdin: false });
         let carried = Carried::new(stdio);
         let carried = carried.map_err(IsolationError::host("make the workload's streams"))?;
         let kernel = guest_kernel(self.level, spec.kernel.as_deref())?;
         let hardware = self.hardware();
         let init = Init::open()?;
-        let workload = workload(&spec, &carried, hardware)?;
+        let taps = match &spec.network.link {
+            Link::Taps(taps) => &taps[..],
+            _ => &[],
+        };
+        let workload = workload(&spec, taps, &carried, hardware)?;
         let mut drivers = hardware.modules.to_vec();
-        drivers.extend(spec.network.as_ref().map(|_| hardware.network_driver));
+        drivers.extend(taps.first().map(|_| hardware.network_driver));
         let initramfs = debug_span!("initramfs", kernel = %kernel).in_scope(|| {
             let modules = modules::with_dependencies(&kernel, &drivers)?;
             initramfs::pack(&workload, &modules, init.length)
@@ -160,12 +167,8 @@ impl Isolation for MachineLevel {
         let session = Session::new(ours, mailbox, streams, on_end)
             .map_err(IsolationError::host("prepare the control channel"))?;
         let console = ConsoleTail::default();
-        let tap = spec.network.as_ref().and_then(|network| match &network.tap.tap {
-            TapSource::Named(name) => Some(name.clone()),
-            // Without a name there is nothing to look its counters up by.
-            TapSource::New | TapSource::Descriptors(_) => None,
-        });
-        let nets = spec.network.iter().map(|network| network.tap.clone()).collect();
+        let links: Vec<String> = taps.iter().filter_map(|tap| tap.link.clone()).collect();
+        let nets = taps.iter().map(|tap| tap.tap.clone()).collect();
         let config = MachineConfig {
             kernel: KernelConfig {
                 initrd: vec![
@@ -194,7 +197,7 @@ impl Isolation for MachineLevel {
             session,
             terminal,
             has_terminal: size.is_some(),
-            tap,
+            links,
             occurrences,
             received,
             early: None,
@@ -231,6 +234,7 @@ fn board(disks: Vec<DiskOptions>, nets: Vec<NetOptions>, device: LineDevice) -> 
 /// What init is told of the workload and its machine.
 fn workload(
     spec: &InstanceSpec,
+    taps: &[TapNetwork],
     carried: &Carried,
     hardware: &Hardware,
 ) -> Result<Workload, IsolationError> {
@@ -239,8 +243,7 @@ fn workload(
         why: "the specification has none".to_owned(),
     })?;
     let hostname = spec.spec.hostname().clone().unwrap_or_default();
-    let interface = spec.network.as_ref().map(|network| &network.interface);
-    let names = Names::Own { hostname: &hostname, interface };
+    let names = Names { hostname: Some(&hostname), network: &spec.network };
     Ok(Workload {
         process: guest_process(process, carried),
         line: hardware.line.for_guest(),
@@ -252,7 +255,7 @@ fn workload(
             image: "erofs".to_owned(),
             scratch: "ext4".to_owned(),
         },
-        network: spec.network.as_ref().map(|network| network.interface),
+        interfaces: taps.iter().map(|tap| tap.interface.clone()).collect(),
     })
 }
 

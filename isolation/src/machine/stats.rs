@@ -10,16 +10,16 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::controller::Stats;
 
 /// CPU time and memory are this process's, guest RAM included: whoever runs several machines in one process
-/// gets the sum. Network bytes are those of the host's end, `tap`.
-pub(super) fn collect(machine: &MachineHandle, tap: Option<&str>) -> Stats {
+/// gets the sum. Network bytes are those of the host's ends, `links`.
+pub(super) fn collect(machine: &MachineHandle, links: &[String]) -> Stats {
     let cpu_time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).ok().map(Duration::from);
     Stats {
         cpu_time,
         memory: resident(),
         memory_limit: Some(machine.info().memory),
         // What the host's end receives is what the guest has sent.
-        network_received: tap.and_then(|tap| counter(tap, "tx_bytes")),
-        network_sent: tap.and_then(|tap| counter(tap, "rx_bytes")),
+        network_received: sum(links, "tx_bytes"),
+        network_sent: sum(links, "rx_bytes"),
         exits: Some(machine.stats().exits),
         ..Stats::default()
     }
@@ -31,6 +31,13 @@ fn resident() -> Option<u64> {
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     let page = u64::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()?;
     pages.checked_mul(page)
+}
+
+/// None without a link, or where one is gone.
+fn sum(links: &[String], name: &str) -> Option<u64> {
+    let mut counters = links.iter().map(|link| counter(link, name)).peekable();
+    counters.peek()?;
+    counters.sum()
 }
 
 /// Documentation/ABI/testing/sysfs-class-net-statistics.
@@ -47,6 +54,7 @@ mod tests {
     fn this_process_and_its_loopback_have_figures() {
         assert!(resident().unwrap() > 100_000);
         assert_eq!(counter("lo", "rx_bytes"), counter("lo", "tx_bytes"));
-        assert_eq!(counter("no-such-interface", "rx_bytes"), None);
+        assert_eq!(sum(&[], "rx_bytes"), None);
+        assert_eq!(sum(&["lo".to_owned(), "no-such-interface".to_owned()], "rx_bytes"), None);
     }
 }
