@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use isolab_bench::machines::{self, Peer};
+use isolab_bench::service;
 use isolab_bench::startup::{self, StartupPlan, Subject};
 use isolab_bench::{Findings, Host, Measurement, Report};
 use isolab_command::Executable;
@@ -39,11 +40,15 @@ enum Command {
     Net(devices::NetBench),
 }
 
-/// From spawning `isolab run` to the workload's first output line and to its end.
+/// From spawning `isolab run` to the workload's first output line and to its end, and to a port that answers.
 ///
 /// One round warms up, then the levels are measured in turn, A B C D A B C D. Both VM levels run
 /// one and the same kernel; where that is not the stock one, fullvirt-stock is one more subject:
 /// an unmodified OS on emulated hardware.
+///
+/// The part about ports needs root and an image with httpd: a network is made for the time of the measurement, with
+/// somebody on it. `run -d -p` is timed to its own end and to the first connection from the host, and
+/// what a network costs is the difference of two starts in the foreground.
 ///
 /// With --peers, bare `isolab vm run` is measured beside other VMMs instead (and beside levels
 /// that are named): one kernel, an initramfs of one tiny program, the same RAM, one vCPU. Time
@@ -73,6 +78,9 @@ struct Startup {
     /// The image.
     #[arg(long, value_name = "IMAGE", default_value = "busybox")]
     image: String,
+    /// Leave out networks and ports.
+    #[arg(long)]
+    no_network: bool,
     /// How to print the results.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -176,7 +184,13 @@ fn measure_levels(args: &Startup, subjects: Vec<Subject>) -> Result<Vec<Measurem
         image: args.image.clone(),
         command: args.command.clone(),
     };
-    Ok(with_progress(args.runs, |progress| startup::measure(&plan, progress))?)
+    // Before the other part, which waits for everything that it has started.
+    let mut measured = match args.no_network {
+        true => Vec::new(),
+        false => with_progress(args.runs, |progress| service::measure(&plan, progress))?,
+    };
+    measured.extend(with_progress(args.runs, |progress| startup::measure(&plan, progress))?);
+    Ok(measured)
 }
 
 fn measure_machines(args: &Startup, kernel: GuestKernel) -> Result<Findings> {
@@ -257,6 +271,18 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             (startup::TO_GONE, "From spawn until nothing of it is left, ms"),
         ];
         text += &tables_of(report, &metrics, level);
+        if report.summary(level, service::TO_PORT).is_some() {
+            let metrics = [
+                (
+                    service::WITHOUT_NETWORK,
+                    "Without a network, from spawn to the first output line, ms",
+                ),
+                (service::ON_NETWORK, "On a network, from spawn to the first output line, ms"),
+                (service::TO_DETACHED, "From spawn of run -d to its end, ms"),
+                (service::TO_PORT, "From spawn of run -d -p to a connection from the host, ms"),
+            ];
+            text += &tables_of(report, &metrics, level);
+        }
     }
     if report.summary(machines::OWN, startup::TO_GUEST_INIT).is_some() {
         let metrics = [
