@@ -9,6 +9,7 @@ pub mod machines;
 pub mod net;
 mod report;
 mod rounds;
+pub mod runtimes;
 pub mod service;
 pub mod startup;
 mod summary;

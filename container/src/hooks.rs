@@ -222,7 +222,7 @@ fn run_inside(
     let both = || output.try_clone().map(|file| Stream::Descriptor(file.into()));
     let streams = both().and_then(|stdout| Ok((stdout, both()?)));
     let (stdout, stderr) = streams.map_err(|source| place.host("run", source))?;
-    let stdio = Stdio { stdin: Stream::Descriptor(input), stdout, stderr };
+    let stdio = Stdio { stdin: Stream::Descriptor(input), stdout, stderr, further: 0 };
     let confined = process.is_some();
     let mut process = process.cloned().unwrap_or_default();
     process.set_cwd("/".into()).set_terminal(Some(false)).set_args(Some(arguments(hook)));

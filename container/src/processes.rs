@@ -56,6 +56,12 @@ pub fn look(pid: Pid) -> Option<ProcessInfo> {
     })
 }
 
+/// Clock ticks from the host's boot to a process's start ([`ProcessInfo::started_ticks`]) and no more. None if it has
+/// gone.
+pub fn started_ticks(pid: Pid) -> Option<u64> {
+    Some(Process::new(pid.as_raw()).ok()?.stat().ok()?.starttime)
+}
+
 /// The processes of a pid namespace, which are those that its first process can see.
 pub(crate) fn in_pid_namespace_of(first: Pid) -> Vec<Pid> {
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();

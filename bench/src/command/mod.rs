@@ -2,6 +2,7 @@
 
 mod devices;
 mod image;
+mod peers;
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +12,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use isolab_bench::machines::{self, Peer};
+use isolab_bench::machines;
+use isolab_bench::runtimes::{self, RuntimesPlan};
 use isolab_bench::service;
 use isolab_bench::startup::{self, StartupPlan, Subject};
 use isolab_bench::{Findings, Host, Measurement, Report};
@@ -21,6 +23,8 @@ use isolab_command::logging::Logging;
 use isolab_guest::package;
 use isolab_images::Store;
 use isolab_isolation::{GuestKernel, Level, guest_kernel};
+
+use self::peers::Peer;
 
 /// Measure the levels of isolation side by side.
 #[derive(Debug, Parser)]
@@ -53,18 +57,21 @@ enum Command {
 /// With --peers, bare `isolab vm run` is measured beside other VMMs instead (and beside levels
 /// that are named): one kernel, an initramfs of one tiny program, the same RAM, one vCPU. Time
 /// runs from the spawn of the VMM to its guest's line on the console, and to its end; memory is
-/// what is resident beyond guest RAM; exits are KVM's own count, until that line.
+/// what is resident beyond guest RAM; exits are KVM's own count, until that line. Container
+/// runtimes are peers of isolab-oci: `RUNTIME run` of /bin/true, with the configuration of `runc
+/// spec`, from the spawn to the end.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     scripts/kvm-host run --icount -- isolab bench startup --runs 5 --format json\n  \
-    scripts/kvm-host run --icount -- isolab bench startup --peers qemu,firecracker")]
+    scripts/kvm-host run --icount -- isolab bench startup --peers qemu,firecracker\n  \
+    isolab bench startup --peers runc,crun --runs 50")]
 struct Startup {
     /// Levels, separated by commas; by default all of them, with --peers none.
     #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
     isolation: Vec<Level>,
-    /// Other VMMs, separated by commas: qemu, firecracker, cloud-hypervisor, kvmtool. Those that
-    /// are not installed are left out.
-    #[arg(long, value_name = "VMM,...", value_delimiter = ',')]
+    /// Others, separated by commas: qemu, firecracker, cloud-hypervisor, kvmtool; runc, crun. Those
+    /// that are not installed are left out.
+    #[arg(long, value_name = "PEER,...", value_delimiter = ',')]
     peers: Vec<Peer>,
     /// Counted rounds.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
@@ -119,10 +126,18 @@ fn startup(mut args: Startup) -> Result<ExitCode> {
         baseline = subjects.first().map(|subject| subject.name.clone());
         results.extend(measure_levels(&args, subjects)?);
     }
-    if !args.peers.is_empty() {
+    let (machines, runtimes) = peers::sorted(&args.peers);
+    if !runtimes.is_empty() {
+        let program = package::executable(runtimes::OWN)?;
+        let plan = RuntimesPlan { program, peers: runtimes, runs: args.runs };
+        let found = with_progress(args.runs, |progress| runtimes::measure(&plan, progress))?;
+        results.extend(found.results);
+        notes.extend(found.notes);
+    }
+    if !machines.is_empty() {
         let kernel = guest_kernel(Level::Paravirt, args.kernel.as_deref())?;
         kernel_name.get_or_insert_with(|| kernel.to_string());
-        let found = measure_machines(&args, kernel)?;
+        let found = measure_machines(&args, machines, kernel)?;
         results.extend(found.results);
         notes.extend(found.notes);
     }
@@ -193,11 +208,15 @@ fn measure_levels(args: &Startup, subjects: Vec<Subject>) -> Result<Vec<Measurem
     Ok(measured)
 }
 
-fn measure_machines(args: &Startup, kernel: GuestKernel) -> Result<Findings> {
+fn measure_machines(
+    args: &Startup,
+    peers: Vec<machines::Peer>,
+    kernel: GuestKernel,
+) -> Result<Findings> {
     let bzimage = kernel.image.with_file_name("bzImage");
     let plan = machines::startup::MachinesPlan {
         program: own_program()?,
-        peers: args.peers.clone(),
+        peers,
         runs: args.runs,
         bzimage: bzimage.is_file().then_some(bzimage),
         kernel: kernel.image,
@@ -296,6 +315,13 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             (machines::startup::EXITS, "Exits until the guest's init"),
         ];
         text += &tables_of(report, &metrics, machines::OWN);
+    }
+    if report.summary(runtimes::OWN, startup::TO_EXIT).is_some() {
+        let metrics = [
+            (startup::TO_EXIT, "From spawn of the runtime to its end, ms"),
+            (runtimes::PEAK_MEMORY, "Peak of resident memory, KiB"),
+        ];
+        text += &tables_of(report, &metrics, runtimes::OWN);
     }
     if first_level.is_some() {
         let phases = report.medians(&startup::PHASES);

@@ -46,7 +46,7 @@ pub fn run(root: &Root, options: &Run) -> Result<u8> {
     }
     // Others find it meanwhile.
     drop(folder);
-    signals.pass_on(handle)?;
+    signals.pass_on(&handle)?;
     let status = container.wait()?;
     if options.keep {
         container.into_instance().release();

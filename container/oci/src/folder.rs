@@ -194,14 +194,13 @@ impl Folder {
 impl State {
     /// Of a container that was just made.
     pub fn new(spec: Spec, bundle: PathBuf, handle: &Handle) -> Result<Self> {
-        let process = processes::look(Pid::from_raw(handle.pid()));
-        let process = process.context("the container's process has ended")?;
+        let started_ticks = processes::started_ticks(Pid::from_raw(handle.pid()));
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Ok(State {
             version: VERSION,
             id: handle.id().to_owned(),
             pid: handle.pid(),
-            started_ticks: process.started_ticks,
+            started_ticks: started_ticks.context("the container's process has ended")?,
             bundle,
             created: now.map(|since| since.as_secs()).unwrap_or_default(),
             cgroups: handle
@@ -220,8 +219,8 @@ impl State {
         let state = self.to_oci(ContainerState::Running);
         let handle = Handle::of_container(state, self.memberships(), seccomp).ok()?;
         // Opened first: what the id names now is what was opened.
-        let process = processes::look(Pid::from_raw(self.pid))?;
-        (process.started_ticks == self.started_ticks).then_some(handle)
+        let started_ticks = processes::started_ticks(Pid::from_raw(self.pid))?;
+        (started_ticks == self.started_ticks).then_some(handle)
     }
 
     /// What hooks, and whoever answers for seccomp, are told.

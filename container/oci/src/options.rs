@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// As engines read runc's: Docker takes what is before and behind the word "version".
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1");
+
 /// An OCI runtime: runs containers from bundles, for podman and other engines.
 #[derive(Debug, Parser)]
-#[command(name = "isolab-oci", version)]
+#[command(name = "isolab-oci", version = VERSION)]
 pub struct Options {
     #[command(flatten)]
     pub global: Global,

@@ -147,11 +147,12 @@ impl Memberships {
     /// # Errors
     /// One that cannot be removed; the others are removed all the same.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        if let Some(unified) = self.unified() {
-            v2::kill_all(unified);
-        }
-        for one in &self.0 {
-            super::signal_all(&one.directory, Signal::SIGKILL);
+        match self.unified() {
+            // All of them are in it; whom root has moved about, the removal finds.
+            Some(unified) => v2::kill_all(unified),
+            None => {
+                self.0.iter().for_each(|one| super::signal_all(&one.directory, Signal::SIGKILL))
+            }
         }
         let mut first_error = Ok(());
         for one in &self.0 {

@@ -1,0 +1,201 @@
+//! `isolab bench startup --peers runc,crun`: our OCI runtime beside others, all by one command line on one bundle.
+//!
+//! A run is `RUNTIME run` of busybox's `true`, from its spawn to its end, with everything that `runc spec` writes into a
+//! configuration: namespaces, mounts, masks, a cgroup. No runtime's own marks are used, so that all are measured alike.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use isolab_guest::programs::{self, ProgramError};
+use isolab_isolation::timeline;
+use tempfile::TempDir;
+
+use crate::report::Findings;
+use crate::startup::TO_EXIT;
+use crate::{leftovers, rounds};
+
+/// Our runtime's name in reports, and its executable's.
+pub const OWN: &str = "isolab-oci";
+/// The most that was resident of any one process of the runtime's, its container's included.
+pub const PEAK_MEMORY: &str = "peak_memory";
+
+/// What `runc spec` (1.1.5) writes on a host of cgroup v2, with another command and without a terminal.
+const CONFIG: &str = include_str!("config.json");
+
+/// A runtime of others'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// runc.
+    Runc,
+    /// crun.
+    Crun,
+}
+
+impl Peer {
+    /// All that there are, in the order of the tables.
+    pub const ALL: [Peer; 2] = [Peer::Runc, Peer::Crun];
+
+    /// What the operator calls it, and its executable.
+    pub fn name(self) -> &'static str {
+        match self {
+            Peer::Runc => "runc",
+            Peer::Crun => "crun",
+        }
+    }
+}
+
+/// Which runtimes are measured.
+pub struct RuntimesPlan {
+    /// The executable of our runtime.
+    pub program: PathBuf,
+    /// Others; those that are not installed, or cannot run the bundle here, are left out.
+    pub peers: Vec<Peer>,
+    /// Counted rounds.
+    pub runs: u32,
+}
+
+/// Why a measurement cannot go on: half a comparison is none.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimesError {
+    /// A file or a process.
+    #[error("cannot {action} {subject}")]
+    Host {
+        /// What was attempted: a verb, for example `start`.
+        action: &'static str,
+        /// On what.
+        subject: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// What every bundle needs.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A run that ended badly.
+    #[error("`{name} run` ended with {status}; it said: {said}")]
+    Run {
+        /// The runtime.
+        name: &'static str,
+        /// Its exit status, which is not success.
+        status: String,
+        /// Its messages.
+        said: String,
+    },
+}
+
+/// A runtime that takes part.
+struct Subject {
+    name: &'static str,
+    program: PathBuf,
+}
+
+/// What all of them run, and their state.
+struct Workspace {
+    folder: TempDir,
+    /// GNU time, by which memory is seen: what the kernel tells the parent of a process counts what that was before
+    /// its execve, a copy of us.
+    time: Option<PathBuf>,
+}
+
+/// Runs the plan. `progress` hears of every round.
+///
+/// # Errors
+/// [`RuntimesError`] at the first run that fails; a peer's very first one is a note instead.
+pub fn measure(plan: &RuntimesPlan, progress: impl FnMut(u32)) -> Result<Findings, RuntimesError> {
+    let workspace = Workspace::new()?;
+    let mut notes = Vec::new();
+    if workspace.time.is_none() {
+        notes.push("the runtimes' memory is left out: it needs GNU time".to_owned());
+    }
+    leftovers::adopt();
+    let mut subjects = vec![Subject { name: OWN, program: plan.program.clone() }];
+    for peer in &plan.peers {
+        let name = peer.name();
+        let found = programs::find(name, name).map_err(RuntimesError::from);
+        let tried = found.and_then(|program| {
+            let subject = Subject { name, program };
+            workspace.run(&subject).map(|_| subject)
+        });
+        match tried {
+            Ok(subject) => subjects.push(subject),
+            Err(why) => notes.push(format!("{name} is left out: {why}")),
+        }
+    }
+    let turn = |subject: &Subject, round| {
+        let mut figures = vec![(TO_EXIT, "ms", workspace.run(subject)?)];
+        // What it left to others would be the next one's.
+        leftovers::wait();
+        if round > 0
+            && let Some(peak) = workspace.peak_memory(subject)?
+        {
+            figures.push((PEAK_MEMORY, "KiB", peak));
+            leftovers::wait();
+        }
+        Ok::<_, RuntimesError>(figures)
+    };
+    let results = rounds::measure(plan.runs, &subjects, |subject| subject.name, progress, turn)?;
+    Ok(Findings { results, notes })
+}
+
+impl Workspace {
+    fn new() -> Result<Self, RuntimesError> {
+        let busybox = programs::find("busybox", "busybox-static")?;
+        let failed = host("write", "the bundle");
+        let folder = tempfile::tempdir().map_err(&failed)?;
+        let root = folder.path().join("rootfs");
+        for sub in ["bin", "dev", "proc", "sys"] {
+            fs::create_dir_all(root.join(sub)).map_err(&failed)?;
+        }
+        fs::copy(busybox, root.join("bin/true")).map_err(&failed)?;
+        fs::write(folder.path().join("config.json"), CONFIG).map_err(&failed)?;
+        Ok(Workspace { folder, time: programs::find("time", "time").ok() })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// One run: milliseconds.
+    fn run(&self, subject: &Subject) -> Result<f64, RuntimesError> {
+        let started = timeline::now();
+        self.end_well(subject, Command::new(&subject.program))?;
+        Ok((timeline::now() - started) as f64 / 1e6)
+    }
+
+    /// The most KiB that were resident in one run.
+    fn peak_memory(&self, subject: &Subject) -> Result<Option<f64>, RuntimesError> {
+        let Some(time) = &self.time else { return Ok(None) };
+        let told = self.path("peak");
+        let mut command = Command::new(time);
+        command.args(["--format", "%M", "--output"]).arg(&told).arg(&subject.program);
+        self.end_well(subject, command)?;
+        let text = fs::read_to_string(&told).map_err(host("read", "what GNU time says"))?;
+        Ok(text.trim().parse().ok())
+    }
+
+    /// Runs the bundle by `command`, which is the runtime without arguments.
+    fn end_well(&self, subject: &Subject, mut command: Command) -> Result<(), RuntimesError> {
+        let name = subject.name;
+        let said = self.path("said");
+        let stderr = fs::File::create(&said).map_err(host("write", "the messages"))?;
+        command.arg("--root").arg(self.path(&format!("state-{name}")));
+        command.args(["run", "--bundle"]).arg(self.folder.path());
+        command.arg(format!("isolab-bench-{}", std::process::id()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let status = command.status().map_err(host("start", name))?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = read(&said);
+        Err(RuntimesError::Run { name, status: status.to_string(), said })
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn host(action: &'static str, subject: &str) -> impl Fn(io::Error) -> RuntimesError {
+    move |source| RuntimesError::Host { action, subject: subject.to_owned(), source }
+}
