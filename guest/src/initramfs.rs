@@ -72,7 +72,7 @@ mod tests {
                 image: "erofs".to_owned(),
                 scratch: "ext4".to_owned(),
             },
-            network: None,
+            interfaces: Vec::new(),
             name_files: vec![],
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };
