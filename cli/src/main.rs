@@ -56,6 +56,8 @@ enum Command {
     Run(Box<run::Args>),
     System(system::System),
     Vm(vm::Vm),
+    /// Make volumes for instances, and list them.
+    Volume(Elsewhere),
     #[command(flatten)]
     Instances(instances::Command),
     /// Print this message or the help of the given command.
@@ -164,6 +166,7 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
         Command::Run(args) => run::run(*args, logging),
         Command::System(system) => system::run(system),
         Command::Vm(vm) => vm::run(vm),
+        Command::Volume(it) => elsewhere("isolab-volume", it),
         Command::Help { command } => {
             let words = ["isolab".into()].into_iter().chain(command).chain(["--help".into()]);
             match Cli::try_parse_from(words) {

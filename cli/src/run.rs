@@ -13,7 +13,9 @@ use isolab_command::{failure, signals};
 use isolab_images::Image;
 use isolab_instances::{Catalogue, Status, serve_foreground, sweep_networks};
 use isolab_isolation::timeline::{Milestone, now};
-use isolab_isolation::{Controller, InstanceSpec, Instances, IsolationError, Stdio, level};
+use isolab_isolation::{
+    Controller, Filesystem, InstanceSpec, Instances, IsolationError, Stdio, housekeeping, level,
+};
 use isolab_vmm::teardown;
 use tracing::{debug_span, enabled, info_span};
 
@@ -127,6 +129,29 @@ fn sweep(instances: &Instances) {
     }
 }
 
+/// The instance's anonymous volumes, which go with it.
+struct OwnVolumes(Filesystem);
+
+impl OwnVolumes {
+    fn of(filesystem: &Filesystem, instances: &Instances) -> Self {
+        // Here nobody else pays for it.
+        if filesystem.has_anonymous()
+            && let Err(error) = housekeeping::sweep_volumes(instances)
+        {
+            eprintln!("isolab: warning: of an instance that was killed: {}", Report::new(error));
+        }
+        Self(filesystem.clone())
+    }
+}
+
+impl Drop for OwnVolumes {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove_anonymous() {
+            eprintln!("isolab: warning: {}", Report::new(error));
+        }
+    }
+}
+
 fn run_instance(
     workload: &Workload,
     image: Image,
@@ -152,10 +177,13 @@ fn run_instance(
         spec: config.request.to_spec(&image)?,
         folder,
         image: image.clone(),
+        filesystem: config.request.filesystem.clone(),
         stdio,
         kernel: config.kernel.clone(),
         network,
     };
+    // Gone after the instance, which is dropped before it.
+    let _volumes = OwnVolumes::of(&config.request.filesystem, &instances);
     let mut instance = info_span!("create", level = %workload.isolation)
         .in_scope(|| level(workload.isolation).create(spec))?;
     info_span!("start").in_scope(|| instance.start())?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use isolab_command::failure;
 use isolab_command::format::{EXIT_OWN_FAILURE, Format, bytes};
-use isolab_instances::sweep_networks;
+use isolab_instances::{Catalogue, sweep_networks};
 use isolab_isolation::Leftover;
 use isolab_isolation::housekeeping::{self, DiskUsage, Pruned, Pruning, Usage};
 
@@ -25,7 +25,8 @@ enum Command {
 
 /// Tell what is on the disk, and how much of it pruning would give back.
 ///
-/// Active is what a running instance uses. What is reclaimable, `isolab system prune --all` removes.
+/// Active is what a running instance uses. What is reclaimable, `isolab system prune --all` removes,
+/// volumes with `--volumes` only.
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  isolab system df --format json | jq 'map_values(.reclaimable) | add'"
@@ -55,7 +56,10 @@ struct Prune {
     /// Also remove guest kernels that no machine is being started from.
     #[arg(long)]
     kernels: bool,
-    /// Remove all of these.
+    /// Also remove volumes that no instance has, running or not, with their data. Not of --all.
+    #[arg(long)]
+    volumes: bool,
+    /// Remove all of these but volumes.
     #[arg(long, short)]
     all: bool,
     /// How to print what was removed.
@@ -72,7 +76,8 @@ pub fn run(system: System) -> Result<ExitCode> {
 }
 
 fn run_df(df: &Df) -> Result<ExitCode> {
-    let usage = housekeeping::disk_usage()?;
+    let users = Catalogue::open_default()?.volume_users()?;
+    let usage = housekeeping::disk_usage(|volume| users.contains_key(volume))?;
     match df.format {
         Format::Table => print_usage(&usage),
         Format::Json => println!("{}", serde_json::to_string_pretty(&usage)?),
@@ -80,7 +85,7 @@ fn run_df(df: &Df) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_usage(DiskUsage { store, kernels, instances }: &DiskUsage) {
+fn print_usage(DiskUsage { store, kernels, instances, volumes }: &DiskUsage) {
     println!("{:<12} {:>6} {:>7} {:>10} {:>12}", "TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE");
     for (kind, usage) in [
         ("images", &store.images),
@@ -90,6 +95,7 @@ fn print_usage(DiskUsage { store, kernels, instances }: &DiskUsage) {
         ("unfinished", &store.unfinished),
         ("kernels", kernels),
         ("instances", instances),
+        ("volumes", volumes),
     ] {
         let Usage { total, active, size, reclaimable } = *usage;
         let (size, reclaimable) = (bytes(size), bytes(reclaimable));
@@ -98,11 +104,14 @@ fn print_usage(DiskUsage { store, kernels, instances }: &DiskUsage) {
 }
 
 fn run_prune(prune: &Prune) -> Result<ExitCode> {
-    let pruned = housekeeping::prune(Pruning {
+    let users = Catalogue::open_default()?.volume_users()?;
+    let pruning = Pruning {
         images: prune.all || prune.images,
         build_cache: prune.all || prune.build_cache,
         kernels: prune.all || prune.kernels,
-    })?;
+        volumes: prune.volumes,
+    };
+    let pruned = housekeeping::prune(pruning, |volume| users.contains_key(volume))?;
     match prune.format {
         Format::Table => print_pruned(&pruned),
         Format::Json => println!("{}", serde_json::to_string_pretty(&pruned)?),
@@ -122,6 +131,7 @@ fn print_pruned(pruned: &Pruned) {
     pruned.images.untagged.iter().for_each(|name| println!("untagged {name}"));
     pruned.images.deleted.iter().for_each(|digest| println!("deleted {digest}"));
     pruned.kernels.iter().for_each(|name| println!("removed the kernel {name}"));
+    pruned.volumes.iter().for_each(|name| println!("removed the volume {name}"));
     if pruned.freed > 0 {
         println!("freed {}", bytes(pruned.freed));
     }

@@ -48,6 +48,8 @@ pub struct HostProcessConfig {
     pub process: Process,
     /// The directory that becomes `/`.
     pub rootfs: RootFilesystem,
+    /// Mount it read-only; what is mounted in it is not.
+    pub read_only: bool,
     /// Bind the host's `/proc`, `/dev` and `/sys` into the root, in a mount namespace of the process's own.
     pub host_filesystems: bool,
     /// More mounts, after those: files that are to look otherwise than the root filesystem has them.

@@ -39,6 +39,7 @@ impl HostProcess {
             id,
             process,
             rootfs,
+            read_only,
             host_filesystems,
             mounts,
             stdio,
@@ -55,7 +56,7 @@ impl HostProcess {
         }
         check_id(&id)?;
         let mut root = RootPlan::new(&rootfs, false)?;
-        root.pivot = false;
+        (root.pivot, root.readonly) = (false, read_only);
         let mut process = ProcessPlan::new(&process, false)?;
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;

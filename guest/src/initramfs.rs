@@ -74,6 +74,8 @@ mod tests {
             },
             interfaces: Vec::new(),
             name_files: vec![],
+            mounts: vec![],
+            read_only: false,
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };
         let init = b"\x7fELF and more";

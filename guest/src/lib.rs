@@ -12,6 +12,6 @@ pub mod programs;
 mod threads;
 
 pub use isolab_protocol::{
-    Interface, InterfaceAddress, Line, MARKER_PORT, Marker, NameFile, Process, ProcessId,
-    ProcessRecord, RootDisks, Service, Task, User, WORKLOAD, WindowSize, Workload,
+    Interface, InterfaceAddress, Line, MARKER_PORT, Marker, Mount, MountSource, NameFile, Process,
+    ProcessId, ProcessRecord, RootDisks, Service, Task, User, WORKLOAD, WindowSize, Workload,
 };

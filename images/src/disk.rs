@@ -4,23 +4,17 @@
 //! sees, and packed by mkfs.erofs: EROFS keeps owners, modes, times, links, devices and extended
 //! attributes, and a guest maps it without copying (docs.kernel.org/filesystems/erofs.html).
 
-use std::ffi::CString;
-use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{chdir, geteuid};
+use nix::unistd::geteuid;
 use tracing::info_span;
 
 use crate::blob::BlobId;
 use crate::error::{ImageError, io_error};
 use crate::image::Image;
+use crate::merged_mount::{MERGED, run_with_merged};
 use crate::store::Store;
 
 const TOOL: &str = "mkfs.erofs";
@@ -58,22 +52,15 @@ impl Image {
 
 /// Makes the disk `target` of `layers`, topmost first.
 fn make(id: &BlobId, layers: &[PathBuf], target: &Path) -> Result<(), ImageError> {
-    let work = crate::private::temporary()?;
-    let lower = link_layers(work.path(), layers).map_err(io_error("prepare", work.path()))?;
-    let is_root = geteuid().is_root();
     let mut command = Command::new(TOOL);
     // The same disk for the same image, but for the time at which it was made.
     command.arg("--quiet").arg(format!("-U{}", uuid(id)));
-    if !is_root {
+    if !geteuid().is_root() {
         command.arg("--all-root");
     }
     let target = std::path::absolute(target).map_err(io_error("find", target))?;
-    command.arg(&target).arg("merged").stdin(Stdio::null());
-    let plan = MountPlan::new(work.path(), &lower, is_root).map_err(io_error("mount", "layers"))?;
-    // SAFETY: between fork and exec the closure makes system calls on memory that was prepared
-    // before, and allocates nothing (the paths are C strings), as signal-safety(7) demands.
-    unsafe { command.pre_exec(move || plan.enter().map_err(io::Error::from)) };
-    let output = command.output().map_err(|error| match error.kind() {
+    command.arg(&target).arg(MERGED).stdin(Stdio::null());
+    let output = run_with_merged(layers, &mut command).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ImageError::Tool {
             tool: TOOL,
             why: "it is not installed; Debian's package is erofs-utils".to_owned(),
@@ -87,55 +74,6 @@ fn make(id: &BlobId, layers: &[PathBuf], target: &Path) -> Result<(), ImageError
     Err(ImageError::Tool { tool: TOOL, why: format!("{}: {said}", output.status) })
 }
 
-/// Short names for the layers: mount(2) takes a page of options, which long paths would soon
-/// fill. The last layer is empty, as overlayfs wants two at least.
-fn link_layers(work: &Path, layers: &[PathBuf]) -> io::Result<String> {
-    for folder in ["merged", "empty", "bottom"] {
-        fs::create_dir(work.join(folder))?;
-    }
-    let mut lower = Vec::new();
-    for (number, layer) in layers.iter().enumerate() {
-        let name = number.to_string();
-        symlink(std::path::absolute(layer)?, work.join(&name))?;
-        lower.push(name);
-    }
-    lower.push("empty".to_owned());
-    if layers.is_empty() {
-        lower.push("bottom".to_owned());
-    }
-    Ok(lower.join(":"))
-}
-
-/// Mounting the merged layers on `merged` in the folder `work`, in a namespace of its own.
-struct MountPlan {
-    work: CString,
-    options: CString,
-    namespaces: CloneFlags,
-}
-
-impl MountPlan {
-    fn new(work: &Path, lower: &str, is_root: bool) -> io::Result<Self> {
-        use std::os::unix::ffi::OsStrExt;
-        // Without root, overlayfs looks for its own signs in user.* (overlayfs.rst).
-        let more = if is_root { "" } else { ",userxattr" };
-        let user = if is_root { CloneFlags::empty() } else { CloneFlags::CLONE_NEWUSER };
-        Ok(Self {
-            work: CString::new(work.as_os_str().as_bytes())?,
-            options: CString::new(format!("lowerdir={lower}{more}"))?,
-            namespaces: CloneFlags::CLONE_NEWNS | user,
-        })
-    }
-
-    fn enter(&self) -> Result<(), Errno> {
-        unshare(self.namespaces)?;
-        let none = None::<&std::ffi::CStr>;
-        mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        chdir(self.work.as_c_str())?;
-        let (kind, options) = (Some(c"overlay"), Some(self.options.as_c_str()));
-        mount(kind, c"merged", kind, MsFlags::MS_RDONLY, options)
-    }
-}
-
 /// A version 8 UUID (RFC 9562, 5.8) of the image's digest.
 fn uuid(id: &BlobId) -> String {
     let hex = id.hex();
@@ -144,6 +82,8 @@ fn uuid(id: &BlobId) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::testing::{add_image, layer, new_store};
 

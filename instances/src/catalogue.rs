@@ -1,5 +1,8 @@
 //! All instances of this host, and finding one of them.
 
+use std::collections::BTreeMap;
+
+use isolab_isolation::volumes::VolumeName;
 use isolab_isolation::{Entry, InstanceName, Instances, IsolationError};
 
 use crate::config::Config;
@@ -64,6 +67,21 @@ impl Catalogue {
                 names: entries.into_iter().map(|entry| entry.name).collect(),
             }),
         }
+    }
+
+    /// The names of the instances that have, or will have again, each volume, running or not.
+    ///
+    /// # Errors
+    /// As [`Catalogue::all`].
+    pub fn volume_users(&self) -> Result<BTreeMap<VolumeName, Vec<String>>, InstanceError> {
+        let mut users: BTreeMap<VolumeName, Vec<String>> = BTreeMap::new();
+        for instance in self.all()? {
+            let config = instance.config.as_ref();
+            for volume in config.iter().flat_map(|config| config.request.filesystem.volumes()) {
+                users.entry(volume.clone()).or_default().push(instance.name().to_owned());
+            }
+        }
+        Ok(users)
     }
 
     fn look(&self, entry: Entry) -> Instance {

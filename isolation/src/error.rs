@@ -10,6 +10,7 @@ use isolab_guest::modules::ModuleError;
 use isolab_guest::package::PackageError;
 use isolab_images::ImageError;
 use isolab_vmm::handle::HandleError;
+use isolab_volumes::VolumeError;
 
 use crate::level::Level;
 
@@ -20,6 +21,9 @@ pub enum IsolationError {
     /// The image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A volume cannot be used.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// There is no guest kernel.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use isolab_guest::kernel_cache::{KernelCache, cache_dir};
 pub use isolab_images::Usage;
 use isolab_images::{Prune, Removed, Store, StoreUsage, remove_tree};
+use isolab_volumes::{VolumeError, VolumeName, Volumes};
 use serde::Serialize;
 
 use crate::error::IsolationError;
@@ -21,6 +22,8 @@ pub struct DiskUsage {
     pub kernels: Usage,
     /// Instances, with what their workloads wrote; those without an owner are reclaimable.
     pub instances: Usage,
+    /// Volumes; those that no instance has are reclaimable.
+    pub volumes: Usage,
 }
 
 /// What [`prune`] removes beside what killed instances left.
@@ -32,6 +35,8 @@ pub struct Pruning {
     pub build_cache: bool,
     /// Guest kernels that no machine is being started from.
     pub kernels: bool,
+    /// Volumes that no instance has, running or not.
+    pub volumes: bool,
 }
 
 /// What [`prune`] removed.
@@ -43,6 +48,8 @@ pub struct Pruned {
     pub images: Removed,
     /// The names of kernels.
     pub kernels: Vec<String>,
+    /// The names of volumes.
+    pub volumes: Vec<VolumeName>,
     /// Bytes of disk that were given back, of all of these.
     pub freed: u64,
     /// What could not be removed of instances.
@@ -50,18 +57,24 @@ pub struct Pruned {
     pub failures: Vec<IsolationError>,
 }
 
-/// Tells how much is on the disk.
+/// Tells how much is on the disk. `has_user`: whether an instance has a volume, running or not.
 ///
 /// # Errors
-/// The store, the cache or the folder of the instances cannot be read.
-pub fn disk_usage() -> Result<DiskUsage, IsolationError> {
+/// The store, the cache or the folder of the instances or the volumes cannot be read.
+pub fn disk_usage(has_user: impl Fn(&VolumeName) -> bool) -> Result<DiskUsage, IsolationError> {
     let (kernels, cache) = (KernelCache::open_default(), cache_dir());
     let instances = Instances::open_default()?;
     let mut usage = DiskUsage {
         store: Store::open_default()?.usage()?,
         kernels: Usage::default(),
         instances: instances.usage()?,
+        volumes: Usage::default(),
     };
+    let volumes = Volumes::open_default()?;
+    for volume in volumes.list()? {
+        let is_active = has_user(&volume.name) || volumes.is_used(&volume.name)?;
+        usage.volumes.add(volumes.size_on_disk(&volume.name), is_active);
+    }
     let outdated = outdated(instances.folder())?;
     usage.instances.reclaimable +=
         outdated.iter().map(|path| isolab_images::disk_usage(path)).sum::<u64>();
@@ -75,11 +88,15 @@ pub fn disk_usage() -> Result<DiskUsage, IsolationError> {
     Ok(usage)
 }
 
-/// Removes what nothing uses: what killed instances and other versions of isolab left, and `what`.
+/// Removes what nothing uses: what killed instances and other versions of isolab left, and `what`. `has_user` is as in
+/// [`disk_usage`].
 ///
 /// # Errors
 /// The store is damaged, or the cache cannot be written.
-pub fn prune(what: Pruning) -> Result<Pruned, IsolationError> {
+pub fn prune(
+    what: Pruning,
+    has_user: impl Fn(&VolumeName) -> bool,
+) -> Result<Pruned, IsolationError> {
     // What they hold of images and kernels is free then.
     let instances = Instances::open_default()?;
     let sweep = instances.sweep()?;
@@ -92,6 +109,12 @@ pub fn prune(what: Pruning) -> Result<Pruned, IsolationError> {
     for path in outdated(instances.folder())? {
         pruned.freed += remove(&path)?;
     }
+    pruned.freed += sweep_volumes(&instances)?;
+    if what.volumes {
+        let (volumes, freed) = prune_volumes(has_user)?;
+        pruned.freed += freed;
+        pruned.volumes = volumes;
+    }
     if what.images || what.build_cache {
         let prune = Prune { named: what.images, build_cache: what.build_cache };
         pruned.images = Store::open_default()?.prune(prune)?;
@@ -101,6 +124,46 @@ pub fn prune(what: Pruning) -> Result<Pruned, IsolationError> {
         prune_kernels(&KernelCache::open_default(), &cache_dir(), &mut pruned)?;
     }
     Ok(pruned)
+}
+
+/// Removes the anonymous volumes of instances whose `isolab` was killed, and gives the bytes of disk that this gave back.
+///
+/// # Errors
+/// They cannot be read, or not be removed.
+pub fn sweep_volumes(instances: &Instances) -> Result<u64, IsolationError> {
+    let mut unread = None;
+    // In this order: whose volume is seen has its folder already.
+    let swept = Volumes::open_default()?.sweep(|id| match instances.list() {
+        Ok(entries) => entries.iter().any(|entry| entry.id == id),
+        Err(error) => {
+            unread = Some(error);
+            true
+        }
+    });
+    unread.map_or(Ok(swept?), Err)
+}
+
+/// Removes the volumes that no instance has, and gives their names and the bytes of disk that this gave back.
+///
+/// # Errors
+/// They cannot be read, or not be removed.
+pub fn prune_volumes(
+    has_user: impl Fn(&VolumeName) -> bool,
+) -> Result<(Vec<VolumeName>, u64), IsolationError> {
+    let volumes = Volumes::open_default()?;
+    let (mut removed, mut freed) = (Vec::new(), 0);
+    for volume in volumes.list()?.into_iter().filter(|volume| !has_user(&volume.name)) {
+        match volumes.remove(&volume.name) {
+            Ok(bytes) => {
+                freed += bytes;
+                removed.push(volume.name);
+            }
+            // Somebody was quicker.
+            Err(VolumeError::InUse(_) | VolumeError::Unknown(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((removed, freed))
 }
 
 fn prune_kernels(

@@ -7,6 +7,7 @@ use oci_spec::runtime::Spec;
 
 use crate::controller::{Controller, Stdio};
 use crate::error::IsolationError;
+use crate::filesystem::Filesystem;
 use crate::instances::InstanceFolder;
 use crate::network::Network;
 use crate::timeline::Milestones;
@@ -21,6 +22,8 @@ pub struct InstanceSpec {
     pub spec: Spec,
     /// The root file system.
     pub image: Image,
+    /// What is mounted over it.
+    pub filesystem: Filesystem,
     /// Where its standard streams go. `process.terminal` of the specification is not used.
     pub stdio: Stdio,
     /// The guest kernel for the VM levels: a name in the cache or a path. Each level has its own

@@ -6,6 +6,7 @@
 mod build;
 mod controller;
 mod error;
+mod filesystem;
 pub mod host;
 pub mod housekeeping;
 mod instance;
@@ -30,6 +31,7 @@ use std::io::Read;
 pub use build::ContainerSteps;
 pub use controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
 pub use error::IsolationError;
+pub use filesystem::{Filesystem, HostEntry, MountSource, VolumeMount};
 pub use instance::{Instance, InstanceSpec, Isolation};
 pub use instances::{
     Entry, InstanceFolder, InstanceName, Instances, Leftover, NameError, ProcessId, Sweep,
@@ -38,6 +40,7 @@ pub use instances::{
 pub use isolab_container::{Limits, WindowSize};
 pub use isolab_guest::kernels::GuestKernel;
 pub use isolab_guest::{Interface, InterfaceAddress, package};
+pub use isolab_volumes as volumes;
 pub use level::{Level, UnknownLevel};
 pub use machine::guest_kernel;
 pub use network::{Link, Network};

@@ -17,6 +17,7 @@ use isolab_images::Merged;
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use crate::error::IsolationError;
+use crate::filesystem::{HostEntry, hosts};
 use crate::network::{Link, Network};
 
 const ALL: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
@@ -102,18 +103,20 @@ pub(crate) enum Missing {
 }
 
 impl NameFiles {
-    /// Writes the files of `names` to the instance's `folder`, for an image of these layers. `shared`: the
+    /// Writes the files of `names`, with these further lines of /etc/hosts, to the instance's `folder`, for an image of these layers. `shared`: the
     /// folder of all instances.
     pub(crate) fn prepare(
         folder: &Path,
         shared: &Path,
         names: Names,
+        entries: &[HostEntry],
         layers: &[PathBuf],
         missing: Missing,
     ) -> Result<Self, IsolationError> {
         let io =
             |source| IsolationError::Io { action: "write to", path: folder.to_owned(), source };
-        let files = names.files();
+        let mut files = names.files();
+        hosts::add(&mut files, entries);
         let image = Merged::new(layers.to_vec());
         let mut lowest = None;
         let mut mounts = Vec::new();
@@ -248,7 +251,8 @@ mod tests {
         ] {
             let folder = tempfile::tempdir().unwrap();
             let layers: Vec<PathBuf> = layers.into_iter().cloned().collect();
-            let prepared = NameFiles::prepare(folder.path(), dir.path(), names, &layers, missing);
+            let prepared =
+                NameFiles::prepare(folder.path(), dir.path(), names, &[], &layers, missing);
             let files = prepared.unwrap();
             assert_eq!(files.lowest.is_some(), !layers.contains(&linked), "{layers:?}");
             let targets: Vec<_> =

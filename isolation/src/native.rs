@@ -14,6 +14,7 @@ use isolab_container::{
     HostProcessNetwork, RootFilesystem,
 };
 use isolab_images::Image;
+use isolab_volumes::Lease;
 use nix::unistd::{getegid, geteuid};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, Mount, Spec};
@@ -22,6 +23,7 @@ use tracing::debug_span;
 use self::controller::{NativeController, as_the_caller, streams};
 use crate::controller::{Controller, Stdio};
 use crate::error::IsolationError;
+use crate::filesystem::native::{Prepared, in_order};
 use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::instances::InstanceFolder;
 use crate::level::Level;
@@ -50,13 +52,13 @@ impl Isolation for ProcessLevel {
         let resources = spec.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let limited = resources.as_ref().is_some_and(has_limits);
         let names = Names { hostname: None, network: &spec.network };
-        let root =
-            debug_span!("root").in_scope(|| Root::prepare(&spec.folder, &spec.image, names))?;
+        let root = debug_span!("root").in_scope(|| Root::prepare(&spec, names))?;
         let (streams, copies) = streams(Level::Process, &mut process, take(&mut spec.stdio))?;
         let process = HostProcess::create(HostProcessConfig {
             id: spec.folder.runtime_id().to_owned(),
             process,
             rootfs: root.filesystem,
+            read_only: spec.filesystem.read_only,
             host_filesystems: true,
             mounts: root.mounts,
             stdio: streams,
@@ -72,7 +74,7 @@ impl Isolation for ProcessLevel {
             owner_lock: Some(spec.folder.owner_lock()?),
         });
         let process = process.map_err(|error| upper::explain(error, spec.folder.shared()))?;
-        NativeInstance::boxed(Level::Process, process.into_instance(), spec, copies)
+        NativeInstance::boxed(Level::Process, process.into_instance(), spec, root.leases, copies)
     }
 }
 
@@ -82,12 +84,19 @@ impl Isolation for ContainerLevel {
         spec.network.check(Level::Container)?;
         let hostname = spec.spec.hostname().clone().unwrap_or_default();
         let names = Names { hostname: Some(&hostname), network: &spec.network };
-        let root =
-            debug_span!("root").in_scope(|| Root::prepare(&spec.folder, &spec.image, names))?;
+        let root = debug_span!("root").in_scope(|| Root::prepare(&spec, names))?;
         let mut mounts = spec.spec.mounts().clone().unwrap_or_default();
+        // Who mounts something on /dev/shm wants that one.
+        let is_replaced = |mount: &Mount| {
+            root.mounts.iter().any(|other| other.destination() == mount.destination())
+        };
+        mounts.retain(|mount| !is_replaced(mount));
         mounts.extend(root.mounts);
         spec.spec.set_mounts(Some(mounts));
         set_network(&mut spec.spec, &spec.network.link)?;
+        if spec.filesystem.read_only {
+            spec.spec.root_mut().get_or_insert_default().set_readonly(Some(true));
+        }
         let stdio = take(&mut spec.stdio);
         let process = spec.spec.process_mut().get_or_insert_default();
         let (stdio, copies) = streams(Level::Container, process, stdio)?;
@@ -104,7 +113,13 @@ impl Isolation for ContainerLevel {
             owner_lock: Some(spec.folder.owner_lock()?),
         });
         let container = container.map_err(|error| upper::explain(error, spec.folder.shared()))?;
-        NativeInstance::boxed(Level::Container, container.into_instance(), spec, copies)
+        NativeInstance::boxed(
+            Level::Container,
+            container.into_instance(),
+            spec,
+            root.leases,
+            copies,
+        )
     }
 }
 
@@ -154,14 +169,13 @@ struct Root {
     filesystem: RootFilesystem,
     /// What is mounted over the image's own.
     mounts: Vec<Mount>,
+    /// The volumes among them.
+    leases: Vec<Lease>,
 }
 
 impl Root {
-    fn prepare(
-        folder: &InstanceFolder,
-        image: &Image,
-        names: Names,
-    ) -> Result<Self, IsolationError> {
+    fn prepare(spec: &InstanceSpec, names: Names) -> Result<Self, IsolationError> {
+        let InstanceSpec { folder, image, filesystem, .. } = spec;
         upper::check(folder.shared())?;
         let files = folder.files();
         let io = |source| IsolationError::Io { action: "write to", path: files.clone(), source };
@@ -175,10 +189,16 @@ impl Root {
         if let Some(top) = lower.first().filter(|_| is_first) {
             give_root(top, &upper).map_err(io)?;
         }
-        let names = NameFiles::prepare(&files, folder.shared(), names, &lower, Missing::Make)?;
+        let user = spec.spec.process().as_ref().map(|process| process.user());
+        let user = user.map_or((0, 0), |user| (user.uid(), user.gid()));
+        let Prepared { mounts, leases } = filesystem.prepare_native(folder, &lower, user)?;
+        let entries = &filesystem.hosts;
+        let names =
+            NameFiles::prepare(&files, folder.shared(), names, entries, &lower, Missing::Make)?;
         lower.extend(names.lowest);
+        let mounts = in_order([names.mounts, mounts].concat());
         let filesystem = RootFilesystem::Overlay { lower, upper, work };
-        Ok(Self { filesystem, mounts: names.mounts })
+        Ok(Self { filesystem, mounts, leases })
     }
 }
 
@@ -203,6 +223,7 @@ struct NativeInstance {
     // Dropped after the instance, which uses both; the image's lease goes with it.
     folder: InstanceFolder,
     image: Image,
+    leases: Vec<Lease>,
 }
 
 impl NativeInstance {
@@ -210,6 +231,7 @@ impl NativeInstance {
         level: Level,
         instance: isolab_container::Instance,
         spec: InstanceSpec,
+        leases: Vec<Lease>,
         copies: Copies,
     ) -> Result<Box<dyn Instance>, IsolationError> {
         let InstanceSpec { mut folder, image, .. } = spec;
@@ -217,7 +239,7 @@ impl NativeInstance {
         let mut milestones = Milestones::default();
         milestones.reach(Milestone::Created, now());
         let master = instance.terminal_clone()?;
-        Ok(Box::new(Self { level, instance, master, milestones, copies, folder, image }))
+        Ok(Box::new(Self { level, instance, master, milestones, copies, folder, image, leases }))
     }
 }
 
@@ -252,10 +274,10 @@ impl Instance for NativeInstance {
     }
 
     fn remove(self: Box<Self>) -> Result<(), IsolationError> {
-        let Self { instance, folder, image, .. } = *self;
+        let Self { instance, folder, image, leases, .. } = *self;
         instance.remove()?;
         folder.remove()?;
-        drop(image);
+        drop((image, leases));
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::IsolationError;
+use crate::filesystem::Filesystem;
 use crate::users;
 
 /// What the operator may say about a run; what is left out comes from the image.
@@ -27,6 +28,8 @@ pub struct Request {
     /// Limits that mean the same at every level.
     #[serde(with = "WrittenLimits")]
     pub limits: Limits,
+    /// What its file system is made of beside the image.
+    pub filesystem: Filesystem,
 }
 
 /// [`Limits`] as they are written down.

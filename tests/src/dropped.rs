@@ -103,6 +103,7 @@ pub(crate) fn create_with(
         spec: request.to_spec(&image).expect("a specification"),
         folder: instances.create(Some(name), isolation).expect("the name is free"),
         image,
+        filesystem: request.filesystem.clone(),
         stdio,
         kernel: None,
         network: Network::of(Link::None),

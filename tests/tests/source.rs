@@ -7,7 +7,7 @@ use isolab_tests::checkout;
 use syn::{Attribute, Fields, Item, LitStr};
 
 /// The crates whose errors others print.
-const LIBRARIES: [&str; 11] = [
+const LIBRARIES: [&str; 12] = [
     "bench",
     "container",
     "guest",
@@ -19,6 +19,7 @@ const LIBRARIES: [&str; 11] = [
     "isolation",
     "network",
     "vmm",
+    "volumes",
 ];
 
 /// One `#[error(…)]` of thiserror, and what stands below it.

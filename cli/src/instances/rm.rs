@@ -15,7 +15,7 @@ pub struct Args {
     /// Kill those that run first; one that is not there is no failure.
     #[arg(long, short)]
     force: bool,
-    /// Remove anonymous volumes as well; there are none. Here for podman's users.
+    /// Remove their anonymous volumes as well.
     #[arg(long, short)]
     volumes: bool,
     /// All instances; those that run with --force only.
@@ -39,5 +39,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             _ => true,
         });
     }
-    with_each(&catalogue, &names, |instance| catalogue.remove(instance, args.force))
+    with_each(&catalogue, &names, |instance| {
+        catalogue.remove(instance, args.force)?;
+        match instance.config.as_ref().filter(|_| args.volumes) {
+            Some(config) => Ok(config.request.filesystem.remove_anonymous()?),
+            None => Ok(()),
+        }
+    })
 }

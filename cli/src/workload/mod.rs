@@ -1,5 +1,6 @@
 //! What `isolab run` and `isolab create` are told of an instance.
 
+mod filesystem;
 mod network;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use isolab_instances::{Config, LogOptions, ProcessSummary, RestartPolicy};
 use isolab_isolation::{InstanceFolder, InstanceName, Level, Limits, Request, parse_hostname};
 use tracing::info_span;
 
+use self::filesystem::FilesystemOptions;
 use self::network::NetworkOptions;
 use crate::health::Health;
 use crate::instances::parse_signal;
@@ -95,9 +97,8 @@ pub struct Workload {
     /// Write the instance's id to this file, which must not exist.
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
-    /// Not yet: volumes will come with it.
-    #[arg(long, short, value_name = "VOLUME", hide = true)]
-    volume: Vec<String>,
+    #[command(flatten)]
+    filesystem: FilesystemOptions,
     #[command(flatten)]
     obtain: Obtain,
     /// The image: a name, or a digest.
@@ -137,9 +138,6 @@ fn parse_log_option(text: &str) -> Result<LogOption, String> {
 impl Workload {
     /// Finds the image, or has it fetched. None where that failed, which was told.
     pub fn image(&self, logging: &Logging) -> Result<Option<Image>> {
-        if !self.volume.is_empty() {
-            bail!("--volume: isolab has no volumes yet");
-        }
         if let Some(path) = self.cidfile.as_ref().filter(|path| path.exists()) {
             bail!("--cidfile: {} exists already", path.display());
         }
@@ -154,7 +152,8 @@ impl Workload {
 
     /// What is asked for, in full: what we have of environment and files is in it.
     pub fn config(&self, folder: &InstanceFolder, image: &Image) -> Result<Config> {
-        let request = self.request(folder)?;
+        let mut request = self.request(folder)?;
+        request.filesystem.add_image_volumes(image)?;
         let spec = request.to_spec(image)?;
         let mut config = Config::new(self.image.clone(), image.digest().to_owned(), request);
         if let Some(process) = spec.process() {
@@ -228,6 +227,7 @@ impl Workload {
                     .and_then(|limit| u32::try_from(limit).ok())
                     .filter(|n| *n != 0),
             },
+            filesystem: self.filesystem.read()?,
         })
     }
 

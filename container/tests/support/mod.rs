@@ -94,6 +94,7 @@ impl Fixture {
             id: unique_id(),
             process: default_process(args, vec![PATH.to_owned()]),
             rootfs: self.overlay(),
+            read_only: false,
             host_filesystems: true,
             mounts: Vec::new(),
             stdio: Stdio::null(),

@@ -4,6 +4,7 @@ mod channel;
 mod line;
 mod machine;
 mod mailbox;
+mod mounts;
 mod network;
 mod process;
 mod root;
@@ -42,21 +43,23 @@ fn main() {
 }
 
 fn run(channel: &mut Option<Channel>) -> Result<(), Failure> {
-    let workload = read_workload()?;
+    let mut workload = read_workload()?;
     for module in &workload.modules {
         machine::load_module(Path::new(module))?;
     }
     machine::mount_devices()?;
     // Unpacked into RAM, which is the workload's.
     fs::remove_dir_all(GUEST_DIR).map_err(|e| format!("remove {GUEST_DIR}: {e}"))?;
+    let volumes = mounts::find_disks(&mut workload)?;
     let image = root::enter(&workload.root, &workload.name_files)?;
     machine::mount_api_filesystems()?;
     root::read_ahead(&image);
     let channel = channel.insert(Channel::open(&workload.line)?);
+    mounts::mount_all(&workload, &volumes)?;
     machine::set_hostname(&workload.hostname)?;
     network::bring_up_loopback()?;
     network::configure(&workload.interfaces)?;
-    serve::run_workload(workload.process, channel)
+    serve::run_workload(workload.process, &workload.mounts, channel)
 }
 
 fn read_workload() -> Result<Workload, Failure> {

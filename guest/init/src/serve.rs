@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 
-use isolab_protocol::{Frame, FromGuest, FromHost, Marker, Process, ProcessId, Task, WORKLOAD};
+use isolab_protocol::{
+    Frame, FromGuest, FromHost, Marker, Mount, Process, ProcessId, Task, WORKLOAD,
+};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -15,11 +17,17 @@ use nix::unistd::Pid;
 use crate::Failure;
 use crate::channel::Channel;
 use crate::machine;
+use crate::mounts;
 use crate::process::RunningProcess;
 use crate::spawn::{self, NotStarted};
 
-/// Runs the workload to its end and reports that end over the control channel, last of all.
-pub fn run_workload(workload: Process, channel: &mut Channel) -> Result<(), Failure> {
+/// Runs the workload to its end and reports that end over the control channel, last of all: what it wrote to `mounts` is
+/// there by then.
+pub fn run_workload(
+    workload: Process,
+    mounts: &[Mount],
+    channel: &mut Channel,
+) -> Result<(), Failure> {
     let mut child_signals = SigSet::empty();
     child_signals.add(Signal::SIGCHLD);
     child_signals.thread_block().map_err(|e| format!("block SIGCHLD: {e}"))?;
@@ -27,7 +35,7 @@ pub fn run_workload(workload: Process, channel: &mut Channel) -> Result<(), Fail
         SignalFd::with_flags(&child_signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(|e| format!("signalfd: {e}"))?;
     let mut supervisor =
-        Supervisor { channel, processes: BTreeMap::new(), oom_kills: count_oom_kills() };
+        Supervisor { channel, mounts, processes: BTreeMap::new(), oom_kills: count_oom_kills() };
     spawn::make_working_directory(&workload);
     machine::mark(Marker::Workload);
     supervisor.start(WORKLOAD, &Task::Process(workload))?;
@@ -40,6 +48,7 @@ pub fn run_workload(workload: Process, channel: &mut Channel) -> Result<(), Fail
 
 struct Supervisor<'a> {
     channel: &'a mut Channel,
+    mounts: &'a [Mount],
     processes: BTreeMap<ProcessId, RunningProcess>,
     /// As far as they have been told of.
     oom_kills: u64,
@@ -88,6 +97,7 @@ impl Supervisor<'_> {
         for (id, end) in ended {
             if id == WORKLOAD {
                 self.end_others();
+                mounts::sync(self.mounts);
             }
             self.processes.remove(&id);
             self.channel.send(id, end);

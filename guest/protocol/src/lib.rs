@@ -11,6 +11,7 @@ mod codec;
 mod interface;
 pub mod mailbox;
 mod message;
+mod mount;
 mod process;
 mod workload;
 
@@ -20,6 +21,7 @@ pub use message::{
     FromGuest, FromHost, MAX_PIECE, OUTPUT_WINDOW, ProcessId, STDIN_WINDOW, Stream, WORKLOAD,
     output_header,
 };
+pub use mount::{Mount, MountSource};
 pub use process::{Process, ProcessRecord, Service, Task, User, WindowSize};
 pub use workload::{Line, NameFile, RootDisks, Workload};
 

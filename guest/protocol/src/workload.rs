@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::interface::Interface;
+use crate::mount::Mount;
 use crate::process::Process;
 
 /// The workload and its machine.
@@ -25,6 +26,12 @@ pub struct Workload {
     /// Files of /etc that are this instance's own, whatever the image has.
     #[serde(default)]
     pub name_files: Vec<NameFile>,
+    /// What is mounted over the root file system, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<Mount>,
+    /// Whether the root file system itself cannot be written.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// What carries the control channel.

@@ -93,6 +93,11 @@ fn supervise(name: &str, starter: &mut Option<Channel>) -> Result<(), InstanceEr
     let _ = fs::remove_file(path.join(server::SOCKET));
     let code = record.state().exit_code;
     folder.remove()?;
+    if supervised.config.auto_remove
+        && let Err(error) = supervised.config.request.filesystem.remove_anonymous()
+    {
+        eprintln!("cannot remove the instance's volumes: {}", chain(&error.into()));
+    }
     // Whoever is told of the end finds nobody there who looks after the instance.
     record.finish(code);
     supervised.output.release();
@@ -191,6 +196,7 @@ impl Supervised {
             folder: folder.share()?,
             spec: config.request.to_spec(&self.image)?,
             image: self.image.clone(),
+            filesystem: config.request.filesystem.clone(),
             stdio,
             kernel: config.kernel.clone(),
             network,

@@ -67,6 +67,7 @@ fn process(folder: &Path) -> Result<(), IsolationError> {
         id: id(),
         process,
         rootfs,
+        read_only: false,
         host_filesystems: true,
         mounts: Vec::new(),
         stdio: Stdio::null(),

@@ -98,6 +98,11 @@ impl InstanceFolder {
         self.record.append(&self.lock).map_err(|source| self.io("write to", source))
     }
 
+    /// Whether the folder stays when it is dropped.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.record.kept
+    }
+
     /// Gives it its name.
     pub(super) fn appear(&mut self, path: &Path) -> io::Result<()> {
         fs::rename(&self.path, path)?;

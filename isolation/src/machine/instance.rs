@@ -12,6 +12,7 @@ use isolab_guest::control::{ProcessEnd, Session};
 use isolab_images::Image;
 use isolab_vmm::machine::{Machine, MachineHandle};
 use isolab_vmm::timeline::Event;
+use isolab_volumes::Lease;
 use tracing::warn;
 
 use super::console_tail::ConsoleTail;
@@ -45,6 +46,8 @@ pub(super) struct MachineInstance {
     pub(super) created: u64,
     // Holds the image's lease: the collector leaves the disk alone.
     pub(super) _image: Image,
+    // Likewise the volumes'.
+    pub(super) _volumes: Vec<Lease>,
     /// Until it is removed.
     pub(super) folder: Option<InstanceFolder>,
 }

@@ -20,6 +20,7 @@ use isolab_guest::{RootDisks, User, Workload, initramfs, modules};
 use isolab_vmm::backend::disk::DiskOptions;
 use isolab_vmm::backend::net::NetOptions;
 use isolab_vmm::backend::serial_port::SerialPort;
+use isolab_vmm::backend::share::ShareOptions;
 use isolab_vmm::board::{BoardConfig, paravirtual, pc};
 use isolab_vmm::boot::initrd::InitrdPart;
 use isolab_vmm::boot::load::KernelConfig;
@@ -36,6 +37,8 @@ use self::occurrence::Occurrence;
 use self::streams::Carried;
 use crate::controller::Stdio;
 use crate::error::IsolationError;
+use crate::filesystem::guest::GuestMounts;
+use crate::filesystem::{Filesystem, hosts};
 use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::level::Level;
 use crate::name_files::Names;
@@ -51,8 +54,8 @@ const DEFAULT_MEMORY: u64 = 512 << 20;
 struct Hardware {
     /// What carries the control channel.
     line: LineKind,
-    /// What the disks may be called.
-    disks: &'static [&'static str],
+    /// What the disks are called, up to a letter.
+    disks: &'static str,
     /// Drivers and file systems, for kernels that have them as modules. The file systems look for
     /// crc32c by its name, which is no dependency that depmod could see.
     modules: &'static [&'static str],
@@ -73,7 +76,7 @@ const PARAVIRT_WORDS: &str = " noapic percpu_alloc=page";
 
 const VIRTIO: Hardware = Hardware {
     line: LineKind::Vsock,
-    disks: &["/dev/vda", "/dev/vdb"],
+    disks: "/dev/vd",
     modules: &[
         "virtio_pci",
         "virtio_blk",
@@ -86,15 +89,28 @@ const VIRTIO: Hardware = Hardware {
     network_driver: "virtio_net",
     kernel_words: PARAVIRT_WORDS,
 };
-/// Image, scratch and mailbox, whichever is which.
-const PC_DISKS: [&str; 3] = ["/dev/sda", "/dev/sdb", "/dev/sdc"];
+/// Image, scratch, mailbox and a volume, whichever is which.
+const PC_DISKS: [&str; 4] = ["/dev/sda", "/dev/sdb", "/dev/sdc", "/dev/sdd"];
+/// Of a folder that the host shares.
+const SHARE_DRIVER: &str = "virtiofs";
 const EMULATED: Hardware = Hardware {
     line: LineKind::SerialAndDisk { names: &PC_DISKS },
-    disks: &PC_DISKS,
+    disks: "/dev/sd",
     modules: &["ata_piix", "sd_mod", "crc32c_generic", "erofs", "ext4", "overlay"],
     network_driver: "e1000",
     kernel_words: "",
 };
+
+impl Hardware {
+    /// What its disks may be called, with so many volumes' among them.
+    fn disk_names(&self, volumes: usize) -> Vec<String> {
+        let own = match self.line {
+            LineKind::Vsock => 2,
+            LineKind::SerialAndDisk { .. } => 3,
+        };
+        ('a'..='z').take(own + volumes).map(|letter| format!("{}{letter}", self.disks)).collect()
+    }
+}
 
 /// One of the two VM levels.
 pub struct MachineLevel {
@@ -141,8 +157,10 @@ impl Isolation for MachineLevel {
             Link::Taps(taps) => &taps[..],
             _ => &[],
         };
-        let workload = workload(&spec, taps, &carried, hardware)?;
+        let volumes = Filesystem::prepare_guest(self.level, &spec)?;
+        let workload = workload(&spec, taps, &volumes, &carried, hardware)?;
         let mut drivers = hardware.modules.to_vec();
+        drivers.extend(volumes.shares.first().map(|_| SHARE_DRIVER));
         drivers.extend(taps.first().map(|_| hardware.network_driver));
         let initramfs = debug_span!("initramfs", kernel = %kernel).in_scope(|| {
             let modules = modules::with_dependencies(&kernel, &drivers)?;
@@ -154,6 +172,17 @@ impl Isolation for MachineLevel {
         let scratch_path = format!("/proc/self/fd/{}", scratch_file.as_raw_fd());
         let scratch =
             DiskOptions { id: Some("scratch".to_owned()), ..DiskOptions::new(scratch_path) };
+        let disks = volumes.disks.iter().map(|disk| DiskOptions {
+            read_only: disk.read_only,
+            raw: true,
+            ..DiskOptions::new(&disk.path)
+        });
+        let disks = disks.collect();
+        let shares = volumes.shares.iter().map(|share| ShareOptions {
+            read_only: share.read_only,
+            ..ShareOptions::new(&share.path, &share.tag)
+        });
+        let shares = shares.collect();
         let line = ControlLine::new(hardware.line);
         let ControlLine { ours, mailbox, port, device } =
             line.map_err(IsolationError::host("make the control channel"))?;
@@ -185,7 +214,7 @@ impl Isolation for MachineLevel {
             },
             memory: memory(&spec.spec)?,
             cpus: cpus(&spec.spec),
-            board: board(vec![image, scratch], nets, device),
+            board: board([vec![image, scratch], disks].concat(), nets, shares, device),
             serial: [Some(SerialPort::output_only(console.clone())), port, None, None],
         };
         let machine = info_span!("machine")
@@ -204,6 +233,7 @@ impl Isolation for MachineLevel {
             console,
             created: now(),
             _image: spec.image,
+            _volumes: volumes.leases,
             folder: Some(spec.folder),
         }))
     }
@@ -213,12 +243,18 @@ fn machine_error(source: isolab_vmm::machine::Error, console: &ConsoleTail) -> I
     IsolationError::Machine { source: Box::new(source), console: console.text() }
 }
 
-/// The board that a device is for, with disks and networks.
-fn board(disks: Vec<DiskOptions>, nets: Vec<NetOptions>, device: LineDevice) -> BoardConfig {
+/// The board that a device is for, with disks, networks and shared folders, of which a PC has none.
+fn board(
+    disks: Vec<DiskOptions>,
+    nets: Vec<NetOptions>,
+    shares: Vec<ShareOptions>,
+    device: LineDevice,
+) -> BoardConfig {
     match device {
         LineDevice::Vsock(peer) => BoardConfig::Paravirtual(paravirtual::Options {
             disks,
             nets,
+            shares,
             vsock_peer: Some(peer),
             ..Default::default()
         }),
@@ -235,6 +271,7 @@ fn board(disks: Vec<DiskOptions>, nets: Vec<NetOptions>, device: LineDevice) -> 
 fn workload(
     spec: &InstanceSpec,
     taps: &[TapNetwork],
+    volumes: &GuestMounts,
     carried: &Carried,
     hardware: &Hardware,
 ) -> Result<Workload, IsolationError> {
@@ -244,18 +281,22 @@ fn workload(
     })?;
     let hostname = spec.spec.hostname().clone().unwrap_or_default();
     let names = Names { hostname: Some(&hostname), network: &spec.network };
+    let mut name_files = names.files();
+    hosts::add(&mut name_files, &spec.filesystem.hosts);
     Ok(Workload {
         process: guest_process(process, carried),
         line: hardware.line.for_guest(),
-        name_files: names.files(),
+        name_files,
         hostname,
         modules: Vec::new(),
         root: RootDisks {
-            devices: hardware.disks.iter().map(|name| (*name).to_owned()).collect(),
+            devices: hardware.disk_names(volumes.disks.len()),
             image: "erofs".to_owned(),
             scratch: "ext4".to_owned(),
         },
         interfaces: taps.iter().map(|tap| tap.interface.clone()).collect(),
+        mounts: volumes.mounts.clone(),
+        read_only: spec.filesystem.read_only,
     })
 }
 

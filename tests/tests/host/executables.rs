@@ -24,6 +24,7 @@ fn all_are_static_without_unwind_tables_and_the_run_path_s_is_small() {
         "isolab-manual",
         "isolab-network",
         "isolab-oci",
+        "isolab-volume",
     ] {
         let path = executable(name);
         let headers = tool("readelf", &["--file-header", "--program-headers", text(&path)]);

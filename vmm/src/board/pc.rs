@@ -34,6 +34,9 @@ pub(super) const MAX_DRIVES: usize = 4;
 /// channel take turns.
 const SPREAD: [(usize, usize); 2] = [(0, 0), (1, 0)];
 const FILLED: [(usize, usize); MAX_DRIVES] = [(0, 0), (0, 1), (1, 0), (1, 1)];
+/// Where the mailbox is, and the others around it.
+const MAILBOX: (usize, usize) = (0, 1);
+const AROUND_MAILBOX: [(usize, usize); MAX_DRIVES - 1] = [(0, 0), (1, 0), (1, 1)];
 
 /// What is on the board.
 #[derive(Default)]
@@ -171,10 +174,15 @@ struct Drives {
 /// Opens the images, disks first, and names them for the firmware in the order of booting.
 fn drives(options: &Options) -> Result<Drives, BoardError> {
     let count = options.disks.len() + options.cdroms.len();
-    if count > MAX_DRIVES {
-        return Err(BoardError::TooManyDrives { drives: count });
+    let places: &[(usize, usize)] = match &options.mailbox {
+        Some(_) => &AROUND_MAILBOX,
+        None if count <= SPREAD.len() => &SPREAD,
+        None => &FILLED,
+    };
+    if count > places.len() {
+        let mailbox = usize::from(options.mailbox.is_some());
+        return Err(BoardError::TooManyDrives { drives: count + mailbox });
     }
-    let places: &[(usize, usize)] = if count <= SPREAD.len() { &SPREAD } else { &FILLED };
     let disks = options.disks.iter().map(|options| (options, false));
     let cdroms = options.cdroms.iter().map(|options| (options, true));
     let mut drives = Drives::default();
@@ -185,11 +193,8 @@ fn drives(options: &Options) -> Result<Drives, BoardError> {
         drives.boot_order.push(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"));
     }
     if let Some(options) = &options.mailbox {
-        let unit = &mut drives.places[0][1];
-        if unit.is_some() {
-            return Err(BoardError::TooManyDrives { drives: MAX_DRIVES + 1 });
-        }
-        *unit = Some(open(options, false)?.0);
+        let (channel, unit) = MAILBOX;
+        drives.places[channel][unit] = Some(open(options, false)?.0);
     }
     Ok(drives)
 }
@@ -249,8 +254,15 @@ mod tests {
         assert!(places[0][1].is_some() && places[1][1].is_none());
         assert_eq!(boot_order.len(), 2, "nobody boots from it");
         drop(places);
-        board.mailbox = None;
         board.disks.push(options(&folder, "c"));
+        let Drives { places, .. } = drives(&board).unwrap();
+        assert!(places.iter().flatten().all(Option::is_some));
+        assert_eq!(places[0][1].as_ref().map(|drive| drive.serial.as_str()), Some("m"));
+        drop(places);
+        board.disks.push(options(&folder, "x"));
+        assert!(matches!(drives(&board), Err(BoardError::TooManyDrives { drives: 5 })));
+        board.disks.pop();
+        board.mailbox = None;
         let Drives { places, .. } = drives(&board).unwrap();
         assert!(places[0][1].is_some() && places[1][1].is_none());
         drop(places);

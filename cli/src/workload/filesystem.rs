@@ -1,0 +1,101 @@
+//! The options about an instance's file system: volumes and other mounts, and names of hosts.
+
+mod host_entry;
+mod mount;
+mod tmpfs;
+mod volume;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use isolab_isolation::{Filesystem, HostEntry, MountSource, VolumeMount};
+
+/// What is seen beside the image's files.
+#[derive(Debug, clap::Args)]
+pub struct FilesystemOptions {
+    /// Show a folder or file of the host, or a volume, at a path: HOST:PATH[:OPTIONS] with a path that has a slash,
+    /// NAME:PATH[:OPTIONS], or PATH alone for an anonymous volume, which goes with the instance. A volume that is
+    /// not there is made, with what the image has at the path. Options: ro, rw, nocopy, noexec, exec, nosuid, suid,
+    /// nodev, dev, rbind, bind, rprivate and the like; z and Z without effect, as nothing here is labelled.
+    #[arg(long, short, value_name = "VOLUME")]
+    volume: Vec<String>,
+    /// As --volume, in words: type=bind|volume|tmpfs,source=…,target=…[,ro]. More: volume-nocopy,
+    /// bind-propagation=…, bind-nonrecursive, tmpfs-size=…, tmpfs-mode=….
+    #[arg(long, value_name = "MOUNT")]
+    mount: Vec<String>,
+    /// Mount memory at a path: PATH[:OPTIONS] such as size=64M,mode=1777,noexec; it goes with the run.
+    #[arg(long, value_name = "PATH")]
+    tmpfs: Vec<String>,
+    /// The image's files cannot be written, nor others be made beside them.
+    #[arg(long)]
+    read_only: bool,
+    /// With --read-only, memory on /run, /tmp and /var/tmp, which can be written.
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", action = clap::ArgAction::Set)]
+    read_only_tmpfs: bool,
+    /// A line of /etc/hosts: NAME[;NAME…]:ADDRESS.
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = host_entry::parse)]
+    add_host: Vec<HostEntry>,
+}
+
+/// What --read-only leaves to be written, with its mode; /dev/shm is memory anyway.
+const WRITABLE: [(&str, &str); 3] = [("/run", "0755"), ("/tmp", "1777"), ("/var/tmp", "1777")];
+
+impl FilesystemOptions {
+    /// What is asked for.
+    pub fn read(&self) -> Result<Filesystem> {
+        let mut mounts: Vec<VolumeMount> = Vec::new();
+        let volumes = self.volume.iter().map(|text| {
+            volume::parse(text).with_context(|| format!("--volume {}", text.escape_debug()))
+        });
+        let others = self.mount.iter().map(|text| {
+            mount::parse(text).with_context(|| format!("--mount {}", text.escape_debug()))
+        });
+        let memory = self.tmpfs.iter().map(|text| {
+            tmpfs::parse(text).with_context(|| format!("--tmpfs {}", text.escape_debug()))
+        });
+        for mount in volumes.chain(others).chain(memory) {
+            let mount = mount?;
+            if mounts.iter().any(|other| other.target == mount.target) {
+                bail!("{}: two mounts on one path", mount.target.display());
+            }
+            mounts.push(mount);
+        }
+        for (target, mode) in WRITABLE.iter().filter(|_| self.read_only && self.read_only_tmpfs) {
+            if !mounts.iter().any(|mount| mount.target == Path::new(target)) {
+                mounts.push(tmpfs::writable(target, mode));
+            }
+        }
+        Ok(Filesystem { mounts, read_only: self.read_only, hosts: self.add_host.clone() })
+    }
+}
+
+/// The path in the instance.
+fn target(text: &str) -> Result<std::path::PathBuf> {
+    let target = VolumeMount::target(Path::new(text));
+    target.with_context(|| {
+        format!(
+            "`{}`: the path in the instance is to be absolute, without `..`, and not /",
+            text.escape_debug()
+        )
+    })
+}
+
+/// A folder or file of the host, which is there.
+fn host_path(text: &str) -> Result<MountSource> {
+    let path = std::path::absolute(text).with_context(|| format!("`{}`", text.escape_debug()))?;
+    path.metadata().with_context(|| format!("cannot use {}", path.display()))?;
+    Ok(MountSource::Host(path))
+}
+
+/// What every mount is unless it is asked for otherwise: whoever can write there, on the host or in another instance,
+/// gives nobody here more rights by that.
+const SAFE: [&str; 2] = ["nosuid", "nodev"];
+
+/// The defaults, but for those that `words` say otherwise, and `words`.
+fn with_defaults(words: Vec<String>) -> Vec<String> {
+    let is_undone =
+        |word: &str| words.iter().any(|it| Some(it.as_str()) == word.strip_prefix("no"));
+    let safe = SAFE.iter().filter(|word| !is_undone(word)).map(|word| (*word).to_owned());
+    safe.collect::<Vec<_>>().into_iter().chain(words).collect()
+}
