@@ -342,7 +342,7 @@ pub fn a_crowd(counts: &[(&str, usize)]) {
 
 /// A service as people run it: `scripts/make-nginx-image` makes the image.
 pub fn nginx(level: &str) {
-    let image = checkout().join("target/nginx-image");
+    let image = checkout().join("target/nginx-image.tar");
     assert!(image.exists(), "{} is missing: scripts/test makes it", image.display());
     let host = Host::new();
     host.isolab(&["image", "load", text(&image)]).success();
