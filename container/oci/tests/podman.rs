@@ -115,5 +115,5 @@ fn what_it_asks_for_and_we_have_not_is_told_by_its_field() {
     let podman = Podman::new();
     let output = podman.run(&["run", "--rm", "--network", "none", "test", "true"]);
     let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && errors.contains("linux.seccomp"), "{errors}");
+    assert!(!output.status.success() && errors.contains("mounts"), "{errors}");
 }
