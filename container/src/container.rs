@@ -20,11 +20,13 @@ use crate::instance::{Instance, Parts, Told};
 use crate::namespaces::Namespaces;
 use crate::plan::InitPlan;
 use crate::process::capabilities::CapabilitySets;
+use crate::process::labels::needs_selinux;
 use crate::process::plan::ProcessPlan;
 use crate::process::seccomp::Filter;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::cgroup_mount::CgroupMountPlan;
 use crate::rootfs::devices;
+use crate::rootfs::id_mapped::Mappings;
 use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::options::propagation;
 use crate::rootfs::plan::RootfsPlan;
@@ -68,27 +70,39 @@ impl Container {
             owner_lock,
         } = config;
         check_id(&id)?;
-        refuse_unsupported(&spec)?;
         let hooks = spec.hooks().clone().unwrap_or_default();
         hooks::check(&hooks)?;
         let default_linux = Linux::default();
         let linux = spec.linux().as_ref().unwrap_or(&default_linux);
+        check_host(linux)?;
         let namespaces = Namespaces::from_oci(linux.namespaces().as_deref().unwrap_or_default())?;
         let user = namespaces.is_new(CloneFlags::CLONE_NEWUSER);
         check_namespaces(&namespaces, user)?;
         let id_maps = user.then(|| id_maps(linux)).transpose()?;
         let mut root = RootPlan::new(&rootfs, user)?;
         root.readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
-        root.propagation = root_propagation(linux)?;
+        if let Some(flags) = root_propagation(linux)? {
+            root.propagate(flags)?;
+        }
         let mut process = process_plan(&spec, id_maps.as_ref())?;
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;
+        process.scheduling.first();
+        if let Some(personality) = linux.personality() {
+            process.scheduling.set_personality(personality)?;
+        }
+        if let Some(policy) = linux.memory_policy() {
+            process.scheduling.set_memory_policy(policy)?;
+        }
         process.new_keyring = !keep_keyring;
         process.seccomp = linux.seccomp().as_ref().map(Filter::from_oci).transpose()?.map(Arc::new);
         if let Some(terminal) = &mut process.terminal {
             terminal.add_console()?;
         }
-        let mounts = mount_plans(&spec)?;
+        let mut mounts = mount_plans(&spec, linux, user)?;
+        if let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) {
+            mounts.iter_mut().try_for_each(|mount| mount.label(label))?;
+        }
         let binds_dev =
             mounts.iter().any(|mount| mount.is_bind() && mount.target.as_c_str() == c"/dev");
         let extra_devices = linux.devices().as_deref().unwrap_or_default();
@@ -215,19 +229,23 @@ fn in_initial_user_namespace() -> bool {
         .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
-fn refuse_unsupported(spec: &Spec) -> Result<()> {
-    let linux = spec.linux().as_ref();
-    let asked = [
-        ("linux.intelRdt", linux.is_some_and(|linux| linux.intel_rdt().is_some())),
-        ("linux.personality", linux.is_some_and(|linux| linux.personality().is_some())),
-        ("linux.memoryPolicy", linux.is_some_and(|linux| linux.memory_policy().is_some())),
-        ("linux.netDevices", linux.is_some_and(|linux| linux.net_devices().is_some())),
-        ("linux.mountLabel", linux.is_some_and(|linux| linux.mount_label().is_some())),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(Error::unsupported(field, "not implemented yet")),
-        None => Ok(()),
+/// What the host cannot do, before anything is made.
+fn check_host(linux: &Linux) -> Result<()> {
+    if linux.intel_rdt().is_some() {
+        let problem = match Path::new("/sys/fs/resctrl/schemata").exists() {
+            true => "cannot be set by this runtime",
+            false => "this host has no resctrl file system mounted at /sys/fs/resctrl",
+        };
+        return Err(Error::unsupported("linux.intelRdt", problem));
     }
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        let problem = "network devices cannot be moved by this runtime";
+        return Err(Error::unsupported("linux.netDevices", problem));
+    }
+    if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
+        needs_selinux("linux.mountLabel")?;
+    }
+    Ok(())
 }
 
 /// What is told of it, to be completed when there is a process.
@@ -276,9 +294,14 @@ fn process_plan(spec: &Spec, id_maps: Option<&IdMaps>) -> Result<ProcessPlan> {
     Ok(plan)
 }
 
-fn mount_plans(spec: &Spec) -> Result<Vec<MountPlan>> {
+fn mount_plans(spec: &Spec, linux: &Linux, user: bool) -> Result<Vec<MountPlan>> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    mounts.iter().enumerate().map(|(index, mount)| MountPlan::new(mount, index)).collect()
+    let mappings = Mappings {
+        uid: linux.uid_mappings().as_deref().unwrap_or_default(),
+        gid: linux.gid_mappings().as_deref().unwrap_or_default(),
+    };
+    let mappings = user.then_some(mappings);
+    mounts.iter().enumerate().map(|(index, mount)| MountPlan::new(mount, index, mappings)).collect()
 }
 
 /// The cgroup tree inside, if the configuration mounts one and there is one to show.
@@ -288,15 +311,13 @@ fn cgroup_mount(
     namespaces: &Namespaces,
 ) -> Result<Option<CgroupMountPlan>> {
     let Some(mount) = mounts.iter().find(|mount| mount.is_cgroup()) else { return Ok(None) };
-    if !namespaces.new_cgroup {
-        let problem =
-            "mounting the cgroup tree without a new cgroup namespace would show the host's";
-        return Err(Error::unsupported("mounts", problem));
-    }
+    let is_hidden = namespaces.new_cgroup || namespaces.joins(CloneFlags::CLONE_NEWCGROUP);
     // Without a cgroup of its own, a container has none to show: a version 1 tree would be the caller's, and
     // an empty tmpfs says so.
     let inner = cgroup.map_or(InnerMount::V1(Vec::new()), Cgroup::inner_mount);
-    CgroupMountPlan::new(mount, &inner).map(Some)
+    // Without a namespace a mount would show the host's tree.
+    let own = cgroup.filter(|_| !is_hidden).map(|cgroup| cgroup.memberships().directories());
+    CgroupMountPlan::new(mount, &inner, own.as_deref()).map(Some)
 }
 
 /// What is written to /proc/PID/timens_offsets (time_namespaces(7)); None without a new time namespace.

@@ -62,7 +62,8 @@ impl HostProcess {
         process.kill_with_parent = kill_with_parent;
         let trees: &[&str] = if host_filesystems { &HOST_FILESYSTEMS } else { &[] };
         let trees = trees.iter().map(|path| MountPlan::host_tree(Path::new(path)));
-        let further = mounts.iter().enumerate().map(|(index, mount)| MountPlan::new(mount, index));
+        let further =
+            mounts.iter().enumerate().map(|(index, mount)| MountPlan::new(mount, index, None));
         let mounts = trees.chain(further).collect::<Result<_>>()?;
         let resources = resources.unwrap_or_else(no_limits);
         if resources.devices().as_ref().is_some_and(|rules| !rules.is_empty()) {

@@ -1,13 +1,19 @@
 //! User and group id maps of a user namespace: written directly where that is allowed, otherwise by newuidmap(1) and
 //! newgidmap(1), which may give an unprivileged user the ranges of /etc/subuid and /etc/subgid.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
+use nix::sched::CloneFlags;
+use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{Pid, getegid, geteuid};
 use oci_spec::runtime::LinuxIdMapping;
 
+use crate::child::wait_id;
+use crate::clone::{Cloned, clone};
 use crate::error::{Error, Result};
+use crate::pidfd;
 
 /// The maps of one user namespace.
 #[derive(Debug)]
@@ -40,6 +46,32 @@ impl IdMaps {
 
     pub(crate) fn denies_setgroups(&self) -> bool {
         self.gid.itself_alone
+    }
+
+    /// A user namespace with these maps and nobody in it.
+    pub(crate) fn namespace(&self) -> Result<OwnedFd> {
+        let attempt = "clone a process into a user namespace for id-mapped mounts";
+        // SAFETY: the clone sleeps until it is killed, and makes system calls only.
+        let cloned = unsafe { clone(CloneFlags::CLONE_NEWUSER, None) };
+        let Some(Cloned { pid, pidfd }) = cloned.map_err(|errno| Error::host(attempt, errno))?
+        else {
+            loop {
+                // SAFETY: takes nothing. All signals are blocked but SIGKILL, which also the kernel sends it when the
+                // thread that waits for it ends.
+                unsafe {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    libc::pause();
+                }
+            }
+        };
+        let path = format!("/proc/{pid}/ns/user");
+        let opened = self.write(pid).and_then(|()| {
+            File::open(&path).map_err(|source| Error::host(format!("open {path}"), source))
+        });
+        // Of our own child there is nothing else to learn.
+        let _ = pidfd::send(&pidfd, libc::SIGKILL);
+        let _ = wait_id(pidfd.as_fd(), WaitPidFlag::WEXITED);
+        opened.map(OwnedFd::from)
     }
 
     /// Writes the maps of a process that waits in its new user namespace.

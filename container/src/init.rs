@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::channel::{self, Command};
 use crate::child_plan::ChildPlan;
@@ -28,6 +29,7 @@ use crate::process::stdio::StdioPlan;
 use crate::process::terminal::{self, TerminalPlan};
 use crate::process::trampoline::Trampoline;
 use crate::process::{credentials, exec, keyring};
+use crate::rootfs::mounts::MountPlan;
 use crate::step::{At, Failure, Step};
 
 /// Child: carries out the plan and executes the trampoline, or reports what failed and exits with the code that
@@ -65,7 +67,8 @@ impl ChildPlan for InitPlan {
     fn descriptors(&self) -> Vec<RawFd> {
         let namespaces = self.join_namespaces.iter().map(|joined| joined.fd.as_raw_fd());
         let socket = self.start_socket.as_ref().map(AsRawFd::as_raw_fd);
-        self.stdio.descriptors().chain(namespaces).chain(socket).collect()
+        let mounts = self.rootfs.mounts.iter().filter_map(MountPlan::descriptor);
+        self.stdio.descriptors().chain(namespaces).chain(socket).chain(mounts).collect()
     }
 
     fn further_descriptors(&self) -> u32 {
@@ -232,15 +235,32 @@ fn set_host_files(plan: &InitPlan) -> Result<(), Failure> {
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
         write_file(path, value).at_index(Step::Sysctl, index)?;
     }
+    plan.process.scheduling.apply()?;
+    if let Some(label) = &plan.process.label {
+        label.apply()?;
+    }
     for (index, limit) in plan.process.rlimits.iter().enumerate() {
         limit.apply().at_index(Step::Rlimit, index)?;
     }
     Ok(())
 }
 
-/// Child: writes all of it at once, as files of /proc want it.
+/// Child: writes to a file of the host's /proc, all at once, as those want it.
 pub(crate) fn write_file(path: &CStr, value: &CStr) -> Result<(), Errno> {
-    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    // Whatever is mounted on the way, or linked there: what is written to is procfs (CVE-2025-52881).
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let proc = open(c"/proc", flags, Mode::empty())?;
+    if fstatfs(&proc)?.filesystem_type() != PROC_SUPER_MAGIC {
+        return Err(Errno::ENODEV);
+    }
+    let below = path.to_bytes_with_nul().strip_prefix(b"/proc/").ok_or(Errno::EINVAL)?;
+    let below = CStr::from_bytes_with_nul(below).map_err(|_| Errno::EINVAL)?;
+    let how = OpenHow::new().flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_XDEV
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+    );
+    let file = openat2(&proc, below, how)?;
     nix::unistd::write(&file, value.to_bytes()).map(drop)
 }
 

@@ -66,8 +66,13 @@ impl ChildPlan for JoinPlan {
         umask(Mode::empty());
         // By the host's /proc, as long as it is in sight.
         init::set_oom_score(&self.process)?;
+        self.process.scheduling.before_joining()?;
         if self.await_cgroup {
             channel::await_command(child_end, Command::Joined).at(Step::AwaitCgroup)?;
+        }
+        self.process.scheduling.apply()?;
+        if let Some(label) = &self.process.label {
+            label.apply()?;
         }
         if self.process.new_keyring {
             keyring::join_new_session().at(Step::Keyring)?;

@@ -75,6 +75,11 @@ impl Namespaces {
                 None if kind == NEWTIME => plan.new_time = true,
                 None if kind == CloneFlags::CLONE_NEWCGROUP => plan.new_cgroup = true,
                 None => plan.new |= kind,
+                Some(path) if kind == CloneFlags::CLONE_NEWUSER => {
+                    open(path, kind, &field)?;
+                    let problem = "cannot be joined: the clone that makes the others would have to be in it already";
+                    return Err(Error::unsupported(field, problem));
+                }
                 Some(path) => match open(path, kind, &field)? {
                     pid if kind == CloneFlags::CLONE_NEWPID => plan.pid = Some(pid),
                     other => plan.joined.push(other),

@@ -32,6 +32,7 @@ pub(crate) enum Step {
     MountTarget,
     Mount,
     MountOptions,
+    CopyUp,
     CgroupMount,
     Device,
     DeviceLink,
@@ -43,6 +44,13 @@ pub(crate) enum Step {
     CgroupNamespace,
     Sysctl,
     Rlimit,
+    InitialCpus,
+    FinalCpus,
+    Scheduler,
+    IoPriority,
+    MemoryPolicy,
+    Personality,
+    Label,
     ChangeRoot,
     RootPropagation,
     Terminal,
@@ -94,7 +102,7 @@ impl<T> At<T> for Result<T, Errno> {
 }
 
 impl Step {
-    const ALL: [Step; 54] = [
+    const ALL: [Step; 62] = [
         Step::CloseDescriptors,
         Step::Stdio,
         Step::NewSession,
@@ -118,6 +126,7 @@ impl Step {
         Step::MountTarget,
         Step::Mount,
         Step::MountOptions,
+        Step::CopyUp,
         Step::CgroupMount,
         Step::Device,
         Step::DeviceLink,
@@ -129,6 +138,13 @@ impl Step {
         Step::CgroupNamespace,
         Step::Sysctl,
         Step::Rlimit,
+        Step::InitialCpus,
+        Step::FinalCpus,
+        Step::Scheduler,
+        Step::IoPriority,
+        Step::MemoryPolicy,
+        Step::Personality,
+        Step::Label,
         Step::ChangeRoot,
         Step::RootPropagation,
         Step::Terminal,

@@ -13,6 +13,8 @@ use isolab_container::{
     CgroupError, CgroupPlacement, Container, Error, ExitStatus, Limits, RootFilesystem, Signal,
 };
 
+use serde_json::json;
+
 use support::{Fixture, capture, mounts_below, read_all, run};
 
 #[test]
@@ -388,12 +390,26 @@ fn raising_a_limit_without_the_right_says_what_is_missing() {
 }
 
 #[test]
-fn what_is_not_implemented_is_refused_not_ignored() {
+fn what_the_host_cannot_do_is_refused_not_ignored() {
     let fixture = Fixture::new();
-    let mut config = fixture.config(&["true"]);
-    config.spec.process_mut().as_mut().unwrap().set_apparmor_profile(Some("any".to_owned()));
-    let error = Container::create(config).unwrap_err().to_string();
-    assert!(error.contains("process.apparmorProfile"), "{error}");
+    let mut fields = vec![
+        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
+        ("/linux/netDevices", json!({"none0": {}}), "linux.netDevices"),
+    ];
+    if !Path::new("/sys/module/apparmor").exists() {
+        fields.push(("/process/apparmorProfile", json!("any"), "process.apparmorProfile"));
+    }
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        fields.push(("/process/selinuxLabel", json!("any"), "process.selinuxLabel"));
+        fields.push(("/linux/mountLabel", json!("any"), "linux.mountLabel"));
+    }
+    for (place, value, field) in fields {
+        let (section, name) = place[1..].split_once('/').unwrap();
+        let config = fixture.changed(&["true"], |spec| spec[section][name] = value);
+        let error = Container::create(config).unwrap_err();
+        assert!(matches!(&error, Error::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains(field), "{error}");
+    }
 }
 
 #[test]

@@ -111,9 +111,15 @@ fn it_runs_enters_pauses_and_removes_containers() {
 }
 
 #[test]
-fn what_it_asks_for_and_we_have_not_is_told_by_its_field() {
+fn its_own_profile_and_the_host_s_cgroup_namespace() {
     let podman = Podman::new();
-    let output = podman.run(&["run", "--rm", "--network", "none", "test", "true"]);
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && errors.contains("linux.seccomp"), "{errors}");
+    let script = "grep Seccomp: /proc/self/status; mkdir /x && mount -t tmpfs x /x";
+    for namespace in ["host", "private"] {
+        let options = ["run", "--rm", "--network", "none", "--cgroupns", namespace];
+        // What this machine may not raise.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
+        let output = podman.run(&[&options[..], &limits, &["test", "sh", "-c", script]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.starts_with("Seccomp:\t2") && output.status.code() == Some(1), "{output:?}");
+    }
 }

@@ -8,7 +8,9 @@ use oci_spec::runtime::Process;
 
 use super::capabilities::{self, CapabilitySets};
 use super::exec::ExecPlan;
+use super::labels::Label;
 use super::rlimits::Rlimit;
+use super::scheduling::SchedulingPlan;
 use super::seccomp::Filter;
 use super::terminal::TerminalPlan;
 use crate::error::{Error, Result};
@@ -39,12 +41,13 @@ pub(crate) struct ProcessPlan {
     /// In place of the caller's streams.
     pub terminal: Option<TerminalPlan>,
     pub kill_with_parent: bool,
+    pub scheduling: SchedulingPlan,
+    pub label: Option<Label>,
 }
 
 impl ProcessPlan {
     /// `user_namespace`: the process starts with all capabilities, in a new user namespace.
     pub(crate) fn new(process: &Process, user_namespace: bool) -> Result<Self> {
-        refuse_unsupported(process)?;
         let cwd = process.cwd();
         if !cwd.is_absolute() {
             return Err(Error::invalid(
@@ -95,6 +98,8 @@ impl ProcessPlan {
             seccomp: None,
             terminal: TerminalPlan::new(process)?,
             kill_with_parent: false,
+            scheduling: SchedulingPlan::new(process)?,
+            label: Label::new(process)?,
         })
     }
 
@@ -116,21 +121,6 @@ fn check_held(sets: &CapabilitySets) -> Result<()> {
         missing.join(", ")
     );
     Err(Error::invalid("process.capabilities", problem))
-}
-
-fn refuse_unsupported(process: &Process) -> Result<()> {
-    let set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let asked = [
-        ("process.apparmorProfile", set(process.apparmor_profile())),
-        ("process.selinuxLabel", set(process.selinux_label())),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ];
-    match asked.into_iter().find(|(_, asked)| *asked) {
-        Some((field, _)) => Err(Error::unsupported(field, "not implemented yet")),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
-use super::bind::add_flags;
+use super::bind::{add_flags, bind};
 use super::mounts::MountPlan;
 use super::resolve::{DescriptorPath, InnerPath, Target};
 use crate::cgroup::InnerMount;
@@ -19,35 +20,64 @@ use crate::step::{At, Failure, Step};
 pub(crate) struct CgroupMountPlan {
     target: InnerPath,
     flags: MsFlags,
-    /// The hierarchies of version 1; none where version 2 is mounted alone.
+    /// Those of version 1, each in a directory of its own; none where version 2 is alone.
     hierarchies: Option<Vec<HierarchyMount>>,
+    /// Of version 2 alone.
+    unified: Source,
 }
 
 #[derive(Debug)]
 struct HierarchyMount {
     target: InnerPath,
-    /// None: the version 2 part of a hybrid tree.
-    data: Option<CString>,
+    source: Source,
+}
+
+/// What is shown of a hierarchy.
+#[derive(Debug)]
+enum Source {
+    /// Version 1, with these controllers, from the cgroup namespace's root on.
+    Controllers(CString),
+    /// Version 2, likewise.
+    Unified,
+    /// This directory, where no cgroup namespace hides the rest.
+    Directory(CString),
 }
 
 impl CgroupMountPlan {
-    pub(crate) fn new(mount: &MountPlan, inner: &InnerMount) -> Result<Self> {
+    /// `own`: the container's directories in the hierarchies, in their order, which are bound where there is no cgroup
+    /// namespace.
+    pub(crate) fn new(
+        mount: &MountPlan,
+        inner: &InnerMount,
+        own: Option<&[PathBuf]>,
+    ) -> Result<Self> {
         let destination = mount.target.as_c_str().to_string_lossy();
         let path = |path: &Path| InnerPath::new(path, "cgroup mount");
-        let one = |(name, data): &(String, Option<String>)| {
+        let text = |bytes: &[u8]| {
+            CString::new(bytes).map_err(|_| Error::invalid("cgroup mount", "contains a NUL byte"))
+        };
+        let directory = |index: usize| match own.and_then(|own| own.get(index)) {
+            Some(own) => text(own.as_os_str().as_bytes()).map(Source::Directory).map(Some),
+            None => Ok(None),
+        };
+        let one = |(index, (name, data)): (usize, &(String, Option<String>))| {
             let target = path(&Path::new(&*destination).join(name))?;
-            let data = data.as_deref().map(CString::new).transpose();
-            let data = data.map_err(|_| Error::invalid("cgroup mount", "contains a NUL byte"))?;
-            Ok(HierarchyMount { target, data })
+            let source = match (directory(index)?, data) {
+                (Some(own), _) => own,
+                (None, Some(controllers)) => Source::Controllers(text(controllers.as_bytes())?),
+                (None, None) => Source::Unified,
+            };
+            Ok(HierarchyMount { target, source })
         };
         let hierarchies = match inner {
             InnerMount::V2 => None,
             InnerMount::V1(hierarchies) => {
-                Some(hierarchies.iter().map(one).collect::<Result<_>>()?)
+                Some(hierarchies.iter().enumerate().map(one).collect::<Result<_>>()?)
             }
         };
         let target = path(Path::new(&*destination))?;
-        Ok(CgroupMountPlan { target, flags: mount.flags(), hierarchies })
+        let unified = directory(0)?.unwrap_or(Source::Unified);
+        Ok(CgroupMountPlan { target, flags: mount.flags(), hierarchies, unified })
     }
 
     /// Child: mounts it below `root`.
@@ -59,25 +89,35 @@ impl CgroupMountPlan {
         };
         let top = open(&self.target).at(Step::CgroupMount)?;
         let Some(hierarchies) = &self.hierarchies else {
-            return on(&top, c"cgroup2", self.flags, None).at(Step::CgroupMount);
+            return self.show(root, &self.target, &self.unified).at(Step::CgroupMount);
         };
         let writable = self.flags - MsFlags::MS_RDONLY;
         on(&top, c"tmpfs", writable, Some(c"mode=755,size=64k")).at(Step::CgroupMount)?;
         for (index, hierarchy) in hierarchies.iter().enumerate() {
-            let mount_one = || -> Result<(), Errno> {
-                let target = open(&hierarchy.target)?;
-                match &hierarchy.data {
-                    Some(controllers) => on(&target, c"cgroup", self.flags, Some(controllers)),
-                    None => on(&target, c"cgroup2", self.flags, None),
-                }
-            };
-            mount_one().at_index(Step::CgroupMount, index)?;
+            let shown = self.show(root, &hierarchy.target, &hierarchy.source);
+            shown.at_index(Step::CgroupMount, index)?;
         }
         if self.flags.contains(MsFlags::MS_RDONLY) {
             let mounted = self.target.open(root).at(Step::CgroupMount)?;
             add_flags(&mounted, MsFlags::MS_RDONLY).at(Step::CgroupMount)?;
         }
         Ok(())
+    }
+
+    fn show(&self, root: BorrowedFd, target: &InnerPath, source: &Source) -> Result<(), Errno> {
+        let below = target.open_or_create(root, Target::Directory)?;
+        let path = DescriptorPath::new(&below);
+        let on = |fstype: &CStr, data: Option<&CStr>| {
+            mount(Some(fstype), path.as_c_str(), Some(fstype), self.flags, data)
+        };
+        match source {
+            Source::Controllers(controllers) => on(c"cgroup", Some(controllers)),
+            Source::Unified => on(c"cgroup2", None),
+            Source::Directory(own) => {
+                bind(own, path.as_c_str(), MsFlags::empty())?;
+                add_flags(&target.open(root)?, self.flags)
+            }
+        }
     }
 
     /// Where the hierarchy of that index goes, for the words of a failure.

@@ -5,7 +5,9 @@
 
 pub(crate) mod bind;
 pub(crate) mod cgroup_mount;
+mod copy_up;
 pub(crate) mod devices;
+pub(crate) mod id_mapped;
 pub(crate) mod mask;
 pub(crate) mod mounts;
 pub(crate) mod options;

@@ -1,7 +1,7 @@
 //! The `mounts` of the configuration.
 
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, absolute};
 
@@ -9,8 +9,10 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use oci_spec::runtime::Mount;
 
-use super::bind::{add_flags, bind, change};
-use super::options::MountOptions;
+use super::bind::{attach, bind, change, change_flags, change_tree};
+use super::copy_up;
+use super::id_mapped::{self, Mappings};
+use super::options::{Attributes, Extent, MountOptions};
 use super::resolve::{DescriptorPath, InnerPath, Target};
 use crate::error::{Error, Result};
 use crate::step::{At, Failure, Step};
@@ -25,11 +27,23 @@ pub(crate) struct MountPlan {
     /// The flags of the first mount(2).
     flags: MsFlags,
     /// A bind mount ignores most flags until it is remounted.
-    remount: Option<MsFlags>,
+    remount: Option<Change>,
+    recursive: Attributes,
+    /// Begin with what is there.
+    copy_up: bool,
+    /// The bind mount itself, made by the runtime, with ids mapped.
+    tree: Option<OwnedFd>,
     propagation: Vec<MsFlags>,
     data: CString,
     /// What to do where a user namespace may not mount sysfs: bind the host's.
     sysfs_fallback: bool,
+}
+
+/// Flags that a bind mount is to have, and not to have, whatever its source has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    add: MsFlags,
+    take: MsFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,22 +55,13 @@ enum Kind {
 }
 
 impl MountPlan {
-    pub(crate) fn new(mount: &Mount, index: usize) -> Result<Self> {
+    pub(crate) fn new(mount: &Mount, index: usize, container: Option<Mappings>) -> Result<Self> {
         let field = format!("mounts[{index}]");
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(Error::unsupported(field, "id-mapped mounts are not implemented yet"));
-        }
         let target = InnerPath::new(mount.destination(), &format!("{field}.destination"))?;
         if target.is_root() {
             return Err(Error::invalid(field, "cannot mount over the root filesystem"));
         }
         let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
-        if let Some(word) = options.unsupported.first() {
-            return Err(Error::unsupported(
-                format!("{field}.options"),
-                format!("{word} is not implemented yet"),
-            ));
-        }
         let fstype = mount.typ().as_deref().unwrap_or_default();
         let text = |text: &[u8]| {
             CString::new(text).map_err(|_| Error::invalid(&field, "contains a NUL byte"))
@@ -82,7 +87,31 @@ impl MountPlan {
         } else {
             (Kind::Filesystem, source.clone())
         };
-        let (flags, remount) = split_flags(options.flags, bind);
+        if options.copy_up && fstype != "tmpfs" {
+            return Err(Error::invalid(format!("{field}.options"), "tmpcopyup is for a tmpfs"));
+        }
+        let own = Mappings::of_mount(mount, &field)?;
+        let tree = match (own.or(container), options.id_mapped) {
+            (Some(mappings), extent) if extent.is_some() || own.is_some() => {
+                if !bind {
+                    let problem = "ids are mapped of bind mounts alone";
+                    return Err(Error::invalid(format!("{field}.options"), problem));
+                }
+                let mounts = match options.flags.contains(MsFlags::MS_REC) {
+                    true => Extent::Tree,
+                    false => Extent::Mount,
+                };
+                let mapped = extent.unwrap_or(Extent::Mount);
+                Some(id_mapped::tree(&source, mounts, mapped, mappings, &field)?)
+            }
+            (None, Some(_)) => {
+                let problem =
+                    "idmap needs uidMappings and gidMappings, of the mount or the container";
+                return Err(Error::invalid(format!("{field}.options"), problem));
+            }
+            _ => None,
+        };
+        let (flags, remount) = split_flags(options.flags, options.cleared, bind);
         Ok(MountPlan {
             target,
             kind,
@@ -90,10 +119,32 @@ impl MountPlan {
             fstype: text(fstype.as_bytes())?,
             flags,
             remount,
+            recursive: options.recursive,
+            copy_up: options.copy_up,
+            tree,
             propagation: options.propagation,
             data: text(options.data.join(",").as_bytes())?,
             sysfs_fallback: fstype == "sysfs",
         })
+    }
+
+    /// `linux.mountLabel`: the SELinux context of what is in a file system that is made here, and holds no labels yet.
+    pub(crate) fn label(&mut self, label: &str) -> Result<()> {
+        let is_labelled = [c"tmpfs", c"devpts", c"mqueue"].contains(&self.fstype.as_c_str());
+        if self.kind != Kind::Filesystem || !is_labelled {
+            return Ok(());
+        }
+        let invalid = |problem: &str| Err(Error::invalid("linux.mountLabel", problem));
+        if label.contains(['"', ',', '\0']) {
+            return invalid("contains a quotation mark, a comma or a NUL byte");
+        }
+        let data = self.data.to_string_lossy();
+        let comma = if data.is_empty() { "" } else { "," };
+        match CString::new(format!("{data}{comma}context=\"{label}\"")) {
+            Ok(data) => self.data = data,
+            Err(_) => return invalid("contains a NUL byte"),
+        }
+        Ok(())
     }
 
     /// A recursive bind of a host directory onto the same path inside, receiving the host's later mounts.
@@ -104,7 +155,11 @@ impl MountPlan {
             .typ("bind")
             .options(["rbind", "rslave"].map(String::from).to_vec())
             .build();
-        MountPlan::new(&mount.map_err(|error| Error::invalid("mounts", error.to_string()))?, 0)
+        MountPlan::new(
+            &mount.map_err(|error| Error::invalid("mounts", error.to_string()))?,
+            0,
+            None,
+        )
     }
 
     pub(crate) fn is_cgroup(&self) -> bool {
@@ -136,13 +191,23 @@ impl MountPlan {
         };
         let target = self.target.open_or_create(root, kind).at_index(Step::MountTarget, index)?;
         self.mount_on(&target).at_index(Step::Mount, index)?;
-        if self.remount.is_none() && self.propagation.is_empty() {
+        if self.remount.is_none()
+            && self.propagation.is_empty()
+            && self.recursive.is_empty()
+            && !self.copy_up
+        {
             return Ok(());
         }
         // The descriptor names the directory below the mount; look again for the mount itself.
         let mounted = self.target.open(root).at_index(Step::MountOptions, index)?;
-        if let Some(flags) = self.remount {
-            add_flags(&mounted, flags).at_index(Step::MountOptions, index)?;
+        if self.copy_up {
+            self.copy_up(&target, &mounted).at_index(Step::CopyUp, index)?;
+        }
+        if let Some(Change { add, take }) = self.remount {
+            change_flags(&mounted, add, take).at_index(Step::MountOptions, index)?;
+        }
+        if !self.recursive.is_empty() {
+            change_tree(&mounted, self.recursive).at_index(Step::MountOptions, index)?;
         }
         for flags in &self.propagation {
             let path = DescriptorPath::new(&mounted);
@@ -151,9 +216,28 @@ impl MountPlan {
         Ok(())
     }
 
+    /// The mount's descriptor, which the child needs.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.tree.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    fn copy_up(&self, below: &OwnedFd, mounted: &OwnedFd) -> Result<(), Errno> {
+        copy_up::copy(below, mounted)?;
+        let says = |word: &[u8]| {
+            self.data.to_bytes().split(|c| *c == b',').any(|one| one.starts_with(word))
+        };
+        if says(b"mode=") || says(b"uid=") || says(b"gid=") {
+            return Ok(());
+        }
+        copy_up::copy_rights(below, mounted)
+    }
+
     fn mount_on(&self, target: &OwnedFd) -> Result<(), Errno> {
         let path = DescriptorPath::new(target);
         let (source, path) = (self.source.as_c_str(), path.as_c_str());
+        if let Some(tree) = &self.tree {
+            return attach(tree, target);
+        }
         if self.is_bind() {
             return bind(source, path, self.flags);
         }
@@ -167,14 +251,15 @@ impl MountPlan {
     }
 }
 
-/// The flags for the first mount(2), and those for a bind mount's remount.
-fn split_flags(flags: MsFlags, bind: bool) -> (MsFlags, Option<MsFlags>) {
+/// The flags for the first mount(2), and what a bind mount's remount changes.
+fn split_flags(flags: MsFlags, cleared: MsFlags, bind: bool) -> (MsFlags, Option<Change>) {
     if !bind {
         return (flags, None);
     }
     let structure = MsFlags::MS_BIND | MsFlags::MS_REC;
-    let rest = flags - structure;
-    ((flags & structure) | MsFlags::MS_BIND, (!rest.is_empty()).then_some(rest))
+    let change = Change { add: flags - structure, take: cleared - structure };
+    let is_change = !(change.add | change.take).is_empty();
+    ((flags & structure) | MsFlags::MS_BIND, is_change.then_some(change))
 }
 
 #[cfg(test)]
@@ -185,11 +270,28 @@ mod tests {
     #[test]
     fn a_readonly_bind_takes_two_steps() {
         let flags = MsFlags::MS_BIND | MsFlags::MS_REC | MsFlags::MS_RDONLY;
-        assert_eq!(
-            split_flags(flags, true),
-            (MsFlags::MS_BIND | MsFlags::MS_REC, Some(MsFlags::MS_RDONLY))
-        );
-        assert_eq!(split_flags(MsFlags::MS_RDONLY, false), (MsFlags::MS_RDONLY, None));
+        let none = MsFlags::empty();
+        let change = Change { add: MsFlags::MS_RDONLY, take: none };
+        let rbind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        assert_eq!(split_flags(flags, none, true), (rbind, Some(change)));
+        assert_eq!(split_flags(rbind, none, true), (rbind, None));
+        assert_eq!(split_flags(MsFlags::MS_RDONLY, none, false), (MsFlags::MS_RDONLY, None));
+    }
+
+    #[test]
+    fn a_label_is_for_what_holds_none_yet() {
+        for (typ, options, expected) in [
+            ("tmpfs", vec!["size=1k"], r#"size=1k,context="system_u:object_r:x:s0:c1 c2""#),
+            ("mqueue", vec![], r#"context="system_u:object_r:x:s0:c1 c2""#),
+            ("proc", vec![], ""),
+        ] {
+            let options = options.into_iter().map(String::from).collect::<Vec<_>>();
+            let mount = MountBuilder::default().destination("/x").typ(typ).options(options).build();
+            let mut plan = MountPlan::new(&mount.unwrap(), 0, None).unwrap();
+            plan.label("system_u:object_r:x:s0:c1 c2").unwrap();
+            assert_eq!(plan.data.to_str().unwrap(), expected);
+            assert!(typ == "proc" || plan.label("a,b").is_err());
+        }
     }
 
     #[test]
@@ -200,7 +302,7 @@ mod tests {
                 .typ(typ)
                 .source("/absent-source")
                 .options(vec![option.to_owned()]);
-            MountPlan::new(&mount.build().unwrap(), 3)
+            MountPlan::new(&mount.build().unwrap(), 3, None)
         };
         for (destination, typ, option, expected) in [
             ("/", "tmpfs", "ro", "root filesystem"),
@@ -208,6 +310,7 @@ mod tests {
             ("/x", "", "ro", "mounts[3].type"),
             ("/x", "bind", "ro", "/absent-source"),
             ("/x", "tmpfs", "idmap", "idmap"),
+            ("/x", "proc", "tmpcopyup", "tmpcopyup"),
         ] {
             let error = build(destination, typ, option).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -6,21 +6,47 @@ use nix::mount::MsFlags;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountOptions {
     pub flags: MsFlags,
+    /// Flags that a word says not to have.
+    pub cleared: MsFlags,
+    /// Attributes of all mounts of a tree.
+    pub recursive: Attributes,
+    /// A tmpfs begins with what it is mounted over.
+    pub copy_up: bool,
+    /// Ids are mapped, in the mount alone or in all of its tree.
+    pub id_mapped: Option<Extent>,
     /// Propagation changes, applied after mounting, in order.
     pub propagation: Vec<MsFlags>,
     /// What the filesystem itself interprets.
     pub data: Vec<String>,
-    /// Words that are known and not supported.
-    pub unsupported: Vec<String>,
 }
+
+/// How much of a tree of mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Mount,
+    Tree,
+}
+
+/// `MOUNT_ATTR_*`, to be set and cleared by mount_setattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+}
+
+/// The kernel's; the nix crate has no name for it.
+const NO_SYMBOLIC_LINKS: MsFlags = MsFlags::from_bits_retain(256);
 
 impl MountOptions {
     pub(crate) fn parse(words: &[String]) -> Self {
         let mut options = MountOptions {
             flags: MsFlags::empty(),
+            cleared: MsFlags::empty(),
+            recursive: Attributes::default(),
+            copy_up: false,
+            id_mapped: None,
             propagation: Vec::new(),
             data: Vec::new(),
-            unsupported: Vec::new(),
         };
         for word in words {
             options.take(word);
@@ -35,10 +61,17 @@ impl MountOptions {
     fn take(&mut self, word: &str) {
         if let Some((clear, flag)) = flag(word) {
             self.flags.set(flag, !clear);
+            self.cleared.set(flag, clear);
         } else if let Some(propagation) = propagation(word) {
             self.propagation.push(propagation);
-        } else if is_unsupported(word) {
-            self.unsupported.push(word.to_owned());
+        } else if let Some(attribute) = word.strip_prefix('r').and_then(attribute) {
+            self.recursive.take(attribute);
+        } else if word == "tmpcopyup" {
+            self.copy_up = true;
+        } else if word == "idmap" {
+            self.id_mapped = Some(Extent::Mount);
+        } else if word == "ridmap" {
+            self.id_mapped = Some(Extent::Tree);
         } else if !word.is_empty() && word != "defaults" {
             self.data.push(word.to_owned());
         }
@@ -76,6 +109,8 @@ fn flag(word: &str) -> Option<(bool, MsFlags)> {
         "silent" => (false, MsFlags::MS_SILENT),
         "loud" => (true, MsFlags::MS_SILENT),
         "remount" => (false, MsFlags::MS_REMOUNT),
+        "nosymfollow" => (false, NO_SYMBOLIC_LINKS),
+        "symfollow" => (true, NO_SYMBOLIC_LINKS),
         _ => return None,
     })
 }
@@ -95,20 +130,43 @@ pub(crate) fn propagation(word: &str) -> Option<MsFlags> {
     })
 }
 
-fn is_unsupported(word: &str) -> bool {
-    // mount_setattr(2), id-mapped mounts and runc's own extensions.
-    let recursive =
-        ["rro", "rrw", "rnosuid", "rsuid", "rnodev", "rdev", "rnoexec", "rexec", "rnoatime"];
-    let others = [
-        "idmap",
-        "ridmap",
-        "tmpcopyup",
-        "nosymfollow",
-        "rnosymfollow",
-        "rrelatime",
-        "rstrictatime",
-    ];
-    recursive.contains(&word) || others.contains(&word)
+impl Attributes {
+    fn take(&mut self, Attributes { set, clear }: Attributes) {
+        self.set = (self.set & !clear) | set;
+        self.clear = (self.clear & !set) | clear;
+        // The kernel wants all bits of the times cleared when any of them is to be set.
+        if self.clear & libc::MOUNT_ATTR__ATIME != 0 || set & libc::MOUNT_ATTR__ATIME != 0 {
+            self.clear |= libc::MOUNT_ATTR__ATIME;
+        }
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self == Attributes::default()
+    }
+}
+
+/// The attribute that a word, without the `r` before it, sets or clears (OCI config.md, "Linux mount options").
+fn attribute(word: &str) -> Option<Attributes> {
+    let set = |set| Some(Attributes { set, clear: 0 });
+    let clear = |clear| Some(Attributes { set: 0, clear });
+    match word {
+        "ro" => set(libc::MOUNT_ATTR_RDONLY),
+        "rw" => clear(libc::MOUNT_ATTR_RDONLY),
+        "nosuid" => set(libc::MOUNT_ATTR_NOSUID),
+        "suid" => clear(libc::MOUNT_ATTR_NOSUID),
+        "nodev" => set(libc::MOUNT_ATTR_NODEV),
+        "dev" => clear(libc::MOUNT_ATTR_NODEV),
+        "noexec" => set(libc::MOUNT_ATTR_NOEXEC),
+        "exec" => clear(libc::MOUNT_ATTR_NOEXEC),
+        "nodiratime" => set(libc::MOUNT_ATTR_NODIRATIME),
+        "diratime" => clear(libc::MOUNT_ATTR_NODIRATIME),
+        "nosymfollow" => set(libc::MOUNT_ATTR_NOSYMFOLLOW),
+        "symfollow" => clear(libc::MOUNT_ATTR_NOSYMFOLLOW),
+        "noatime" => set(libc::MOUNT_ATTR_NOATIME),
+        "strictatime" => set(libc::MOUNT_ATTR_STRICTATIME),
+        "relatime" | "atime" | "norelatime" | "nostrictatime" => clear(libc::MOUNT_ATTR__ATIME),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +192,24 @@ mod tests {
     }
 
     #[test]
-    fn what_we_cannot_do_is_not_passed_to_the_filesystem() {
-        assert_eq!(parse(&["rro"]).unsupported, ["rro"]);
+    fn recursive_words_are_attributes_and_nothing_of_the_filesystem() {
+        let options = parse(&["rro", "rnodev", "rdev", "rstrictatime", "ridmap", "tmpcopyup"]);
+        let times = libc::MOUNT_ATTR__ATIME;
+        let expected = Attributes {
+            set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_STRICTATIME,
+            clear: libc::MOUNT_ATTR_NODEV | times,
+        };
+        assert_eq!(options.recursive, expected);
+        assert_eq!((options.id_mapped, options.copy_up), (Some(Extent::Tree), true));
+        assert!(options.data.is_empty() && options.flags.is_empty());
+        // Relative times are the ones without a bit.
+        let relative = Attributes { set: 0, clear: times };
+        assert_eq!(parse(&["rrelatime"]).recursive, relative);
+    }
+
+    #[test]
+    fn what_is_said_not_to_be_is_known() {
+        assert_eq!(parse(&["dev", "rw"]).cleared, MsFlags::MS_NODEV | MsFlags::MS_RDONLY);
+        assert_eq!(parse(&["dev", "nodev"]).cleared, MsFlags::empty());
     }
 }

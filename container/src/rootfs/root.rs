@@ -1,10 +1,10 @@
 //! Making the root filesystem a mount, and entering it.
 
-use std::ffi::{CStr, CString};
-use std::fmt;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{self, Path};
+use std::{fmt, io};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -33,7 +33,10 @@ pub(crate) struct RootPlan {
     pub pivot: bool,
     pub readonly: bool,
     /// `linux.rootfsPropagation`, applied when everything is in place.
-    pub propagation: Option<MsFlags>,
+    propagation: Option<MsFlags>,
+    /// What is mounted inside is to be seen outside, by binds of what the host shares: its mounts stay shared, but the
+    /// one that the root is in, or it would be seen there.
+    shared_in: Option<CString>,
 }
 
 #[derive(Debug)]
@@ -59,7 +62,17 @@ impl RootPlan {
                 Source::Overlay { lower, upper: absolute(upper)?, work: absolute(work)?, user }
             }
         };
-        Ok(RootPlan { source, pivot: true, readonly: false, propagation: None })
+        let (propagation, shared_in) = (None, None);
+        Ok(RootPlan { source, pivot: true, readonly: false, propagation, shared_in })
+    }
+
+    /// Sets `linux.rootfsPropagation`.
+    pub(crate) fn propagate(&mut self, flags: MsFlags) -> Result<()> {
+        self.propagation = Some(flags);
+        if flags.contains(MsFlags::MS_SHARED) {
+            self.shared_in = Some(mount_of(self.mount_point())?);
+        }
+        Ok(())
     }
 
     /// Where the root is mounted before it is entered: over the directory itself, or over the upper one. Both are the
@@ -87,8 +100,11 @@ impl RootPlan {
     /// configuration (`devices`), never from the image.
     pub(crate) fn mount(&self) -> Result<OwnedFd, Failure> {
         // Slave, not private: what the host unmounts must not live on here and keep its disk busy.
-        let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
-        change(c"/", flags).at(Step::Propagation)?;
+        let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+        match &self.shared_in {
+            None => change(c"/", slave).at(Step::Propagation)?,
+            Some(mount) => change(mount, MsFlags::MS_PRIVATE).at(Step::Propagation)?,
+        }
         match &self.source {
             Source::Directory(path) => {
                 bind(path, path, MsFlags::MS_REC).at(Step::MountRoot)?;
@@ -112,8 +128,16 @@ impl RootPlan {
     pub(crate) fn enter(&self, root: &OwnedFd) -> Result<(), Failure> {
         if self.pivot {
             // pivot_root(2): with both arguments "." the old root is stacked on the new one, and "." is the old one.
+            let old = self.shared_in.as_ref().map(|_| open_directory(c"/"));
+            let old = old.transpose().at(Step::ChangeRoot)?;
             fchdir(root).at(Step::ChangeRoot)?;
             pivot_root(c".", c".").at(Step::ChangeRoot)?;
+            if let Some(old) = &old {
+                // Or what is unmounted here would be unmounted on the host. mount(2) takes "." for the new root.
+                fchdir(old).at(Step::ChangeRoot)?;
+                let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+                change(c".", slave).at(Step::ChangeRoot)?;
+            }
             umount2(c".", MntFlags::MNT_DETACH).at(Step::ChangeRoot)?;
         } else {
             fchdir(root).at(Step::ChangeRoot)?;
@@ -143,6 +167,23 @@ fn absolute(path: &Path) -> Result<CString> {
     let path = path::absolute(path).map_err(|source| Error::host(attempt(), source))?;
     CString::new(path.into_os_string().into_vec())
         .map_err(|_| Error::host(attempt(), Errno::EINVAL))
+}
+
+/// The mount that a directory is in, by its mount point.
+fn mount_of(path: &CStr) -> Result<CString> {
+    let failed = |source| Error::host("read /proc/self/mountinfo", source);
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let real = path.canonicalize();
+    let real = real.map_err(|source| {
+        Error::host(format!("find the root filesystem {}", path.display()), source)
+    })?;
+    let mounts = procfs::process::Process::myself().and_then(|own| own.mountinfo());
+    let mounts = mounts.map_err(|error| failed(io::Error::other(error)))?;
+    let above = mounts.into_iter().filter(|mount| real.starts_with(&mount.mount_point));
+    // Of several on one point, the last is on top.
+    let nearest = above.max_by_key(|mount| mount.mount_point.as_os_str().len());
+    let point = nearest.map_or_else(|| "/".into(), |mount| mount.mount_point);
+    CString::new(point.into_os_string().into_vec()).map_err(|error| failed(error.into()))
 }
 
 fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
