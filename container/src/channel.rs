@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Start = 3,
     /// The hooks of the creation are done.
     Hooked = 4,
+    /// Others know the container now: it may outlive its maker.
+    Known = 5,
 }
 
 /// What the child sends to the runtime.

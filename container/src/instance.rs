@@ -133,6 +133,15 @@ impl Instance {
         Ok(instance)
     }
 
+    /// Lets a container that is to be started later outlive its maker: to be called when others can find it, and
+    /// before anybody starts it.
+    ///
+    /// # Errors
+    /// None in practice: those of a socket.
+    pub fn is_known(&self) -> Result<()> {
+        self.child.send(Command::Known)
+    }
+
     /// Runs the program, and the hooks before and after.
     ///
     /// # Errors

@@ -57,8 +57,10 @@ fn new_socket() -> Result<OwnedFd, Errno> {
     socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
 }
 
-/// Child: waits for somebody who starts it, and puts them at the other end of the channel.
+/// Child: waits for somebody who starts it, and puts them at the other end of the channel. A maker that is killed before
+/// others know of the container takes it along.
 pub(crate) fn await_start(listener: &OwnedFd, child_end: RawFd) -> Result<(), Errno> {
+    channel::await_command(child_end, Command::Known)?;
     loop {
         let flags = libc::SOCK_CLOEXEC;
         // SAFETY: without an address the kernel writes none.

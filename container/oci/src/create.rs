@@ -1,6 +1,5 @@
 //! `create` and `run`.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -19,12 +18,20 @@ use crate::{bundle, console, signals};
 struct Created {
     container: Container,
     folder: Folder,
-    state: State,
+}
+
+/// Who starts it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// This process, at once.
+    Here,
+    /// A later one, over the socket in the folder.
+    Later,
 }
 
 /// Makes a container and leaves it waiting.
 pub fn create(root: &Root, options: &Create) -> Result<()> {
-    let Created { container, .. } = make(root, options)?;
+    let Created { container, .. } = make(root, options, Start::Later)?;
     container.into_instance().release();
     Ok(())
 }
@@ -32,29 +39,27 @@ pub fn create(root: &Root, options: &Create) -> Result<()> {
 /// Makes a container, starts it, waits for its end and deletes it. The exit code is the process's.
 pub fn run(root: &Root, options: &Run) -> Result<u8> {
     let signals = signals::block()?;
-    let Created { mut container, folder, state } = make(root, &options.create)?;
+    let Created { mut container, folder } = make(root, &options.create, Start::Here)?;
     let handle = container.handle()?;
-    if let Err(error) = start(&folder, &state) {
+    if let Err(error) = container.start() {
         // The error that brought us here is the one to tell.
         let _ = container.remove();
         folder.remove()?;
-        return Err(error);
+        return Err(error.into());
     }
     if options.detach {
         container.into_instance().release();
         return Ok(0);
     }
     // Others find it meanwhile.
-    drop(folder);
+    let folder = folder.unlock()?;
     signals.pass_on(&handle)?;
     let status = container.wait()?;
     if options.keep {
         container.into_instance().release();
     } else {
         container.remove()?;
-        if let Some((folder, _)) = root.find(&state.id)? {
-            folder.remove()?;
-        }
+        folder.remove()?;
     }
     Ok(status.code() as u8)
 }
@@ -97,7 +102,7 @@ pub fn streams(terminal: bool, further: u32) -> Stdio {
     Stdio { further, ..if terminal { Stdio::null() } else { Stdio::default() } }
 }
 
-fn make(root: &Root, options: &Create) -> Result<Created> {
+fn make(root: &Root, options: &Create, start: Start) -> Result<Created> {
     check_further_descriptors(options.preserve_fds)?;
     if options.no_pivot {
         bail!("--no-pivot is not supported: a chroot can be left again");
@@ -106,8 +111,8 @@ fn make(root: &Root, options: &Create) -> Result<Created> {
     let terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
     console::check(terminal, options.console_socket.as_ref())?;
     let folder = root.create(&options.id)?;
-    match container(&folder, options, spec, &rootfs, &bundle, terminal) {
-        Ok((container, state)) => Ok(Created { container, folder, state }),
+    match container(&folder, options, spec, &rootfs, &bundle, start) {
+        Ok(container) => Ok(Created { container, folder }),
         Err(error) => {
             // The error that brought us here is the one to tell.
             let _ = folder.remove();
@@ -122,9 +127,9 @@ fn container(
     spec: isolab_container::oci::Spec,
     rootfs: &Path,
     bundle: &Path,
-    terminal: bool,
-) -> Result<(Container, State)> {
-    let socket: OwnedFd = start_socket(&folder.start_socket())?;
+    start: Start,
+) -> Result<Container> {
+    let terminal = options.console_socket.is_some();
     let config = ContainerConfig {
         id: options.id.clone(),
         spec: spec.clone(),
@@ -137,9 +142,15 @@ fn container(
         kill_with_parent: false,
         owner_lock: None,
     };
-    let mut container = Container::create_for_later(config, socket)?;
+    let mut container = match start {
+        Start::Here => Container::create(config)?,
+        Start::Later => Container::create_for_later(config, start_socket(&folder.start_socket())?)?,
+    };
     let state = State::new(spec, bundle.to_path_buf(), &container.handle()?)?;
     folder.save(&state)?;
+    if start == Start::Later {
+        container.is_known()?;
+    }
     if let (Some(master), Some(socket)) = (container.terminal(), &options.console_socket) {
         console::send(socket, master)?;
     }
@@ -147,5 +158,5 @@ fn container(
     if let Some(path) = &options.pid_file {
         write_atomically(path, container.pid().to_string().as_bytes())?;
     }
-    Ok((container, state))
+    Ok(container)
 }

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -188,6 +188,35 @@ impl Folder {
     /// Removes the folder.
     pub fn remove(self) -> Result<()> {
         fs::remove_dir_all(&self.path).with_context(|| words("remove", &self.path))
+    }
+
+    /// Lets others at it.
+    pub fn unlock(self) -> Result<Unlocked> {
+        let folder = self.lock.unlock().map_err(|(_, errno)| errno);
+        let folder = folder.with_context(|| words("unlock", &self.path))?;
+        Ok(Unlocked { path: self.path, folder })
+    }
+}
+
+/// A folder that others may have meanwhile, and remove.
+pub struct Unlocked {
+    path: PathBuf,
+    folder: File,
+}
+
+impl Unlocked {
+    /// Removes the folder, unless somebody else has: what has its name then is another container's.
+    pub fn remove(self) -> Result<()> {
+        let lock = Flock::lock(self.folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+        let lock = lock.with_context(|| words("lock", &self.path))?;
+        let identity = |file: fs::Metadata| (file.dev(), file.ino());
+        let own = lock.metadata().with_context(|| words("look at", &self.path))?;
+        match fs::metadata(&self.path) {
+            Ok(named) if identity(named) == identity(own) => {
+                Folder { path: self.path, lock }.remove()
+            }
+            _ => Ok(()),
+        }
     }
 }
 

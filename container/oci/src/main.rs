@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Engines know a command that is missing by runc's words for it, which are Go's.
+/// Engines know a command that is missing, or no executable, by runc's words for it, which are Go's.
 fn words(error: &anyhow::Error, runtime: Option<&isolab_container::Error>) -> String {
     match runtime {
         Some(isolab_container::Error::CommandNotFound { command }) if command.contains('/') => {
@@ -60,6 +60,11 @@ fn words(error: &anyhow::Error, runtime: Option<&isolab_container::Error>) -> St
         }
         Some(isolab_container::Error::CommandNotFound { command }) => {
             format!("exec: {command:?}: executable file not found in $PATH")
+        }
+        Some(isolab_container::Error::CommandNotExecutable { command, source })
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            format!("exec: {command:?}: permission denied")
         }
         _ => format!("{error:#}"),
     }

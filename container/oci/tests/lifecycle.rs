@@ -100,8 +100,8 @@ fn what_cannot_be_created_or_started_says_so() {
         ("absent", 127, "exec: \"absent\": executable file not found in $PATH"),
         ("/absent", 127, "exec: \"/absent\": no such file or directory"),
         ("/bin/busybox/absent", 127, "no such file or directory"),
-        ("/tmp", 126, "Permission denied"),
-        ("/config", 126, "Permission denied"),
+        ("/tmp", 126, "permission denied"),
+        ("/config", 126, "permission denied"),
     ] {
         let bundle = Bundle::new("true");
         fs::write(bundle.path("rootfs/config"), "").unwrap();

@@ -1,25 +1,27 @@
-//! podman with this runtime in the place of its own. Needs root, podman and conmon; nothing here has a network.
+//! podman and buildah with this runtime in the place of their own, on whichever version of cgroups the host has:
+//! `scripts/test` runs this on both. Needs root, podman, conmon and buildah; nothing here has a network.
 
 #![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod support;
 
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use support::{make_archive, runtime_path, said};
 use tempfile::TempDir;
 
 /// A store of podman's with an image of busybox.
 struct Podman(TempDir);
 
-/// What containers here are made with: our seccomp compiler knows no default but to allow, the limits that podman asks
-/// for by default take CAP_SYS_RESOURCE, and on cgroup v1 it would show the host's tree.
-const OPTIONS: [&str; 10] = [
+/// Containers here are made with these. The limits that podman asks for by default take CAP_SYS_RESOURCE, which a test
+/// machine may not have; and on cgroup v1 it would show the host's tree.
+const OPTIONS: [&str; 8] = [
     "--network",
     "none",
     "--cgroupns",
     "private",
-    "--security-opt",
-    "seccomp=unconfined",
     "--ulimit",
     "nofile=1024:1024",
     "--ulimit",
@@ -29,18 +31,7 @@ const OPTIONS: [&str; 10] = [
 impl Podman {
     fn new() -> Self {
         let podman = Podman(tempfile::tempdir().unwrap());
-        let root = podman.path("image");
-        fs::create_dir_all(root.join("bin")).unwrap();
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
-        let busybox = busybox.into_iter().find(|path| path.exists());
-        fs::copy(busybox.expect("install busybox-static"), root.join("bin/busybox")).unwrap();
-        for applet in ["sh", "cat", "sleep", "id", "tty", "true"] {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        let archive = podman.path("image.tar");
-        let mut tar = Command::new("tar");
-        tar.arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".");
-        assert!(tar.status().unwrap().success());
+        let archive = make_archive(podman.0.path());
         podman.says(&["import", "-q", archive.to_str().unwrap(), "test"]);
         podman
     }
@@ -49,52 +40,59 @@ impl Podman {
         self.0.path().join(sub)
     }
 
-    fn run(&self, words: &[&str]) -> Output {
+    fn run(&self, words: &[&str]) -> (i32, String, String) {
         let mut command = Command::new("podman");
         for (option, sub) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(option).arg(self.path(sub));
         }
         command.args(["--storage-driver", "vfs", "--events-backend", "file"]);
         command.args(["--cgroup-manager", "cgroupfs", "--runtime"]);
-        command.arg(env!("CARGO_BIN_EXE_isolab-oci")).args(words);
-        command.output().expect("install podman")
+        said(command.arg(runtime_path()).args(words))
     }
 
     fn says(&self, words: &[&str]) -> String {
-        let output = self.run(words);
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
+        let (code, output, errors) = self.run(words);
+        assert_eq!(code, 0, "{words:?}: {output}{errors}");
+        output
     }
 
-    fn create(&self, options: &[&str], command: &[&str]) -> Output {
+    fn create(&self, options: &[&str], command: &[&str]) -> (i32, String, String) {
         self.run(&[&["run"], &OPTIONS[..], options, &["test"], command].concat())
     }
 }
 
 impl Drop for Podman {
     fn drop(&mut self) {
+        self.run(&["pod", "rm", "--all", "--force", "--time", "0"]);
         self.run(&["rm", "--all", "--force", "--time", "0"]);
     }
 }
 
 #[test]
-fn it_runs_enters_pauses_and_removes_containers() {
+fn podman_runs_enters_pauses_and_removes_containers() {
     let podman = Podman::new();
     let script = "id -u; echo wrong >&2; exit 9";
     let run = podman.create(&["--rm", "--user", "1000", "--memory", "64m"], &["sh", "-c", script]);
-    let [output, errors] = [run.stdout, run.stderr].map(|text| String::from_utf8(text).unwrap());
-    assert_eq!(
-        (run.status.code(), output.as_str(), errors.as_str()),
-        (Some(9), "1000\n", "wrong\n")
-    );
-    let terminal = podman.create(&["--rm", "-t"], &["tty"]);
-    assert_eq!(String::from_utf8(terminal.stdout).unwrap(), "/dev/pts/0\r\n");
+    assert_eq!(run, (9, "1000\n".to_owned(), "wrong\n".to_owned()));
+    let (_, output, errors) = podman.create(&["--rm", "-t"], &["tty"]);
+    assert_eq!(output, "/dev/pts/0\r\n", "{errors}");
+    // By words of ours podman knows these.
+    for (command, wanted) in [("absent", 127), ("/tmp", 126)] {
+        let (code, _, errors) = podman.create(&["--rm"], &[command]);
+        assert_eq!(code, wanted, "{errors}");
+    }
 
     let script = "trap 'echo told; exit 3' TERM; echo up; while :; do sleep 0.05; done";
-    assert!(podman.create(&["-d", "--name", "one"], &["sh", "-c", script]).status.success());
-    let exec = podman.run(&["exec", "one", "sh", "-c", "echo inside; exit 4"]);
-    assert_eq!((exec.status.code(), exec.stdout.as_slice()), (Some(4), &b"inside\n"[..]));
+    let (code, _, errors) = podman.create(
+        &["-d", "--name", "one", "--memory", "64m", "--health-cmd", "echo well"],
+        &["sh", "-c", script],
+    );
+    assert_eq!(code, 0, "{errors}");
+    let (code, output, errors) = podman.run(&["exec", "one", "sh", "-c", "echo inside; exit 4"]);
+    assert_eq!((code, output.as_str()), (4, "inside\n"), "{errors}");
     assert_eq!(podman.says(&["exec", "-t", "one", "tty"]), "/dev/pts/0\r\n");
+    assert_eq!(podman.run(&["exec", "one", "absent"]).0, 127);
+    podman.says(&["healthcheck", "run", "one"]);
     assert!(podman.says(&["top", "one", "args"]).contains("sh -c trap"));
     let status = || podman.says(&["inspect", "one", "--format", "{{.State.Status}}"]);
     podman.says(&["pause", "one"]);
@@ -118,8 +116,78 @@ fn its_own_profile_and_the_host_s_cgroup_namespace() {
         let options = ["run", "--rm", "--network", "none", "--cgroupns", namespace];
         // What this machine may not raise.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"];
-        let output = podman.run(&[&options[..], &limits, &["test", "sh", "-c", script]].concat());
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.starts_with("Seccomp:\t2") && output.status.code() == Some(1), "{output:?}");
+        let words = [&options[..], &limits, &["test", "sh", "-c", script]].concat();
+        let (code, output, errors) = podman.run(&words);
+        assert!(output.starts_with("Seccomp:\t2") && code == 1, "{code}: {output}{errors}");
     }
+}
+
+/// No pod's first container: that would be an image from a registry.
+#[test]
+fn podman_plays_a_pod() {
+    let podman = Podman::new();
+    let file = podman.path("pod.yaml");
+    let pod = serde_json::json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"},
+        "spec": {"containers": [{
+            "name": "one", "image": "localhost/test", "imagePullPolicy": "Never",
+            "command": ["sh", "-c", "echo from a pod"],
+        }], "restartPolicy": "Never"},
+    });
+    fs::write(&file, pod.to_string()).unwrap();
+    podman.says(&["pod", "create", "--infra=false", "--name", "empty"]);
+    let (code, output, errors) = podman.run(
+        &[&["run", "--rm", "--pod", "empty"], &OPTIONS[..], &["test", "echo", "in a pod"]].concat(),
+    );
+    assert_eq!((code, output.as_str()), (0, "in a pod\n"), "{errors}");
+    if !std::path::Path::new("/usr/libexec/podman/catatonit").exists() {
+        eprintln!("left out: kube play, which needs catatonit");
+        return;
+    }
+    podman.says(&["kube", "play", "--network", "none", file.to_str().unwrap()]);
+    podman.says(&["wait", "pod-one"]);
+    assert_eq!(podman.says(&["logs", "pod-one"]), "from a pod\n");
+}
+
+#[test]
+fn buildah_builds_by_it() {
+    let folder = tempfile::tempdir().unwrap();
+    make_archive(folder.path());
+    fs::write(
+        folder.path().join("Dockerfile"),
+        "FROM scratch\nADD image.tar /\nRUN echo made > /made && [ $(id -u) = 0 ]\n",
+    )
+    .unwrap();
+    let buildah = |words: &[&str]| {
+        let mut command = Command::new("buildah");
+        for (option, sub) in [("--root", "root"), ("--runroot", "run")] {
+            command.arg(option).arg(folder.path().join(sub));
+        }
+        said(command.args(["--storage-driver", "vfs"]).args(words))
+    };
+    let runtime = runtime_path();
+    let (code, output, errors) = buildah(&[
+        "bud",
+        "--runtime",
+        runtime.to_str().unwrap(),
+        "--isolation",
+        "oci",
+        "--cgroupns",
+        "private",
+        "--network",
+        "none",
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1000:1000",
+        "--tag",
+        "made",
+        folder.path().to_str().unwrap(),
+    ]);
+    assert_eq!(code, 0, "{output}{errors}");
+    let (_, container, _) = buildah(&["from", "--pull-never", "localhost/made"]);
+    let (_, mounted, errors) = buildah(&["mount", container.trim()]);
+    let made = fs::read_to_string(format!("{}/made", mounted.trim()));
+    assert_eq!(made.unwrap_or(errors), "made\n");
+    buildah(&["rm", "--all"]);
 }

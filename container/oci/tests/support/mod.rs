@@ -31,6 +31,67 @@ pub fn runtime() -> &'static Path {
     if built.exists() { built } else { Path::new("isolab-oci") }
 }
 
+/// A root file system of busybox and folders to mount on.
+pub fn make_root(root: &Path) {
+    for sub in ["bin", "etc", "proc", "sys", "dev", "tmp"] {
+        fs::create_dir_all(root.join(sub)).unwrap();
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
+    let busybox = busybox.into_iter().find(|path| path.exists());
+    fs::copy(busybox.expect("install busybox-static"), root.join("bin/busybox")).unwrap();
+    for applet in ["sh", "cat", "sleep", "echo", "tty", "stty", "true", "id"] {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+}
+
+/// The same as an archive.
+pub fn make_archive(folder: &Path) -> PathBuf {
+    let (root, archive) = (folder.join("image"), folder.join("image.tar"));
+    make_root(&root);
+    let mut tar = Command::new("tar");
+    assert!(tar.arg("-cf").arg(&archive).arg("-C").arg(&root).arg(".").status().unwrap().success());
+    archive
+}
+
+/// The runtime by an absolute path, as engines want it.
+pub fn runtime_path() -> PathBuf {
+    let found = |folder: PathBuf| Some(folder.join(runtime())).filter(|path| path.exists());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).find_map(found).unwrap_or_else(|| runtime().to_owned())
+}
+
+/// What a client said: exit code, output, errors.
+pub fn said(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code().unwrap_or(-1), out, err)
+}
+
+/// A daemon, which ends with this value.
+pub struct Daemon(std::process::Child);
+
+impl Daemon {
+    /// Starts it, and waits for its socket.
+    pub fn start(command: &mut Command, socket: &Path) -> Self {
+        let mut daemon = Daemon(command.spawn().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while std::os::unix::net::UnixStream::connect(socket).is_err() {
+            assert!(daemon.0.try_wait().unwrap().is_none(), "it has ended: {command:?}");
+            assert!(Instant::now() < deadline, "it never listened: {command:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        daemon
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
 impl Answer {
     pub fn fine(self) -> String {
         assert_eq!((self.code, self.errors.as_str()), (0, ""), "{}", self.output);
@@ -48,16 +109,7 @@ impl Bundle {
         let dir = tempfile::tempdir().unwrap();
         let id = format!("oci-test-{}", dir.path().file_name().unwrap().to_string_lossy());
         let bundle = Bundle { dir, id: id.replace("-.tmp", "-") };
-        let root = bundle.path("rootfs");
-        for sub in ["bin", "proc", "sys", "dev", "tmp"] {
-            fs::create_dir_all(root.join(sub)).unwrap();
-        }
-        let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
-        let busybox = busybox.into_iter().find(|path| path.exists());
-        fs::copy(busybox.expect("install busybox-static"), root.join("bin/busybox")).unwrap();
-        for applet in ["sh", "cat", "sleep", "echo", "tty", "stty", "true"] {
-            symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
+        make_root(&bundle.path("rootfs"));
         let spec = bundle.oci(&["spec", "--bundle", bundle.dir.path().to_str().unwrap()]);
         spec.fine();
         bundle.configure(|spec| spec["process"]["args"] = json!(["sh", "-c", script]));
