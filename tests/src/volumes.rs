@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{Done, Sandbox, text};
 
 /// The program that tries what a folder can do.
-const SEMANTICS: &str = env!("ISOLAB_FILE_SEMANTICS");
+const SEMANTICS: &[u8] = include_bytes!(env!("ISOLAB_FILE_SEMANTICS"));
 
 /// `isolab run` of a shell's script, with these options.
 fn run(sandbox: &Sandbox, level: &str, options: &[&str], script: &str) -> Done {
@@ -135,8 +135,7 @@ pub fn read_only(level: &str) {
 /// What programs count on: renames, maps, locks, sparse files and the like.
 pub fn semantics(level: &str) {
     let sandbox = Sandbox::with_busybox();
-    let program = fs::read(SEMANTICS).unwrap();
-    build(&sandbox, "checks", "COPY --chmod=755 check /bin/check\n", &[("check", &program)]);
+    build(&sandbox, "checks", "COPY --chmod=755 check /bin/check\n", &[("check", SEMANTICS)]);
     let words = ["run", "--isolation", level, "-v", "data:/data", "checks", "/bin/check", "/data"];
     let done = sandbox.isolab(&words).finish();
     let wrong: Vec<_> = done.stdout.lines().filter(|line| !line.ends_with(": ok")).collect();
@@ -199,6 +198,11 @@ pub fn in_use(level: &str) {
     let script = ["busybox", "sh", "-c", "echo ready; while :; do sleep 0.1; done"];
     let mut running = sandbox.isolab(&[&words[..], &script].concat()).start(Stdio::null());
     running.wait_for("ready");
+    // In the foreground an instance is told of when its command runs already.
+    crate::lifecycle::until("it is told who has the volume", || {
+        let told = sandbox.isolab(&["volume", "inspect", "data"]).finish().success();
+        told.contains("\"user\"")
+    });
     let rm = || sandbox.isolab(&["volume", "rm", "data"]).finish();
     rm().fails_with(125, &["volume `data` is being used by the following instances: user"]);
     assert_eq!(sandbox.isolab(&["volume", "prune"]).finish().success(), "");

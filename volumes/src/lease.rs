@@ -19,6 +19,9 @@ use crate::store::{LOCK, Volumes};
 const DATA: &str = "data";
 const DISK: &str = "disk";
 
+/// Fills a volume's new and empty folder.
+pub type Fill<'a> = &'a dyn Fn(&Path) -> io::Result<()>;
+
 /// A volume that is in use, and stays in use as long as this lives.
 #[derive(Debug)]
 pub struct Lease {
@@ -50,7 +53,7 @@ impl Volumes {
         &self,
         name: &VolumeName,
         owner: Option<Owner>,
-        fill: Option<&dyn Fn(&Path) -> io::Result<()>>,
+        fill: Option<Fill<'_>>,
     ) -> Result<Lease, VolumeError> {
         let folder = self.folder(name);
         loop {
@@ -176,11 +179,7 @@ fn open_lock(folder: &Path) -> Result<File, VolumeError> {
 }
 
 /// Fills it beside, and puts it in place in one step: a kill leaves it empty, and to be filled.
-fn fill_folder(
-    folder: &Path,
-    record: &VolumeRecord,
-    fill: &dyn Fn(&Path) -> io::Result<()>,
-) -> Result<(), VolumeError> {
+fn fill_folder(folder: &Path, record: &VolumeRecord, fill: Fill<'_>) -> Result<(), VolumeError> {
     let (data, new) = (folder.join(DATA), folder.join(format!("{DATA}.new")));
     let is_empty = || fs::read_dir(&data).map(|mut entries| entries.next().is_none());
     // Whoever put something there wants that.

@@ -22,7 +22,7 @@ mod store;
 
 pub use disk::TopFolder;
 pub use error::VolumeError;
-pub use lease::Lease;
+pub use lease::{Fill, Lease};
 pub use name::{BadName, VolumeName};
 pub use record::{Kind, Owner, VolumeRecord};
 pub use store::{NewVolume, Volumes};

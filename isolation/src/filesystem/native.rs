@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use isolab_volumes::{Lease, Volumes};
+use isolab_volumes::{Fill, Lease, Volumes};
 use oci_spec::runtime::{Mount, MountBuilder};
 
 use super::copy_up::Covered;
@@ -34,8 +34,7 @@ impl Filesystem {
                 MountSource::Volume { name, copy_up, .. } => {
                     let covered = Covered { layers, target: &mount.target, user };
                     let fill = |folder: &Path| -> io::Result<()> { covered.fill(folder) };
-                    let fill: Option<&dyn Fn(&Path) -> io::Result<()>> =
-                        if *copy_up { Some(&fill) } else { None };
+                    let fill: Option<Fill> = if *copy_up { Some(&fill) } else { None };
                     let owner = mount.source.owner(folder);
                     let lease = Volumes::open_default()?.use_folder(name, owner, fill)?;
                     let path = lease.path().to_owned();
