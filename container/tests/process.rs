@@ -252,7 +252,8 @@ fn namespaces_are_joined_by_path() {
     for (typ, path, problem) in [
         ("ipc", path("net"), "another type"),
         ("pid", "/dev/zero".into(), "no namespace"),
-        ("mount", path("mnt"), "mount namespace"), ("user", path("user"), "cannot be joined"),
+        ("mount", path("mnt"), "mount namespace"),
+        ("user", path("user"), "cannot be joined"),
     ] {
         let config = fixture.changed(&["true"], |spec| {
             spec["linux"]["namespaces"] = match typ {
