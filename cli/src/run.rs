@@ -174,10 +174,11 @@ fn run_instance(
     let (network, connected) = debug_span!("connect")
         .in_scope(|| config.networking.connect(workload.isolation, whose, config.request.limits))?;
     let spec = InstanceSpec {
-        spec: config.request.to_spec(&image)?,
+        spec: config.request.to_spec(workload.isolation, &image)?,
         folder,
         image: image.clone(),
         filesystem: config.request.filesystem.clone(),
+        init: config.request.security.init,
         stdio,
         kernel: config.kernel.clone(),
         network,
@@ -190,6 +191,7 @@ fn run_instance(
     let controller: Arc<dyn Controller> = instance.controller()?.into();
     let served = serve_foreground(
         &path,
+        workload.isolation,
         config,
         &image,
         Arc::clone(&controller),

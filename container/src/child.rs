@@ -91,7 +91,7 @@ impl Child {
     ) -> Result<Child, Spawn> {
         let (runtime_end, child_end) = channel::pair()
             .map_err(|errno| Error::host("make a socket pair for the container", errno))?;
-        let trampoline = Trampoline::new(&plan.process().exec, child_end.as_fd())?;
+        let trampoline = Trampoline::new(plan.process(), child_end.as_fd())?;
         let mut keep = plan.descriptors();
         keep.extend([child_end.as_raw_fd(), trampoline.descriptor()]);
         keep.sort_unstable();

@@ -44,7 +44,16 @@ impl Container {
     /// # Errors
     /// Whatever is wrong with the configuration, or the first step that failed. Nothing is left behind then.
     pub fn create(config: ContainerConfig) -> Result<Container> {
-        Self::make(config, None)
+        Self::make(config, None, false)
+    }
+
+    /// As [`Container::create`], with a process of ours between: the program's parent, which is the first process, passes
+    /// signals on, reaps orphans and ends as the program does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_with_init(config: ContainerConfig) -> Result<Container> {
+        Self::make(config, None, true)
     }
 
     /// As [`Container::create`], for a container that outlives the caller ([`Instance::release`]): it is started over
@@ -53,10 +62,14 @@ impl Container {
     /// # Errors
     /// As there.
     pub fn create_for_later(config: ContainerConfig, start_socket: OwnedFd) -> Result<Container> {
-        Self::make(config, Some(start_socket))
+        Self::make(config, Some(start_socket), false)
     }
 
-    fn make(config: ContainerConfig, start_socket: Option<OwnedFd>) -> Result<Container> {
+    fn make(
+        config: ContainerConfig,
+        start_socket: Option<OwnedFd>,
+        init: bool,
+    ) -> Result<Container> {
         let ContainerConfig {
             id,
             spec,
@@ -95,6 +108,7 @@ impl Container {
             process.scheduling.set_memory_policy(policy)?;
         }
         process.new_keyring = !keep_keyring;
+        process.init = init;
         process.seccomp = linux.seccomp().as_ref().map(Filter::from_oci).transpose()?.map(Arc::new);
         if let Some(terminal) = &mut process.terminal {
             terminal.add_console()?;

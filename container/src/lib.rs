@@ -19,6 +19,7 @@ mod child_plan;
 mod clone;
 mod config;
 mod container;
+mod default_seccomp;
 mod descriptors;
 mod error;
 mod executed;
@@ -42,6 +43,7 @@ mod rootfs;
 mod spec;
 mod step;
 mod sysctl;
+mod user_namespace;
 mod wire;
 
 pub use cgroup::{
@@ -54,6 +56,7 @@ pub use config::{
     Stream, WindowSize,
 };
 pub use container::Container;
+pub use default_seccomp::default_seccomp;
 pub use error::{Error, Result};
 pub use executed::{Executed, Released};
 pub use handle::Handle;
@@ -62,6 +65,9 @@ pub use instance::Instance;
 pub use later::{start_at, start_socket};
 pub use nix::sys::signal::Signal;
 pub use oci_spec::runtime as oci;
+pub use process::capabilities::{available_capabilities, capability_mask};
 pub use process::plan::NO_ID;
 pub use process::terminal::resize;
 pub use spec::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Limits, default_process, default_spec};
+pub use sysctl::sysctl_path;
+pub use user_namespace::as_root_of_user_namespace;

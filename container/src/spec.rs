@@ -194,7 +194,8 @@ fn refine_mounts(mounts: &mut [Mount], rootless: bool) {
     }
 }
 
-fn builder(error: OciSpecError) -> Error {
+/// What the builders of the OCI types fail with, which is never in practice.
+pub(crate) fn builder(error: OciSpecError) -> Error {
     Error::invalid("config.json", error.to_string())
 }
 

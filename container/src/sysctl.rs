@@ -27,17 +27,20 @@ pub(crate) fn plan(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(CStrin
     linux.sysctl().iter().flatten().map(one).collect()
 }
 
-/// sysctl(8): dots separate, and slashes stand for dots in names; or the other way round, which the first separator
-/// tells.
 fn path(key: &str) -> String {
+    format!("/proc/sys/{}", sysctl_path(key))
+}
+
+/// The file of a kernel parameter, below /proc/sys; sysctl(8): dots separate, and slashes stand for dots in names, or the
+/// other way round, which the first separator tells.
+pub fn sysctl_path(key: &str) -> String {
     let slashes_separate = key.find(['.', '/']).is_some_and(|at| key[at..].starts_with('/'));
     let swap = |c| match c {
         '.' => '/',
         '/' => '.',
         c => c,
     };
-    let below = if slashes_separate { key.to_owned() } else { key.chars().map(swap).collect() };
-    format!("/proc/sys/{below}")
+    if slashes_separate { key.to_owned() } else { key.chars().map(swap).collect() }
 }
 
 /// The kind of namespace that has its own value; None: the value is the whole host's.

@@ -5,8 +5,9 @@
 //! disk, which an image could have started with a loader of its own, kept open and overwritten (CVE-2019-5736), but
 //! these bytes, which nobody can write.
 //!
-//! Arguments (see `src/process/trampoline.rs`): the descriptor of the channel to the runtime, in decimal; the paths to
-//! try, in order; an empty string; the program's own arguments. The environment is the program's own.
+//! Arguments (see `src/process/trampoline.rs`): the descriptor of the channel to the runtime, in decimal, behind an `i`
+//! where an init is wanted; the paths to try, in order; an empty string; the program's own arguments. The environment
+//! is the program's own. As an init (`init.rs`), this stays, and the program is its child.
 //!
 //! Whoever executes it again, because the image's command leads to `/proc/self/exe`, finds that there is no channel
 //! any more.
@@ -16,6 +17,7 @@
 
 use core::arch::{asm, global_asm};
 
+mod init;
 #[path = "../src/wire.rs"]
 mod wire;
 
@@ -57,7 +59,7 @@ global_asm!(
 /// `stack` is the initial stack: argc, then argv and envp, each ended by a null pointer.
 unsafe extern "C" fn run(stack: Strings) -> ! {
     // SAFETY: argv follows argc. `parse` and `skip` read up to the null pointers, not beyond.
-    let (channel, candidates, arguments) = match unsafe { parse(stack.add(1)) } {
+    let (is_init, channel, candidates, arguments) = match unsafe { parse(stack.add(1)) } {
         Some(parsed) => parsed,
         None => entered_again(),
     };
@@ -72,10 +74,19 @@ unsafe extern "C" fn run(stack: Strings) -> ! {
         // SAFETY: the request takes no argument.
         unsafe { call(SYS_IOCTL, [channel, FIOCLEX, 0, 0, 0, 0]) };
     }
+    let forked = if is_init { init::fork_program(channel) } else { 0 };
+    if forked < 0 {
+        fail(channel, -forked as i32);
+    }
     // SAFETY: the arguments are ended by a null pointer, and envp is behind it.
     let environment = unsafe { skip(arguments) };
     // SAFETY: all three are what the kernel put on the stack for us.
     let errno = unsafe { execute(candidates, arguments, environment) };
+    fail(channel, errno)
+}
+
+/// Tells the runtime why the program is not executed.
+fn fail(channel: usize, errno: i32) -> ! {
     let report: [u32; 3] = [wire::EXEC_FAILED, 0, errno as u32];
     let (start, length) = (&raw const report as usize, size_of_val(&report));
     // SAFETY: the kernel reads `length` bytes of the report. A runtime that has died hears nothing, and need not.
@@ -83,19 +94,21 @@ unsafe extern "C" fn run(stack: Strings) -> ! {
     exit(if errno == ENOENT || errno == ENOTDIR { 127 } else { 126 })
 }
 
-/// Takes the arguments apart: channel, candidates, the program's arguments.
+/// Takes the arguments apart: whether an init is wanted, channel, candidates, the program's arguments.
 ///
 /// # Safety
 /// `argv` is ended by a null pointer and holds C strings.
-unsafe fn parse(argv: Strings) -> Option<(usize, Strings, Strings)> {
+unsafe fn parse(argv: Strings) -> Option<(bool, usize, Strings, Strings)> {
     // SAFETY: as the caller promises; nothing is read beyond the null pointer or the strings' ends.
     unsafe {
-        let channel = decimal(*argv)?;
+        let first = *argv;
+        let is_init = !first.is_null() && *first == b'i';
+        let channel = decimal(if is_init { first.add(1) } else { first })?;
         let candidates = argv.add(1);
         let mut end = candidates;
         while !(*end).is_null() {
             if **end == 0 {
-                return Some((channel, candidates, end.add(1)));
+                return Some((is_init, channel, candidates, end.add(1)));
             }
             end = end.add(1);
         }

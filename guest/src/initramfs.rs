@@ -76,6 +76,7 @@ mod tests {
             name_files: vec![],
             mounts: vec![],
             read_only: false,
+            kernel: Default::default(),
         };
         let module = Module { name: "a.ko".to_owned(), content: vec![1, 2, 3] };
         let init = b"\x7fELF and more";

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use error_reporter::Report;
 use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, DEFAULT_PATH, ExitStatus, Limits, RootFilesystem,
-    Stdio, Stream, default_spec, pidfd,
+    CgroupPlacement, Container, ContainerConfig, DEFAULT_CAPABILITIES, DEFAULT_PATH, ExitStatus,
+    Limits, RootFilesystem, Stdio, Stream, default_seccomp, default_spec, pidfd,
 };
 use isolab_images::{BuildRunner, BuildStep, Mounted, StepMount};
 use nix::unistd::dup;
@@ -146,6 +146,10 @@ fn spec(step: &BuildStep) -> Result<Spec, IsolationError> {
         // Package scripts use su and the like.
         process.set_no_new_privileges(Some(false));
         process.set_user(identity.to_user()?);
+    }
+    if let Some(linux) = spec.linux_mut() {
+        let held = DEFAULT_CAPABILITIES.into_iter().collect();
+        linux.set_seccomp(Some(default_seccomp(&held)?));
     }
     if step.host_network
         && let Some(linux) = spec.linux_mut()

@@ -24,6 +24,8 @@ pub struct InstanceSpec {
     pub image: Image,
     /// What is mounted over it.
     pub filesystem: Filesystem,
+    /// Put a process of ours before the command, which reaps orphans. A guest has one in any case.
+    pub init: bool,
     /// Where its standard streams go. `process.terminal` of the specification is not used.
     pub stdio: Stdio,
     /// The guest kernel for the VM levels: a name in the cache or a path. Each level has its own

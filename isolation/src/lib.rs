@@ -18,6 +18,7 @@ mod native;
 mod network;
 mod request;
 mod scratch_disk;
+mod security;
 mod stdio;
 mod tap_network;
 pub mod timeline;
@@ -46,6 +47,10 @@ pub use machine::guest_kernel;
 pub use network::{Link, Network};
 pub use oci_spec::runtime as oci;
 pub use request::{FurtherProcess, Request};
+pub use security::{
+    CapabilityChoice, Device, ProfileError, Seccomp, Security, UNCONFINED, Ulimit, UserNamespace,
+    read_profile,
+};
 pub use tap_network::{OpenTap, TapNetwork, TapNetworkError};
 pub use workload_status::WorkloadStatus;
 

@@ -20,7 +20,7 @@ use oci_spec::OciSpecError;
 use oci_spec::runtime::{LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources, Mount, Spec};
 use tracing::debug_span;
 
-use self::controller::{NativeController, as_the_caller, streams};
+use self::controller::{NativeController, streams};
 use crate::controller::{Controller, Stdio};
 use crate::error::IsolationError;
 use crate::filesystem::native::{Prepared, in_order};
@@ -29,6 +29,7 @@ use crate::instances::InstanceFolder;
 use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
 use crate::network::Link;
+use crate::security::check_ids;
 use crate::stdio::Copies;
 use crate::timeline::{Milestone, Milestones, now};
 use crate::upper;
@@ -48,7 +49,6 @@ impl Isolation for ProcessLevel {
             field: "process",
             why: "the specification has none".to_owned(),
         })?;
-        as_the_caller(&mut process);
         let resources = spec.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let limited = resources.as_ref().is_some_and(has_limits);
         let names = Names { hostname: None, network: &spec.network };
@@ -80,7 +80,7 @@ impl Isolation for ProcessLevel {
 
 impl Isolation for ContainerLevel {
     fn create(&self, mut spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
-        check_user(&spec)?;
+        check_ids(&spec.spec)?;
         spec.network.check(Level::Container)?;
         let hostname = spec.spec.hostname().clone().unwrap_or_default();
         let names = Names { hostname: Some(&hostname), network: &spec.network };
@@ -100,7 +100,7 @@ impl Isolation for ContainerLevel {
         let stdio = take(&mut spec.stdio);
         let process = spec.spec.process_mut().get_or_insert_default();
         let (stdio, copies) = streams(Level::Container, process, stdio)?;
-        let container = Container::create(ContainerConfig {
+        let config = ContainerConfig {
             id: spec.folder.runtime_id().to_owned(),
             spec: spec.spec.clone(),
             rootfs: root.filesystem,
@@ -111,7 +111,11 @@ impl Isolation for ContainerLevel {
             create_cwd: true,
             kill_with_parent: true,
             owner_lock: Some(spec.folder.owner_lock()?),
-        });
+        };
+        let container = match spec.init {
+            true => Container::create_with_init(config),
+            false => Container::create(config),
+        };
         let container = container.map_err(|error| upper::explain(error, spec.folder.shared()))?;
         NativeInstance::boxed(
             Level::Container,
@@ -145,19 +149,6 @@ fn set_network(spec: &mut Spec, link: &Link) -> Result<(), IsolationError> {
 /// What is left is never used.
 fn take(stdio: &mut Stdio) -> Stdio {
     mem::replace(stdio, Stdio::Inherit { stdin: false })
-}
-
-/// Without root, the container's user namespace has one user and one group: root, who is us.
-fn check_user(spec: &InstanceSpec) -> Result<(), IsolationError> {
-    let user = spec.spec.process().as_ref().map(|process| process.user());
-    if geteuid().is_root() || user.is_none_or(|u| (u.uid(), u.gid()) == (0, 0)) {
-        return Ok(());
-    }
-    Err(IsolationError::Setting {
-        field: "user",
-        why: "without root a container has no user but 0:0, who is the caller; run as root"
-            .to_owned(),
-    })
 }
 
 fn has_limits(resources: &LinuxResources) -> bool {

@@ -1,12 +1,14 @@
 //! From an image and what the operator asks for to an OCI runtime specification.
 
-use isolab_container::{DEFAULT_PATH, Limits, default_spec};
+use isolab_container::{DEFAULT_PATH, Limits, default_process, default_spec};
 use isolab_images::Image;
 use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::IsolationError;
 use crate::filesystem::Filesystem;
+use crate::level::Level;
+use crate::security::Security;
 use crate::users;
 
 /// What the operator may say about a run; what is left out comes from the image.
@@ -30,6 +32,8 @@ pub struct Request {
     pub limits: Limits,
     /// What its file system is made of beside the image.
     pub filesystem: Filesystem,
+    /// What it may do beyond running.
+    pub security: Security,
 }
 
 /// [`Limits`] as they are written down.
@@ -42,11 +46,25 @@ struct WrittenLimits {
 }
 
 impl Request {
-    /// Completes the request with the image's configuration.
+    /// Completes the request with the image's configuration, for `level`.
     ///
     /// # Errors
-    /// There is no command, the user is unknown, a limit is absurd, or the image is damaged.
-    pub fn to_spec(&self, image: &Image) -> Result<Spec, IsolationError> {
+    /// There is no command, the user is unknown, a limit is absurd, the level cannot do what is asked for, or the
+    /// image is damaged.
+    pub fn to_spec(&self, level: Level, image: &Image) -> Result<Spec, IsolationError> {
+        self.security.check(level)?;
+        let process = self.to_process(level, image)?;
+        let mut spec = default_spec(&self.hostname, Vec::new(), Vec::new(), self.limits)?;
+        spec.set_process(Some(process));
+        self.security.apply(level, &mut spec)?;
+        Ok(spec)
+    }
+
+    /// The first process of [`Request::to_spec`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn to_process(&self, level: Level, image: &Image) -> Result<Process, IsolationError> {
         let config = image.config().config().clone().unwrap_or_default();
         let command = match &self.command[..] {
             [] if self.entrypoint.is_none() => config.cmd().clone().unwrap_or_default(),
@@ -61,8 +79,10 @@ impl Request {
             });
         }
         let user = self.user.clone().filter(|user| !user.is_empty());
-        let user = user.or(config.user().clone()).unwrap_or_default();
-        let identity = users::resolve(&user, &image.layers()?)?;
+        let user = user.or_else(|| self.security.user_kept(level)).or(config.user().clone());
+        let layers = image.layers()?;
+        let mut identity = users::resolve(&user.unwrap_or_default(), &layers)?;
+        identity.join(&users::resolve_groups(&self.security.groups, &layers)?);
 
         let mut env = Vec::new();
         set(&mut env, &format!("PATH={DEFAULT_PATH}"));
@@ -80,20 +100,18 @@ impl Request {
             }
         }
 
-        let mut spec = default_spec(&self.hostname, args, env, self.limits)?;
-        if let Some(process) = spec.process_mut() {
-            let workdir = self.workdir.clone().or(config.working_dir().clone());
-            let workdir = workdir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned());
-            if !workdir.starts_with('/') {
-                return Err(IsolationError::Setting {
-                    field: "workdir",
-                    why: format!("{workdir} is not absolute"),
-                });
-            }
-            process.set_cwd(workdir.into());
-            process.set_user(identity.to_user()?);
+        let workdir = self.workdir.clone().or(config.working_dir().clone());
+        let workdir = workdir.filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned());
+        if !workdir.starts_with('/') {
+            return Err(IsolationError::Setting {
+                field: "workdir",
+                why: format!("{workdir} is not absolute"),
+            });
         }
-        Ok(spec)
+        let mut process = default_process(args, env);
+        process.set_cwd(workdir.into()).set_user(identity.to_user()?);
+        self.security.apply_to_process(level, &identity.groups, &mut process)?;
+        Ok(process)
     }
 }
 

@@ -20,6 +20,15 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// Adds further groups.
+    pub(crate) fn join(&mut self, groups: &[u32]) {
+        for group in groups {
+            if !self.groups.contains(group) {
+                self.groups.push(*group);
+            }
+        }
+    }
+
     /// In the words of the OCI runtime specification. Without root the kernel allows no groups but
     /// the caller's (user_namespaces(7), setgroups).
     pub(crate) fn to_user(&self) -> Result<User, IsolationError> {
@@ -31,17 +40,42 @@ impl Identity {
     }
 }
 
+/// Resolves groups, each by name or number.
+pub(crate) fn resolve_groups(
+    names: &[String],
+    layers: &[PathBuf],
+) -> Result<Vec<u32>, IsolationError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = read(&Merged::new(layers.to_vec()), "etc/group")?;
+    let groups: Vec<Group> = text.lines().filter_map(Group::parse).collect();
+    let one = |name: &String| {
+        let refused = |why| IsolationError::Setting { field: "groups", why };
+        let gid = match Wanted::parse(name).map_err(refused)? {
+            Wanted::Number(gid) => Some(gid),
+            Wanted::Name(name) => {
+                groups.iter().find(|group| group.name == name).map(|group| group.gid)
+            }
+        };
+        gid.filter(|gid| *gid != NO_ID)
+            .ok_or_else(|| refused(format!("`{name}`: no such group in the image's /etc/group")))
+    };
+    names.iter().map(one).collect()
+}
+
+fn read(image: &Merged, file: &str) -> Result<String, IsolationError> {
+    image.read_text(file).map_err(|source| IsolationError::Io {
+        action: "read",
+        path: PathBuf::from("/").join(file),
+        source,
+    })
+}
+
 /// Resolves `USER[:GROUP]` as the image specification has it (config.md, `User`). Empty is root.
 pub(crate) fn resolve(user: &str, layers: &[PathBuf]) -> Result<Identity, IsolationError> {
     let image = Merged::new(layers.to_vec());
-    let read = |file: &str| {
-        image.read_text(file).map_err(|source| IsolationError::Io {
-            action: "read",
-            path: PathBuf::from("/").join(file),
-            source,
-        })
-    };
-    resolve_in(user, &read("etc/passwd")?, &read("etc/group")?)
+    resolve_in(user, &read(&image, "etc/passwd")?, &read(&image, "etc/group")?)
 }
 
 fn resolve_in(user: &str, passwd: &str, group: &str) -> Result<Identity, IsolationError> {

@@ -100,10 +100,11 @@ pub(crate) fn create_with(
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let request = Request { command, hostname: "dropped".to_owned(), ..Request::default() };
     let spec = InstanceSpec {
-        spec: request.to_spec(&image).expect("a specification"),
+        spec: request.to_spec(isolation, &image).expect("a specification"),
         folder: instances.create(Some(name), isolation).expect("the name is free"),
         image,
         filesystem: request.filesystem.clone(),
+        init: false,
         stdio,
         kernel: None,
         network: Network::of(Link::None),

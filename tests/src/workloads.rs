@@ -192,3 +192,45 @@ pub fn file_listing(level: &str) -> String {
                   xargs stat -c '%A %u:%g %N'";
     sandbox.run(level, &["sh", "-c", script]).success()
 }
+
+/// Capabilities, resource limits and the like, as the kernel tells them of the workload.
+pub fn rights_and_limits(level: &str) {
+    let sandbox = Sandbox::with_busybox();
+    let run = |options: &[&str], script: &str| {
+        let words = ["run", "--isolation", level];
+        let words = [&words, options, &["busybox", "sh", "-c", script]].concat();
+        sandbox.isolab(&words).finish().success()
+    };
+    let options = [
+        "--ulimit",
+        "nofile=100:200",
+        "--umask",
+        "0027",
+        "--oom-score-adj",
+        "300",
+        "--group-add",
+        "7",
+        "--security-opt",
+        "no-new-privileges",
+        "--cap-drop",
+        "NET_RAW",
+    ];
+    let script = "ulimit -n; ulimit -Hn; umask; cat /proc/self/oom_score_adj; id -G; \
+                  grep ^NoNewPrivs /proc/self/status; grep ^CapBnd /proc/self/status";
+    let seen = run(&options, script);
+    let (lines, capabilities) = seen.trim_end().rsplit_once('\n').expect("several lines");
+    assert_eq!(lines, "100\n200\n0027\n300\n0 7\nNoNewPrivs:\t1", "{level}");
+    let bounding = capabilities.trim_start_matches("CapBnd:").trim();
+    let bounding = u64::from_str_radix(bounding, 16).expect("hexadecimal digits");
+    // capability.h: CAP_NET_RAW is 13, CAP_CHOWN 0.
+    assert_eq!((bounding >> 13 & 1, bounding & 1), (0, 1), "{level}: {seen}");
+    // What a user other than root is given by name, it keeps.
+    let seen = run(&["-u", "1000", "--cap-add", "NET_RAW"], "grep ^CapEff /proc/self/status");
+    assert!(seen.trim_end().ends_with("0000000000002000"), "{level}: {seen}");
+    if level == "process" {
+        return;
+    }
+    let options = ["--shm-size", "1M", "--sysctl", "kernel.shmmax=12345"];
+    let script = "df -k /dev/shm | tail -1 | awk '{print $2}'; cat /proc/sys/kernel/shmmax";
+    assert_eq!(run(&options, script), "1024\n12345\n", "{level}");
+}

@@ -43,6 +43,11 @@ fn further_signals() {
 }
 
 #[test]
+fn rights_and_limits() {
+    LEVELS.into_iter().for_each(workloads::rights_and_limits);
+}
+
+#[test]
 fn a_dropped_instance_leaves_nothing() {
     for level in LEVELS {
         dropped::leaves_nothing(level, "dropped_alone");

@@ -2,7 +2,7 @@
 
 use isolab_instances::time::{Timestamp, about};
 use isolab_instances::{Config, Instance, Status};
-use isolab_isolation::Level;
+use isolab_isolation::{CapabilityChoice, Device, Level, Ulimit};
 use serde_json::{Value, json};
 
 use super::networks;
@@ -137,17 +137,64 @@ fn of_config(config: &Config) -> Value {
         "Labels": config.labels,
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout,
+        "Umask": format!("{:04o}", config.request.security.umask.unwrap_or(0o022)),
         "Healthcheck": health,
     })
 }
 
+/// What a container's /dev/shm holds by default, in bytes.
+const DEFAULT_SHM: u64 = 64 << 20;
+
+fn names(choices: &[CapabilityChoice]) -> Vec<String> {
+    choices.iter().map(CapabilityChoice::to_string).collect()
+}
+
+fn device(device: &Device) -> Value {
+    json!({
+        "PathOnHost": device.host,
+        "PathInContainer": device.container,
+        "CgroupPermissions": device.permissions,
+    })
+}
+
+fn ulimit(limit: &Ulimit) -> Value {
+    // No limit is -1.
+    let number = |limit: u64| limit as i64;
+    json!({
+        "Name": limit.rlimit_name(),
+        "Soft": number(limit.soft),
+        "Hard": number(limit.hard),
+    })
+}
+
+fn mode(is_host: bool) -> &'static str {
+    if is_host { "host" } else { "private" }
+}
+
 fn of_host_config(config: &Config, level: Level) -> Value {
+    let security = &config.request.security;
+    let is_container = level == Level::Container;
     let limits = config.request.limits;
     json!({
         "AutoRemove": config.auto_remove,
         "Memory": limits.memory_bytes.unwrap_or(0),
         "NanoCpus": (limits.cpus.unwrap_or(0.0) * 1e9) as u64,
         "PidsLimit": limits.pids.unwrap_or(0),
+        "CapAdd": names(&security.cap_add),
+        "CapDrop": names(&security.cap_drop),
+        "Privileged": security.privileged,
+        "SecurityOpt": security.security_options(),
+        "Devices": security.devices.iter().map(device).collect::<Vec<_>>(),
+        "Ulimits": security.ulimits.iter().map(ulimit).collect::<Vec<_>>(),
+        "Sysctls": security.sysctls,
+        "ShmSize": security.shm_size.unwrap_or(if is_container { DEFAULT_SHM } else { 0 }),
+        "Init": security.init,
+        "UsernsMode": security.user_namespace.name(),
+        "PidMode": mode(security.host_pid),
+        "IpcMode": mode(security.host_ipc),
+        "UTSMode": mode(security.host_uts),
+        "GroupAdd": security.groups,
+        "OomScoreAdj": security.oom_score_adj.unwrap_or(0),
         "NetworkMode": config.networking.mode(level),
         "PortBindings": networks::bindings(config.networking.ports.iter()),
         "RestartPolicy": {

@@ -2,6 +2,7 @@
 
 mod filesystem;
 mod network;
+mod security;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +18,7 @@ use tracing::info_span;
 
 use self::filesystem::FilesystemOptions;
 use self::network::NetworkOptions;
+use self::security::SecurityOptions;
 use crate::health::Health;
 use crate::instances::parse_signal;
 use crate::obtain::Obtain;
@@ -100,6 +102,8 @@ pub struct Workload {
     #[command(flatten)]
     filesystem: FilesystemOptions,
     #[command(flatten)]
+    security: SecurityOptions,
+    #[command(flatten)]
     obtain: Obtain,
     /// The image: a name, or a digest.
     pub image: String,
@@ -153,18 +157,16 @@ impl Workload {
     /// What is asked for, in full: what we have of environment and files is in it.
     pub fn config(&self, folder: &InstanceFolder, image: &Image) -> Result<Config> {
         let mut request = self.request(folder)?;
+        request.security.check(self.isolation)?;
         request.filesystem.add_image_volumes(image)?;
-        let spec = request.to_spec(image)?;
+        let process = request.to_process(self.isolation, image)?;
         let mut config = Config::new(self.image.clone(), image.digest().to_owned(), request);
-        if let Some(process) = spec.process() {
-            let user = process.user();
-            config.process = ProcessSummary {
-                args: process.args().clone().unwrap_or_default(),
-                env: process.env().clone().unwrap_or_default(),
-                cwd: process.cwd().display().to_string(),
-                user: format!("{}:{}", user.uid(), user.gid()),
-            };
-        }
+        config.process = ProcessSummary {
+            args: process.args().clone().unwrap_or_default(),
+            env: process.env().clone().unwrap_or_default(),
+            cwd: process.cwd().display().to_string(),
+            user: format!("{}:{}", process.user().uid(), process.user().gid()),
+        };
         let of_image = image.config().config().as_ref();
         let signal = of_image.and_then(|config| config.stop_signal().clone());
         let signal = signal.and_then(|signal| parse_signal(&signal).ok());
@@ -228,6 +230,7 @@ impl Workload {
                     .filter(|n| *n != 0),
             },
             filesystem: self.filesystem.read()?,
+            security: self.security.security()?,
         })
     }
 

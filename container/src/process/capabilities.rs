@@ -2,9 +2,13 @@
 //!
 //! The child must not allocate, so the sets are plain 64-bit masks and the calls are the raw ones of capabilities(7).
 
+use std::fs;
+use std::io;
+
 use nix::errno::Errno;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
+use crate::error::{Error, Result};
 use crate::step::{At, Failure, Step};
 
 /// The five capability sets, bit N being capability number N of `linux/capability.h`.
@@ -74,6 +78,33 @@ fn name_of(number: u32) -> String {
         Some(capability) => format!("CAP_{capability}"),
         None => format!("capability {number}"),
     }
+}
+
+/// Bit N is capability number N of `linux/capability.h`; no set is an empty one.
+pub fn capability_mask(set: &Option<Capabilities>) -> u64 {
+    mask(set)
+}
+
+/// All capabilities that this process can hand on: those that it holds itself, or, to a container in a new user
+/// namespace, all that its kernel knows.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn available_capabilities(new_user_namespace: bool) -> Result<Capabilities> {
+    let told = |source| Error::host("find out which capabilities there are", source);
+    let mask = if new_user_namespace {
+        let text = fs::read_to_string("/proc/sys/kernel/cap_last_cap").map_err(told)?;
+        let last: u32 = text.trim().parse().map_err(|_| told(io::ErrorKind::InvalidData.into()))?;
+        u64::MAX >> (63 - last.min(63))
+    } else {
+        held().map_err(|errno| told(errno.into()))?
+    };
+    Ok(BY_NUMBER
+        .into_iter()
+        .enumerate()
+        .filter(|(n, _)| mask & 1 << n != 0)
+        .map(|(_, it)| it)
+        .collect())
 }
 
 fn mask(set: &Option<Capabilities>) -> u64 {

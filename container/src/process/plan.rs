@@ -43,6 +43,8 @@ pub(crate) struct ProcessPlan {
     pub kill_with_parent: bool,
     pub scheduling: SchedulingPlan,
     pub label: Option<Label>,
+    /// Put a process of ours between: the program's parent, which passes signals on and reaps orphans.
+    pub init: bool,
 }
 
 impl ProcessPlan {
@@ -100,6 +102,7 @@ impl ProcessPlan {
             kill_with_parent: false,
             scheduling: SchedulingPlan::new(process)?,
             label: Label::new(process)?,
+            init: false,
         })
     }
 

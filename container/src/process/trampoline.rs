@@ -10,6 +10,7 @@ use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::exec::{ExecPlan, PointerArray};
+use super::plan::ProcessPlan;
 use crate::error::{Error, Result};
 
 /// Built by `build.rs`.
@@ -27,14 +28,16 @@ pub(crate) struct Trampoline {
 
 impl Trampoline {
     /// `channel`: over which it tells that the program cannot be executed.
-    pub(crate) fn new(exec: &ExecPlan, channel: BorrowedFd) -> Result<Self> {
+    pub(crate) fn new(process: &ProcessPlan, channel: BorrowedFd) -> Result<Self> {
+        let exec = &process.exec;
         let executable = sealed_file().map_err(|errno| {
             Error::host(
                 "make an executable memory file (memfd_create; sysctl vm.memfd_noexec)",
                 errno,
             )
         })?;
-        let channel = channel.as_raw_fd().to_string();
+        let init = if process.init { "i" } else { "" };
+        let channel = format!("{init}{}", channel.as_raw_fd());
         let first = PointerArray::new("process.args", &[channel])?;
         let end = PointerArray::new("process.args", &[String::new()])?;
         let arguments = PointerArray::concatenate(&[&first, &exec.candidates, &end, &exec.args]);

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use isolab_protocol::{MARKER_PORT, Marker};
+use isolab_protocol::{KernelSettings, MARKER_PORT, Marker};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
@@ -37,6 +37,8 @@ struct Mount {
 
 const SAFE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC).union(MsFlags::MS_NODEV);
 
+const SHM: &str = "/dev/shm";
+
 /// The file systems that the OCI runtime specification wants in every Linux container.
 const API_FILESYSTEMS: [Mount; 7] = [
     Mount { filesystem: "proc", target: "/proc", flags: SAFE, data: None },
@@ -53,7 +55,7 @@ const API_FILESYSTEMS: [Mount; 7] = [
         flags: MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC),
         data: Some("newinstance,ptmxmode=0666,mode=0620,gid=5"),
     },
-    Mount { filesystem: "tmpfs", target: "/dev/shm", flags: SAFE, data: Some("mode=1777") },
+    Mount { filesystem: "tmpfs", target: SHM, flags: SAFE, data: Some("mode=1777") },
     Mount { filesystem: "mqueue", target: "/dev/mqueue", flags: SAFE, data: None },
     Mount { filesystem: "cgroup2", target: "/sys/fs/cgroup", flags: SAFE, data: None },
 ];
@@ -68,12 +70,17 @@ pub fn mount_devices() -> Result<(), Failure> {
 }
 
 /// Mounts /proc, /sys, /dev and what belongs below them, and makes the usual links in /dev.
-pub fn mount_api_filesystems() -> Result<(), Failure> {
+pub fn mount_api_filesystems(settings: &KernelSettings) -> Result<(), Failure> {
+    let shm_options = settings.shm_size.map(|size| format!("mode=1777,size={size}"));
     for Mount { filesystem, target, flags, data } in API_FILESYSTEMS {
         // /sys/fs/cgroup exists where the kernel has cgroups; everything else can be made.
         if !Path::new(target).is_dir() && fs::create_dir_all(target).is_err() {
             continue;
         }
+        let data = match &shm_options {
+            Some(options) if target == SHM => Some(options.as_str()),
+            _ => data,
+        };
         match mount(Some(filesystem), target, Some(filesystem), flags, data) {
             // devtmpfs may be mounted by the kernel; others may be left out of a slim kernel.
             Ok(()) | Err(Errno::EBUSY | Errno::ENODEV) => {}
@@ -103,6 +110,15 @@ pub fn load_module(path: &Path) -> Result<(), Failure> {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(error) => Err(format!("load module {}: {error}", path.display())),
     }
+}
+
+/// Writes the settings of the kernel that are asked for, once the network interfaces are there that they may name.
+pub fn set_sysctls(settings: &KernelSettings) -> Result<(), Failure> {
+    for (name, value) in &settings.sysctls {
+        let path = format!("/proc/sys/{name}");
+        fs::write(&path, value).map_err(|e| format!("write {value:?} to {path}: {e}"))?;
+    }
+    Ok(())
 }
 
 /// Gives the machine its host name.

@@ -7,6 +7,7 @@ mod mailbox;
 mod mounts;
 mod network;
 mod process;
+mod rights;
 mod root;
 mod serve;
 mod services;
@@ -52,13 +53,14 @@ fn run(channel: &mut Option<Channel>) -> Result<(), Failure> {
     fs::remove_dir_all(GUEST_DIR).map_err(|e| format!("remove {GUEST_DIR}: {e}"))?;
     let volumes = mounts::find_disks(&mut workload)?;
     let image = root::enter(&workload.root, &workload.name_files)?;
-    machine::mount_api_filesystems()?;
+    machine::mount_api_filesystems(&workload.kernel)?;
     root::read_ahead(&image);
     let channel = channel.insert(Channel::open(&workload.line)?);
     mounts::mount_all(&workload, &volumes)?;
     machine::set_hostname(&workload.hostname)?;
     network::bring_up_loopback()?;
     network::configure(&workload.interfaces)?;
+    machine::set_sysctls(&workload.kernel)?;
     serve::run_workload(workload.process, &workload.mounts, channel)
 }
 

@@ -18,6 +18,7 @@ use nix::unistd::{
     setgroups, setsid, setuid,
 };
 
+use crate::rights::RightsPlan;
 use crate::services;
 
 /// Why a process did not start, with the exit code that shells, runc and podman give it.
@@ -69,6 +70,7 @@ fn spawn_process(process: &Process) -> Result<Child, NotStarted> {
         return Err(refused(format!("chdir to {}: {error}", process.cwd)));
     }
     let user = process.user.clone();
+    let rights = RightsPlan::new(&process.rights);
     if user.is_unset() {
         return Err(refused("a uid or gid of -1 would leave root's in place".to_owned()));
     }
@@ -92,7 +94,9 @@ fn spawn_process(process: &Process) -> Result<Child, NotStarted> {
             if has_terminal {
                 take_terminal()?;
             }
-            become_user(&user)
+            rights.apply_as_root()?;
+            become_user(&user)?;
+            rights.apply_as_user()
         });
     }
     let child = command.spawn().map_err(|error| NotStarted {

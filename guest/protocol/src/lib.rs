@@ -13,6 +13,7 @@ pub mod mailbox;
 mod message;
 mod mount;
 mod process;
+mod rights;
 mod workload;
 
 pub use codec::{Decoder, Frame, FrameError, HEADER_LENGTH, Message};
@@ -23,6 +24,7 @@ pub use message::{
 };
 pub use mount::{Mount, MountSource};
 pub use process::{Process, ProcessRecord, Service, Task, User, WindowSize};
+pub use rights::{CapabilitySets, KernelSettings, Rights, Rlimit};
 pub use workload::{Line, NameFile, RootDisks, Workload};
 
 /// The folder in the initramfs that holds init and what it needs. Removed before the workload

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::rights::Rights;
+
 /// Something to start in the guest, with streams to the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,6 +35,9 @@ pub struct Process {
     pub cwd: String,
     /// The user, group and supplementary groups that it runs as.
     pub user: User,
+    /// What it may do.
+    #[serde(default)]
+    pub rights: Rights,
     /// The size of its terminal, if it gets one in place of three pipes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<WindowSize>,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::interface::Interface;
 use crate::mount::Mount;
 use crate::process::Process;
+use crate::rights::KernelSettings;
 
 /// The workload and its machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Workload {
     /// Whether the root file system itself cannot be written.
     #[serde(default)]
     pub read_only: bool,
+    /// Settings of the guest's kernel.
+    #[serde(default)]
+    pub kernel: KernelSettings,
 }
 
 /// What carries the control channel.

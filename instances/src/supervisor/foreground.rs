@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use isolab_images::Image;
-use isolab_isolation::{Controller, ProcessId};
+use isolab_isolation::{Controller, Level, ProcessId};
 
 use super::record::Record;
 use super::server::{Served, serve};
@@ -22,6 +22,7 @@ use crate::time::Timestamp;
 /// The folder cannot be written, or the host is out of threads.
 pub fn serve_foreground(
     folder: &Path,
+    level: Level,
     config: Config,
     image: &Image,
     controller: Arc<dyn Controller>,
@@ -36,5 +37,5 @@ pub fn serve_foreground(
         state.networks = networks;
         state.supervisor = ProcessId::of(std::process::id() as i32);
     });
-    serve(folder, &Served::new(record, None, config, image))
+    serve(folder, &Served::new(record, None, level, config, image))
 }

@@ -83,8 +83,10 @@ fn supervise(name: &str, starter: &mut Option<Channel>) -> Result<(), InstanceEr
     ));
     stop_by_signals(&record, &config)?;
     let output = Output::new(LogWriter::new(&path, config.log));
-    let served = Served::new(Arc::clone(&record), Some(output.clone()), config.clone(), &image);
-    let supervised = Supervised { level: folder.level(), config, image, served, output };
+    let level = folder.level();
+    let served =
+        Served::new(Arc::clone(&record), Some(output.clone()), level, config.clone(), &image);
+    let supervised = Supervised { level, config, image, served, output };
     if let Some(channel) = starter {
         supervised.greet(channel)?;
     }
@@ -194,9 +196,10 @@ impl Supervised {
         let (network, connected) = config.networking.connect(self.level, whose, limits)?;
         let spec = InstanceSpec {
             folder: folder.share()?,
-            spec: config.request.to_spec(&self.image)?,
+            spec: config.request.to_spec(self.level, &self.image)?,
             image: self.image.clone(),
             filesystem: config.request.filesystem.clone(),
+            init: config.request.security.init,
             stdio,
             kernel: config.kernel.clone(),
             network,

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use isolab_images::Image;
-use isolab_isolation::{Controller, ExecProcess, FurtherProcess, Stdio, WindowSize, oci};
+use isolab_isolation::{Controller, ExecProcess, FurtherProcess, Level, Stdio, WindowSize, oci};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{Backlog, UnixAddr, bind, getsockopt, listen, sockopt};
@@ -42,6 +42,7 @@ struct Inner {
     record: Arc<Record>,
     /// Where its output goes; None where that is the caller's own.
     output: Option<Output>,
+    level: Level,
     config: Config,
     image: Image,
     clients: AtomicUsize,
@@ -103,12 +104,14 @@ impl Served {
     pub(super) fn new(
         record: Arc<Record>,
         output: Option<Output>,
+        level: Level,
         config: Config,
         image: &Image,
     ) -> Self {
         Self(Arc::new(Inner {
             record,
             output,
+            level,
             config,
             image: image.clone(),
             clients: AtomicUsize::new(0),
@@ -119,8 +122,7 @@ impl Served {
 
     /// The workload's first process, as its configuration and its image make it.
     pub(super) fn first_process(&self) -> Option<oci::Process> {
-        let spec = self.0.config.request.to_spec(&self.0.image).ok()?;
-        spec.process().clone()
+        self.0.config.request.to_process(self.0.level, &self.0.image).ok()
     }
 
     pub(super) fn signal(&self, signal: i32) {

@@ -4,6 +4,7 @@ mod cgroups;
 mod kernel_features;
 mod kvm;
 mod levels;
+mod rootless;
 mod tools;
 
 use std::path::Path;
@@ -100,6 +101,9 @@ fn inspect_in(instances: &Path) -> HostReport {
     facts.extend(cgroups.iter().cloned());
     let namespaces = kernel_features::namespaces();
     facts.extend(namespaces.iter().cloned());
+    let id_ranges = rootless::id_ranges();
+    let (id_ranges, without_users) = id_ranges.unzip();
+    facts.extend(id_ranges);
     let folder = Instances::open(instances)
         .and_then(|all| all.create(None, Level::Container))
         .and_then(|folder| upper::check(folder.shared()).map(|()| folder));
@@ -111,8 +115,11 @@ fn inspect_in(instances: &Path) -> HostReport {
                 // What it is made of says more about a failure than the failure itself.
                 fault_of(&tried.container, &namespaces),
             );
-            if container.ready && !tried.limits.ok {
-                container.without = Some(format!("limits: {}", tried.limits.found));
+            if container.ready {
+                let limits = (!tried.limits.ok).then(|| format!("limits: {}", tried.limits.found));
+                let without = [limits, without_users.flatten()].into_iter().flatten();
+                let without = without.collect::<Vec<_>>().join("; and without ");
+                container.without = Some(without).filter(|without| !without.is_empty());
             }
             let process = Verdict::new(Level::Process, fault_of(&tried.process, []));
             facts.push(kernel_features::overlayfs(&folder.files()));

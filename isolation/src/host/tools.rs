@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Fact;
 
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 11] = [
     ("qemu-system-x86_64", "emulated KVM host; peer"),
     ("runc", "peer"),
     ("crun", "peer"),
@@ -16,6 +16,7 @@ const TOOLS: [(&str, &str); 10] = [
     ("mmdebstrap", "images from Debian packages"),
     ("ip", "networks"),
     ("nft", "networks"),
+    ("newuidmap", "users in containers without root"),
 ];
 
 /// The programs that make the disks of the VM levels, and the Debian packages they are in.

@@ -22,6 +22,7 @@ use super::{InstanceName, condemned};
 use crate::error::IsolationError;
 use crate::instance_id;
 use crate::level::Level;
+use crate::security;
 
 const FILES: &str = "files";
 
@@ -236,12 +237,22 @@ pub(super) fn empty(folder: &Path) -> io::Result<u64> {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let entry = entry?;
         if entry.file_name() != LOCK {
-            freed += remove_tree(&entry.path())?;
+            freed += remove(&entry.path())?;
         }
     }
     tolerate_missing(fs::remove_file(folder.join(LOCK)))?;
     tolerate_missing(fs::remove_dir(folder))?;
     Ok(freed)
+}
+
+/// Also what containers of a caller who is not root wrote as users of its ranges of ids.
+fn remove(path: &Path) -> io::Result<u64> {
+    match remove_tree(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            security::as_root_of_ranges(|| remove_tree(path).map(drop)).ok_or(error).map(|()| 0)
+        }
+        other => other,
+    }
 }
 
 fn tolerate_missing(result: io::Result<()>) -> io::Result<()> {

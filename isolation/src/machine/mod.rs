@@ -44,6 +44,7 @@ use crate::level::Level;
 use crate::name_files::Names;
 use crate::network::Link;
 use crate::scratch_disk;
+use crate::security::guest as security;
 use crate::tap_network::TapNetwork;
 use crate::timeline::now;
 
@@ -297,6 +298,7 @@ fn workload(
         interfaces: taps.iter().map(|tap| tap.interface.clone()).collect(),
         mounts: volumes.mounts.clone(),
         read_only: spec.filesystem.read_only,
+        kernel: security::kernel_settings(&spec.spec),
     })
 }
 
@@ -313,6 +315,7 @@ fn guest_process(process: &Process, carried: &Carried) -> isolab_guest::Process 
             additional_gids: user.additional_gids().clone().unwrap_or_default(),
             umask: user.umask(),
         },
+        rights: security::rights(process),
         terminal: carried.size,
         stdin: carried.stdin,
     }

@@ -37,9 +37,6 @@ impl Controller for NativeController {
         mut process: Process,
         stdio: Stdio,
     ) -> Result<Box<dyn ExecProcess>, IsolationError> {
-        if self.level == Level::Process {
-            as_the_caller(&mut process);
-        }
         let (streams, mut copies) = streams(self.level, &mut process, stdio)?;
         copies.start()?;
         let mut executed = self.handle.exec(&process, streams)?;
@@ -132,12 +129,6 @@ impl ExecProcess for NativeExec {
     fn terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()
     }
-}
-
-/// A plain process has what its caller has.
-pub(super) fn as_the_caller(process: &mut Process) {
-    process.set_capabilities(None);
-    process.set_no_new_privileges(Some(false));
 }
 
 /// The streams in the container runtime's words, and the copying they need. Says in `process` whether it has a

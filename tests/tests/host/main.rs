@@ -10,6 +10,10 @@ mod kernels;
 mod leftovers;
 mod logging;
 mod names;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+mod rootless;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+mod security;
 mod storage;
 mod streams;
 mod users;

@@ -46,6 +46,7 @@ fn signals() {
 #[test]
 fn signals_names_and_the_files_of_names() {
     workloads::further_signals("paravirt");
+    workloads::rights_and_limits("paravirt");
     workloads::names("paravirt");
     LEVELS.into_iter().for_each(workloads::name_files);
 }
