@@ -1,6 +1,8 @@
 //! What a program may expect of a folder, whatever is behind it: one list for shared folders and volumes.
 //! Runs where the folder is, in a guest or a container.
 
+#![expect(clippy::unwrap_used, reason = "an expectation that fails is told by its line")]
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;

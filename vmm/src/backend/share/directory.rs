@@ -9,14 +9,17 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::unistd::{Whence, fdatasync, fsync, lseek};
 
+use super::budget::Permit;
 use super::name::Name;
 use super::{Entry, Share};
 use crate::poison::unpoisoned;
 
-/// Most that getdents64(2) is asked for at a time.
-const MAX_BUFFER: usize = 32 << 10;
+/// Most that getdents64(2) is asked for at a time, which an open directory keeps what is left of.
+const MAX_BUFFER: usize = 8 << 10;
 /// Enough for an entry of the longest name.
 const MIN_BUFFER: usize = 512;
+/// Most directories that a guest has open, for the sake of those buffers.
+pub const MAX_OPEN: usize = 4096;
 
 /// Bytes in front of the name of a `linux_dirent64` (getdents(2)).
 const NAME: usize = 19;
@@ -27,7 +30,20 @@ const LEAVE: usize = 4096;
 
 /// An open directory, read from one place at a time.
 #[derive(Debug)]
-pub struct Directory(Mutex<OwnedFd>);
+pub struct Directory {
+    listing: Mutex<Listing>,
+    _permit: Permit,
+}
+
+/// Where the reading is. Entries that the guest had no room for are kept and not sought again: where
+/// names go while it reads, as rm(1) has them, a place on a tmpfs before Linux 6.6 is another's by then.
+#[derive(Debug)]
+struct Listing {
+    file: OwnedFd,
+    unread: Vec<u8>,
+    /// Where the first of them is, or the file is if there are none.
+    next: u64,
+}
 
 /// One entry of a directory.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +65,11 @@ impl Share {
     /// The host's; ENOTDIR, ENFILE.
     pub fn open_directory(&self, number: u64) -> Result<u64, Errno> {
         let inode = self.inodes.get(number)?;
-        let permit = self.inodes.permit()?;
+        let (permit, listings) = (self.inodes.permit()?, self.listings.take()?);
         let directory = self.reopen(&inode, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-        Ok(self.handles.add_directory(Directory(Mutex::new(directory)), permit))
+        let listing = Listing { file: directory, unread: Vec::new(), next: 0 };
+        let directory = Directory { listing: Mutex::new(listing), _permit: listings };
+        Ok(self.handles.add_directory(directory, permit))
     }
 
     /// Has the host's disk keep a directory's entries.
@@ -60,8 +78,8 @@ impl Share {
     /// The host's.
     pub fn synchronize_directory(&self, handle: u64, content_only: bool) -> Result<(), Errno> {
         let directory = self.handles.directory(handle)?;
-        let file = unpoisoned(directory.0.lock());
-        if content_only { fdatasync(&*file) } else { fsync(&*file) }
+        let file = &unpoisoned(directory.listing.lock()).file;
+        if content_only { fdatasync(file) } else { fsync(file) }
     }
 
     /// Gives `take` entries from `offset` on, some `room` bytes of them, until it says that the last
@@ -77,18 +95,29 @@ impl Share {
         mut take: impl FnMut(DirectoryEntry<'_>) -> bool,
     ) -> Result<(), Errno> {
         let directory = self.handles.directory(handle)?;
-        let file = unpoisoned(directory.0.lock());
-        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        lseek(&*file, offset, Whence::SeekSet)?;
-        let mut buffer = vec![0; room.clamp(MIN_BUFFER, MAX_BUFFER)];
-        let length = get_entries(&file, &mut buffer)?;
-        let mut rest = &buffer[..length];
+        let listing = &mut *unpoisoned(directory.listing.lock());
+        // From the start the names are read anew (rewinddir(3)).
+        if offset != listing.next || offset == 0 {
+            let place = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+            lseek(&listing.file, place, Whence::SeekSet)?;
+            (listing.unread, listing.next) = (Vec::new(), offset);
+        }
+        if listing.unread.is_empty() {
+            let mut buffer = vec![0; room.clamp(MIN_BUFFER, MAX_BUFFER)];
+            let length = get_entries(&listing.file, &mut buffer)?;
+            buffer.truncate(length);
+            listing.unread = buffer;
+        }
+        let mut rest = &listing.unread[..];
         while let Some((entry, behind)) = parse(rest) {
             if !take(entry) {
                 break;
             }
+            listing.next = entry.next;
             rest = behind;
         }
+        // Nothing but what the guest has yet to read.
+        listing.unread = rest.to_vec();
         Ok(())
     }
 

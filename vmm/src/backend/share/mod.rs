@@ -86,6 +86,8 @@ pub struct Entry {
 pub struct Share {
     inodes: Inodes,
     handles: Handles,
+    /// For directories that are open.
+    listings: Budget,
     /// /proc/self/fd, by which an `O_PATH` descriptor is opened for content. Its links lead to what the
     /// descriptors are open on, not to a path.
     descriptors: OwnedFd,
@@ -116,6 +118,7 @@ impl Share {
         Ok(Self {
             inodes: Inodes::new(root, &stat, budget),
             handles: Handles::default(),
+            listings: Budget::new(directory::MAX_OPEN),
             descriptors,
             read_only: options.read_only,
             ids: Ids::of_this_process(),

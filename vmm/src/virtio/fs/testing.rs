@@ -17,7 +17,7 @@ const REQUEST: u64 = 0x1_0000;
 const CONTENT: u64 = 0x10_0000;
 const ANSWER: u64 = 0x4_0000;
 const ROOM: u32 = 0x4_0000;
-/// A timeout of [`CachePolicy::Auto`], and where the attributes are in an entry.
+/// Length of an entry, behind which is what was opened.
 pub const ENTRY: usize = 128;
 
 /// An answer: an error number, or what is behind the header.
@@ -73,8 +73,16 @@ impl Guest {
         Self::with(|_| {}, Budget::new(100))
     }
 
+    /// With a folder below that one.
+    pub fn on(place: &Path) -> Self {
+        Self::in_folder(tempfile::tempdir_in(place).unwrap(), |_| {}, Budget::new(20_000))
+    }
+
     pub fn with(change: impl FnOnce(&mut ShareOptions), budget: Budget) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap(), change, budget)
+    }
+
+    fn in_folder(folder: TempDir, change: impl FnOnce(&mut ShareOptions), budget: Budget) -> Self {
         let mut options = ShareOptions::new(folder.path(), "test");
         change(&mut options);
         let memory = memory();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 
 use nix::libc;
 
@@ -389,6 +390,35 @@ fn a_large_folder_is_listed_whole_and_once() {
     let opened = guest.call(opcode::OPENDIR, 1, &words().u64(0)).unwrap();
     let arguments = words().u64(u64_at(&opened, 0)).u64(0).u32(100).u32(0).u64(0).u64(0);
     assert_eq!(guest.call(opcode::READDIRPLUS, 1, &arguments), Err(libc::EINVAL));
+}
+
+#[test]
+fn a_folder_is_emptied_while_it_is_listed() {
+    // On a tmpfs, whose places in a folder move as names go.
+    let mut guest = Guest::on(Path::new("/dev/shm"));
+    for number in 0..2000 {
+        fs::write(guest.path(&number.to_string()), "").unwrap();
+    }
+    let opened = guest.call(opcode::OPENDIR, 1, &words().u64(0)).unwrap();
+    let (handle, mut offset) = (u64_at(&opened, 0), 0);
+    loop {
+        let arguments = words().u64(handle).u64(offset).u32(4096).u32(0).u64(0).u64(0);
+        let answer = guest.call(opcode::READDIR, 1, &arguments).unwrap();
+        if answer.is_empty() {
+            break;
+        }
+        let mut rest = &answer[..];
+        while !rest.is_empty() {
+            offset = u64_at(rest, 8);
+            let length = u32_at(rest, 16) as usize;
+            let name = std::str::from_utf8(&rest[24..24 + length]).unwrap();
+            if !name.starts_with('.') {
+                guest.call(opcode::UNLINK, 1, &words().text(name)).unwrap();
+            }
+            rest = &rest[(24 + length).next_multiple_of(8)..];
+        }
+    }
+    assert_eq!(fs::read_dir(guest.folder.path()).unwrap().count(), 0);
 }
 
 #[test]
