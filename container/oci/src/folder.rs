@@ -209,10 +209,10 @@ impl Unlocked {
     pub fn remove(self) -> Result<()> {
         let lock = Flock::lock(self.folder, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
         let lock = lock.with_context(|| words("lock", &self.path))?;
-        let identity = |file: fs::Metadata| (file.dev(), file.ino());
+        let identity = |file: &fs::Metadata| (file.dev(), file.ino());
         let own = lock.metadata().with_context(|| words("look at", &self.path))?;
         match fs::metadata(&self.path) {
-            Ok(named) if identity(named) == identity(own) => {
+            Ok(named) if identity(&named) == identity(&own) => {
                 Folder { path: self.path, lock }.remove()
             }
             _ => Ok(()),
