@@ -90,7 +90,7 @@ fn proc_is_a_proc_and_not_what_the_image_puts_there() {
     assert_eq!(output, "proc\n0\n0\nkept\n", "{output}");
 }
 
-/// CVE-2025-31133: what hides a path is exchanged for something else; CVE-2025-52565: the console's likewise.
+/// CVE-2025-31133: what hides a path is exchanged for something else.
 #[test]
 fn masks_are_what_they_are_meant_to_be_whatever_dev_holds() {
     let fixture = Fixture::new();
