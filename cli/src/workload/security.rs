@@ -21,9 +21,9 @@ pub struct SecurityOptions {
     /// Take capabilities from the workload.
     #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
     cap_drop: Vec<CapabilityChoice>,
-    /// seccomp=FILE (a profile in podman's or the OCI's form) or seccomp=unconfined; no-new-privileges[:false] (a
-    /// container's default is true); mask=PATH[:PATH], unmask=ALL or PATH[:PATH]; apparmor=PROFILE; label=disable.
-    /// Profiles and mask are for containers.
+    /// seccomp=FILE (a profile in podman's or the OCI's form) or seccomp=unconfined; no-new-privileges or
+    /// no-new-privileges:false (a container's default is true); mask=PATHS, unmask=ALL or unmask=PATHS, with colons
+    /// between; apparmor=PROFILE; label=disable. Profiles and mask are for containers.
     #[arg(long, value_name = "OPTION", value_parser = parse_option)]
     security_opt: Vec<SecurityOption>,
     /// Let a container do nearly all that its caller may: all capabilities and devices, no seccomp filter, nothing
