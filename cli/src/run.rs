@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -166,7 +167,7 @@ fn run_instance(
     let instances = Instances::open_default()?;
     sweep(&instances);
     let folder = instances.create(workload.name.clone(), workload.isolation)?;
-    let config = workload.config(&folder, &image)?;
+    let (config, spec) = workload.config(&folder, &image)?;
     workload.write_id(folder.id())?;
     let path = folder.path().to_owned();
     let whose = (folder.name().as_str(), folder.id());
@@ -174,7 +175,7 @@ fn run_instance(
     let (network, connected) = debug_span!("connect")
         .in_scope(|| config.networking.connect(workload.isolation, whose, config.request.limits))?;
     let spec = InstanceSpec {
-        spec: config.request.to_spec(workload.isolation, &image)?,
+        spec,
         folder,
         image: image.clone(),
         filesystem: config.request.filesystem.clone(),
@@ -188,6 +189,8 @@ fn run_instance(
     let mut instance = info_span!("create", level = %workload.isolation)
         .in_scope(|| level(workload.isolation).create(spec))?;
     info_span!("start").in_scope(|| instance.start())?;
+    // Where one processor has to do it all, the workload goes first, and what others want of us later.
+    thread::yield_now();
     let controller: Arc<dyn Controller> = instance.controller()?.into();
     let served = serve_foreground(
         &path,

@@ -52,7 +52,8 @@ impl BlobId {
 
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// A folder of blobs, `blobs/sha256` of an OCI image layout.
@@ -125,6 +126,12 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn bytes_are_two_digits_each() {
+        assert_eq!(hex(&[0, 9, 10, 0x5f, 0xff]), "00090a5fff");
+        assert_eq!(hex(&[]), "");
+    }
 
     #[test]
     fn only_sha256_in_lower_case_is_a_digest() {

@@ -69,7 +69,7 @@ pub struct State {
     pub(crate) version: u32,
     /// Where it is in its life.
     pub status: Status,
-    /// Who looks after it, or last did.
+    /// Who looks after it, or last did, in the background.
     pub supervisor: Option<ProcessId>,
     /// The workload's first process, where it is one of the host's.
     pub process: Option<ProcessId>,

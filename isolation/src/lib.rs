@@ -74,5 +74,5 @@ fn random_digits<const BYTES: usize>() -> Result<String, IsolationError> {
     File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
         .map_err(IsolationError::host("read /dev/urandom"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(isolab_images::ingest::hex(&bytes))
 }

@@ -13,7 +13,7 @@ use isolab_command::format::parse_size;
 use isolab_command::logging::Logging;
 use isolab_images::{Image, Store};
 use isolab_instances::{Config, LogOptions, ProcessSummary, RestartPolicy};
-use isolab_isolation::{InstanceFolder, InstanceName, Level, Limits, Request, parse_hostname};
+use isolab_isolation::{InstanceFolder, InstanceName, Level, Limits, Request, oci, parse_hostname};
 use tracing::info_span;
 
 use self::filesystem::FilesystemOptions;
@@ -154,19 +154,22 @@ impl Workload {
         self.restart != RestartPolicy::No || self.health.health_cmd.is_some()
     }
 
-    /// What is asked for, in full: what we have of environment and files is in it.
-    pub fn config(&self, folder: &InstanceFolder, image: &Image) -> Result<Config> {
+    /// What is asked for, in full: what we have of environment and files is in it. And what follows from it, which
+    /// is looked up in the image.
+    pub fn config(&self, folder: &InstanceFolder, image: &Image) -> Result<(Config, oci::Spec)> {
         let mut request = self.request(folder)?;
         request.security.check(self.isolation)?;
         request.filesystem.add_image_volumes(image)?;
-        let process = request.to_process(self.isolation, image)?;
+        let spec = request.to_spec(self.isolation, image)?;
         let mut config = Config::new(self.image.clone(), image.digest().to_owned(), request);
-        config.process = ProcessSummary {
-            args: process.args().clone().unwrap_or_default(),
-            env: process.env().clone().unwrap_or_default(),
-            cwd: process.cwd().display().to_string(),
-            user: format!("{}:{}", process.user().uid(), process.user().gid()),
-        };
+        if let Some(process) = spec.process() {
+            config.process = ProcessSummary {
+                args: process.args().clone().unwrap_or_default(),
+                env: process.env().clone().unwrap_or_default(),
+                cwd: process.cwd().display().to_string(),
+                user: format!("{}:{}", process.user().uid(), process.user().gid()),
+            };
+        }
         let of_image = image.config().config().as_ref();
         let signal = of_image.and_then(|config| config.stop_signal().clone());
         let signal = signal.and_then(|signal| parse_signal(&signal).ok());
@@ -188,7 +191,7 @@ impl Workload {
             (name.to_owned(), value.to_owned())
         }));
         config.log = self.log_options();
-        Ok(config)
+        Ok((config, spec))
     }
 
     fn log_options(&self) -> LogOptions {

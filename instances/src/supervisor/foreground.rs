@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use isolab_images::Image;
-use isolab_isolation::{Controller, Level, ProcessId};
+use isolab_isolation::{Controller, Level};
 
 use super::record::Record;
 use super::server::{Served, serve};
@@ -29,13 +29,14 @@ pub fn serve_foreground(
     networks: Vec<Attachment>,
 ) -> Result<(), InstanceError> {
     config.write(folder, Durability::UntilCrash)?;
-    let record = Arc::new(Record::new(folder.to_owned(), State::default()));
+    let started_at = Some(Timestamp::now());
+    let state = State { status: Status::Running, started_at, ..State::default() };
+    let record = Arc::new(Record::new(folder.to_owned(), state));
     record.set_controller(Some(controller));
-    record.change(|state| {
-        state.status = Status::Running;
-        state.started_at = Some(Timestamp::now());
-        state.networks = networks;
-        state.supervisor = ProcessId::of(std::process::id() as i32);
-    });
+    // The catalogue takes what has a configuration and an owner, and no state, for one that runs: a start
+    // has one file less to write, and its end to remove. A change writes it.
+    if !networks.is_empty() {
+        record.change(|state| state.networks = networks);
+    }
     serve(folder, &Served::new(record, None, level, config, image))
 }
