@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -189,8 +188,6 @@ fn run_instance(
     let mut instance = info_span!("create", level = %workload.isolation)
         .in_scope(|| level(workload.isolation).create(spec))?;
     info_span!("start").in_scope(|| instance.start())?;
-    // Where one processor has to do it all, the workload goes first, and what others want of us later.
-    thread::yield_now();
     let controller: Arc<dyn Controller> = instance.controller()?.into();
     let served = serve_foreground(
         &path,

@@ -1,4 +1,4 @@
-//! The unwinder of executables that do not unwind.
+//! What std wants of libgcc and the C library, and executables that abort on a panic do without.
 //!
 //! Release builds abort on a panic, after its message and place. The tables by which a stack could be unwound, an
 //! eighth of `isolab`, are then of use for backtraces alone, and those name nothing in an executable without symbols.
@@ -52,5 +52,24 @@ mod unwinder {
         _Unwind_SetGR
         _Unwind_SetIP
         __gcc_personality_v0
+    }
+}
+
+#[cfg(panic = "abort")]
+mod stack {
+    use std::ffi::{c_int, c_ulong, c_void};
+
+    /// ENOSYS of Linux on x86-64.
+    const UNKNOWN: c_int = 38;
+
+    /// Does not know where the stack of `_thread` is. std asks before `main` and in each thread, so that its handler of
+    /// SIGSEGV has a message for a stack that overflows. The guard page is there without it, and the process
+    /// ends by the signal. The C library's own answer reads /proc/self/maps by sscanf(3), which brings the numbers of
+    /// all widths with it, 90 KB of code.
+    // SAFETY: pthread_getattr_np(3)'s name and signature; having failed, it owes nothing to its caller, and std takes a
+    // failure for a stack without a known guard.
+    #[unsafe(no_mangle)]
+    extern "C" fn pthread_getattr_np(_thread: c_ulong, _attributes: *mut c_void) -> c_int {
+        UNKNOWN
     }
 }
