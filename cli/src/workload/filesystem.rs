@@ -1,5 +1,10 @@
 //! The options about an instance's file system: volumes and other mounts, and names of hosts.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the text is --help's, where brackets are what may be left out"
+)]
+
 mod host_entry;
 mod mount;
 mod tmpfs;

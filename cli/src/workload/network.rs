@@ -1,5 +1,10 @@
 //! The options about networks.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the text is --help's, where brackets are what may be left out"
+)]
+
 use isolab_instances::{HostName, Networking, PublishedPort};
 
 /// How an instance is connected.
