@@ -71,6 +71,7 @@ mod tests {
                 devices: vec!["/dev/vda".to_owned()],
                 image: "erofs".to_owned(),
                 scratch: "ext4".to_owned(),
+                scratch_lasts: false,
             },
             interfaces: Vec::new(),
             name_files: vec![],

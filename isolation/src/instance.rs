@@ -69,6 +69,10 @@ pub trait Instance {
     /// also that the workload could not be started, which only the guest knows.
     fn wait(&mut self) -> Result<WorkloadStatus, IsolationError>;
 
+    /// Whether a kernel killed processes of it because the memory that it may use was used up: the host's, or
+    /// that of its guest. Known when the workload has ended, and until it is removed.
+    fn has_run_out_of_memory(&self) -> bool;
+
     /// What reaches the workload while it is waited for.
     ///
     /// # Errors

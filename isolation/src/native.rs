@@ -1,6 +1,7 @@
 //! The levels `process` and `container`, which share the host's kernel.
 
 mod controller;
+mod oom;
 
 use std::fs;
 use std::io;
@@ -246,6 +247,10 @@ impl Instance for NativeInstance {
         self.milestones.reach(Milestone::WorkloadEnded, now());
         self.copies.finish();
         Ok(status.into())
+    }
+
+    fn has_run_out_of_memory(&self) -> bool {
+        oom::has_killed(self.instance.cgroup_directories())
     }
 
     fn controller(&self) -> Result<Box<dyn Controller>, IsolationError> {

@@ -1,7 +1,8 @@
 //! The disk that takes what a workload in a virtual machine writes.
 //!
 //! Making a file system takes longer than starting a machine. So it is made once, empty, and each
-//! instance gets a copy of the few blocks that are not zero.
+//! instance gets a copy of the few blocks that are not zero. That of a workload which is started again is
+//! kept in the instance's folder from one run to the next.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -19,60 +20,111 @@ use crate::error::IsolationError;
 /// What a workload may write, in bytes. Sparse: it costs what is written.
 const SIZE: u64 = 8 << 30;
 const TOOL: &str = "mke2fs";
-/// No journal: after a crash nobody looks at the disk again. No `resize_inode`: the blocks that it
-/// keeps for a larger file system are 4 MiB to copy at each start. The name goes with the options.
-const TEMPLATE: &str = ".scratch-v2.ext4";
-/// What the names of all versions begin with.
-const TEMPLATES: &str = ".scratch-";
+/// No `resize_inode`: the blocks that it keeps for a larger file system are 4 MiB to copy at each start.
 const OPTIONS: [&str; 8] = [
     "-q",
     "-t",
     "ext4",
     "-O",
-    "^has_journal,^resize_inode",
+    "^resize_inode",
     "-m0",
     "-E",
     "lazy_itable_init=1,nodiscard,root_owner=0:0",
 ];
+/// What the names of all versions begin with.
+const TEMPLATES: &str = ".scratch-";
+/// For one run: no journal, as nobody looks at the disk after it.
+const PASSING: Template =
+    Template { name: ".scratch-v3.ext4", options: &["-O", "^has_journal,^resize_inode"] };
+/// For several: a machine may be killed at any moment, and the next run finds its files in order.
+const LASTING: Template =
+    Template { name: ".scratch-lasting-v1.ext4", options: &["-J", "size=16"] };
+/// Overlayfs's two, which a guest would otherwise make at each start.
+const FOLDERS: [&str; 2] = ["upper", "work"];
+/// The name of the one that is kept.
+const KEPT: &str = "scratch.ext4";
 
-/// An empty file system without a name, in `folder`: gone when the file is closed, also after a
-/// kill.
+/// An empty file system, made once.
+struct Template {
+    /// Goes with the options.
+    name: &'static str,
+    options: &'static [&'static str],
+}
+
+/// An empty disk without a name, in `folder`: gone when the file is closed, also after a kill.
 ///
 /// # Errors
 /// The folder cannot be written, is full, or mke2fs is missing.
-pub(crate) fn new(folder: &Path) -> Result<File, IsolationError> {
+pub(crate) fn passing(folder: &Path) -> Result<File, IsolationError> {
     let _span = debug_span!("scratch_disk").entered();
-    let io = |action| {
-        let path = folder.to_owned();
-        move |source| IsolationError::Io { action, path, source }
-    };
-    fs::create_dir_all(folder).map_err(io("create"))?;
-    let template = template(folder)?;
-    let source = File::open(&template).map_err(io("read the scratch disk's template in"))?;
-    let copy = tempfile::tempfile_in(folder).map_err(io("write to"))?;
-    copy.set_len(SIZE).map_err(io("write to"))?;
-    copy_data(&source, &copy).map_err(io("write to"))?;
+    let copy = tempfile::tempfile_in(folder).map_err(io_in(folder, "write to"))?;
+    PASSING.copy_to(&copy, folder)?;
     Ok(copy)
 }
 
-fn template(folder: &Path) -> Result<PathBuf, IsolationError> {
-    let path = folder.join(TEMPLATE);
-    if path.exists() {
-        return Ok(path);
+/// The disk that `files`, an instance's own folder, keeps; an empty one if there is none yet. The template
+/// is in `folder`.
+///
+/// # Errors
+/// As [`passing`].
+pub(crate) fn lasting(files: &Path, folder: &Path) -> Result<File, IsolationError> {
+    let _span = debug_span!("scratch_disk").entered();
+    let path = files.join(KEPT);
+    let open = || File::options().read(true).write(true).open(&path);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened.map_err(io_in(&path, "open")),
     }
-    let io = |source| IsolationError::Io { action: "write to", path: folder.to_owned(), source };
-    let unfinished = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    unfinished.as_file().set_len(SIZE).map_err(io)?;
-    let output =
-        Command::new(TOOL).args(OPTIONS).arg(unfinished.path()).stdin(Stdio::null()).output();
-    let failed = |why: String| IsolationError::Tool { tool: TOOL, package: "e2fsprogs", why };
-    let output = output.map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    // It appears whole, whenever we are killed.
+    let unfinished = tempfile::NamedTempFile::new_in(files).map_err(io_in(files, "write to"))?;
+    LASTING.copy_to(unfinished.as_file(), folder)?;
+    unfinished.persist(&path).map_err(|error| io_in(files, "write to")(error.error))
+}
+
+fn io_in(path: &Path, action: &'static str) -> impl Fn(io::Error) -> IsolationError {
+    let path = path.to_owned();
+    move |source| IsolationError::Io { action, path: path.clone(), source }
+}
+
+impl Template {
+    /// Makes `copy`, which is empty, a copy of it.
+    fn copy_to(&self, copy: &File, folder: &Path) -> Result<(), IsolationError> {
+        let template = self.path(folder)?;
+        let read = io_in(folder, "read the scratch disk's template in");
+        let source = File::open(&template).map_err(read)?;
+        let copied = copy.set_len(SIZE).and_then(|()| copy_data(&source, copy));
+        copied.map_err(io_in(folder, "write to"))
     }
-    // Two at once make the same thing; the later one takes the place of the earlier.
-    unfinished.persist(&path).map_err(|error| io(error.error))?;
-    Ok(path)
+
+    fn path(&self, folder: &Path) -> Result<PathBuf, IsolationError> {
+        let path = folder.join(self.name);
+        if path.exists() {
+            return Ok(path);
+        }
+        let io = io_in(folder, "write to");
+        let unfinished = tempfile::NamedTempFile::new_in(folder).map_err(&io)?;
+        unfinished.as_file().set_len(SIZE).map_err(&io)?;
+        let content = tempfile::tempdir_in(folder).map_err(&io)?;
+        for name in FOLDERS {
+            fs::create_dir(content.path().join(name)).map_err(&io)?;
+        }
+        let output = Command::new(TOOL)
+            .args(OPTIONS)
+            .args(self.options)
+            .arg("-d")
+            .arg(content.path())
+            .arg(unfinished.path())
+            .stdin(Stdio::null())
+            .output();
+        let failed = |why: String| IsolationError::Tool { tool: TOOL, package: "e2fsprogs", why };
+        let output = output.map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        // Two at once make the same thing; the later one takes the place of the earlier.
+        unfinished.persist(&path).map_err(|error| io(error.error))?;
+        Ok(path)
+    }
 }
 
 /// The templates in `folder` that other versions of isolab have made.
@@ -83,7 +135,8 @@ pub(crate) fn outdated(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name()));
     let names = names.collect::<io::Result<Vec<_>>>()?.into_iter();
     let is_outdated = |name: &OsString| {
-        name.as_encoded_bytes().starts_with(TEMPLATES.as_bytes()) && name != TEMPLATE
+        name.as_encoded_bytes().starts_with(TEMPLATES.as_bytes())
+            && ![PASSING, LASTING].iter().any(|template| name == template.name)
     };
     Ok(names.filter(is_outdated).map(|name| folder.join(name)).collect())
 }
@@ -131,22 +184,44 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{FileExt, MetadataExt};
 
+    fn magic(disk: &File) -> u16 {
+        let mut magic = [0; 2];
+        disk.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
+        u16::from_le_bytes(magic)
+    }
+
+    fn start(disk: &File) -> [u8; 4] {
+        let mut start = [0; 4];
+        disk.read_exact_at(&mut start, 0).unwrap();
+        start
+    }
+
     #[test]
     fn each_disk_is_an_empty_file_system_of_its_own_that_takes_little_space() {
         let folder = tempfile::tempdir().unwrap();
-        let (first, second) = (new(folder.path()).unwrap(), new(folder.path()).unwrap());
-        let mut magic = [0; 2];
-        first.read_exact_at(&mut magic, 1024 + 0x38).unwrap();
-        assert_eq!(u16::from_le_bytes(magic), 0xEF53);
+        let (first, second) = (passing(folder.path()).unwrap(), passing(folder.path()).unwrap());
+        assert_eq!(magic(&first), 0xEF53);
         let info = second.metadata().unwrap();
         assert_eq!(info.len(), SIZE);
         // It is copied at each start.
         assert!(info.blocks() * 512 < 512 << 10, "{} blocks", info.blocks());
         first.write_at(b"mine", 0).unwrap();
-        let mut start = [0; 4];
-        second.read_exact_at(&mut start, 0).unwrap();
-        assert_eq!(start, [0; 4]);
+        assert_eq!(start(&second), [0; 4]);
         // The template is all that has a name.
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_is_kept_is_what_its_last_guest_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [folder.path().join("one"), folder.path().join("other")];
+        files.iter().for_each(|files| fs::create_dir(files).unwrap());
+        let [one, other] = files.each_ref().map(|files| lasting(files, folder.path()).unwrap());
+        assert_eq!((magic(&one), magic(&other)), (0xEF53, 0xEF53));
+        one.write_at(b"mine", 0).unwrap();
+        assert_eq!(start(&lasting(&files[0], folder.path()).unwrap()), *b"mine");
+        assert_eq!(start(&lasting(&files[1], folder.path()).unwrap()), [0; 4]);
+        let names = fs::read_dir(&files[0]).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [KEPT]);
     }
 }

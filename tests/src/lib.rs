@@ -11,6 +11,7 @@ pub mod carried;
 pub mod controlled;
 pub mod devices;
 pub mod dropped;
+pub mod ends;
 pub mod foreground;
 pub mod guests;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]

@@ -225,6 +225,37 @@ pub fn courses(level: &str) {
     assert_eq!(bench.sandbox.instances(), [""; 0]);
 }
 
+/// Says how often it was started, by what it wrote before, and the mode of its root folder, which it changed.
+const DIARY: &str = "echo line >>/diary; chmod 711 /; sync; cat /diary; stat -c %a /; \
+                     trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+/// What a workload has written is there when it is started again, whatever ended it, and goes with the
+/// instance.
+pub fn writes(level: &str) {
+    let bench = Bench::new(level);
+    bench.start(&["--name", "diary"], DIARY);
+    let written = |times: usize| {
+        let expected = "line\n".repeat(times) + "711\n";
+        until("what it wrote", || bench.logs("diary").stdout.ends_with(&expected));
+        bench.logs("diary").stdout.matches("711").count()
+    };
+    assert_eq!(written(1), 1);
+    bench.isolab(&["stop", "diary"]).success();
+    bench.isolab(&["start", "diary"]).success();
+    assert_eq!(written(2), 2);
+    bench.isolab(&["restart", "diary"]).success();
+    assert_eq!(written(3), 3);
+    kill_process(&bench.field("diary", "{{.State.ConmonPid}}"));
+    until("the truth", || bench.field("diary", "{{.State.Status}}") == "exited");
+    bench.isolab(&["start", "diary"]).success();
+    assert_eq!(written(4), 4);
+    // Another one has an image as it is.
+    bench.start(&["--name", "other", "--rm"], "cat /diary; sleep 1000");
+    until("that there is no diary", || bench.logs("other").stderr.contains("/diary"));
+    bench.isolab(&["rm", "--force", "diary", "other"]).success();
+    assert_eq!(bench.sandbox.instances(), [""; 0]);
+}
+
 /// Whether an instance is well.
 pub fn health(level: &str) {
     let bench = Bench::new(level);

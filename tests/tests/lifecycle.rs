@@ -2,7 +2,7 @@
 
 use std::env;
 
-use isolab_tests::lifecycle;
+use isolab_tests::{ends, lifecycle};
 
 const LEVELS: [&str; 2] = ["process", "container"];
 
@@ -19,6 +19,16 @@ fn failures() {
 #[test]
 fn courses() {
     LEVELS.into_iter().for_each(lifecycle::courses);
+}
+
+#[test]
+fn writes() {
+    LEVELS.into_iter().for_each(lifecycle::writes);
+}
+
+#[test]
+fn out_of_memory() {
+    LEVELS.into_iter().for_each(ends::out_of_memory);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Instances in the background at the VM levels: needs a host with a working KVM, see `scripts/kvm-host`.
 
-use isolab_tests::lifecycle;
+use isolab_tests::{ends, lifecycle};
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
 
@@ -17,6 +17,16 @@ fn failures() {
 #[test]
 fn courses() {
     LEVELS.into_iter().for_each(lifecycle::courses);
+}
+
+#[test]
+fn writes() {
+    LEVELS.into_iter().for_each(lifecycle::writes);
+}
+
+#[test]
+fn out_of_memory() {
+    LEVELS.into_iter().for_each(ends::out_of_memory);
 }
 
 #[test]

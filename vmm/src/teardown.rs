@@ -3,8 +3,8 @@
 //! Closing a VM takes tens of milliseconds (grace periods of SRCU, kernel threads that end), and
 //! normally a process's parent learns of its end only after that. Memory and files last as long
 //! as the last task that shares them: so a helper task is made that shares both and does nothing,
-//! this process exits at once, and the helper, killed by the exit of its parent, takes the VM with
-//! it in its own time.
+//! this process exits at once, and the helper, which ends when all threads of its parent have, takes the
+//! VM with it in its own time.
 
 use std::time::Duration;
 use std::{io, process, ptr, thread};
@@ -44,6 +44,11 @@ pub fn exit_within(timeout: Duration, code: i32) {
 }
 
 fn start_helper() -> io::Result<()> {
+    // The helper has it by CLONE_FILES. It is not closed: whoever is last to go closes everything.
+    // SAFETY: the call takes numbers only.
+    let parent = unsafe { libc::syscall(libc::SYS_pidfd_open, process::id(), 0) };
+    let parent = i32::try_from(parent).ok().filter(|fd| *fd >= 0);
+    let parent = parent.ok_or_else(io::Error::last_os_error)?;
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
     let stack = unsafe {
         libc::mmap(
@@ -60,26 +65,27 @@ fn start_helper() -> io::Result<()> {
     }
     // SAFETY: `wait_for_parent` runs on a stack of its own that is never unmapped, makes system
     // calls only, and never returns. It shares this thread's TLS, in which it touches at most
-    // errno. The parent's id is passed by value, in the pointer.
+    // errno. The descriptor is passed by value, in the pointer.
     let child = unsafe {
         libc::clone(
             wait_for_parent,
             stack.byte_add(STACK),
             libc::CLONE_VM | libc::CLONE_FILES,
-            ptr::without_provenance_mut(process::id() as usize),
+            ptr::without_provenance_mut(parent as usize),
         )
     };
     if child < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Until every thread of the parent has ended, not only the one that made us, as PR_SET_PDEATHSIG would
+/// have it: a thread that takes longer, such as one that io_uring holds, would be the last to share
+/// memory and files, and the parent's end would wait for it to take the VM apart.
 extern "C" fn wait_for_parent(parent: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: system calls without pointers.
+    // pidfd_open(2): readable when the process has terminated.
+    let mut parent = libc::pollfd { fd: parent.addr() as i32, events: libc::POLLIN, revents: 0 };
+    // SAFETY: `parent` lives on this task's own stack, and is one entry.
     unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        // The parent may have gone before the signal was asked for.
-        while libc::getppid() as usize == parent.addr() {
-            libc::pause();
-        }
+        while libc::poll(&mut parent, 1, -1) < 0 {}
         libc::_exit(0)
     }
 }

@@ -75,12 +75,11 @@ impl OpenLine {
         let _ = poll(&mut fds, PollTimeout::NONE);
     }
 
-    /// Waits until the host has everything that was written. A serial line knows when it has carried it;
-    /// over a socket the host answers by closing it, or more likely by ending the machine.
+    /// Waits until the host has everything that was written, and then for it to end the machine: a reset of
+    /// our own would have the disks' caches flushed first, for nobody.
     pub fn drain(self) {
         if self.is_serial {
             let _ = termios::tcdrain(&self.file);
-            return;
         }
         let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, END_TIMEOUT);

@@ -61,7 +61,8 @@ fn run(channel: &mut Option<Channel>) -> Result<(), Failure> {
     network::bring_up_loopback()?;
     network::configure(&workload.interfaces)?;
     machine::set_sysctls(&workload.kernel)?;
-    serve::run_workload(workload.process, &workload.mounts, channel)
+    let lasts = workload.root.scratch_lasts;
+    serve::run_workload(workload.process, &workload.mounts, lasts, channel)
 }
 
 fn read_workload() -> Result<Workload, Failure> {

@@ -23,11 +23,19 @@ const MOUNT_POINT: &str = "/root";
 const LOWEST: &str = "/lowest";
 
 /// Options of ext4 for a file system that ends with its guest (ext4(5)), the best first. The host
-/// forgets the disk, so that no write has to reach a medium; and the thread that would write the
+/// forgets the disk, so that no write has to reach a medium; the thread that would write the
 /// inode tables, which are zero already, and read the bitmaps ahead (Linux 5.13 and newer) would take
-/// the processor from the workload's start.
-const SCRATCH_OPTIONS: [&str; 2] =
-    ["nobarrier,noinit_itable,no_prefetch_block_bitmaps", "nobarrier,noinit_itable"];
+/// the processor from the workload's start; and there are no inodes to read ahead of the first.
+const PASSING_OPTIONS: [&str; 2] = [
+    "nobarrier,noinit_itable,inode_readahead_blks=0,no_prefetch_block_bitmaps",
+    "nobarrier,noinit_itable,inode_readahead_blks=0",
+];
+
+/// Likewise for one that a later guest has again.
+const LASTING_OPTIONS: [&str; 2] = ["noinit_itable,no_prefetch_block_bitmaps", "noinit_itable"];
+
+/// Made by overlayfs when it is first mounted.
+const USED: &str = "/scratch/work/work";
 
 /// Makes the disks the root directory of everything that follows. Nothing but /dev may be mounted
 /// before. Returns the device that has the image.
@@ -38,12 +46,13 @@ pub fn enter(disks: &RootDisks, names: &[NameFile]) -> Result<String, Failure> {
     let image = mount_one(&disks.devices, &disks.image, "/image", MsFlags::MS_RDONLY, &[""])?;
     let others: Vec<String> =
         disks.devices.iter().filter(|device| **device != image).cloned().collect();
-    mount_one(&others, &disks.scratch, "/scratch", MsFlags::MS_NOATIME, &SCRATCH_OPTIONS)?;
-    for folder in ["/scratch/upper", "/scratch/work"] {
-        fs::create_dir_all(folder).map_err(|e| format!("create {folder}: {e}"))?;
+    let options = if disks.scratch_lasts { &LASTING_OPTIONS } else { &PASSING_OPTIONS };
+    mount_one(&others, &disks.scratch, "/scratch", MsFlags::MS_NOATIME, options)?;
+    // Later it has what the workload made of it.
+    if !Path::new(USED).exists() {
+        give_root("/image", "/scratch/upper")
+            .map_err(|e| format!("give the root folder its owner and mode: {e}"))?;
     }
-    give_root("/image", "/scratch/upper")
-        .map_err(|e| format!("give the root folder its owner and mode: {e}"))?;
     let etc = format!("{LOWEST}/etc");
     fs::create_dir_all(&etc).map_err(|e| format!("create {etc}: {e}"))?;
     for NameFile { name, .. } in names {
@@ -86,9 +95,15 @@ fn cover_names(names: &[NameFile]) -> Result<(), Failure> {
 
 /// overlayfs shows the upper folder's owner and mode as the root's, which are to be the image's.
 fn give_root(image: &str, upper: &str) -> io::Result<()> {
-    let metadata = fs::metadata(image)?;
-    chown(upper, Some(metadata.uid()), Some(metadata.gid()))?;
-    fs::set_permissions(upper, fs::Permissions::from_mode(metadata.mode() & 0o7777))
+    let (wanted, given) = (fs::metadata(image)?, fs::metadata(upper)?);
+    // Nearly always root's and 0755, as the folder is; a write of an inode is a request to the disk.
+    if (wanted.uid(), wanted.gid()) != (given.uid(), given.gid()) {
+        chown(upper, Some(wanted.uid()), Some(wanted.gid()))?;
+    }
+    if wanted.mode() != given.mode() {
+        fs::set_permissions(upper, fs::Permissions::from_mode(wanted.mode() & 0o7777))?;
+    }
+    Ok(())
 }
 
 /// Mounts the first of `devices` that has this file system, with the first of `options` that its kernel

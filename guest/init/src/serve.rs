@@ -22,10 +22,11 @@ use crate::process::RunningProcess;
 use crate::spawn::{self, NotStarted};
 
 /// Runs the workload to its end and reports that end over the control channel, last of all: what it wrote to `mounts` is
-/// there by then.
+/// there by then, and if the scratch disk `lasts`, what it wrote to that.
 pub fn run_workload(
     workload: Process,
     mounts: &[Mount],
+    lasts: bool,
     channel: &mut Channel,
 ) -> Result<(), Failure> {
     let mut child_signals = SigSet::empty();
@@ -34,8 +35,13 @@ pub fn run_workload(
     let reaper =
         SignalFd::with_flags(&child_signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map_err(|e| format!("signalfd: {e}"))?;
-    let mut supervisor =
-        Supervisor { channel, mounts, processes: BTreeMap::new(), oom_kills: count_oom_kills() };
+    let mut supervisor = Supervisor {
+        channel,
+        mounts,
+        processes: BTreeMap::new(),
+        workload_end: None,
+        writer: None,
+    };
     spawn::make_working_directory(&workload);
     machine::mark(Marker::Workload);
     supervisor.start(WORKLOAD, &Task::Process(workload))?;
@@ -43,6 +49,15 @@ pub fn run_workload(
         supervisor.turn(&reaper)?;
     }
     machine::mark(Marker::Ended);
+    if lasts {
+        supervisor.write_back(&reaper)?;
+    }
+    if count_oom_kills() > 0 {
+        supervisor.channel.send(WORKLOAD, FromGuest::OutOfMemory);
+    }
+    if let Some(end) = supervisor.workload_end {
+        supervisor.channel.send(WORKLOAD, end);
+    }
     Ok(())
 }
 
@@ -50,8 +65,10 @@ struct Supervisor<'a> {
     channel: &'a mut Channel,
     mounts: &'a [Mount],
     processes: BTreeMap<ProcessId, RunningProcess>,
-    /// As far as they have been told of.
-    oom_kills: u64,
+    /// To be told last of all.
+    workload_end: Option<FromGuest>,
+    /// Waits until what was written is on the disk.
+    writer: Option<Pid>,
 }
 
 impl Supervisor<'_> {
@@ -95,12 +112,23 @@ impl Supervisor<'_> {
             }
         }
         for (id, end) in ended {
+            self.processes.remove(&id);
             if id == WORKLOAD {
                 self.end_others();
                 mounts::sync(self.mounts);
+                self.workload_end = Some(end);
+            } else {
+                self.channel.send(id, end);
             }
-            self.processes.remove(&id);
-            self.channel.send(id, end);
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was written is on the disk. In a child: what the host says is heard meanwhile.
+    fn write_back(&mut self, reaper: &SignalFd) -> Result<(), Failure> {
+        self.writer = Some(spawn::write_back().map_err(|e| format!("fork: {e}"))?);
+        while self.writer.is_some() {
+            self.turn(reaper)?;
         }
         Ok(())
     }
@@ -154,8 +182,7 @@ impl Supervisor<'_> {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, FromGuest::Exited(code as u8)),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    let out_of_memory = signal == Signal::SIGKILL && self.has_run_out_of_memory();
-                    self.ended(pid, FromGuest::Killed { signal: signal as u8, out_of_memory });
+                    self.ended(pid, FromGuest::Killed(signal as u8));
                 }
                 Ok(WaitStatus::StillAlive) | Err(_) => return,
                 Ok(_) => {}
@@ -164,6 +191,7 @@ impl Supervisor<'_> {
     }
 
     fn ended(&mut self, pid: Pid, end: FromGuest) {
+        self.writer.take_if(|writer| *writer == pid);
         let mut processes = self.processes.values_mut();
         let Some(process) = processes.find(|process| process.pid() == pid) else { return };
         process.ended(end);
@@ -185,12 +213,6 @@ impl Supervisor<'_> {
             }
         }
     }
-
-    /// Whether the kernel has killed since the last time.
-    fn has_run_out_of_memory(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.oom_kills, count_oom_kills());
-        self.oom_kills > before
-    }
 }
 
 #[derive(Default)]
@@ -199,7 +221,7 @@ struct Ready {
     reaper: bool,
 }
 
-/// Processes that the kernel has killed for want of memory (`oom_kill`, Linux 4.13 and newer).
+/// Processes that the kernel has killed for want of memory (`oom_kill`, Linux 4.13 and newer) since its start.
 fn count_oom_kills() -> u64 {
     let counters = fs::read_to_string("/proc/vmstat").unwrap_or_default();
     let line = counters.lines().find_map(|line| line.strip_prefix("oom_kill "));

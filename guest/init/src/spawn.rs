@@ -3,7 +3,9 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use isolab_protocol::{Process, Service, Task, User, WindowSize};
@@ -15,7 +17,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, fork, setgid,
-    setgroups, setsid, setuid,
+    setgroups, setsid, setuid, sync,
 };
 
 use crate::rights::RightsPlan;
@@ -74,8 +76,12 @@ fn spawn_process(process: &Process) -> Result<Child, NotStarted> {
     if user.is_unset() {
         return Err(refused("a uid or gid of -1 would leave root's in place".to_owned()));
     }
-    let mut command = Command::new(program);
+    let mut command = match find(process) {
+        Some(path) => Command::new(path),
+        None => Command::new(program),
+    };
     command
+        .arg0(program)
         .args(arguments)
         .env_clear()
         .envs(process.env.iter().map(|v| v.split_once('=').unwrap_or((v, ""))))
@@ -104,6 +110,23 @@ fn spawn_process(process: &Process) -> Result<Child, NotStarted> {
         why: format!("exec {program}: {error}"),
     })?;
     Ok(Child { pid: Pid::from_raw(child.id() as i32), streams })
+}
+
+/// Where execvp(3) would find root's program by PATH, for which it would have one execve fail in each
+/// folder before, and an execve makes an address space before it looks. All that is not plain is left
+/// to execvp: other users, relative folders, and the reason why there is none.
+fn find(process: &Process) -> Option<PathBuf> {
+    let program = process.args.first().filter(|program| !program.contains('/'))?;
+    let path = process.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH="))?;
+    if process.user.uid != 0 {
+        return None;
+    }
+    let mut folders = path.split(':').map(Path::new).take_while(|folder| folder.is_absolute());
+    folders.find_map(|folder| {
+        let candidate = folder.join(program);
+        let found = fs::metadata(&candidate);
+        found.is_ok_and(|it| it.is_file() && it.mode() & 0o111 != 0).then_some(candidate)
+    })
 }
 
 fn pipes(command: &mut Command, stdin: bool) -> io::Result<Streams> {
@@ -197,6 +220,18 @@ fn spawn_service(service: &Service) -> io::Result<Child> {
                 Err(_) => 126,
             };
             std::process::exit(code)
+        }
+    }
+}
+
+/// A child that ends when the disks have everything that was written.
+pub fn write_back() -> io::Result<Pid> {
+    // SAFETY: init has one thread, so that the child may do whatever its parent might.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            sync();
+            std::process::exit(0)
         }
     }
 }

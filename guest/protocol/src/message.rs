@@ -57,13 +57,11 @@ pub enum FromGuest {
     NotStarted(u8, String),
     /// It exited with this code.
     Exited(u8),
-    /// It was killed.
-    Killed {
-        /// By this signal.
-        signal: u8,
-        /// The guest's kernel did it, since there was no memory left.
-        out_of_memory: bool,
-    },
+    /// It was killed by this signal.
+    Killed(u8),
+    /// The guest's kernel has killed processes because there was no memory left. It comes before the
+    /// workload's end.
+    OutOfMemory,
     /// Init itself failed.
     Failed(String),
     /// That many bytes of frames are in the guest's slot of the mailbox, in place of what would have been
@@ -103,6 +101,7 @@ const KILLED: u8 = 0x06;
 const FAILED: u8 = 0x07;
 const GUEST_IN_MAILBOX: u8 = 0x08;
 const GUEST_TOOK_MAILBOX: u8 = 0x09;
+const OUT_OF_MEMORY: u8 = 0x0a;
 const STDIN: u8 = 0x81;
 const SIGNAL: u8 = 0x82;
 const STDOUT_CLOSED: u8 = 0x83;
@@ -130,9 +129,8 @@ impl Message for FromGuest {
                 (NOT_STARTED, [&[*code], cut(why.as_bytes())].concat().into())
             }
             Self::Exited(code) => (EXITED, vec![*code].into()),
-            Self::Killed { signal, out_of_memory } => {
-                (KILLED, vec![*signal, u8::from(*out_of_memory)].into())
-            }
+            Self::Killed(signal) => (KILLED, vec![*signal].into()),
+            Self::OutOfMemory => (OUT_OF_MEMORY, Cow::Borrowed(&[])),
             Self::Failed(why) => (FAILED, cut(why.as_bytes()).into()),
             Self::InMailbox(count) => (GUEST_IN_MAILBOX, count.to_le_bytes().to_vec().into()),
             Self::MailboxTaken => (GUEST_TOOK_MAILBOX, Cow::Borrowed(&[])),
@@ -147,13 +145,12 @@ impl Message for FromGuest {
             (STDIN_CREDIT, data) => Self::StdinCredit(number(kind, data)?),
             (NOT_STARTED, [code, why @ ..]) => Self::NotStarted(*code, text(why)),
             (EXITED, [code]) => Self::Exited(*code),
-            (KILLED, [signal, oom @ (0 | 1)]) => {
-                Self::Killed { signal: *signal, out_of_memory: *oom == 1 }
-            }
+            (KILLED, [signal]) => Self::Killed(*signal),
+            (OUT_OF_MEMORY, []) => Self::OutOfMemory,
             (FAILED, why) => Self::Failed(text(why)),
             (GUEST_IN_MAILBOX, data) => Self::InMailbox(number(kind, data)?),
             (GUEST_TOOK_MAILBOX, []) => Self::MailboxTaken,
-            (NOT_STARTED | EXITED | KILLED | GUEST_TOOK_MAILBOX, _) => {
+            (NOT_STARTED | EXITED | KILLED | OUT_OF_MEMORY | GUEST_TOOK_MAILBOX, _) => {
                 return Err(FrameError::Malformed(kind));
             }
             (other, _) => return Err(FrameError::UnknownKind(other)),
@@ -231,7 +228,8 @@ mod tests {
             FromGuest::StdinCredit(70_000),
             FromGuest::NotStarted(127, "no such file".to_owned()),
             FromGuest::Exited(3),
-            FromGuest::Killed { signal: 9, out_of_memory: true },
+            FromGuest::Killed(9),
+            FromGuest::OutOfMemory,
             FromGuest::Failed("mount /proc: EPERM".to_owned()),
             FromGuest::InMailbox(1 << 18),
             FromGuest::MailboxTaken,

@@ -63,8 +63,12 @@ pub struct RootDisks {
     pub devices: Vec<String>,
     /// The file system of the disk that holds the image, mounted read-only.
     pub image: String,
-    /// The file system of the disk that takes the workload's writes.
+    /// The file system of the disk that takes the workload's writes. Its folders `upper` and `work` are
+    /// overlayfs's.
     pub scratch: String,
+    /// A later machine has that disk again: what the workload wrote is to be on it at its end, and what it
+    /// synced whatever happens.
+    pub scratch_lasts: bool,
 }
 
 /// A file that says what names mean, such as /etc/hosts.

@@ -36,13 +36,8 @@ pub struct Streams {
 pub enum ProcessEnd {
     /// With this exit code.
     Exited(u8),
-    /// By a signal.
-    Killed {
-        /// Which.
-        signal: u8,
-        /// It was the guest's kernel that killed it, for want of memory.
-        out_of_memory: bool,
-    },
+    /// By this signal.
+    Killed(u8),
     /// It never started; the exit code for that (126, 127) and why.
     NotStarted(u8, String),
     /// Init failed, or what came was not from init.

@@ -73,27 +73,31 @@ impl Output {
         }
         state.bytes += piece.len();
         state.pieces.push_back(piece);
-        if let Some(target) = state.target.take() {
-            let (output, session) = (Arc::clone(self), place.0.clone());
-            let (process, stream) = (place.1, place.2);
-            let write = move || {
-                output.write(target, |count| session.output_passed_on(process, stream, count));
-                output.state().is_busy = false;
-                session.output_done(process);
-            };
-            state.is_busy = true;
-            if threads::builder("output").spawn(write).is_err() {
-                // As if nobody took it.
-                (state.refused, state.is_busy) = (true, false);
-                state.pieces.clear();
-                drop(state);
-                place.0.output_passed_on(place.1, place.2, None);
-                return Ok(());
-            }
-        }
         drop(state);
+        self.begin(place);
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Starts the thread, unless it has been. For a stream that is sure to have something to write this is
+    /// better done before: whoever waits for the first byte need not wait for the thread.
+    pub fn begin(self: &Arc<Self>, (session, process, stream): (&Session, ProcessId, Stream)) {
+        let mut state = self.state();
+        let Some(target) = state.target.take() else { return };
+        let (output, own) = (Arc::clone(self), session.clone());
+        let write = move || {
+            output.write(target, |count| own.output_passed_on(process, stream, count));
+            output.state().is_busy = false;
+            own.output_done(process);
+        };
+        state.is_busy = true;
+        if threads::builder("output").spawn(write).is_err() {
+            // As if nobody took it.
+            (state.refused, state.is_busy) = (true, false);
+            state.pieces.clear();
+            drop(state);
+            session.output_passed_on(process, stream, None);
+        }
     }
 
     /// Nothing more comes. The target is closed when everything is written.

@@ -63,6 +63,7 @@ struct State {
     /// The guest has spoken, so it listens.
     is_listening: bool,
     is_open: bool,
+    has_run_out_of_memory: bool,
     /// For the reading thread, once.
     woken: Option<PipeReader>,
 }
@@ -154,6 +155,7 @@ impl Session {
             last_id: WORKLOAD,
             is_listening: false,
             is_open: true,
+            has_run_out_of_memory: false,
             woken: Some(woken),
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
@@ -165,9 +167,17 @@ impl Session {
     /// # Errors
     /// The host refused a thread.
     pub fn start(&self) -> io::Result<()> {
-        if let Some(woken) = self.state().woken.take() {
+        let mut state = self.state();
+        let workload = state.processes.get(&WORKLOAD);
+        let stdout = workload.and_then(|workload| workload.outputs[0].clone());
+        let woken = state.woken.take();
+        drop(state);
+        if let Some(woken) = woken {
             let session = self.clone();
             threads::builder("control").spawn(move || session.run(&woken))?;
+        }
+        if let Some(stdout) = stdout {
+            stdout.begin((self, WORKLOAD, Stream::Stdout));
         }
         self.start_input(WORKLOAD)
     }
@@ -214,6 +224,12 @@ impl Session {
         let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         let runs = state.processes.get(&WORKLOAD).is_some_and(|workload| workload.has_started);
         (!waited.timed_out()).then_some(runs)
+    }
+
+    /// Whether the guest's kernel has killed processes because there was no memory left, which is known when
+    /// the workload has ended.
+    pub fn has_run_out_of_memory(&self) -> bool {
+        self.state().has_run_out_of_memory
     }
 
     /// Starts a further process in the guest, once the guest is up, and waits until it runs or its end is
@@ -471,8 +487,10 @@ impl Session {
             FromGuest::Failed(why) => return Err(why),
             FromGuest::NotStarted(code, why) => ProcessEnd::NotStarted(code, why),
             FromGuest::Exited(code) => ProcessEnd::Exited(code),
-            FromGuest::Killed { signal, out_of_memory } => {
-                ProcessEnd::Killed { signal, out_of_memory }
+            FromGuest::Killed(signal) => ProcessEnd::Killed(signal),
+            FromGuest::OutOfMemory => {
+                state.has_run_out_of_memory = true;
+                return Ok(());
             }
             FromGuest::InMailbox(_) | FromGuest::MailboxTaken => {
                 return Err("its mailbox speaks of the mailbox".to_owned());

@@ -213,8 +213,8 @@ fn where_nobody_takes_output_the_guest_hears_it_once() {
     guest.say(WORKLOAD, output(Stream::Stderr, b"y"));
     session.signal(WORKLOAD, 10).unwrap();
     assert_eq!(guest.hear(), (WORKLOAD, FromHost::Signal(10)));
-    guest.say(WORKLOAD, FromGuest::Killed { signal: 10, out_of_memory: false });
-    assert_eq!(end(&caller.end), ProcessEnd::Killed { signal: 10, out_of_memory: false });
+    guest.say(WORKLOAD, FromGuest::Killed(10));
+    assert_eq!(end(&caller.end), ProcessEnd::Killed(10));
     assert_eq!(text(caller.stderr), "y");
 }
 

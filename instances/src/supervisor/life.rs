@@ -15,7 +15,7 @@ use super::output::Output;
 use super::record::Record;
 use super::server::{self, Served};
 use super::spawn::Describe;
-use super::{health, oom, terminal};
+use super::{health, terminal};
 use crate::config::Config;
 use crate::error::InstanceError;
 use crate::log::LogWriter;
@@ -234,7 +234,7 @@ impl Supervised {
             self.served.signal(libc::SIGKILL);
         }
         let ended = instance.wait();
-        let oom_killed = oom::has_killed(&folder.cgroups());
+        let oom_killed = instance.has_run_out_of_memory();
         record.set_controller(None);
         let removed = instance.remove();
         if let Err(error) = removed {

@@ -7,7 +7,6 @@
 mod foreground;
 mod health;
 mod life;
-mod oom;
 mod output;
 mod record;
 mod server;

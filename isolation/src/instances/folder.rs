@@ -140,6 +140,11 @@ impl InstanceFolder {
         &self.path
     }
 
+    /// Whether the instance may be started again, and then finds what its workload wrote.
+    pub(crate) fn serves_further_runs(&self) -> bool {
+        self.record.kept || self.removed
+    }
+
     /// Its level of isolation.
     pub fn level(&self) -> Level {
         self.record.level
@@ -148,11 +153,6 @@ impl InstanceFolder {
     /// The workload's first process, while it lives and where it is one of the host's.
     pub fn process(&self) -> Option<ProcessId> {
         Record::read(&self.path)?.process
-    }
-
-    /// The directories that the instance's last run had in the cgroup tree.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
-        Record::read(&self.path).map_or(Vec::new(), |record| record.cgroups)
     }
 
     /// As the name, but of no other instance of this host, also where its data is kept elsewhere.

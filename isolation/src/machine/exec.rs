@@ -86,7 +86,7 @@ impl ExecProcess for GuestProcess {
     fn wait(&self) -> Result<WorkloadStatus, IsolationError> {
         match self.end.wait() {
             Some(ProcessEnd::Exited(code)) => Ok(WorkloadStatus::Exited(code)),
-            Some(ProcessEnd::Killed { signal, .. }) => Ok(WorkloadStatus::Killed(signal)),
+            Some(ProcessEnd::Killed(signal)) => Ok(WorkloadStatus::Killed(signal)),
             Some(ProcessEnd::NotStarted(code, why)) => {
                 Err(IsolationError::NotStarted { code, why })
             }

@@ -13,7 +13,6 @@ use isolab_images::Image;
 use isolab_vmm::machine::{Machine, MachineHandle};
 use isolab_vmm::timeline::Event;
 use isolab_volumes::Lease;
-use tracing::warn;
 
 use super::console_tail::ConsoleTail;
 use super::controller::MachineController;
@@ -117,7 +116,7 @@ impl Instance for MachineInstance {
         };
         let has_run = matches!(
             occurrence,
-            Some(Occurrence::Reported(ProcessEnd::Exited(_) | ProcessEnd::Killed { .. }))
+            Some(Occurrence::Reported(ProcessEnd::Exited(_) | ProcessEnd::Killed(_)))
         );
         self.early = occurrence;
         if has_run { Ok(()) } else { self.wait().map(drop) }
@@ -133,12 +132,7 @@ impl Instance for MachineInstance {
         self.session.close();
         match occurrence {
             Occurrence::Reported(ProcessEnd::Exited(code)) => Ok(WorkloadStatus::Exited(code)),
-            Occurrence::Reported(ProcessEnd::Killed { signal, out_of_memory }) => {
-                if out_of_memory {
-                    warn!("the guest has run out of memory, and its kernel killed the workload");
-                }
-                Ok(WorkloadStatus::Killed(signal))
-            }
+            Occurrence::Reported(ProcessEnd::Killed(signal)) => Ok(WorkloadStatus::Killed(signal)),
             Occurrence::Forced(signal) => Ok(WorkloadStatus::Killed(signal)),
             Occurrence::Reported(ProcessEnd::NotStarted(code, why)) => {
                 Err(IsolationError::NotStarted { code, why })
@@ -159,6 +153,10 @@ impl Instance for MachineInstance {
             }),
             Occurrence::Stopped(Err(error)) => Err(machine_error(*error, &self.console)),
         }
+    }
+
+    fn has_run_out_of_memory(&self) -> bool {
+        self.session.has_run_out_of_memory()
     }
 
     fn controller(&self) -> Result<Box<dyn Controller>, IsolationError> {

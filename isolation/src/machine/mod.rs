@@ -169,10 +169,16 @@ impl Isolation for MachineLevel {
                 .map_err(IsolationError::host("pack the initramfs"))
         })?;
         let image = DiskOptions { read_only: true, ..DiskOptions::new(spec.image.root_disk()?) };
-        let scratch_file = scratch_disk::new(spec.folder.shared())?;
-        let scratch_path = format!("/proc/self/fd/{}", scratch_file.as_raw_fd());
-        let scratch =
-            DiskOptions { id: Some("scratch".to_owned()), ..DiskOptions::new(scratch_path) };
+        let scratch_file = match spec.folder.serves_further_runs() {
+            true => scratch_disk::lasting(&spec.folder.files(), spec.folder.shared())?,
+            false => scratch_disk::passing(spec.folder.shared())?,
+        };
+        let scratch = DiskOptions {
+            id: Some("scratch".to_owned()),
+            // Whatever its last guest may have written over its beginning.
+            raw: true,
+            ..DiskOptions::new(format!("/proc/self/fd/{}", scratch_file.as_raw_fd()))
+        };
         let disks = volumes.disks.iter().map(|disk| DiskOptions {
             read_only: disk.read_only,
             raw: true,
@@ -294,6 +300,7 @@ fn workload(
             devices: hardware.disk_names(volumes.disks.len()),
             image: "erofs".to_owned(),
             scratch: "ext4".to_owned(),
+            scratch_lasts: spec.folder.serves_further_runs(),
         },
         interfaces: taps.iter().map(|tap| tap.interface.clone()).collect(),
         mounts: volumes.mounts.clone(),

@@ -98,7 +98,14 @@ impl Output {
             on_room: OnceLock::new(),
         });
         let writer = Writer { shared: Arc::clone(&shared), sink };
-        threads::builder(name).spawn(move || writer.run())?;
+        let run = move || {
+            // Where the writer would take the CPU from the vCPU at each byte, it comes when there are some.
+            if !gather {
+                threads::prefer_batches();
+            }
+            writer.run();
+        };
+        threads::builder(name).spawn(run)?;
         Ok(Self(Arc::new(Handle { shared, gather })))
     }
 

@@ -35,8 +35,10 @@ use crate::backend::unix_socket::SocketError;
 
 /// In statistics and messages.
 const NAME: &str = "virtio-vsock";
-/// Entries of each of the three queues.
-const QUEUE_SIZE: u16 = 256;
+/// Entries of the queues for what the guest receives, what it sends, and events (5.10.2). Of the first
+/// Linux fills each with a page as it comes up: so many hold the window of a connection. It takes 8 of the
+/// last.
+const QUEUE_SIZES: [u16; 3] = [64, 256, 8];
 /// 0 to 2 are reserved (5.10.4).
 const MIN_CID: u32 = 3;
 
@@ -113,7 +115,7 @@ impl VirtioDevice for VirtioVsock {
     }
 
     fn queue_sizes(&self) -> Vec<u16> {
-        vec![QUEUE_SIZE; 3]
+        QUEUE_SIZES.to_vec()
     }
 
     fn device_features(&self) -> u64 {
