@@ -148,25 +148,37 @@ impl<'a> Log<'a> {
 }
 
 /// The files from the newest to the oldest, of a moment between two rotations.
+///
+/// A rotation renames them one after the other, the oldest first: meanwhile one is missing among them, and who
+/// opens them in turn may find one under two names, or not at all. So what was opened counts when nothing is missing
+/// and a second look finds the same.
 fn snapshot(folder: &Path) -> io::Result<Vec<File>> {
-    let open = |number| match File::open(numbered(folder, number)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        other => other.map(Some),
-    };
     loop {
-        let mut files = Vec::new();
-        while let Some(file) = open(files.len() as u32)? {
-            files.push(file);
-        }
-        let is_undisturbed = match (files.first(), open(0)?) {
-            (Some(first), Some(now)) => is_same(first, &now),
-            // In the middle of a rotation there is a second one.
-            (None, None) => open(1)?.is_none(),
-            _ => false,
-        };
-        if is_undisturbed {
+        let files = open_all(folder)?;
+        let has_gap = open_numbered(folder, files.len() as u32 + 1)?.is_some();
+        let again = open_all(folder)?;
+        let is_undisturbed = files.len() == again.len()
+            && files.iter().zip(&again).all(|(file, again)| is_same(file, again));
+        let is_twice = |pair: &[File]| is_same(&pair[0], &pair[1]);
+        if is_undisturbed && !has_gap && !files.windows(2).any(is_twice) {
             return Ok(files);
         }
+    }
+}
+
+/// The files from the newest on, as far as there is one after the other.
+fn open_all(folder: &Path) -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    while let Some(file) = open_numbered(folder, files.len() as u32)? {
+        files.push(file);
+    }
+    Ok(files)
+}
+
+fn open_numbered(folder: &Path, number: u32) -> io::Result<Option<File>> {
+    match File::open(numbered(folder, number)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 
