@@ -104,12 +104,12 @@ impl<'a> Log<'a> {
     fn next(&mut self) -> io::Result<Option<LogEntry>> {
         loop {
             let Some(current) = &mut self.current else {
-                match File::open(numbered(self.folder, 0)) {
-                    Ok(file) => self.current = Some(BufReader::new(file)),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                    Err(error) => return Err(error),
+                // There was none; by now there may be several.
+                *self = Self::open(self.folder)?;
+                match self.current {
+                    Some(_) => continue,
+                    None => return Ok(None),
                 }
-                continue;
             };
             current.read_until(b'\n', &mut self.half)?;
             if let Some(line) = self.half.strip_suffix(b"\n") {
