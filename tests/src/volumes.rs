@@ -138,7 +138,15 @@ pub fn semantics(level: &str) {
     build(&sandbox, "checks", "COPY --chmod=755 check /bin/check\n", &[("check", SEMANTICS)]);
     let words = ["run", "--isolation", level, "-v", "data:/data", "checks", "/bin/check", "/data"];
     let done = sandbox.isolab(&words).finish();
-    let wrong: Vec<_> = done.stdout.lines().filter(|line| !line.ends_with(": ok")).collect();
+    // A tmpfs before Linux 6.6 has none, and then neither has the folder that is on it.
+    let probe = sandbox.data().join("probe");
+    fs::write(&probe, "").unwrap();
+    let has_xattrs = level == "fullvirt" || xattr::set(&probe, "user.isolab", b"x").is_ok();
+    let is_right = |line: &&str| {
+        line.ends_with(": ok")
+            || !has_xattrs && *line == "xattr: Operation not supported (os error 95)"
+    };
+    let wrong: Vec<_> = done.stdout.lines().filter(|line| !is_right(line)).collect();
     assert!(wrong.is_empty() && done.stdout.lines().count() == 12, "{level}: {done:?}");
 }
 
@@ -295,7 +303,7 @@ pub fn one_machine_at_a_time() {
 pub fn survives_a_kill(level: &str) {
     let sandbox = Sandbox::with_busybox();
     let words = ["run", "--isolation", level, "-v", "data:/data", "busybox", "sh", "-c"];
-    let script = "head -c 3M /dev/zero | tr '\\0' x >/data/file; sync; echo synced; while :; do sleep 0.1; done";
+    let script = "head -c 3145728 /dev/zero | tr '\\0' x >/data/file; sync; echo synced; while :; do sleep 0.1; done";
     let mut running = sandbox.isolab(&[&words[..], &[script]].concat()).start(Stdio::null());
     running.wait_for("synced");
     kill(Pid::from_raw(running.id() as i32), Signal::SIGKILL).unwrap();
