@@ -47,6 +47,8 @@ enum Command {
     Bench(Elsewhere),
     Check(check::Args),
     Completions(completions::Completions),
+    /// Copy files into an instance, or out of it.
+    Cp(Elsewhere),
     /// Manage the images in the local store.
     Image(Elsewhere),
     /// Bring guest kernels for the VM levels, and list them.
@@ -159,6 +161,7 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
         Command::Bench(it) => elsewhere("isolab-bench", it),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args, logging),
+        Command::Cp(it) => elsewhere("isolab-cp", it),
         Command::Image(it) => elsewhere("isolab-image", it),
         Command::Kernel(it) => elsewhere("isolab-kernel", it),
         Command::Instances(command) => instances::run(command, logging),

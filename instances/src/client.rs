@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use isolab_isolation::{FurtherProcess, ProcessEntry, Stats, WindowSize};
+use isolab_isolation::{FileRequest, FurtherProcess, ProcessEntry, Stats, WindowSize};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{UnixAddr, connect};
@@ -174,6 +174,16 @@ impl Connection {
     pub(crate) fn ask_attach(&self, streams: &Streams) -> Result<(), InstanceError> {
         let request = Request::Attach { stdin: streams.stdin.is_some() };
         self.ask(request, &streams.as_fds())
+    }
+
+    pub(crate) fn files(
+        self,
+        request: FileRequest,
+        streams: &Streams,
+    ) -> Result<Session, InstanceError> {
+        let stdin = streams.stdin.is_some();
+        self.ask(Request::Files { request, stdin }, &streams.as_fds())?;
+        self.started()
     }
 
     pub(crate) fn exec(

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use isolab_isolation::{
-    FurtherProcess, InstanceFolder, InstanceName, Level, ProcessEntry, ProcessId, Stats, WindowSize,
+    FileRequest, FurtherProcess, InstanceFolder, InstanceName, Level, ProcessEntry, ProcessId,
+    Stats, WindowSize,
 };
 
 use crate::catalogue::{Catalogue, Instance, is_in_use, sweep_after_others};
@@ -185,6 +186,19 @@ impl Catalogue {
         streams: &Streams,
     ) -> Result<Session, InstanceError> {
         self.connect(instance, "start a process in it")?.exec(process, terminal, streams)
+    }
+
+    /// Has something done with the files of a guest, with these streams, as [`FileRequest`] says.
+    ///
+    /// # Errors
+    /// As [`Catalogue::pause`], or the level has its files on the host.
+    pub fn files(
+        &self,
+        instance: &Instance,
+        request: FileRequest,
+        streams: &Streams,
+    ) -> Result<Session, InstanceError> {
+        self.connect(instance, "copy its files")?.files(request, streams)
     }
 
     /// Attaches these streams to the workload's.

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use isolab_isolation::{FurtherProcess, ProcessEntry, Stats};
+use isolab_isolation::{FileRequest, FurtherProcess, ProcessEntry, Stats};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -48,6 +48,8 @@ pub(crate) enum Request {
     /// all with a terminal. Answer: [`Reply::Started`], with the terminal's descriptor if it has one, and
     /// [`Reply::Ended`]; meanwhile every [`Aside`].
     Exec { process: FurtherProcess, terminal: Option<Size>, stdin: bool },
+    /// Files of a guest, as archives. Descriptors and answers as those of [`Request::Exec`] without a terminal.
+    Files { request: FileRequest, stdin: bool },
     /// A signal to the workload. Answer: [`Reply::Done`].
     Signal { signal: i32 },
     /// The end of the workload, for good. Answer: [`Reply::Ended`], when nothing is left.

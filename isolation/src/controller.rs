@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use isolab_container::WindowSize;
+use isolab_guest::FileRequest;
 use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,17 @@ pub trait Controller: Send + Sync {
     /// It cannot be started; [`IsolationError::exit_code`] has the code that says why. The instance
     /// has ended, or has not been started yet.
     fn exec(&self, process: Process, stdio: Stdio) -> Result<Box<dyn ExecProcess>, IsolationError>;
+
+    /// Starts what is done with the instance's files where only who is in it can reach them: a guest's init does it. With
+    /// streams as [`FileRequest`] has them.
+    ///
+    /// # Errors
+    /// Its files are the host's, to be reached there; or the guest has ended.
+    fn files(
+        &self,
+        request: FileRequest,
+        stdio: Stdio,
+    ) -> Result<Box<dyn ExecProcess>, IsolationError>;
 
     /// Makes everything in the instance stand still, and waits until it does. Nothing more happens to one
     /// that is paused already. Signals wait until [`Controller::unpause`], SIGKILL too at some levels.

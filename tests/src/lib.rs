@@ -9,6 +9,8 @@
 
 pub mod carried;
 pub mod controlled;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod copies;
 pub mod devices;
 pub mod dropped;
 pub mod ends;

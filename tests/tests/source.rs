@@ -7,7 +7,7 @@ use isolab_tests::checkout;
 use syn::{Attribute, Fields, Item, LitStr};
 
 /// The crates whose errors others print.
-const LIBRARIES: [&str; 12] = [
+const LIBRARIES: [&str; 13] = [
     "bench",
     "container",
     "guest",
@@ -18,6 +18,7 @@ const LIBRARIES: [&str; 12] = [
     "instances",
     "isolation",
     "network",
+    "transfer",
     "vmm",
     "volumes",
 ];

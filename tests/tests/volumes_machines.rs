@@ -1,6 +1,6 @@
-//! Volumes and other mounts at the VM levels: needs a host with a working KVM, see `scripts/kvm-host`.
+//! Volumes and other mounts, and copies of files, at the VM levels: needs a host with a working KVM, see `scripts/kvm-host`.
 
-use isolab_tests::volumes;
+use isolab_tests::{copies, volumes};
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
 
@@ -37,4 +37,10 @@ fn what_is_synced_survives_a_kill_of_everything() {
 #[test]
 fn names_of_hosts() {
     LEVELS.into_iter().for_each(volumes::hosts);
+}
+
+#[test]
+fn files_are_copied() {
+    LEVELS.into_iter().for_each(copies::in_and_out);
+    LEVELS.into_iter().for_each(copies::archives);
 }

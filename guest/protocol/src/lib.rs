@@ -18,6 +18,7 @@ mod workload;
 
 pub use codec::{Decoder, Frame, FrameError, HEADER_LENGTH, Message};
 pub use interface::{Interface, InterfaceAddress, netmask4};
+pub use isolab_transfer::FileRequest;
 pub use message::{
     FromGuest, FromHost, MAX_PIECE, OUTPUT_WINDOW, ProcessId, STDIN_WINDOW, Stream, WORKLOAD,
     output_header,

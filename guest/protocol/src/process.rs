@@ -1,5 +1,6 @@
 //! What init can be asked to start.
 
+use isolab_transfer::FileRequest;
 use serde::{Deserialize, Serialize};
 
 use crate::rights::Rights;
@@ -20,6 +21,8 @@ pub enum Task {
 pub enum Service {
     /// Writes a [`ProcessRecord`] for each process, as a line of JSON.
     Processes,
+    /// Files of the guest, to and from the host.
+    Files(FileRequest),
 }
 
 /// The part of the OCI runtime specification's `process` object that holds inside a machine of

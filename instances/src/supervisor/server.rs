@@ -12,7 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use isolab_images::Image;
-use isolab_isolation::{Controller, ExecProcess, FurtherProcess, Level, Stdio, WindowSize, oci};
+use isolab_isolation::{
+    Controller, ExecProcess, FileRequest, FurtherProcess, Level, Stdio, WindowSize, oci,
+};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{Backlog, UnixAddr, bind, getsockopt, listen, sockopt};
@@ -202,6 +204,7 @@ impl Served {
             Request::Exec { process, terminal, stdin } => {
                 self.exec(&channel, &process, terminal, stdin, fds)
             }
+            Request::Files { request, stdin } => self.files(&channel, request, stdin, fds),
             other => self.simple(other).map(|reply| drop(channel.send(&reply, &[]))),
         };
         if let Err(error) = result {
@@ -249,9 +252,10 @@ impl Served {
                 let code = record.wait_finished(FOREVER).unwrap_or(125);
                 Ok(Reply::Ended { code })
             }
-            Request::Start | Request::Attach { .. } | Request::Exec { .. } => {
-                Err(refused("it runs already"))
-            }
+            Request::Start
+            | Request::Attach { .. }
+            | Request::Exec { .. }
+            | Request::Files { .. } => Err(refused("it runs already")),
         }
     }
 
@@ -314,6 +318,17 @@ impl Served {
         Ok(())
     }
 
+    fn files(
+        &self,
+        channel: &Channel,
+        request: FileRequest,
+        stdin: bool,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), InstanceError> {
+        let process = self.controller()?.files(request, streams(stdin, fds)?)?;
+        self.follow(channel, process)
+    }
+
     fn exec(
         &self,
         channel: &Channel,
@@ -325,18 +340,19 @@ impl Served {
         let controller = self.controller()?;
         let first = self.first_process().ok_or_else(|| refused("its image is damaged"))?;
         let process = process.to_process(&first, &self.0.image)?;
-        let mut fds = fds.into_iter();
         let stdio = match terminal {
             Some(size) => Stdio::Terminal(size.into()),
-            None => {
-                let stdin = if stdin { fds.next() } else { None };
-                let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else {
-                    return Err(refused("the request has no streams"));
-                };
-                Stdio::Streams { stdin, stdout, stderr }
-            }
+            None => streams(stdin, fds)?,
         };
-        let mut process = controller.exec(process, stdio)?;
+        self.follow(channel, controller.exec(process, stdio)?)
+    }
+
+    /// Tells a client of a process that was started for it, to its end.
+    fn follow(
+        &self,
+        channel: &Channel,
+        mut process: Box<dyn ExecProcess>,
+    ) -> Result<(), InstanceError> {
         let terminal = process.terminal();
         let process: Arc<dyn ExecProcess> = process.into();
         let rights: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
@@ -359,6 +375,16 @@ impl Served {
         let _ = channel.send(&Reply::Ended { code: i32::from(status.exit_code()) }, &[]);
         Ok(())
     }
+}
+
+/// A process's streams, as a client sent them.
+fn streams(stdin: bool, fds: Vec<OwnedFd>) -> Result<Stdio, InstanceError> {
+    let mut fds = fds.into_iter();
+    let stdin = if stdin { fds.next() } else { None };
+    let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) else {
+        return Err(refused("the request has no streams"));
+    };
+    Ok(Stdio::Streams { stdin, stdout, stderr })
 }
 
 /// One who is to be told of the end.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use isolab_container::WindowSize;
 use isolab_guest::control::Session;
-use isolab_guest::{Task, WORKLOAD};
+use isolab_guest::{FileRequest, Service, Task, WORKLOAD};
 use isolab_vmm::handle::MachineHandle;
 use oci_spec::runtime::Process;
 
@@ -66,6 +66,17 @@ impl Controller for MachineController {
         let carried = Carried::new(stdio);
         let carried = carried.map_err(IsolationError::host("make the streams of a process"))?;
         let task = Task::Process(guest_process(&process, &carried));
+        Ok(Box::new(GuestProcess::start(&self.session, &self.console, task, carried)?))
+    }
+
+    fn files(
+        &self,
+        request: FileRequest,
+        stdio: Stdio,
+    ) -> Result<Box<dyn ExecProcess>, IsolationError> {
+        let carried = Carried::new(stdio);
+        let carried = carried.map_err(IsolationError::host("make the streams of a process"))?;
+        let task = Task::Service(Service::Files(request));
         Ok(Box::new(GuestProcess::start(&self.session, &self.console, task, carried)?))
     }
 

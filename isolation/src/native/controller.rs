@@ -8,6 +8,7 @@ use std::time::Duration;
 use error_reporter::Report;
 use isolab_container::processes::ProcessInfo;
 use isolab_container::{Executed, ExitStatus, Handle, WindowSize, resize};
+use isolab_guest::FileRequest;
 use oci_spec::runtime::{BoxBuilder, Process};
 
 use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
@@ -44,6 +45,11 @@ impl Controller for NativeController {
         let ours = terminal.as_ref().map(OwnedFd::try_clone).transpose();
         let ours = ours.map_err(IsolationError::host("duplicate a terminal's descriptor"))?;
         Ok(Box::new(NativeExec { executed, copies: Mutex::new(copies), terminal, ours }))
+    }
+
+    fn files(&self, _: FileRequest, _: Stdio) -> Result<Box<dyn ExecProcess>, IsolationError> {
+        let what = "be asked for its files: they are the host's";
+        Err(IsolationError::Unsupported { level: self.level, what })
     }
 
     fn pause(&self) -> Result<(), IsolationError> {

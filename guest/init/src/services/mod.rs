@@ -1,5 +1,6 @@
 //! What init does itself, each time in a child of its own.
 
+mod files;
 mod processes;
 
 use isolab_protocol::Service;
@@ -8,6 +9,7 @@ use isolab_protocol::Service;
 pub fn run(service: &Service) -> i32 {
     let result = match service {
         Service::Processes => processes::list(std::io::stdout().lock()),
+        Service::Files(request) => files::perform(request),
     };
     match result {
         Ok(()) => 0,
