@@ -20,6 +20,7 @@ mod vm;
 mod workload;
 
 use std::env;
+use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -28,7 +29,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use isolab_command::format::EXIT_OWN_FAILURE;
 use isolab_command::logging::Logging;
 use isolab_command::program::become_program;
-use isolab_command::{Executable, executable};
+use isolab_command::{Executable, executable, failure};
+use isolab_instances::InstanceError;
 use isolab_link as _;
 
 /// One OCI image at four levels of isolation: process, container, paravirt and fullvirt.
@@ -139,6 +141,15 @@ impl Executable for Cli {
 
     fn act(self) -> Result<ExitCode> {
         act(self.command, &self.logging)
+    }
+
+    /// A transparent error stands for what it wraps, which is not in the chain then.
+    fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+        match error.downcast_ref()? {
+            InstanceError::Isolation(error) => failure::hint(error),
+            InstanceError::Image(error) => failure::hint(error),
+            _ => None,
+        }
     }
 
     /// The codes below 125 of `isolab run` are the command's own.

@@ -237,7 +237,9 @@ fn run_instance(
         // The command did what it did, and its code says so.
         eprintln!("isolab: warning: {}", Report::new(error));
     }
-    if let Err(error) = info_span!("disconnect").in_scope(|| connected.disconnect()) {
+    if !connected.attachments.is_empty()
+        && let Err(error) = info_span!("disconnect").in_scope(|| connected.disconnect())
+    {
         eprintln!("isolab: warning: {}", Report::new(error));
     }
     Ok(ended?.exit_code())

@@ -52,7 +52,7 @@ fn text(error: &(dyn Error + 'static), own: Hint) -> String {
 }
 
 /// What the operator can do about an error, where it does not say so itself.
-fn hint(error: &(dyn Error + 'static)) -> Option<String> {
+pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     // A transparent error stands for what it wraps, which is not in the chain then.
     match error.downcast_ref() {
         Some(IsolationError::Image(error)) => of_image(error),

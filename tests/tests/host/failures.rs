@@ -291,7 +291,10 @@ fn fixtures(sandbox: &Sandbox, folder: &Path) {
     write("cut.tar", &whole[..whole.len() / 2]);
     write("text", b"no program, no archive, no disk\n");
     let elf = fs::read(isolab_path()).expect("it is there");
-    write("cut-elf", &elf[..100]);
+    let mut elf = elf[..100].to_vec();
+    // e_phnum: how many program headers there would be, whatever the linker made.
+    elf[56] = 10;
+    write("cut-elf", &elf);
     // Documentation/arch/x86/boot.rst: the boot sector's mark, the header's, its version.
     let mut bzimage = vec![0; 0x300];
     bzimage[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);

@@ -42,6 +42,8 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 /// One database for all of it: making one takes longer than everything that is asked of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn as_root_the_shop() {
+    // The workspace's reqwest knows TLS, and wants to be told by what, also by who does without.
+    rustls::crypto::ring::default_provider().install_default().unwrap();
     let mut postgres = Postgres::start();
     let server = Server::start(&postgres, &[]);
     // What it has in its cache before that is dropped.
