@@ -1,5 +1,7 @@
 //! Folders of the host in guests, by virtio-fs: needs a host with a working KVM, see `scripts/kvm-host`.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
