@@ -25,8 +25,8 @@ fn guest_works_in_its_shares() {
         let expectations = EXPECTATIONS.into_iter().filter(|(name, _)| match *name {
             // What is not kept cannot be mapped to be shared: Linux can from 6.6 on.
             "shared mappings" => cache != "none",
-            // Minutes on the emulated host, and the same for each.
-            "many files" => cache == "auto",
+            // Minutes on the emulated host; `volumes_machines` has 10,000 of them on a share.
+            "many files" => false,
             _ => true,
         });
         semantics::check(&Path::new("/mnt").join(cache), &expectations.collect::<Vec<_>>());
