@@ -50,7 +50,7 @@ fn guest_cannot_do_what_is_the_host_s(folder: &Path) {
     let refused = xattr::set(folder.join("made by root"), "security.capability", &capability);
     assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     // What the host has outside: the link leads to the guest's own.
-    assert_eq!(fs::read_to_string(folder.join("link")).unwrap(), "the guest's");
+    assert_eq!(fs::read_to_string(folder.join("link")).unwrap(), "the guest's\n");
 }
 
 fn guest_fills_the_disk(folder: &Path) {
