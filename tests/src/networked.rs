@@ -355,9 +355,8 @@ pub fn nginx(level: &str) {
     let stats = host.isolab(&["stats", "--no-stream", "--format", "json", "web"]).success();
     let stats: Value = serde_json::from_str(&stats).unwrap();
     assert!(stats[0]["CPUNano"].as_u64().is_some_and(|it| it > 0), "{stats}");
-    let begun = Instant::now();
-    host.isolab(&["stop", "--time", "60", "web"]).success();
-    assert!(begun.elapsed() < Duration::from_secs(60), "it did not end by its own stop signal");
+    host.isolab(&["stop", "--time", "600", "web"]).success();
+    // By its own stop signal: what is killed has 137.
     assert_eq!(host.field("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 0");
     assert_eq!(ask("http://127.0.0.1:8080/"), None);
     host.isolab(&["rm", "web"]).success();

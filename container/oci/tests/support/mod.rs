@@ -74,7 +74,7 @@ impl Daemon {
     /// Starts it, and waits for its socket.
     pub fn start(command: &mut Command, socket: &Path) -> Self {
         let mut daemon = Daemon(command.spawn().unwrap());
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_secs(600);
         while std::os::unix::net::UnixStream::connect(socket).is_err() {
             assert!(daemon.0.try_wait().unwrap().is_none(), "it has ended: {command:?}");
             assert!(Instant::now() < deadline, "it never listened: {command:?}");
@@ -171,7 +171,7 @@ impl Bundle {
     }
 
     pub fn wait_for(&self, what: &str, reached: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(600);
         while !reached() {
             assert!(Instant::now() < deadline, "never: {what}");
             std::thread::sleep(Duration::from_millis(5));
