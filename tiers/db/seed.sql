@@ -22,4 +22,4 @@ FROM
         ARRAY['the garden', 'the harbour', 'long evenings', 'early mornings', 'the mountains', 'small rooms',
               'guests', 'the workshop'] AS places) AS words;
 
-ANALYZE;
+ANALYZE product;

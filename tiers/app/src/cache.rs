@@ -107,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_second_question_does_not_load() {
-        let (cache, timing) = (cache(), ServerTiming::default());
+        let (cache, timing) = (cache(), ServerTiming::new());
         let first = cache.get(1, &timing, async { Ok(Some(product(3))) }).await.unwrap();
         let again = cache.get(1, &timing, async { panic!("loaded again") }).await.unwrap();
         assert_eq!(first.unwrap().stock, again.unwrap().stock);
@@ -118,7 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_older_than_an_invalidation_is_not_kept() {
-        let (cache, timing) = (cache(), ServerTiming::default());
+        let (cache, timing) = (cache(), ServerTiming::new());
         let load = async {
             let read = product(3);
             // An order is committed and announced before the answer has come back.
@@ -132,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_not_remembered() {
-        let (cache, timing) = (cache(), ServerTiming::default());
+        let (cache, timing) = (cache(), ServerTiming::new());
         let failed = cache.get(1, &timing, async { Err(ShopError::TimedOut) }).await;
         assert_eq!(failed.unwrap_err().status(), ShopError::TimedOut.status());
         assert!(cache.get(1, &timing, async { Ok(Some(product(1))) }).await.unwrap().is_some());

@@ -2,19 +2,16 @@
 //! PostgreSQL through a pool of connections.
 
 mod admission;
+mod api;
 mod cache;
-mod compute;
 mod config;
 mod database;
 mod error;
-mod health;
 mod metrics;
-mod order;
 mod product;
-mod search;
 mod server;
 mod server_timing;
-mod stats;
+mod shop;
 
 use std::io;
 use std::process::ExitCode;
@@ -22,6 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing::error;
 
+use api::health;
 use config::Config;
 
 fn main() -> ExitCode {

@@ -1,16 +1,7 @@
-//! `GET /api/products/{id}`: one product, from the cache if it has it.
+//! A product, as the database has it and as clients get it.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde::Serialize;
 use tokio_postgres::Row;
-
-use crate::error::ShopError;
-use crate::server::Shop;
-use crate::server_timing::{Part, ServerTiming};
 
 /// Something that can be bought.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -47,28 +38,4 @@ impl Product {
             stock: row.try_get(5)?,
         })
     }
-}
-
-/// Answers the product.
-pub async fn get(
-    State(shop): State<Arc<Shop>>,
-    Extension(timing): Extension<ServerTiming>,
-    Path(id): Path<i64>,
-) -> Result<Response, ShopError> {
-    let load = load(&shop, &timing, id);
-    match shop.cache.get(id, &timing, load).await? {
-        Some(product) => Ok(Json(&*product).into_response()),
-        None => Err(ShopError::NotFound(format!("there is no product {id}"))),
-    }
-}
-
-async fn load(shop: &Shop, timing: &ServerTiming, id: i64) -> Result<Option<Product>, ShopError> {
-    let connection = shop.database.connection(timing).await?;
-    let ask = async {
-        let text = format!("SELECT {COLUMNS} FROM product WHERE id = $1");
-        let statement = connection.prepare_cached(&text).await?;
-        connection.query_opt(&statement, &[&id]).await
-    };
-    let row = timing.measure(Part::Database, ask).await?;
-    Ok(row.as_ref().map(Product::from_row).transpose()?)
 }

@@ -2,9 +2,9 @@
 
 use std::future::IntoFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::available_parallelism;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -19,35 +19,14 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::admission::Admission;
-use crate::cache::ProductCache;
+use crate::api::{clock, compute, health, metrics, order, product, search, stats};
 use crate::config::Config;
-use crate::database::Database;
 use crate::error::ShopError;
-use crate::metrics::Metrics;
 use crate::server_timing::{Part, SERVER_TIMING, ServerTiming};
-use crate::{compute, health, metrics, order, product, search, stats};
+use crate::shop::Shop;
 
 /// An order of the most items is smaller.
 const LARGEST_BODY: usize = 64 << 10;
-
-/// What all requests share.
-#[derive(Debug)]
-pub struct Shop {
-    /// When the server started.
-    pub started: Instant,
-    /// Whether it was told to end.
-    pub is_stopping: AtomicBool,
-    /// Who may be worked on.
-    pub admission: Admission,
-    /// What need not be asked again.
-    pub cache: Arc<ProductCache>,
-    /// What has to be asked.
-    pub database: Database,
-    /// What happened.
-    pub metrics: Metrics,
-    request_timeout: Duration,
-}
 
 /// Serves until SIGTERM or SIGINT, and then what is under way.
 ///
@@ -62,15 +41,7 @@ pub fn run(config: Config) -> Result<()> {
 }
 
 async fn serve(config: Config) -> Result<()> {
-    let shop = Arc::new(Shop {
-        started: Instant::now(),
-        is_stopping: AtomicBool::new(false),
-        admission: Admission::new(config.concurrency, config.queue),
-        cache: Arc::new(ProductCache::new(&config)),
-        database: Database::new(&config)?,
-        metrics: Metrics::default(),
-        request_timeout: config.request_timeout,
-    });
+    let shop = Arc::new(Shop::new(&config)?);
     let mut terminate = signal(SignalKind::terminate()).context("take SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("take SIGINT")?;
     let listener = TcpListener::bind(config.listen).await;
@@ -115,16 +86,17 @@ fn router(shop: &Arc<Shop>) -> Router {
         .route("/health", get(health::live))
         .route("/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
+        .route("/clock", get(clock::clock))
         .merge(api)
         .with_state(Arc::clone(shop))
 }
 
 /// Gives a request its turn, its time limit and its `Server-Timing`, and counts its answer.
 async fn answer(State(shop): State<Arc<Shop>>, mut request: Request, next: Next) -> Response {
-    let began = Instant::now();
+    let (began, arrived) = (Instant::now(), clock::now());
     let method = known(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let timing = ServerTiming::default();
+    let timing = ServerTiming::new();
     request.extensions_mut().insert(timing.clone());
     let mut response = match timing.measure(Part::Queue, shop.admission.enter()).await {
         Ok(_turn) => timeout(shop.request_timeout, next.run(request))
@@ -134,6 +106,7 @@ async fn answer(State(shop): State<Arc<Shop>>, mut request: Request, next: Next)
     };
     let took = began.elapsed();
     response.headers_mut().insert(SERVER_TIMING, timing.header(took));
+    response.headers_mut().insert(clock::ARRIVED, arrived.into());
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     shop.metrics.count(method, route, response.status(), took);
     response

@@ -39,19 +39,42 @@ impl Part {
 }
 
 /// The time of one request, which its handler and all below it add to.
-#[derive(Clone, Debug, Default)]
-pub struct ServerTiming(Arc<Mutex<Spent>>);
+#[derive(Clone, Debug)]
+pub struct ServerTiming {
+    began: Instant,
+    spent: Arc<Mutex<Spent>>,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Spent {
-    parts: [Option<Duration>; Part::ALL.len()],
+    parts: [Option<Interval>; Part::ALL.len()],
     is_hit: Option<bool>,
 }
 
+/// What a part took, and when it first began, after the request's arrival.
+#[derive(Clone, Copy, Debug, Default)]
+struct Interval {
+    at: Duration,
+    time: Duration,
+}
+
 impl ServerTiming {
-    /// Adds to a part.
+    /// Of a request that has just arrived.
+    pub fn new() -> Self {
+        Self { began: Instant::now(), spent: Arc::default() }
+    }
+
+    /// Adds what ends now to a part.
     pub fn add(&self, part: Part, time: Duration) {
-        self.change(|spent| *spent.parts[part as usize].get_or_insert_default() += time);
+        let at = self.began.elapsed().saturating_sub(time);
+        self.add_at(part, at, time);
+    }
+
+    fn add_at(&self, part: Part, at: Duration, time: Duration) {
+        self.change(|spent| {
+            let part = &mut spent.parts[part as usize];
+            part.get_or_insert(Interval { at, time: Duration::ZERO }).time += time;
+        });
     }
 
     /// Adds what a future takes to a part.
@@ -69,22 +92,24 @@ impl ServerTiming {
 
     fn change(&self, change: impl FnOnce(&mut Spent)) {
         // Nobody panics while holding it.
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.spent.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The header's value: each part that there was, and the whole, in milliseconds.
+    /// The header's value: each part that there was, and the whole, in milliseconds. `at` is ours: when the part first
+    /// began. Browsers ignore what they do not know (W3C Server Timing, 3.4).
     pub fn header(&self, whole: Duration) -> HeaderValue {
-        let spent = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
         for part in Part::ALL {
-            let Some(time) = spent.parts[part as usize] else { continue };
+            let Some(Interval { at, time }) = spent.parts[part as usize] else { continue };
             let hit = match (part, spent.is_hit) {
                 (Part::Cache, Some(true)) => ";desc=hit",
                 (Part::Cache, Some(false)) => ";desc=miss",
                 _ => "",
             };
             // Writing to a string cannot fail.
-            let _ = write!(text, "{}{hit};dur={:.3}, ", part.name(), milliseconds(time));
+            let (at, time) = (milliseconds(at), milliseconds(time));
+            let _ = write!(text, "{}{hit};dur={time:.3};at={at:.3}, ", part.name());
         }
         let _ = write!(text, "app;dur={:.3}", milliseconds(whole));
         HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
@@ -101,12 +126,14 @@ mod tests {
 
     #[test]
     fn the_header_has_each_part_that_there_was() {
-        let timing = ServerTiming::default();
-        timing.add(Part::Database, Duration::from_micros(1500));
-        timing.add(Part::Database, Duration::from_micros(500));
-        timing.add(Part::Cache, Duration::from_micros(7));
+        let timing = ServerTiming::new();
+        let micros = Duration::from_micros;
+        timing.add_at(Part::Database, micros(40), micros(1500));
+        timing.add_at(Part::Database, micros(2000), micros(500));
+        timing.add_at(Part::Cache, micros(9), micros(7));
         timing.set_hit(false);
         let header = timing.header(Duration::from_millis(3));
-        assert_eq!(header, "cache;desc=miss;dur=0.007, db;dur=2.000, app;dur=3.000");
+        let expected = "cache;desc=miss;dur=0.007;at=0.009, db;dur=2.000;at=0.040, app;dur=3.000";
+        assert_eq!(header, expected);
     }
 }

@@ -11,8 +11,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::time::timeout;
 
-use crate::server::Shop;
 use crate::server_timing::ServerTiming;
+use crate::shop::Shop;
 
 /// A database that takes longer cannot serve requests either.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub async fn ready(State(shop): State<Arc<Shop>>) -> (StatusCode, &'static str) 
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
     }
     let ask = async {
-        let connection = shop.database.connection(&ServerTiming::default()).await.ok()?;
+        let connection = shop.database.connection(&ServerTiming::new()).await.ok()?;
         connection.simple_query("SELECT 1").await.ok()
     };
     match timeout(PATIENCE, ask).await {

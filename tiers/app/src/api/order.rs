@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 
 use crate::database::CHANGES;
 use crate::error::ShopError;
-use crate::server::Shop;
 use crate::server_timing::{Part, ServerTiming};
+use crate::shop::Shop;
 
 /// What the client calls its order (draft-ietf-httpapi-idempotency-key-header).
 const KEY: &str = "idempotency-key";

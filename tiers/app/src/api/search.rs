@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ShopError;
 use crate::product::{COLUMNS, Product};
-use crate::server::Shop;
 use crate::server_timing::{Part, ServerTiming};
+use crate::shop::Shop;
 
 /// Products on a page.
 const PAGE: i64 = 24;

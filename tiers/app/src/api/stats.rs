@@ -7,8 +7,8 @@ use axum::{Extension, Json};
 use serde::Serialize;
 
 use crate::error::ShopError;
-use crate::server::Shop;
 use crate::server_timing::{Part, ServerTiming};
+use crate::shop::Shop;
 
 /// All of it.
 #[derive(Debug, Serialize)]
@@ -23,6 +23,8 @@ pub struct Stats {
 
 #[derive(Debug, Serialize)]
 struct Requests {
+    /// Since the server's start, this one not counted.
+    answered: u64,
     working: u32,
     waiting: u32,
 }
@@ -66,7 +68,11 @@ pub async fn stats(
     let status = shop.database.status();
     Ok(Json(Stats {
         uptime_seconds: shop.started.elapsed().as_secs(),
-        requests: Requests { working: shop.admission.working(), waiting: shop.admission.waiting() },
+        requests: Requests {
+            answered: shop.metrics.answered(),
+            working: shop.admission.working(),
+            waiting: shop.admission.waiting(),
+        },
         cache: Cache {
             hits: shop.cache.hits(),
             misses: shop.cache.misses(),
