@@ -181,6 +181,7 @@ fn run_instance(
         init: config.request.security.init,
         stdio,
         kernel: config.kernel.clone(),
+        patience: config.patience,
         network,
     };
     // Gone after the instance, which is dropped before it.
@@ -232,6 +233,14 @@ fn run_instance(
         if let Some(path) = timings {
             milestones.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
         }
+    }
+    if let Ok(status) = &ended
+        && status.exit_code() != 0
+        && instance.has_run_out_of_memory()
+    {
+        eprintln!(
+            "isolab: warning: its memory was used up, for which the kernel killed a process of the command"
+        );
     }
     if let Err(error) = info_span!("remove").in_scope(|| instance.remove_at_exit()) {
         // The command did what it did, and its code says so.

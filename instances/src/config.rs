@@ -6,7 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use isolab_isolation::Request;
+use isolab_isolation::{Patience, Request};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{self, Durability};
@@ -35,6 +35,9 @@ pub struct Config {
     pub process: ProcessSummary,
     /// The guest kernel of the VM levels, if not the level's own.
     pub kernel: Option<String>,
+    /// How long the guest of a VM level may be silent before it is given up.
+    #[serde(default)]
+    pub patience: Patience,
     /// How it is connected.
     #[serde(default)]
     pub networking: Networking,
@@ -83,6 +86,7 @@ impl Config {
             request,
             process: ProcessSummary::default(),
             kernel: None,
+            patience: Patience::default(),
             networking: Networking::default(),
             interactive: false,
             terminal: false,

@@ -103,6 +103,14 @@ impl InstanceError {
         }
     }
 
+    /// As [`IsolationError::console`].
+    pub(crate) fn console(&self) -> Option<&str> {
+        match self {
+            Self::Isolation(error) => error.console(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn host<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Host { action, source: source.into() }
     }

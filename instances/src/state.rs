@@ -83,6 +83,9 @@ pub struct State {
     pub oom_killed: bool,
     /// What went wrong last, beside the workload's own end.
     pub error: String,
+    /// The last lines of its guest's console, where the guest came to a bad end. They come from the guest.
+    #[serde(default)]
+    pub console: String,
     /// How often its workload was started again.
     pub restarts: u32,
     /// Whether it is well, where somebody looks.
@@ -104,6 +107,7 @@ impl Default for State {
             exit_code: 0,
             oom_killed: false,
             error: String::new(),
+            console: String::new(),
             restarts: 0,
             health: None,
             networks: Vec::new(),

@@ -49,6 +49,30 @@ pub enum IsolationError {
         /// The last lines of the guest's console.
         console: String,
     },
+    /// The guest's kernel gave up.
+    #[error("the guest's kernel panicked: {why}")]
+    Panicked {
+        /// What the kernel said: one line.
+        why: String,
+        /// The last lines of the guest's console.
+        console: String,
+    },
+    /// The guest has not said a word since its start.
+    #[error("the guest has not come up within {seconds} seconds")]
+    NeverUp {
+        /// How long it may take.
+        seconds: u64,
+        /// The last lines of the guest's console.
+        console: String,
+    },
+    /// The guest has come up, and says nothing any more.
+    #[error("the guest hangs: it has not answered for {seconds} seconds")]
+    Hung {
+        /// How long it may take.
+        seconds: u64,
+        /// The last lines of the guest's console.
+        console: String,
+    },
     /// Init reported a failure.
     #[error("the guest's init failed: {why}")]
     Init {
@@ -167,6 +191,9 @@ impl IsolationError {
         match self {
             Self::Machine { console, .. }
             | Self::GuestEnded { console, .. }
+            | Self::Panicked { console, .. }
+            | Self::NeverUp { console, .. }
+            | Self::Hung { console, .. }
             | Self::Init { console, .. } => Some(console.trim()),
             _ => None,
         }

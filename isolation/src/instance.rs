@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use isolab_guest::control::Patience;
 use isolab_images::Image;
 use oci_spec::runtime::Spec;
 
@@ -31,6 +32,8 @@ pub struct InstanceSpec {
     /// The guest kernel for the VM levels: a name in the cache or a path. Each level has its own
     /// default.
     pub kernel: Option<String>,
+    /// How long the guest of a VM level may be silent before it is given up.
+    pub patience: Patience,
     /// How the instance is connected.
     pub network: Network,
 }

@@ -40,6 +40,7 @@ pub use instances::{
 };
 pub use isolab_container::{Limits, WindowSize};
 pub use isolab_guest::FileRequest;
+pub use isolab_guest::control::Patience;
 pub use isolab_guest::kernels::GuestKernel;
 pub use isolab_guest::{Interface, InterfaceAddress, package};
 pub use isolab_volumes as volumes;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use isolab_images::Store;
 use isolab_isolation::timeline::Milestone;
 use isolab_isolation::{
-    Instance, InstanceSpec, Instances, Level, Link, Network, Request, Stdio, level,
+    Instance, InstanceSpec, Instances, Level, Link, Network, Patience, Request, Stdio, level,
 };
 
 use crate::{Sandbox, TIME_LIMIT};
@@ -107,6 +107,7 @@ pub(crate) fn create_with(
         init: false,
         stdio,
         kernel: None,
+        patience: Patience::default(),
         network: Network::of(Link::None),
     };
     level(isolation).create(spec).expect("it can be made")

@@ -98,6 +98,7 @@ pub fn whole(instance: &Instance) -> Value {
             "ConmonPid": if entry.is_owned { entry.monitor } else { 0 },
             "ExitCode": state.exit_code,
             "Error": state.error,
+            "GuestConsole": state.console,
             "StartedAt": time(state.started_at),
             "FinishedAt": time(state.finished_at),
             "Health": health,

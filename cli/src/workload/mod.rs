@@ -2,6 +2,7 @@
 
 mod filesystem;
 mod network;
+mod patience;
 mod security;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use tracing::info_span;
 
 use self::filesystem::FilesystemOptions;
 use self::network::NetworkOptions;
+use self::patience::PatienceOptions;
 use self::security::SecurityOptions;
 use crate::health::Health;
 use crate::instances::parse_signal;
@@ -74,6 +76,8 @@ pub struct Workload {
     /// Guest kernel of the VM levels: slim, stock, cloud, or a vmlinux or bzImage.
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<String>,
+    #[command(flatten)]
+    patience: PatienceOptions,
     /// Remove the instance when it ends. In the foreground without --restart and --health-cmd that is
     /// always so.
     #[arg(long)]
@@ -175,6 +179,7 @@ impl Workload {
         let signal = signal.and_then(|signal| parse_signal(&signal).ok());
         config.stop_signal = self.stop_signal.or(signal).unwrap_or(libc::SIGTERM);
         config.kernel.clone_from(&self.kernel);
+        config.patience = self.patience.patience(self.isolation)?;
         config.networking = self.network.networking();
         config.networking.check(self.isolation)?;
         (config.interactive, config.terminal) = (self.interactive, self.tty);

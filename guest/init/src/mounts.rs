@@ -113,12 +113,17 @@ fn options(words: &[String]) -> (MsFlags, String) {
     (flags, data.join(","))
 }
 
-/// Puts on the volumes what was written to them: when the host hears of the end, it may end the machine at once.
-pub fn sync(mounts: &[Mount]) {
+/// Those that are there when the machine is gone, and can be written.
+pub fn lasting(mounts: &[Mount]) -> impl Iterator<Item = &Mount> {
     let lasts = |one: &&Mount| {
         matches!(one.source, MountSource::Share(_) | MountSource::Disk(_)) && !one.read_only
     };
-    for one in mounts.iter().filter(lasts) {
+    mounts.iter().filter(lasts)
+}
+
+/// Puts on the volumes what was written to them: when the host hears of the end, it may end the machine at once.
+pub fn sync(volumes: &[&Mount]) {
+    for one in volumes {
         // A workload that has unmounted it has written it, and there is nobody to tell.
         if let Ok(folder) = File::open(&one.target) {
             let _ = syncfs(folder.as_fd());

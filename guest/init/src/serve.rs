@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, sync};
 
 use crate::Failure;
 use crate::channel::Channel;
@@ -49,9 +49,7 @@ pub fn run_workload(
         supervisor.turn(&reaper)?;
     }
     machine::mark(Marker::Ended);
-    if lasts {
-        supervisor.write_back(&reaper)?;
-    }
+    supervisor.write_back(&reaper, lasts)?;
     if count_oom_kills() > 0 {
         supervisor.channel.send(WORKLOAD, FromGuest::OutOfMemory);
     }
@@ -115,7 +113,6 @@ impl Supervisor<'_> {
             self.processes.remove(&id);
             if id == WORKLOAD {
                 self.end_others();
-                mounts::sync(self.mounts);
                 self.workload_end = Some(end);
             } else {
                 self.channel.send(id, end);
@@ -124,9 +121,20 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Waits until everything that was written is on the disk. In a child: what the host says is heard meanwhile.
-    fn write_back(&mut self, reaper: &SignalFd) -> Result<(), Failure> {
-        self.writer = Some(spawn::write_back().map_err(|e| format!("fork: {e}"))?);
+    /// Waits until what was written to the volumes is on them, and if the root's disk `lasts`, all that was written on
+    /// that. In a child: what the host says is heard meanwhile, and answered, however long it takes.
+    fn write_back(&mut self, reaper: &SignalFd, lasts: bool) -> Result<(), Failure> {
+        let volumes: Vec<&Mount> = mounts::lasting(self.mounts).collect();
+        if volumes.is_empty() && !lasts {
+            return Ok(());
+        }
+        let writer = spawn::in_child(|| {
+            mounts::sync(&volumes);
+            if lasts {
+                sync();
+            }
+        });
+        self.writer = Some(writer.map_err(|e| format!("fork: {e}"))?);
         while self.writer.is_some() {
             self.turn(reaper)?;
         }
@@ -160,6 +168,10 @@ impl Supervisor<'_> {
             }
             return self.start(id, &task);
         }
+        if message == FromHost::Ping {
+            self.channel.send(id, FromGuest::Pong);
+            return Ok(());
+        }
         // It may have ended while the frame was on its way.
         let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
         match message {
@@ -168,7 +180,7 @@ impl Supervisor<'_> {
             FromHost::OutputClosed(stream) => process.close_output(stream),
             FromHost::Signal(number) => process.signal(number),
             FromHost::Resize(size) => process.resize(size),
-            FromHost::Start(_) => {}
+            FromHost::Start(_) | FromHost::Ping => {}
             FromHost::InMailbox(_) | FromHost::MailboxTaken => {
                 return Err("the host speaks of a mailbox that there is none of".to_owned());
             }

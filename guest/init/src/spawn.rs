@@ -17,7 +17,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown, fork, setgid,
-    setgroups, setsid, setuid, sync,
+    setgroups, setsid, setuid,
 };
 
 use crate::rights::RightsPlan;
@@ -224,13 +224,13 @@ fn spawn_service(service: &Service) -> io::Result<Child> {
     }
 }
 
-/// A child that ends when the disks have everything that was written.
-pub fn write_back() -> io::Result<Pid> {
+/// A child that does this and ends.
+pub fn in_child(act: impl FnOnce()) -> io::Result<Pid> {
     // SAFETY: init has one thread, so that the child may do whatever its parent might.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            sync();
+            act();
             std::process::exit(0)
         }
     }

@@ -69,6 +69,8 @@ pub enum FromGuest {
     InMailbox(u32),
     /// The host's slot of the mailbox is free again.
     MailboxTaken,
+    /// To [`FromHost::Ping`].
+    Pong,
 }
 
 /// What the host says.
@@ -90,6 +92,8 @@ pub enum FromHost {
     InMailbox(u32),
     /// The guest's slot is free again.
     MailboxTaken,
+    /// Say something. Its process has no meaning.
+    Ping,
 }
 
 const STDOUT: u8 = 0x01;
@@ -102,6 +106,7 @@ const FAILED: u8 = 0x07;
 const GUEST_IN_MAILBOX: u8 = 0x08;
 const GUEST_TOOK_MAILBOX: u8 = 0x09;
 const OUT_OF_MEMORY: u8 = 0x0a;
+const PONG: u8 = 0x0b;
 const STDIN: u8 = 0x81;
 const SIGNAL: u8 = 0x82;
 const STDOUT_CLOSED: u8 = 0x83;
@@ -112,6 +117,7 @@ const RESIZE: u8 = 0x87;
 const START: u8 = 0x88;
 const HOST_IN_MAILBOX: u8 = 0x89;
 const HOST_TOOK_MAILBOX: u8 = 0x8a;
+const PING: u8 = 0x8b;
 
 /// The header of a [`FromGuest::Output`], for who reads a stream right behind it.
 pub fn output_header(process: ProcessId, stream: Stream, length: usize) -> [u8; HEADER_LENGTH] {
@@ -134,6 +140,7 @@ impl Message for FromGuest {
             Self::Failed(why) => (FAILED, cut(why.as_bytes()).into()),
             Self::InMailbox(count) => (GUEST_IN_MAILBOX, count.to_le_bytes().to_vec().into()),
             Self::MailboxTaken => (GUEST_TOOK_MAILBOX, Cow::Borrowed(&[])),
+            Self::Pong => (PONG, Cow::Borrowed(&[])),
         }
     }
 
@@ -150,7 +157,8 @@ impl Message for FromGuest {
             (FAILED, why) => Self::Failed(text(why)),
             (GUEST_IN_MAILBOX, data) => Self::InMailbox(number(kind, data)?),
             (GUEST_TOOK_MAILBOX, []) => Self::MailboxTaken,
-            (NOT_STARTED | EXITED | KILLED | OUT_OF_MEMORY | GUEST_TOOK_MAILBOX, _) => {
+            (PONG, []) => Self::Pong,
+            (NOT_STARTED | EXITED | KILLED | OUT_OF_MEMORY | GUEST_TOOK_MAILBOX | PONG, _) => {
                 return Err(FrameError::Malformed(kind));
             }
             (other, _) => return Err(FrameError::UnknownKind(other)),
@@ -179,6 +187,7 @@ impl Message for FromHost {
             }
             Self::InMailbox(count) => (HOST_IN_MAILBOX, count.to_le_bytes().to_vec().into()),
             Self::MailboxTaken => (HOST_TOOK_MAILBOX, Cow::Borrowed(&[])),
+            Self::Ping => (PING, Cow::Borrowed(&[])),
         }
     }
 
@@ -198,7 +207,8 @@ impl Message for FromHost {
             }),
             (HOST_IN_MAILBOX, data) => Self::InMailbox(number(kind, data)?),
             (HOST_TOOK_MAILBOX, []) => Self::MailboxTaken,
-            (STDOUT_CLOSED | STDERR_CLOSED | SIGNAL | RESIZE | HOST_TOOK_MAILBOX, _) => {
+            (PING, []) => Self::Ping,
+            (STDOUT_CLOSED | STDERR_CLOSED | SIGNAL | RESIZE | HOST_TOOK_MAILBOX | PING, _) => {
                 return Err(malformed());
             }
             (other, _) => return Err(FrameError::UnknownKind(other)),
@@ -233,6 +243,7 @@ mod tests {
             FromGuest::Failed("mount /proc: EPERM".to_owned()),
             FromGuest::InMailbox(1 << 18),
             FromGuest::MailboxTaken,
+            FromGuest::Pong,
         ]
     }
 
@@ -256,6 +267,7 @@ mod tests {
             FromHost::Resize(size),
             FromHost::InMailbox(5),
             FromHost::MailboxTaken,
+            FromHost::Ping,
         ]
     }
 
@@ -315,6 +327,7 @@ mod tests {
         let host = decode::<FromHost>;
         assert_eq!(host(STDOUT, 0, &[]), Err(FrameError::UnknownKind(STDOUT)));
         assert_eq!(host(START, 2, b"{}"), Err(FrameError::Malformed(START)));
+        assert_eq!(host(PING, 1, &[1]), Err(FrameError::Malformed(PING)));
         assert_eq!(host(RESIZE, 3, &[1, 2, 3]), Err(FrameError::Malformed(RESIZE)));
     }
 }

@@ -3,18 +3,28 @@
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 
-use isolab_protocol::ProcessId;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::read;
 
-use super::session::Session;
 use crate::threads;
 
 /// Bytes read at a time.
-const PIECE: usize = 32 << 10;
+const PIECE: usize = 64 << 10;
 
-/// A thread that passes standard input on. It ends at the end of the input, when the process takes no
+/// Where an input goes.
+pub(super) trait Taker: Send + 'static {
+    /// Takes a piece of it, waiting for room.
+    ///
+    /// # Errors
+    /// Nobody takes any more.
+    fn take(&self, piece: &[u8]) -> io::Result<()>;
+
+    /// Hears that it has ended.
+    fn end(&self);
+}
+
+/// A thread that passes standard input on. It ends at the end of the input, when nobody takes any
 /// more, and when this is dropped.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -23,12 +33,12 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub fn start(session: Session, process: ProcessId, source: OwnedFd) -> io::Result<Self> {
+    pub fn start(source: OwnedFd, taker: impl Taker) -> io::Result<Self> {
         let (dropped, writer) = io::pipe()?;
         let feed = move || {
             // Whatever fails here, the process finds its input at its end.
-            if feed(&session, process, &source, &dropped).is_ok() {
-                let _ = session.end_stdin(process);
+            if feed(&source, &taker, &dropped).is_ok() {
+                taker.end();
             }
         };
         threads::builder("stdin").spawn(feed)?;
@@ -37,19 +47,14 @@ impl Input {
 }
 
 /// # Errors
-/// The process takes no more, or nobody wants it to.
-fn feed(
-    session: &Session,
-    process: ProcessId,
-    source: &OwnedFd,
-    dropped: &PipeReader,
-) -> io::Result<()> {
+/// Nobody takes any more, or nobody wants anybody to.
+fn feed(source: &OwnedFd, taker: &impl Taker, dropped: &PipeReader) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
     loop {
         wait(source, dropped)?;
         match read(source, &mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => session.stdin(process, &buffer[..count])?,
+            Ok(count) => taker.take(&buffer[..count])?,
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(_) => return Ok(()),
         }

@@ -4,21 +4,28 @@
 //! a serial port. A thread of its own reads it and passes on what concerns a process; each stream that
 //! has something to write has a thread that writes it, and each standard input one that reads it. So
 //! whoever is slow holds up nobody else, and nothing here waits for the guest but those threads: a guest
-//! may say anything, and may never read.
+//! may say anything, and may never read. One that says nothing for too long is given up ([`Patience`]).
+//!
+//! What the threads share is the conversation; a stream's thread knows it by a trait only.
 
+mod conversation;
 mod input;
 mod mailbox;
 mod outgoing;
 mod output;
+mod process;
+mod reader;
 mod session;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 pub use mailbox::Mailbox;
 pub use session::{MAX_PROCESSES, Session};
+pub use watch::{Patience, Silence};
 
 /// Our ends of a process's streams.
 #[derive(Debug)]
@@ -42,6 +49,8 @@ pub enum ProcessEnd {
     NotStarted(u8, String),
     /// Init failed, or what came was not from init.
     Failed(String),
+    /// The guest says nothing, and is given up.
+    Silent(Silence),
     /// The guest ended before it.
     Lost,
 }

@@ -6,14 +6,25 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use isolab_protocol::{OUTPUT_WINDOW, ProcessId, Stream};
+use isolab_protocol::OUTPUT_WINDOW;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::session::Session;
 use crate::threads;
 
 /// The guest hears of what was passed on by quarters of its window.
 const CREDIT_STEP: usize = OUTPUT_WINDOW / 4;
+
+/// Hears what becomes of an output.
+pub(super) trait Listener: Send + Sync + 'static {
+    /// So many bytes more have been written.
+    fn passed_on(&self, count: usize);
+
+    /// Nobody takes it any more.
+    fn refused(&self);
+
+    /// The thread has nothing more to write, and ends.
+    fn done(&self);
+}
 
 /// What waits to be written, at most [`OUTPUT_WINDOW`], and the thread that writes it, from the first byte on.
 #[derive(Debug)]
@@ -58,12 +69,8 @@ impl Output {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a piece, without waiting. `place` is whose it is, for the thread that tells the guest.
-    pub fn push(
-        self: &Arc<Self>,
-        piece: Vec<u8>,
-        place: (&Session, ProcessId, Stream),
-    ) -> Result<(), Overrun> {
+    /// Takes a piece, without waiting; `listener` is for the thread, where there is none yet.
+    pub fn push(self: &Arc<Self>, piece: Vec<u8>, listener: impl Listener) -> Result<(), Overrun> {
         let mut state = self.state();
         if state.refused || piece.is_empty() {
             return Ok(());
@@ -74,21 +81,22 @@ impl Output {
         state.bytes += piece.len();
         state.pieces.push_back(piece);
         drop(state);
-        self.begin(place);
+        self.begin(listener);
         self.changed.notify_one();
         Ok(())
     }
 
     /// Starts the thread, unless it has been. For a stream that is sure to have something to write this is
     /// better done before: whoever waits for the first byte need not wait for the thread.
-    pub fn begin(self: &Arc<Self>, (session, process, stream): (&Session, ProcessId, Stream)) {
+    pub fn begin(self: &Arc<Self>, listener: impl Listener) {
         let mut state = self.state();
         let Some(target) = state.target.take() else { return };
-        let (output, own) = (Arc::clone(self), session.clone());
+        let (output, listener) = (Arc::clone(self), Arc::new(listener));
+        let own = Arc::clone(&listener);
         let write = move || {
-            output.write(target, |count| own.output_passed_on(process, stream, count));
+            output.write(target, &*own);
             output.state().is_busy = false;
-            own.output_done(process);
+            own.done();
         };
         state.is_busy = true;
         if threads::builder("output").spawn(write).is_err() {
@@ -96,7 +104,7 @@ impl Output {
             (state.refused, state.is_busy) = (true, false);
             state.pieces.clear();
             drop(state);
-            session.output_passed_on(process, stream, None);
+            listener.refused();
         }
     }
 
@@ -108,13 +116,13 @@ impl Output {
         self.changed.notify_one();
     }
 
-    /// Whether something is still to be written. When that is over, the session hears of it.
+    /// Whether something is still to be written. When that is over, the listener hears of it.
     pub fn is_busy(&self) -> bool {
         self.state().is_busy
     }
 
-    /// The thread's part. `passed_on` is told how many bytes were, or that writing fails: None.
-    fn write(&self, mut target: File, passed_on: impl Fn(Option<usize>)) {
+    /// The thread's part.
+    fn write(&self, mut target: File, listener: &impl Listener) {
         let mut untold = 0;
         while let Some(piece) = self.next() {
             if write_all(&mut target, &piece).is_err() {
@@ -122,12 +130,12 @@ impl Output {
                 state.refused = true;
                 state.pieces.clear();
                 drop(state);
-                return passed_on(None);
+                return listener.refused();
             }
             self.state().bytes -= piece.len();
             untold += piece.len();
             if untold >= CREDIT_STEP {
-                passed_on(Some(std::mem::take(&mut untold)));
+                listener.passed_on(std::mem::take(&mut untold));
             }
         }
     }

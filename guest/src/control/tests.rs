@@ -69,7 +69,7 @@ fn session() -> (Session, Guest, Caller) {
     theirs.set_read_timeout(Some(LONG)).unwrap();
     let (streams, caller, on_end) = streams();
     let session = Session::new(ours, None, streams, on_end).unwrap();
-    session.start().unwrap();
+    session.start(Patience::default()).unwrap();
     (session, Guest { socket: theirs, decoder: Decoder::default() }, caller)
 }
 
@@ -328,7 +328,7 @@ fn session_with_mailbox() -> (Session, Guest, Caller, File) {
     let mailbox = Mailbox::new(file.try_clone().unwrap()).unwrap();
     let (streams, caller, on_end) = streams();
     let session = Session::new(ours, Some(mailbox), streams, on_end).unwrap();
-    session.start().unwrap();
+    session.start(Patience::default()).unwrap();
     (session, Guest { socket: theirs, decoder: Decoder::default() }, caller, file)
 }
 
@@ -385,4 +385,41 @@ fn a_guest_whose_mailbox_makes_no_sense_is_given_up() {
     let (_session, mut guest, caller) = session();
     guest.say(WORKLOAD, FromGuest::InMailbox(1));
     assert!(matches!(end(&caller.end), ProcessEnd::Failed(_)));
+}
+
+#[test]
+fn a_guest_that_never_speaks_and_one_that_hangs_are_told_apart() {
+    let (long, patience) = (Duration::from_secs(2), Duration::from_millis(90));
+    let given_up = |patience, speaks: bool| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_read_timeout(Some(LONG)).unwrap();
+        let (streams, caller, on_end) = streams();
+        let session = Session::new(ours, None, streams, on_end).unwrap();
+        session.start(patience).unwrap();
+        let mut guest = Guest { socket: theirs, decoder: Decoder::default() };
+        if speaks {
+            guest.say(WORKLOAD, FromGuest::StdinCredit(1));
+            assert_eq!(guest.hear(), (WORKLOAD, FromHost::Ping));
+        }
+        end(&caller.end)
+    };
+    let never = Patience { start: Some(patience), answer: None };
+    assert_eq!(given_up(never, false), ProcessEnd::Silent(Silence::NeverUp(patience)));
+    let hung = Patience { start: Some(LONG), answer: Some(patience) };
+    assert_eq!(given_up(hung, true), ProcessEnd::Silent(Silence::Hung(patience)));
+    // One that answers, and one that cannot since it is paused, live on.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (streams, caller, on_end) = streams();
+    let session = Session::new(ours, None, streams, on_end).unwrap();
+    session.start(Patience { start: None, answer: Some(long) }).unwrap();
+    let mut guest = Guest { socket: theirs, decoder: Decoder::default() };
+    guest.say(WORKLOAD, FromGuest::StdinCredit(1));
+    for _ in 0..3 {
+        assert_eq!(guest.hear(), (WORKLOAD, FromHost::Ping));
+        guest.say(WORKLOAD, FromGuest::Pong);
+    }
+    session.set_paused(true);
+    assert!(caller.end.recv_timeout(2 * long).is_err(), "a pause is no hang");
+    guest.say(WORKLOAD, FromGuest::Exited(1));
+    assert_eq!(end(&caller.end), ProcessEnd::Exited(1));
 }

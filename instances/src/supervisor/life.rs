@@ -165,7 +165,7 @@ impl Supervised {
         let result = self.attempt(folder, record, starter);
         record.set_controller(None);
         if let Err(error) = &result {
-            let why = chain(error);
+            let (why, console) = (chain(error), error.console().unwrap_or_default().to_owned());
             eprintln!("{why}");
             record.change(|state| {
                 // One that was never started is as it was.
@@ -176,7 +176,7 @@ impl Supervised {
                 }
                 state.process = None;
                 state.networks.clear();
-                state.error = why;
+                (state.error, state.console) = (why, console);
             });
         }
         result
@@ -202,6 +202,7 @@ impl Supervised {
             init: config.request.security.init,
             stdio,
             kernel: config.kernel.clone(),
+            patience: config.patience,
             network,
         };
         let mut instance = level(self.level).create(spec)?;
@@ -216,7 +217,8 @@ impl Supervised {
             state.status = Status::Running;
             state.started_at = Some(Timestamp::now());
             state.process = folder.process();
-            (state.oom_killed, state.error) = (false, String::new());
+            state.oom_killed = false;
+            (state.error, state.console) = Default::default();
             state.networks.clone_from(&connected.attachments);
             state.health = config.health.as_ref().map(|_| Health::default());
         });

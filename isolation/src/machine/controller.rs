@@ -81,11 +81,16 @@ impl Controller for MachineController {
     }
 
     fn pause(&self) -> Result<(), IsolationError> {
-        Ok(self.machine.pause()?)
+        // First: from the moment on that it stands still it answers nothing.
+        self.session.set_paused(true);
+        let paused = self.machine.pause();
+        self.session.set_paused(paused.is_ok());
+        Ok(paused?)
     }
 
     fn unpause(&self) -> Result<(), IsolationError> {
         self.machine.resume();
+        self.session.set_paused(false);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use isolab_guest::{ProcessId, ProcessRecord, Service, Task};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::console_tail::ConsoleTail;
+use super::ending;
 use super::streams::{Carried, window};
 use crate::controller::{ExecProcess, ProcessEntry};
 use crate::error::IsolationError;
@@ -85,16 +86,9 @@ impl GuestProcess {
 impl ExecProcess for GuestProcess {
     fn wait(&self) -> Result<WorkloadStatus, IsolationError> {
         match self.end.wait() {
-            Some(ProcessEnd::Exited(code)) => Ok(WorkloadStatus::Exited(code)),
-            Some(ProcessEnd::Killed(signal)) => Ok(WorkloadStatus::Killed(signal)),
-            Some(ProcessEnd::NotStarted(code, why)) => {
-                Err(IsolationError::NotStarted { code, why })
-            }
-            Some(ProcessEnd::Failed(why)) => {
-                Err(IsolationError::Init { why, console: self.console.text() })
-            }
+            Some(end) if end != ProcessEnd::Lost => ending::of_process(end, &self.console),
             // It went with its machine, which is as good as SIGKILL.
-            Some(ProcessEnd::Lost) | None => Ok(WorkloadStatus::Killed(libc::SIGKILL as u8)),
+            _ => Ok(WorkloadStatus::Killed(libc::SIGKILL as u8)),
         }
     }
 

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use isolab_guest::Marker;
-use isolab_guest::control::{ProcessEnd, Session};
+use isolab_guest::control::{Patience, ProcessEnd, Session};
 use isolab_images::Image;
 use isolab_vmm::machine::{Machine, MachineHandle};
 use isolab_vmm::timeline::Event;
@@ -16,7 +16,7 @@ use isolab_volumes::Lease;
 
 use super::console_tail::ConsoleTail;
 use super::controller::MachineController;
-use super::machine_error;
+use super::ending;
 use super::occurrence::Occurrence;
 use crate::controller::Controller;
 use crate::error::IsolationError;
@@ -43,6 +43,7 @@ pub(super) struct MachineInstance {
     pub(super) early: Option<Occurrence>,
     pub(super) console: ConsoleTail,
     pub(super) created: u64,
+    pub(super) patience: Patience,
     // Holds the image's lease: the collector leaves the disk alone.
     pub(super) _image: Image,
     // Likewise the volumes'.
@@ -98,7 +99,9 @@ impl Instance for MachineInstance {
         };
         let thread = thread::Builder::new().name("machine".to_owned()).spawn(run);
         self.machine = State::Running(thread.map_err(IsolationError::host("start a thread"))?);
-        self.session.start().map_err(IsolationError::host("begin the conversation with a guest"))
+        self.session
+            .start(self.patience)
+            .map_err(IsolationError::host("begin the conversation with a guest"))
     }
 
     fn wait_started(&mut self) -> Result<(), IsolationError> {
@@ -131,27 +134,9 @@ impl Instance for MachineInstance {
         // Further processes have ended with the workload.
         self.session.close();
         match occurrence {
-            Occurrence::Reported(ProcessEnd::Exited(code)) => Ok(WorkloadStatus::Exited(code)),
-            Occurrence::Reported(ProcessEnd::Killed(signal)) => Ok(WorkloadStatus::Killed(signal)),
+            Occurrence::Reported(end) => ending::of_process(end, &self.console),
             Occurrence::Forced(signal) => Ok(WorkloadStatus::Killed(signal)),
-            Occurrence::Reported(ProcessEnd::NotStarted(code, why)) => {
-                Err(IsolationError::NotStarted { code, why })
-            }
-            Occurrence::Reported(ProcessEnd::Failed(why)) => {
-                Err(IsolationError::Init { why, console: self.console.text() })
-            }
-            Occurrence::Reported(ProcessEnd::Lost) => Err(IsolationError::GuestEnded {
-                reason: "its control channel closed".to_owned(),
-                console: self.console.text(),
-            }),
-            Occurrence::Stopped(Ok(report)) => Err(IsolationError::GuestEnded {
-                reason: match report.triple_fault {
-                    Some(fault) => fault.to_string(),
-                    None => format!("{:?}", report.reason),
-                },
-                console: self.console.text(),
-            }),
-            Occurrence::Stopped(Err(error)) => Err(machine_error(*error, &self.console)),
+            Occurrence::Stopped(end) => Err(ending::of_machine(end, &self.console)),
         }
     }
 

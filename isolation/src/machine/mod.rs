@@ -2,6 +2,7 @@
 
 mod console_tail;
 mod controller;
+mod ending;
 mod exec;
 mod init;
 mod instance;
@@ -239,6 +240,7 @@ impl Isolation for MachineLevel {
             early: None,
             console,
             created: now(),
+            patience: spec.patience,
             _image: spec.image,
             _volumes: volumes.leases,
             folder: Some(spec.folder),
