@@ -1,7 +1,8 @@
 //! `isolab bench startup --peers runc,crun`: our OCI runtime beside others, all by one command line on one bundle.
 //!
-//! A run is `RUNTIME run` of busybox's `true`, from its spawn to its end, with everything that `runc spec` writes into a
-//! configuration: namespaces, mounts, masks, a cgroup. No runtime's own marks are used, so that all are measured alike.
+//! A run is `RUNTIME run` of busybox's `true`, from its spawn to its end, with everything that `isolab-oci spec` writes
+//! into a configuration: namespaces, mounts, masks, capabilities, a filter of system calls, a cgroup. No runtime's own
+//! marks are used, so that all are measured alike.
 
 use std::fs;
 use std::io;
@@ -10,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use isolab_guest::programs::{self, ProgramError};
 use isolab_isolation::timeline;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::report::Findings;
@@ -21,8 +23,8 @@ pub const OWN: &str = "isolab-oci";
 /// The most that was resident of any one process of the runtime's, its container's included.
 pub const PEAK_MEMORY: &str = "peak_memory";
 
-/// What `runc spec` (1.1.5) writes on a host of cgroup v2, with another command and without a terminal.
-const CONFIG: &str = include_str!("config.json");
+/// The version of the OCI specification that the bundle claims, and uses nothing newer of: crun 1.8 refuses 1.2.
+const OCI_VERSION: &str = "1.0.2";
 
 /// A runtime of others'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +75,12 @@ pub enum RuntimesError {
     #[error(transparent)]
     Program(#[from] ProgramError),
     /// A run that ended badly.
-    #[error("`{name} run` ended with {status}; it said: {said}")]
+    #[error("`{name} {command}` ended with {status}; it said: {said}")]
     Run {
         /// The runtime.
         name: &'static str,
+        /// What it was asked to do.
+        command: &'static str,
         /// Its exit status, which is not success.
         status: String,
         /// Its messages.
@@ -103,7 +107,7 @@ struct Workspace {
 /// # Errors
 /// [`RuntimesError`] at the first run that fails; a peer's very first one is a note instead.
 pub fn measure(plan: &RuntimesPlan, progress: impl FnMut(u32)) -> Result<Findings, RuntimesError> {
-    let workspace = Workspace::new()?;
+    let workspace = Workspace::new(&plan.program)?;
     let mut notes = Vec::new();
     if workspace.time.is_none() {
         notes.push("the runtimes' memory is left out: it needs GNU time".to_owned());
@@ -139,7 +143,7 @@ pub fn measure(plan: &RuntimesPlan, progress: impl FnMut(u32)) -> Result<Finding
 }
 
 impl Workspace {
-    fn new() -> Result<Self, RuntimesError> {
+    fn new(runtime: &Path) -> Result<Self, RuntimesError> {
         let busybox = programs::find("busybox", "busybox-static")?;
         let failed = host("write", "the bundle");
         let folder = tempfile::tempdir().map_err(&failed)?;
@@ -148,7 +152,7 @@ impl Workspace {
             fs::create_dir_all(root.join(sub)).map_err(&failed)?;
         }
         fs::copy(busybox, root.join("bin/true")).map_err(&failed)?;
-        fs::write(folder.path().join("config.json"), CONFIG).map_err(&failed)?;
+        write_config(runtime, folder.path())?;
         Ok(Workspace { folder, time: programs::find("time", "time").ok() })
     }
 
@@ -188,8 +192,29 @@ impl Workspace {
             return Ok(());
         }
         let said = read(&said);
-        Err(RuntimesError::Run { name, status: status.to_string(), said })
+        let (command, status) = ("run", status.to_string());
+        Err(RuntimesError::Run { name, command, status, said })
     }
+}
+
+/// What `runtime spec` writes, with busybox's `true` for a command.
+fn write_config(runtime: &Path, bundle: &Path) -> Result<(), RuntimesError> {
+    let mut spec = Command::new(runtime);
+    let made = spec.args(["spec", "--bundle"]).arg(bundle).stdin(Stdio::null()).output();
+    let made = made.map_err(host("start", OWN))?;
+    if !made.status.success() {
+        let said = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+        let (command, status) = ("spec", made.status.to_string());
+        return Err(RuntimesError::Run { name: OWN, command, status, said });
+    }
+    let refine = || -> io::Result<()> {
+        let path = bundle.join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+        config["ociVersion"] = OCI_VERSION.into();
+        config["process"]["args"] = json!(["/bin/true"]);
+        fs::write(path, serde_json::to_vec(&config)?)
+    };
+    refine().map_err(host("write", "the bundle's configuration"))
 }
 
 fn read(path: &Path) -> String {
