@@ -120,24 +120,24 @@ const NETLINK_AUDIT: u64 = libc::NETLINK_AUDIT as u64;
 pub fn default_seccomp(capabilities: &HashSet<Capability>) -> Result<LinuxSeccomp> {
     use LinuxSeccompAction::{ScmpActAllow as Allow, ScmpActErrno as Errno};
     let has = |capability| capabilities.contains(&capability);
-    let words = |lines: &[&str]| -> Vec<String> {
-        lines.iter().flat_map(|line| line.split_whitespace()).map(str::to_owned).collect()
-    };
-    let mut allowed = words(ALLOWED);
-    for (capability, names) in BY_CAPABILITY {
-        if has(*capability) {
-            let missing = |name: &String| !allowed.contains(name);
-            let further: Vec<String> = words(&[*names]).into_iter().filter(missing).collect();
-            allowed.extend(further);
-        }
+    // A call may be open to several capabilities.
+    let mut opened: Vec<&str> = Vec::new();
+    for (_, names) in BY_CAPABILITY.iter().filter(|(capability, _)| has(*capability)) {
+        opened.extend(names.split_whitespace());
     }
-    let mut denied = words(&[DENIED]);
+    let mut closed: Vec<&str> = Vec::new();
     for name in BY_CAPABILITY.iter().flat_map(|(_, names)| names.split_whitespace()) {
-        let is_decided = |names: &[String]| names.iter().any(|other| other == name);
-        if !is_decided(&allowed) && !is_decided(&denied) && name != ABSENT {
-            denied.push(name.to_owned());
+        if !opened.contains(&name) && !closed.contains(&name) && name != ABSENT {
+            closed.push(name);
         }
     }
+    opened.sort_unstable();
+    opened.dedup();
+    let words = |lines: &[&str], further: Vec<&str>| -> Vec<String> {
+        let words = lines.iter().flat_map(|line| line.split_whitespace());
+        words.chain(further).map(str::to_owned).collect()
+    };
+    let (allowed, denied) = (words(ALLOWED, opened), words(&[DENIED], closed));
     let mut rules =
         vec![rule(allowed, Allow, None, &[]), rule(denied, Errno, Some(libc::EPERM), &[])];
     let mut one = |name: &str, action, errno, arguments: &[LinuxSeccompArg]| {

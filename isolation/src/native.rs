@@ -75,7 +75,9 @@ impl Isolation for ProcessLevel {
             owner_lock: Some(spec.folder.owner_lock()?),
         });
         let process = process.map_err(|error| upper::explain(error, spec.folder.shared()))?;
-        NativeInstance::boxed(Level::Process, process.into_instance(), spec, root.leases, copies)
+        let InstanceSpec { folder, image, .. } = spec;
+        let held = Held { folder, image, leases: root.leases };
+        NativeInstance::boxed(Level::Process, process.into_instance(), held, copies)
     }
 }
 
@@ -101,9 +103,10 @@ impl Isolation for ContainerLevel {
         let stdio = take(&mut spec.stdio);
         let process = spec.spec.process_mut().get_or_insert_default();
         let (stdio, copies) = streams(Level::Container, process, stdio)?;
+        let InstanceSpec { spec: oci, folder, image, init, .. } = spec;
         let config = ContainerConfig {
-            id: spec.folder.runtime_id().to_owned(),
-            spec: spec.spec.clone(),
+            id: folder.runtime_id().to_owned(),
+            spec: oci,
             rootfs: root.filesystem,
             bundle: None,
             stdio,
@@ -111,20 +114,15 @@ impl Isolation for ContainerLevel {
             keep_keyring: false,
             create_cwd: true,
             kill_with_parent: true,
-            owner_lock: Some(spec.folder.owner_lock()?),
+            owner_lock: Some(folder.owner_lock()?),
         };
-        let container = match spec.init {
+        let container = match init {
             true => Container::create_with_init(config),
             false => Container::create(config),
         };
-        let container = container.map_err(|error| upper::explain(error, spec.folder.shared()))?;
-        NativeInstance::boxed(
-            Level::Container,
-            container.into_instance(),
-            spec,
-            root.leases,
-            copies,
-        )
+        let container = container.map_err(|error| upper::explain(error, folder.shared()))?;
+        let held = Held { folder, image, leases: root.leases };
+        NativeInstance::boxed(Level::Container, container.into_instance(), held, copies)
     }
 }
 
@@ -212,7 +210,12 @@ struct NativeInstance {
     master: Option<OwnedFd>,
     milestones: Milestones,
     copies: Copies,
-    // Dropped after the instance, which uses both; the image's lease goes with it.
+    // Dropped after the instance, which uses all of it.
+    held: Held,
+}
+
+/// What an instance needs as long as it is there; the image's lease goes with the image.
+struct Held {
     folder: InstanceFolder,
     image: Image,
     leases: Vec<Lease>,
@@ -222,16 +225,14 @@ impl NativeInstance {
     fn boxed(
         level: Level,
         instance: isolab_container::Instance,
-        spec: InstanceSpec,
-        leases: Vec<Lease>,
+        mut held: Held,
         copies: Copies,
     ) -> Result<Box<dyn Instance>, IsolationError> {
-        let InstanceSpec { mut folder, image, .. } = spec;
-        folder.record(instance.cgroup_directories(), instance.pid())?;
+        held.folder.record(instance.cgroup_directories(), instance.pid())?;
         let mut milestones = Milestones::default();
         milestones.reach(Milestone::Created, now());
         let master = instance.terminal_clone()?;
-        Ok(Box::new(Self { level, instance, master, milestones, copies, folder, image, leases }))
+        Ok(Box::new(Self { level, instance, master, milestones, copies, held }))
     }
 }
 
@@ -270,7 +271,7 @@ impl Instance for NativeInstance {
     }
 
     fn remove(self: Box<Self>) -> Result<(), IsolationError> {
-        let Self { instance, folder, image, leases, .. } = *self;
+        let Self { instance, held: Held { folder, image, leases }, .. } = *self;
         instance.remove()?;
         folder.remove()?;
         drop((image, leases));

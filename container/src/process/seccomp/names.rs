@@ -12,21 +12,74 @@ pub(super) struct Numbers {
     pub x32: Option<u32>,
 }
 
-/// All calls, ready to be looked up.
-pub(super) struct Names(Vec<(&'static str, &'static str)>);
+/// A line of the table, read when this is compiled: a profile asks for some 400 of them.
+#[derive(Clone, Copy)]
+struct Line {
+    /// Where its name begins and ends.
+    name: (u16, u16),
+    /// `NO_NUMBER` where there is none.
+    numbers: [u16; 3],
+}
 
-impl Names {
-    pub(super) fn new() -> Self {
-        Names(TABLE.lines().filter_map(|line| line.split_once(' ')).collect())
-    }
+const NO_NUMBER: u16 = u16::MAX;
 
-    /// None if there is no such call.
-    pub(super) fn find(&self, name: &str) -> Option<Numbers> {
-        let at = self.0.binary_search_by_key(&name, |(name, _)| name).ok()?;
-        let mut numbers = self.0[at].1.split(' ').map(|number| number.parse().ok());
-        let mut next = || numbers.next().flatten();
-        Some(Numbers { x86_64: next(), i386: next(), x32: next() })
+static LINES: [Line; count()] = lines();
+
+const fn count() -> usize {
+    let (text, mut at, mut count) = (TABLE.as_bytes(), 0, 0);
+    while at < text.len() {
+        count += (text[at] == b'\n') as usize;
+        at += 1;
     }
+    count
+}
+
+const fn lines() -> [Line; count()] {
+    assert!(TABLE.len() <= u16::MAX as usize);
+    let text = TABLE.as_bytes();
+    let mut lines = [Line { name: (0, 0), numbers: [NO_NUMBER; 3] }; count()];
+    let (mut at, mut line) = (0, 0);
+    while line < lines.len() {
+        let start = at;
+        while text[at] != b' ' {
+            at += 1;
+        }
+        lines[line].name = (start as u16, at as u16);
+        let mut column = 0;
+        while column < 3 {
+            // A space before, and behind the last one the line's end.
+            at += 1;
+            if text[at] == b'-' {
+                at += 1;
+            } else {
+                let mut number = 0;
+                while text[at].is_ascii_digit() {
+                    number = number * 10 + (text[at] - b'0') as u16;
+                    at += 1;
+                }
+                lines[line].numbers[column] = number;
+            }
+            column += 1;
+        }
+        assert!(text[at] == b'\n');
+        at += 1;
+        line += 1;
+    }
+    lines
+}
+
+impl Line {
+    fn name(&self) -> &'static str {
+        &TABLE[self.name.0.into()..self.name.1.into()]
+    }
+}
+
+/// None if there is no such call.
+pub(super) fn find(name: &str) -> Option<Numbers> {
+    let line = &LINES[LINES.binary_search_by(|line| line.name().cmp(name)).ok()?];
+    let [x86_64, i386, x32] =
+        line.numbers.map(|number| (number != NO_NUMBER).then_some(number.into()));
+    Some(Numbers { x86_64, i386, x32 })
 }
 
 /// Calls that i386 has behind one number as well, by the first argument: (name, of `socketcall`, argument).
@@ -79,8 +132,8 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_and_agrees_with_the_c_library() {
-        let names = Names::new();
-        assert!(names.0.is_sorted() && names.0.len() > 460);
+        let names: Vec<&str> = LINES.iter().map(Line::name).collect();
+        assert!(names.is_sorted() && names.len() > 460);
         for (name, number) in [
             ("read", libc::SYS_read),
             ("keyctl", libc::SYS_keyctl),
@@ -88,15 +141,14 @@ mod tests {
             ("mount_setattr", libc::SYS_mount_setattr),
             ("fchmodat2", libc::SYS_fchmodat2),
         ] {
-            assert_eq!(names.find(name).unwrap().x86_64, Some(number as u32), "{name}");
+            assert_eq!(find(name).unwrap().x86_64, Some(number as u32), "{name}");
         }
         let execve = Numbers { x86_64: Some(59), i386: Some(11), x32: Some(520) };
-        assert_eq!(names.find("execve"), Some(execve));
-        assert_eq!(names.find("s390_pci_mmio_read"), None);
-        assert!(names.find("bdflush").is_some_and(|one| one.x86_64.is_none()));
-        // By `find`, every line has at least one number.
-        for (name, _) in &names.0 {
-            let one = names.find(name).unwrap();
+        assert_eq!(find("execve"), Some(execve));
+        assert_eq!(find("s390_pci_mmio_read"), None);
+        assert!(find("bdflush").is_some_and(|one| one.x86_64.is_none()));
+        for name in names {
+            let one = find(name).unwrap();
             assert!(one.x86_64.or(one.i386).or(one.x32).is_some(), "{name}");
         }
     }

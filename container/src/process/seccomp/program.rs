@@ -33,158 +33,215 @@ enum Leaf<'a> {
 }
 
 pub(super) fn assemble(rules: &Rules) -> Instructions {
-    let default = Leaf::Answer(rules.default);
-    let mut native = vec![(0, default)];
-    native.extend(leaves(&rules.x86_64, 0, rules.default));
+    let mut native = Vec::new();
+    leaves(&rules.x86_64, 0, rules.default, &mut native);
     match &rules.x32 {
-        Some(calls) => {
-            native.push((X32_BIT, default));
-            native.extend(leaves(calls, X32_BIT, rules.default));
-        }
+        Some(calls) => leaves(calls, X32_BIT, rules.default, &mut native),
         None => native.push((X32_BIT, Leaf::Answer(FOREIGN))),
     }
-    native.push((SKIPPED, default));
-    let mut program = section(X86_64, native, rules.default);
+    native.push((SKIPPED, Leaf::Answer(rules.default)));
+    let mut writer = Writer::default();
+    let mut others = Target::Answer(FOREIGN);
     if let Some(calls) = &rules.i386 {
-        let mut compatible = vec![(0, default)];
-        compatible.extend(leaves(calls, 0, rules.default));
-        program.extend(section(I386, compatible, rules.default));
+        let mut compatible = Vec::new();
+        leaves(calls, 0, rules.default, &mut compatible);
+        others = writer.section(I386, &compatible, rules.default, others);
     }
-    program.push(answer(FOREIGN));
-    program
+    writer.section(X86_64, &native, rules.default, others);
+    writer.finish()
 }
 
-/// Where a leaf begins: at each call's number, and the default again behind it.
-fn leaves(calls: &Calls, bit: u32, default: u32) -> impl Iterator<Item = (u32, Leaf<'_>)> {
-    calls.iter().flat_map(move |(number, decision)| {
-        let leaf = match decision.conditional.is_empty() {
-            true => Leaf::Answer(decision.otherwise.unwrap_or(default)),
-            false => Leaf::Decide(decision),
-        };
-        [(bit | number, leaf), (bit | (number + 1), Leaf::Answer(default))]
-    })
-}
-
-/// What is done for one architecture; another goes on behind it.
-fn section(architecture: u32, mut leaves: Vec<(u32, Leaf)>, default: u32) -> Instructions {
-    // Of two that begin at one number the later counts, and one that is as the one before it is none.
-    leaves.reverse();
-    leaves.dedup_by_key(|(start, _)| *start);
-    leaves.reverse();
-    leaves.dedup_by(|next, last| matches!(next.1, Leaf::Answer(_)) && next.1 == last.1);
-    let mut section = vec![load(ARCHITECTURE), jump(libc::BPF_JEQ, architecture, 1, 0)];
-    let tree = tree(&leaves, default);
-    // Conditional jumps reach 255 instructions, this one all.
-    section.push(op(libc::BPF_JMP | libc::BPF_JA, tree.len() as u32 + 1));
-    section.push(load(NUMBER));
-    section.extend(tree);
-    section
-}
-
-fn tree(leaves: &[(u32, Leaf)], default: u32) -> Instructions {
-    let middle = leaves.len() / 2;
-    match leaves {
-        [] => vec![answer(default)],
-        [(_, Leaf::Answer(value))] => vec![answer(*value)],
-        [(_, Leaf::Decide(decision))] => decide(decision, default),
-        _ => {
-            let (lower, upper) =
-                (tree(&leaves[..middle], default), tree(&leaves[middle..], default));
-            let first = leaves[middle].0;
-            let mut all = match u8::try_from(lower.len()) {
-                Ok(length) => vec![jump(libc::BPF_JGE, first, length, 0)],
-                Err(_) => vec![
-                    jump(libc::BPF_JGE, first, 0, 1),
-                    op(libc::BPF_JMP | libc::BPF_JA, lower.len() as u32),
-                ],
-            };
-            all.extend(lower);
-            all.extend(upper);
-            all
+/// Where a row of numbers begins that are answered alike, and how; the default behind the last.
+fn leaves<'a>(calls: &'a Calls, bit: u32, default: u32, into: &mut Vec<(u32, Leaf<'a>)>) {
+    let leaf = |decision: &'a Decision| match decision.conditional.is_empty() {
+        true => Leaf::Answer(decision.otherwise.unwrap_or(default)),
+        false => Leaf::Decide(decision),
+    };
+    let all = calls.all().iter().map(leaf).chain([Leaf::Answer(default)]);
+    for (number, leaf) in (bit..).zip(all) {
+        let is_as_before = into.last().is_some_and(|(_, last)| *last == leaf);
+        if !is_as_before || matches!(leaf, Leaf::Decide(_)) {
+            into.push((number, leaf));
         }
     }
 }
 
-fn decide(decision: &Decision, default: u32) -> Instructions {
-    let mut all: Instructions = decision.conditional.iter().flat_map(rule).collect();
-    all.push(answer(decision.otherwise.unwrap_or(default)));
-    all
+/// A program that is written from its end, for jumps only lead forward: what they lead to is there already.
+#[derive(Default)]
+struct Writer {
+    backwards: Instructions,
+    /// Answers, and where each was written last: one serves all jumps that reach it.
+    answers: Vec<(u32, usize)>,
 }
 
-/// Answers if all conditions hold, and goes on behind itself otherwise. From the end: a condition that fails jumps over
-/// what is there already, which is at most the six conditions of six arguments.
-fn rule(rule: &Rule) -> Instructions {
-    let mut rest = vec![answer(rule.answer)];
-    for condition in rule.conditions.iter().rev() {
-        let mut all = test(condition, rest.len() as u8);
-        all.extend(rest);
-        rest = all;
+/// Where a jump leads.
+#[derive(Clone, Copy)]
+enum Target {
+    /// To an instruction, counted from the program's end.
+    At(usize),
+    Answer(u32),
+}
+
+/// A conditional jump leads over 255 instructions at most, of which the way to its other target may take two.
+const REACH: usize = 253;
+
+impl Writer {
+    fn push(&mut self, instruction: libc::sock_filter) -> Target {
+        self.backwards.push(instruction);
+        Target::At(self.backwards.len())
     }
-    rest
-}
 
-/// Goes on behind itself if the condition holds, otherwise `fail` instructions further. An argument is two words
-/// (little-endian); of i386's the upper one is zero.
-fn test(condition: &Condition, fail: u8) -> Instructions {
-    let Condition { argument, operator, value, mask } = *condition;
-    let low = load(ARGUMENTS + 8 * argument);
-    let high = load(ARGUMENTS + 8 * argument + 4);
-    let (low_value, high_value) = (value as u32, (value >> 32) as u32);
-    // The high word decides unless it is equal. `holds`: what it means that the argument is above.
-    let compare = |condition, holds: bool| {
-        let (above, below) = if holds { (3, fail + 2) } else { (fail + 3, 2) };
-        let (yes, no) = if holds { (0, fail) } else { (fail, 0) };
-        vec![
-            high,
-            jump(libc::BPF_JGT, high_value, above, 0),
-            jump(libc::BPF_JEQ, high_value, 0, below),
-            low,
-            jump(condition, low_value, yes, no),
-        ]
-    };
-    match operator {
-        Operator::ScmpCmpEq => vec![
-            high,
-            jump(libc::BPF_JEQ, high_value, 0, fail + 2),
-            low,
-            jump(libc::BPF_JEQ, low_value, 0, fail),
-        ],
-        Operator::ScmpCmpNe => vec![
-            high,
-            jump(libc::BPF_JEQ, high_value, 0, 2),
-            low,
-            jump(libc::BPF_JEQ, low_value, fail, 0),
-        ],
-        Operator::ScmpCmpMaskedEq => vec![
-            high,
-            op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, (mask >> 32) as u32),
-            jump(libc::BPF_JEQ, high_value, 0, fail + 3),
-            low,
-            op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask as u32),
-            jump(libc::BPF_JEQ, low_value, 0, fail),
-        ],
-        Operator::ScmpCmpGt => compare(libc::BPF_JGT, true),
-        Operator::ScmpCmpGe => compare(libc::BPF_JGE, true),
-        Operator::ScmpCmpLt => compare(libc::BPF_JGE, false),
-        Operator::ScmpCmpLe => compare(libc::BPF_JGT, false),
+    /// How many instructions are between one that is written now and `place`.
+    fn distance(&self, place: usize) -> usize {
+        self.backwards.len() - place
+    }
+
+    /// A place in reach from which it goes on to `target`.
+    fn reach(&mut self, target: Target) -> usize {
+        let answer = match target {
+            Target::At(place) if self.distance(place) <= REACH => return place,
+            // An unconditional jump reaches everything.
+            Target::At(place) => {
+                self.push(op(libc::BPF_JMP | libc::BPF_JA, self.distance(place) as u32));
+                return self.backwards.len();
+            }
+            Target::Answer(answer) => answer,
+        };
+        let known = self.answers.iter().position(|(other, _)| *other == answer);
+        match known.map(|known| self.answers[known].1) {
+            Some(place) if self.distance(place) <= REACH => return place,
+            _ => {}
+        }
+        self.push(op(libc::BPF_RET | libc::BPF_K, answer));
+        let place = self.backwards.len();
+        match known {
+            Some(known) => self.answers[known].1 = place,
+            None => self.answers.push((answer, place)),
+        }
+        place
+    }
+
+    /// Goes to one target if the condition holds of what was loaded, and to the other if not.
+    fn branch(&mut self, condition: u32, k: u32, yes: Target, no: Target) -> Target {
+        let yes = self.reach(yes);
+        let no = self.reach(no);
+        // Not cut: both are in reach.
+        let (jt, jf) = (self.distance(yes) as u8, self.distance(no) as u8);
+        let jump = op(libc::BPF_JMP | condition | libc::BPF_K, k);
+        self.push(libc::sock_filter { jt, jf, ..jump })
+    }
+
+    /// An instruction behind which it goes on to `target`.
+    fn before(&mut self, target: Target, instruction: libc::sock_filter) -> Target {
+        let place = self.reach(target);
+        let distance = self.distance(place);
+        if distance > 0 {
+            self.push(op(libc::BPF_JMP | libc::BPF_JA, distance as u32));
+        }
+        self.push(instruction)
+    }
+
+    fn load(&mut self, offset: u32, target: Target) -> Target {
+        self.before(target, op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset))
+    }
+
+    /// What is done for one architecture; others go on at `others`.
+    fn section(
+        &mut self,
+        architecture: u32,
+        leaves: &[(u32, Leaf)],
+        default: u32,
+        others: Target,
+    ) -> Target {
+        let tree = self.tree(leaves, default);
+        let number = self.load(NUMBER, tree);
+        let judged = self.branch(libc::BPF_JEQ, architecture, number, others);
+        self.load(ARCHITECTURE, judged)
+    }
+
+    fn tree(&mut self, leaves: &[(u32, Leaf)], default: u32) -> Target {
+        let middle = leaves.len() / 2;
+        match leaves {
+            [] => Target::Answer(default),
+            [(_, Leaf::Answer(value))] => Target::Answer(*value),
+            [(_, Leaf::Decide(decision))] => self.decide(decision, default),
+            _ => {
+                let upper = self.tree(&leaves[middle..], default);
+                let lower = self.tree(&leaves[..middle], default);
+                self.branch(libc::BPF_JGE, leaves[middle].0, upper, lower)
+            }
+        }
+    }
+
+    fn decide(&mut self, decision: &Decision, default: u32) -> Target {
+        let otherwise = Target::Answer(decision.otherwise.unwrap_or(default));
+        let rules = decision.conditional.iter().rev();
+        rules.fold(otherwise, |otherwise, rule| self.rule(rule, otherwise))
+    }
+
+    /// Answers if all conditions hold.
+    fn rule(&mut self, rule: &Rule, otherwise: Target) -> Target {
+        let answer = Target::Answer(rule.answer);
+        let conditions = rule.conditions.iter().rev();
+        conditions.fold(answer, |holds, condition| self.test(condition, holds, otherwise))
+    }
+
+    /// Goes where the condition leads. An argument is two words (little-endian); of i386's the upper one is zero.
+    fn test(&mut self, condition: &Condition, yes: Target, no: Target) -> Target {
+        match condition.operator {
+            Operator::ScmpCmpEq => self.equal(condition, None, (yes, no)),
+            Operator::ScmpCmpNe => self.equal(condition, None, (no, yes)),
+            Operator::ScmpCmpMaskedEq => self.equal(condition, Some(condition.mask), (yes, no)),
+            Operator::ScmpCmpGt => self.compare(condition, libc::BPF_JGT, (yes, no)),
+            Operator::ScmpCmpGe => self.compare(condition, libc::BPF_JGE, (yes, no)),
+            Operator::ScmpCmpLt => self.compare(condition, libc::BPF_JGE, (no, yes)),
+            Operator::ScmpCmpLe => self.compare(condition, libc::BPF_JGT, (no, yes)),
+        }
+    }
+
+    fn equal(
+        &mut self,
+        condition: &Condition,
+        mask: Option<u64>,
+        (same, other): (Target, Target),
+    ) -> Target {
+        let offset = ARGUMENTS + 8 * condition.argument;
+        let mut word = |value: u64, shift: u32, offset, same| {
+            let mut next = self.branch(libc::BPF_JEQ, (value >> shift) as u32, same, other);
+            if let Some(mask) = mask {
+                let and = op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, (mask >> shift) as u32);
+                next = self.before(next, and);
+            }
+            self.load(offset, next)
+        };
+        let low = word(condition.value, 0, offset, same);
+        word(condition.value, 32, offset + 4, low)
+    }
+
+    /// By the high word, unless it is equal: then by the low one, which `low` compares.
+    fn compare(
+        &mut self,
+        condition: &Condition,
+        low: u32,
+        (above, below): (Target, Target),
+    ) -> Target {
+        let (offset, value) = (ARGUMENTS + 8 * condition.argument, condition.value);
+        let same = self.branch(low, value as u32, above, below);
+        let same = self.load(offset, same);
+        let at_most = self.branch(libc::BPF_JEQ, (value >> 32) as u32, same, below);
+        let high = self.branch(libc::BPF_JGT, (value >> 32) as u32, above, at_most);
+        self.load(offset + 4, high)
+    }
+
+    fn finish(mut self) -> Instructions {
+        self.backwards.reverse();
+        self.backwards
     }
 }
 
 fn op(code: u32, k: u32) -> libc::sock_filter {
     // The codes of classic BPF fit 16 bits; the libc crate has them wider.
     libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
-}
-
-fn load(offset: u32) -> libc::sock_filter {
-    op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
-}
-
-fn answer(action: u32) -> libc::sock_filter {
-    op(libc::BPF_RET | libc::BPF_K, action)
-}
-
-fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter { jt, jf, ..op(libc::BPF_JMP | condition | libc::BPF_K, k) }
 }
 
 #[cfg(test)]
@@ -259,7 +316,7 @@ mod tests {
         };
         let Some(calls) = calls else { return FOREIGN };
         let number = if architecture == X86_64 { number & !X32_BIT } else { number };
-        let Some(decision) = calls.get(&number) else { return rules.default };
+        let Some(decision) = calls.all().get(number as usize) else { return rules.default };
         let holds = |condition: &Condition| {
             let argument = args[condition.argument as usize];
             match condition.operator {

@@ -1,12 +1,12 @@
 //! What each system call is answered, by architecture.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
 
-use super::names::{Names, Numbers, multiplexed};
+use super::names::{Numbers, find, multiplexed};
 use crate::error::{Error, Result};
 
 const FIELD: &str = "linux.seccomp.syscalls";
@@ -41,8 +41,12 @@ pub(super) struct Decision {
     pub otherwise: Option<u32>,
 }
 
-/// The calls of one architecture, by number.
-pub(super) type Calls = BTreeMap<u32, Decision>;
+/// The calls of one architecture: the place is the number.
+#[derive(Debug, Default)]
+pub(super) struct Calls(Vec<Decision>);
+
+/// No architecture has so many calls; it saves growing.
+const USUAL: usize = 600;
 
 /// A whole filter.
 #[derive(Debug)]
@@ -65,33 +69,32 @@ impl Rules {
         }
         let field = "linux.seccomp.defaultErrnoRet";
         let default = answer(default, seccomp.default_errno_ret(), field)?;
-        let mut rules = Rules { default, x86_64: Calls::new(), x32: None, i386: None };
+        let mut rules = Rules { default, x86_64: Calls::default(), x32: None, i386: None };
         for architecture in seccomp.architectures().iter().flatten() {
             match architecture {
                 Arch::ScmpArchNative | Arch::ScmpArchX86_64 => {}
-                Arch::ScmpArchX32 => rules.x32 = Some(Calls::new()),
-                Arch::ScmpArchX86 => rules.i386 = Some(Calls::new()),
+                Arch::ScmpArchX32 => rules.x32 = Some(Calls::default()),
+                Arch::ScmpArchX86 => rules.i386 = Some(Calls::default()),
                 other => {
                     let problem = format!("{other:?} is not an architecture of an x86-64 kernel");
                     return Err(Error::unsupported("linux.seccomp.architectures", problem));
                 }
             }
         }
-        let names = Names::new();
         for rule in seccomp.syscalls().iter().flatten() {
-            rules.add(rule, &names)?;
+            rules.add(rule)?;
         }
         Ok(rules)
     }
 
-    fn add(&mut self, rule: &LinuxSyscall, names: &Names) -> Result<()> {
+    fn add(&mut self, rule: &LinuxSyscall) -> Result<()> {
         if rule.names().is_empty() {
             return Err(Error::invalid(FIELD, "a rule without names"));
         }
         let answer = answer(rule.action(), rule.errno_ret(), FIELD)?;
         let alternatives = alternatives(rule.args().as_deref().unwrap_or_default())?;
         for name in rule.names() {
-            let Some(Numbers { x86_64, i386, x32 }) = names.find(name) else { continue };
+            let Some(Numbers { x86_64, i386, x32 }) = find(name) else { continue };
             let calls = [
                 (Some(&mut self.x86_64), x86_64),
                 (self.x32.as_mut(), x32),
@@ -99,11 +102,11 @@ impl Rules {
             ];
             for (calls, number) in calls {
                 if let (Some(calls), Some(number)) = (calls, number) {
-                    calls.entry(number).or_default().add(&alternatives, answer);
+                    calls.at(number).add(&alternatives, answer);
                 }
             }
             if alternatives.is_empty() {
-                self.add_multiplexed(name, answer, names);
+                self.add_multiplexed(name, answer);
             }
         }
         Ok(())
@@ -111,25 +114,44 @@ impl Rules {
 
     /// i386 has some calls behind another one as well. What that is given for arguments is in memory, out of a filter's
     /// reach: only rules without conditions can be kept there.
-    fn add_multiplexed(&mut self, name: &str, answer: u32, names: &Names) {
+    fn add_multiplexed(&mut self, name: &str, answer: u32) {
         let Some(calls) = &mut self.i386 else { return };
         let Some((through, value)) = multiplexed(name) else { return };
-        let Some(number) = names.find(through).and_then(|numbers| numbers.i386) else { return };
+        let Some(number) = find(through).and_then(|numbers| numbers.i386) else { return };
         let operator = LinuxSeccompOperator::ScmpCmpEq;
         let condition = Condition { argument: 0, operator, value, mask: u64::MAX };
-        calls.entry(number).or_default().add(&[vec![condition]], answer);
+        calls.at(number).add(&[vec![condition]], answer);
     }
 
     /// Whether any call is answered by a listener.
     pub(super) fn notifies(&self) -> bool {
         let all = [Some(&self.x86_64), self.x32.as_ref(), self.i386.as_ref()];
-        all.into_iter().flatten().flat_map(Calls::values).any(Decision::notifies)
+        all.into_iter().flatten().flat_map(|calls| calls.all()).any(Decision::notifies)
     }
 
     /// Whether this call, entered as a 64-bit program does, may be.
     pub(super) fn native_notifies(&self, name: &str) -> bool {
-        let number = Names::new().find(name).and_then(|numbers| numbers.x86_64);
-        number.and_then(|number| self.x86_64.get(&number)).is_some_and(Decision::notifies)
+        let number = find(name).and_then(|numbers| numbers.x86_64);
+        number.and_then(|number| self.x86_64.get(number)).is_some_and(Decision::notifies)
+    }
+}
+
+impl Calls {
+    fn at(&mut self, number: u32) -> &mut Decision {
+        let number = number as usize;
+        if number >= self.0.len() {
+            self.0.resize_with(USUAL.max(number + 1), Decision::default);
+        }
+        &mut self.0[number]
+    }
+
+    /// What is decided of each number from 0 on, as far as something is decided of any.
+    pub(super) fn all(&self) -> &[Decision] {
+        &self.0
+    }
+
+    fn get(&self, number: u32) -> Option<&Decision> {
+        self.0.get(number as usize)
     }
 }
 
