@@ -164,10 +164,14 @@ pub struct Stats {
     pub memory: Option<u64>,
     /// The most that it may use, in bytes: its limit.
     pub memory_limit: Option<u64>,
-    /// Bytes in use as the guest sees it.
+    /// Bytes in use as the guest sees it: the guest's word.
+    #[serde(default)]
     pub guest_memory: Option<u64>,
-    /// Processes and threads now.
+    /// Processes and threads now, where they are the host's.
     pub pids: Option<u64>,
+    /// Those of a guest, without its kernel's and init: the guest's word.
+    #[serde(default)]
+    pub guest_pids: Option<u64>,
     /// Bytes read from disks, and from them to it.
     pub block_read: Option<u64>,
     /// Bytes written to disks.

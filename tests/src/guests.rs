@@ -159,3 +159,44 @@ pub fn enter_programs(disks: &str) -> String {
          mount -t devtmpfs dev /mnt/dev; mount -t proc proc /mnt/proc"
     )
 }
+
+/// An ELF vmlinux whose entry is this machine code. With a note it is started by PVH.
+pub fn tiny_kernel(folder: &Path, code: &[u8], pvh: bool) -> PathBuf {
+    const LOAD: u64 = 0x100_0000;
+    const NOTE_AT: u64 = 2048;
+    const NOTE_LENGTH: u64 = 20;
+    let mut file = Vec::new();
+    file.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    for field in [2u16, 62] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    file.extend_from_slice(&1u32.to_le_bytes());
+    for field in [LOAD, 64, 0] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    file.extend_from_slice(&0u32.to_le_bytes());
+    for field in [64u16, 56, 1 + u16::from(pvh), 64, 0, 0] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    let length = code.len() as u64;
+    let load = [4096, LOAD, LOAD, length, length, 4096];
+    let note = [NOTE_AT, 0, 0, NOTE_LENGTH, NOTE_LENGTH, 4];
+    for (kind, fields) in [(1u32, load), (4, note)] {
+        for field in [kind, 7] {
+            file.extend_from_slice(&field.to_le_bytes());
+        }
+        for field in fields {
+            file.extend_from_slice(&field.to_le_bytes());
+        }
+    }
+    file.resize(NOTE_AT as usize, 0);
+    // XEN_ELFNOTE_PHYS32_ENTRY.
+    for field in [4u32, 4, 18, u32::from_le_bytes(*b"Xen\0"), LOAD as u32] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    file.resize(4096, 0);
+    file.extend_from_slice(code);
+    let path = folder.join("tiny");
+    fs::write(&path, file).expect("the folder can be written");
+    path
+}

@@ -13,6 +13,7 @@ pub mod controlled;
 pub mod copies;
 pub mod devices;
 pub mod dropped;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod ends;
 pub mod foreground;
 pub mod guests;

@@ -169,6 +169,32 @@ fn standing_still(bench: &Bench) {
     assert_eq!(bench.field("web", "{{.State.Status}}"), "running");
 }
 
+/// What stats tells of a guest: the host's own figures, and the guest's word by names that say so.
+pub fn figures_of_a_guest(level: &str) {
+    let bench = Bench::new(level);
+    let script = "dd if=/dev/zero of=/data bs=1M count=24; sync; cat /data >/dev/null; echo written; \
+                  sleep 1000 & sleep 1000 & wait";
+    bench.start(&["--name", "worker"], script);
+    until("it has written", || bench.logs("worker").stdout == "written\n");
+    let words = ["stats", "--no-stream", "--format", "json", "worker"];
+    let stats: Value = serde_json::from_str(&bench.isolab(&words).success()).unwrap();
+    let figure = |name: &str| stats[0][name].as_u64().unwrap_or_else(|| panic!("{name}: {stats}"));
+    assert!(figure("BlockOutput") >= 24 << 20, "{stats}");
+    assert!(figure("BlockInput") > 1 << 20, "the image is read from a disk: {stats}");
+    let (memory, guest) = (figure("MemUsage"), figure("GuestMemory"));
+    assert!((1 << 20..512 << 20).contains(&guest) && memory > 24 << 20, "{stats}");
+    // The shell and two sleeps.
+    assert_eq!((figure("GuestPIDs"), &stats[0]["PIDs"]), (3, &Value::Null), "{stats}");
+    assert!(figure("Exits") > 0 && stats[0]["ExitsPerSecond"].is_u64(), "{stats}");
+    let table = bench.isolab(&["stats", "--no-stream", "worker"]).success();
+    assert!(table.contains("3*"), "{table}");
+    // One that stands still is not asked.
+    bench.isolab(&["pause", "worker"]).success();
+    let stats: Value = serde_json::from_str(&bench.isolab(&words).success()).unwrap();
+    assert_eq!((&stats[0]["GuestMemory"], &stats[0]["GuestPIDs"]), (&Value::Null, &Value::Null));
+    bench.isolab(&["rm", "--force", "worker"]).success();
+}
+
 /// What cannot be started says so with podman's codes, and leaves nothing.
 pub fn failures(level: &str) {
     let bench = Bench::new(level);

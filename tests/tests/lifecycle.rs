@@ -32,6 +32,11 @@ fn out_of_memory() {
 }
 
 #[test]
+fn no_guest() {
+    LEVELS.into_iter().for_each(ends::no_guest);
+}
+
+#[test]
 fn health() {
     LEVELS.into_iter().for_each(lifecycle::health);
 }

@@ -30,6 +30,21 @@ fn out_of_memory() {
 }
 
 #[test]
+fn figures_of_a_guest() {
+    LEVELS.into_iter().for_each(lifecycle::figures_of_a_guest);
+}
+
+#[test]
+fn guests_that_fail() {
+    LEVELS.into_iter().for_each(ends::guests_that_fail);
+}
+
+#[test]
+fn a_guest_that_hangs() {
+    LEVELS.into_iter().for_each(ends::a_guest_that_hangs);
+}
+
+#[test]
 fn health() {
     lifecycle::health("paravirt");
 }

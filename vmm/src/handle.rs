@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::backend::disk::{DiskCounters, DiskTraffic};
 use crate::chipset::acpi_pm::PowerButton;
 use crate::control::protocol::{
     BalloonState, DEFAULT_GRACE, DeviceSet, EndReply, Info, MAX_GRACE, Request, RunState,
@@ -70,6 +71,7 @@ pub struct MachineHandle {
     pub(crate) end_asked: Arc<AtomicBool>,
     pub(crate) vcpus: Arc<[(Kicker, SharedCounters)]>,
     pub(crate) device_counters: DeviceCounters,
+    pub(crate) disks: Arc<[Arc<DiskCounters>]>,
     pub(crate) balloon: Option<BalloonHandle>,
     pub(crate) console: Option<ConsoleHandle>,
     pub(crate) memory: u64,
@@ -155,6 +157,11 @@ impl MachineHandle {
         let mut stats = Stats::collect(self.vcpus.iter().map(|(_, counters)| counters.snapshot()));
         stats.devices = self.device_counters.snapshot();
         stats
+    }
+
+    /// What has gone to and from all of its disks.
+    pub fn disk_traffic(&self) -> DiskTraffic {
+        self.disks.iter().map(|disk| disk.traffic()).sum()
     }
 
     /// What the machine is and does.

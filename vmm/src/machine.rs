@@ -155,6 +155,7 @@ impl Machine {
             end_asked: Arc::default(),
             vcpus: vcpus.iter().map(|v| (v.kicker.clone(), v.counters.clone())).collect(),
             device_counters: devices.reach.counters.clone(),
+            disks: devices.reach.disks.clone().into(),
             balloon: devices.reach.balloon.clone(),
             console: devices.reach.console.clone(),
             memory,

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::format::{print_table, print_template};
 
-/// Tell what instances use, seen from the host: again and again, or once.
+/// Tell what instances use, seen from the host: again and again, or once. What only a guest can say, and might say
+/// falsely, has a star in the table, and Guest in its name elsewhere.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  isolab stats --no-stream --format json web")]
 pub struct Args {
@@ -32,7 +33,8 @@ pub struct Args {
     instances: Vec<String>,
 }
 
-type Seen = HashMap<String, (Instant, Duration)>;
+/// When an instance was last looked at, and what CPU time and exits it had had.
+type Seen = HashMap<String, (Instant, Duration, u64)>;
 
 /// Between the two looks that a share of a CPU takes, where there was none before.
 const FIRST_LOOK: Duration = Duration::from_millis(200);
@@ -77,10 +79,14 @@ fn look(catalogue: &Catalogue, args: &Args, seen: &mut Seen) -> Result<Vec<Value
 
 fn row(instance: &Instance, stats: &Stats, seen: &mut Seen) -> Value {
     let (now, used) = (Instant::now(), stats.cpu_time.unwrap_or_default());
-    let before = seen.insert(instance.entry.id.clone(), (now, used));
-    let cpu = before.map(|(then, before)| {
+    let exits = stats.exits.unwrap_or_default();
+    let before = seen.insert(instance.entry.id.clone(), (now, used, exits));
+    let cpu = before.map(|(then, before, _)| {
         let share = used.saturating_sub(before).as_secs_f64() / (now - then).as_secs_f64();
         (share * 10_000.0).round() / 100.0
+    });
+    let exits_a_second = before.filter(|_| stats.exits.is_some()).map(|(then, _, before)| {
+        (exits.saturating_sub(before) as f64 / (now - then).as_secs_f64()).round() as u64
     });
     json!({
         "ContainerID": instance.entry.id,
@@ -96,7 +102,9 @@ fn row(instance: &Instance, stats: &Stats, seen: &mut Seen) -> Value {
         "BlockInput": stats.block_read,
         "BlockOutput": stats.block_written,
         "PIDs": stats.pids,
+        "GuestPIDs": stats.guest_pids,
         "Exits": stats.exits,
+        "ExitsPerSecond": exits_a_second,
     })
 }
 
@@ -110,10 +118,11 @@ fn print(format: &str, rows: &[Value]) -> Result<()> {
                 "ISOLATION",
                 "CPU %",
                 "MEM USAGE / LIMIT",
+                "GUEST MEM",
                 "NET IO",
                 "BLOCK IO",
                 "PIDS",
-                "EXITS",
+                "EXITS/S",
             ];
             let mut lines = vec![heads.map(str::to_owned).to_vec()];
             lines.extend(rows.iter().map(line));
@@ -128,6 +137,10 @@ fn line(row: &Value) -> Vec<String> {
     let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
     let number = |name: &str| row[name].as_u64().map_or("--".to_owned(), |it| it.to_string());
     let size = |name: &str| row[name].as_u64().map_or("--".to_owned(), bytes);
+    let told = |name: &str, text: String| match row[name].is_u64() {
+        true => format!("{text}*"),
+        false => text,
+    };
     let pair = |one: &str, other: &str| format!("{} / {}", size(one), size(other));
     vec![
         text("ContainerID").chars().take(12).collect(),
@@ -135,9 +148,13 @@ fn line(row: &Value) -> Vec<String> {
         text("Isolation"),
         row["CPU"].as_f64().map_or("--".to_owned(), |share| format!("{share:.2}%")),
         pair("MemUsage", "MemLimit"),
+        told("GuestMemory", size("GuestMemory")),
         pair("NetInput", "NetOutput"),
         pair("BlockInput", "BlockOutput"),
-        number("PIDs"),
-        number("Exits"),
+        match row["PIDs"].is_u64() {
+            true => number("PIDs"),
+            false => told("GuestPIDs", number("GuestPIDs")),
+        },
+        number("ExitsPerSecond"),
     ]
 }

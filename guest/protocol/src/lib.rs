@@ -24,7 +24,7 @@ pub use message::{
     output_header,
 };
 pub use mount::{Mount, MountSource};
-pub use process::{Process, ProcessRecord, Service, Task, User, WindowSize};
+pub use process::{GuestUsage, Process, ProcessRecord, Service, Task, User, WindowSize};
 pub use rights::{CapabilitySets, KernelSettings, Rights, Rlimit};
 pub use workload::{Line, NameFile, RootDisks, Workload};
 

@@ -21,6 +21,8 @@ pub enum Task {
 pub enum Service {
     /// Writes a [`ProcessRecord`] for each process, as a line of JSON.
     Processes,
+    /// Writes a [`GuestUsage`], as a line of JSON.
+    Usage,
     /// Files of the guest, to and from the host.
     Files(FileRequest),
 }
@@ -101,6 +103,16 @@ pub struct ProcessRecord {
     pub resident: u64,
     /// Its arguments; where it has none, its name in brackets.
     pub command: Vec<String>,
+}
+
+/// What a guest uses, as [`Service::Usage`] tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuestUsage {
+    /// Bytes of its memory that are not free for new programs.
+    pub memory: u64,
+    /// Processes and threads, without the kernel's own and init.
+    pub tasks: u64,
 }
 
 #[cfg(test)]

@@ -21,8 +21,6 @@ pub const MAX_PROCESSES: usize = 64;
 
 /// How long a process that is to be started waits for the guest to come up.
 const COME_UP: Duration = Duration::from_secs(60);
-/// How long a guest that is up may take to start it.
-const ANSWER: Duration = Duration::from_secs(30);
 
 /// See the module. Clones are the same conversation, which goes on until [`Session::close`].
 #[derive(Clone, Debug)]
@@ -96,6 +94,12 @@ impl Session {
         self.conversation.state().is_paused = is_paused;
     }
 
+    /// Whether the guest has spoken, and it or the machine has not ended.
+    pub fn is_up(&self) -> bool {
+        let state = self.conversation.state();
+        state.is_open && state.is_listening
+    }
+
     /// Whether the workload has started, or has ended without; None if neither is known after `time`.
     pub fn has_started(&self, time: Duration) -> Option<bool> {
         let starts = |state: &mut State| {
@@ -113,7 +117,7 @@ impl Session {
     }
 
     /// Starts a further process in the guest, once the guest is up, and waits until it runs or its end is
-    /// told; `on_end` hears its end, once.
+    /// told, which may take a guest that is up `time`; `on_end` hears its end, once.
     ///
     /// # Errors
     /// [`ControlError`]. That the process could not be started is its end.
@@ -121,6 +125,7 @@ impl Session {
         &self,
         task: Task,
         streams: Streams,
+        time: Duration,
         on_end: impl FnOnce(ProcessEnd) + Send + 'static,
     ) -> Result<ProcessId, ControlError> {
         let message = FromHost::Start(Box::new(task));
@@ -163,7 +168,7 @@ impl Session {
             let runs = state.processes.get(&id).is_some_and(Process::has_started);
             state.is_open && !runs && !told.load(Ordering::Acquire)
         };
-        match self.conversation.wait_while_for(ANSWER, starts) {
+        match self.conversation.wait_while_for(time, starts) {
             Some(_) => Ok(id),
             None => Err(ControlError::Stuck),
         }

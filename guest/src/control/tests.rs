@@ -247,7 +247,7 @@ fn further_processes_have_streams_and_ends_of_their_own() {
         move || {
             let (streams, caller, on_end) = streams();
             let task = Task::Service(Service::Processes);
-            (session.start_process(task, streams, on_end).unwrap(), caller)
+            (session.start_process(task, streams, LONG, on_end).unwrap(), caller)
         }
     });
     // It waits for the guest, and then for the process.
@@ -285,7 +285,7 @@ fn a_process_that_does_not_start_has_that_for_its_end_and_too_long_a_request_is_
         thread::sleep(Duration::from_millis(100));
         on_end(end);
     };
-    session.start_process(Task::Service(Service::Processes), own, slow_on_end).unwrap();
+    session.start_process(Task::Service(Service::Processes), own, LONG, slow_on_end).unwrap();
     // Who started it is told in time to say so.
     let told = caller.end.try_recv().unwrap();
     assert_eq!(told, ProcessEnd::NotStarted(127, "exec x: none".to_owned()));
@@ -293,7 +293,7 @@ fn a_process_that_does_not_start_has_that_for_its_end_and_too_long_a_request_is_
     let args = vec!["x".repeat(FromHost::MAX_PAYLOAD)];
     let task = Task::Process(isolab_protocol::Process { args, ..Default::default() });
     let (own, _caller, on_end) = streams();
-    let refused = session.start_process(task, own, on_end);
+    let refused = session.start_process(task, own, LONG, on_end);
     assert!(matches!(refused, Err(ControlError::TooLong { .. })));
 }
 
@@ -310,13 +310,13 @@ fn whoever_waits_hears_of_the_conversations_end() {
         }
     });
     let (own, caller, on_end) = streams();
-    session.start_process(Task::Service(Service::Processes), own, on_end).unwrap();
+    session.start_process(Task::Service(Service::Processes), own, LONG, on_end).unwrap();
     closer.join().unwrap();
     assert_eq!(end(&caller.end), ProcessEnd::Lost);
     // Who closes knows of the workload.
     assert!(workload.end.recv().is_err());
     let (own, _caller, on_end) = streams();
-    let refused = session.start_process(Task::Service(Service::Processes), own, on_end);
+    let refused = session.start_process(Task::Service(Service::Processes), own, LONG, on_end);
     assert!(matches!(refused, Err(ControlError::Ended)));
 }
 

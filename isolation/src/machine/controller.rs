@@ -7,6 +7,7 @@ use std::time::Duration;
 use isolab_container::WindowSize;
 use isolab_guest::control::Session;
 use isolab_guest::{FileRequest, Service, Task, WORKLOAD};
+use isolab_vmm::control::protocol::RunState;
 use isolab_vmm::handle::MachineHandle;
 use oci_spec::runtime::Process;
 
@@ -15,7 +16,7 @@ use super::exec::{self, GuestProcess};
 use super::occurrence::Occurrence;
 use super::signals::Signals;
 use super::streams::Carried;
-use super::{guest_process, stats};
+use super::{ask, guest_process, stats};
 use crate::controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
 use crate::error::IsolationError;
 
@@ -66,7 +67,7 @@ impl Controller for MachineController {
         let carried = Carried::new(stdio);
         let carried = carried.map_err(IsolationError::host("make the streams of a process"))?;
         let task = Task::Process(guest_process(&process, &carried));
-        Ok(Box::new(GuestProcess::start(&self.session, &self.console, task, carried)?))
+        Ok(Box::new(GuestProcess::start(&self.session, &self.console, task, carried, exec::START)?))
     }
 
     fn files(
@@ -77,7 +78,7 @@ impl Controller for MachineController {
         let carried = Carried::new(stdio);
         let carried = carried.map_err(IsolationError::host("make the streams of a process"))?;
         let task = Task::Service(Service::Files(request));
-        Ok(Box::new(GuestProcess::start(&self.session, &self.console, task, carried)?))
+        Ok(Box::new(GuestProcess::start(&self.session, &self.console, task, carried, exec::START)?))
     }
 
     fn pause(&self) -> Result<(), IsolationError> {
@@ -95,10 +96,15 @@ impl Controller for MachineController {
     }
 
     fn processes(&self) -> Result<Vec<ProcessEntry>, IsolationError> {
-        exec::processes(&self.session, &self.console)
+        ask::processes(&self.session, &self.console)
     }
 
     fn stats(&self) -> Result<Stats, IsolationError> {
-        Ok(stats::collect(&self.machine, &self.links))
+        // One that stands still does not answer.
+        let usage = match self.machine.info().state {
+            RunState::Running => ask::usage(&self.session, &self.console),
+            RunState::Paused | RunState::Ended => None,
+        };
+        Ok(stats::collect(&self.machine, &self.links, usage))
     }
 }

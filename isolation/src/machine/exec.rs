@@ -1,25 +1,23 @@
-//! Further processes in a guest, and what its init does itself.
+//! Further processes in a guest.
 
-use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use isolab_container::WindowSize;
-use isolab_guest::control::{ProcessEnd, Session, Streams};
-use isolab_guest::{ProcessId, ProcessRecord, Service, Task};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use isolab_guest::control::{ProcessEnd, Session};
+use isolab_guest::{ProcessId, Task};
 
 use super::console_tail::ConsoleTail;
 use super::ending;
 use super::streams::{Carried, window};
-use crate::controller::{ExecProcess, ProcessEntry};
+use crate::controller::ExecProcess;
 use crate::error::IsolationError;
 use crate::workload_status::WorkloadStatus;
 
-/// How long a guest may take to tell of its processes, and how much it may say.
-const ANSWER: Duration = Duration::from_secs(30);
-const LONGEST_ANSWER: usize = 16 << 20;
+/// How long a guest that is up may take to start a process.
+pub(super) const START: Duration = Duration::from_secs(30);
 
 /// A process's end, as soon as it is known.
 #[derive(Clone, Default)]
@@ -55,6 +53,8 @@ pub(super) struct GuestProcess {
 }
 
 impl GuestProcess {
+    /// A guest that is up has `time` to start it.
+    ///
     /// # Errors
     /// It cannot be started, or the guest has ended.
     pub fn start(
@@ -62,10 +62,11 @@ impl GuestProcess {
         console: &ConsoleTail,
         task: Task,
         carried: Carried,
+        time: Duration,
     ) -> Result<Self, IsolationError> {
         let end = EndSlot::default();
         let slot = end.clone();
-        let id = session.start_process(task, carried.streams, move |end| slot.fill(end))?;
+        let id = session.start_process(task, carried.streams, time, move |end| slot.fill(end))?;
         let process = Self {
             session: session.clone(),
             id,
@@ -126,67 +127,4 @@ pub(super) fn resize(
         false => Err(io::Error::from_raw_os_error(libc::ENOTTY)),
     };
     resized.map_err(IsolationError::host("resize a terminal of the guest"))
-}
-
-/// Asks the guest's init for its processes.
-///
-/// # Errors
-/// It does not answer within some time, or not what init would.
-pub(super) fn processes(
-    session: &Session,
-    console: &ConsoleTail,
-) -> Result<Vec<ProcessEntry>, IsolationError> {
-    let host = || IsolationError::host("ask the guest for its processes");
-    let (output, stdout) = io::pipe().map_err(host())?;
-    let (errors, stderr) = io::pipe().map_err(host())?;
-    let streams = Streams { stdin: None, stdout: stdout.into(), stderr: Some(stderr.into()) };
-    let carried = Carried { streams, terminal: None, size: None, stdin: false };
-    let task = Task::Service(Service::Processes);
-    let process = GuestProcess::start(session, console, task, carried)?;
-    let deadline = Instant::now() + ANSWER;
-    let answer = read_all(output, deadline).map_err(host())?;
-    let why = read_all(errors, deadline).map_err(host())?;
-    let nonsense = |why: String| IsolationError::Init { why, console: console.text() };
-    if process.wait()? != WorkloadStatus::Exited(0) {
-        return Err(nonsense(String::from_utf8_lossy(&why).trim().to_owned()));
-    }
-    let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let records = lines.map(serde_json::from_slice).collect::<Result<Vec<_>, _>>();
-    let records = records.map_err(|_| nonsense("its list of processes is none".to_owned()))?;
-    Ok(records.into_iter().map(entry).collect())
-}
-
-fn entry(record: ProcessRecord) -> ProcessEntry {
-    ProcessEntry {
-        pid: record.pid,
-        parent: record.parent,
-        host_pid: None,
-        uid: record.uid,
-        state: record.state,
-        cpu_time: Duration::from_millis(record.cpu_time),
-        elapsed: Duration::from_millis(record.elapsed),
-        resident: record.resident,
-        command: record.command,
-    }
-}
-
-/// Reads to the end.
-fn read_all(mut source: PipeReader, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    let mut piece = vec![0; 16 << 10];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut fds = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        if poll(&mut fds, timeout)? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        match source.read(&mut piece)? {
-            0 => return Ok(all),
-            count if all.len() + count > LONGEST_ANSWER => {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            count => all.extend_from_slice(&piece[..count]),
-        }
-    }
 }

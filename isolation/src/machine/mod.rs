@@ -1,5 +1,6 @@
 //! The levels `paravirt` and `fullvirt`: a virtual machine with our init as PID 1.
 
+mod ask;
 mod console_tail;
 mod controller;
 mod ending;

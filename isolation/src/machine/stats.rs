@@ -1,8 +1,10 @@
-//! What a machine has used, seen from the host: its monitor is this process.
+//! What a machine has used, seen from the host: its monitor is this process. What only the guest knows has names that
+//! say so.
 
 use std::fs;
 use std::time::Duration;
 
+use isolab_guest::GuestUsage;
 use isolab_vmm::handle::MachineHandle;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
@@ -10,13 +12,22 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::controller::Stats;
 
 /// CPU time and memory are this process's, guest RAM included: whoever runs several machines in one process
-/// gets the sum. Network bytes are those of the host's ends, `links`.
-pub(super) fn collect(machine: &MachineHandle, links: &[String]) -> Stats {
+/// gets the sum. Network bytes are those of the host's ends, `links`. `usage` is what the guest says.
+pub(super) fn collect(
+    machine: &MachineHandle,
+    links: &[String],
+    usage: Option<GuestUsage>,
+) -> Stats {
+    let disks = machine.disk_traffic();
     let cpu_time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).ok().map(Duration::from);
     Stats {
         cpu_time,
         memory: resident(),
         memory_limit: Some(machine.info().memory),
+        guest_memory: usage.map(|usage| usage.memory),
+        guest_pids: usage.map(|usage| usage.tasks),
+        block_read: Some(disks.read),
+        block_written: Some(disks.written),
         // What the host's end receives is what the guest has sent.
         network_received: sum(links, "tx_bytes"),
         network_sent: sum(links, "rx_bytes"),

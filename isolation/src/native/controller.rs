@@ -96,6 +96,7 @@ impl Controller for NativeController {
             memory_limit: used.memory_limit_bytes,
             guest_memory: None,
             pids: used.pids_current,
+            guest_pids: None,
             block_read: used.block_read_bytes,
             block_written: used.block_written_bytes,
             network_received: network.map(|(received, _)| received),

@@ -1,11 +1,11 @@
 //! Kernels of every kind, and the ways in which a machine ends.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use isolab_tests::devices::tool;
-use isolab_tests::guests::{Initramfs, boot, boot_slim};
+use isolab_tests::guests::{Initramfs, boot, boot_slim, tiny_kernel};
 use isolab_tests::{Done, Sandbox, cached};
 use nix::sys::signal::Signal;
 
@@ -42,47 +42,6 @@ fn bad_kernels_are_told_apart() {
     refused(run(&slim, &["--memory", "900T"]), &["memory"]);
     refused(run(&slim, &["--cpus", "0"]), &["cpus"]);
     refused(run(&slim, &["--cpus", "100000"]), &["cpus"]);
-}
-
-/// An ELF vmlinux whose entry is this machine code. With a note it is started by PVH.
-pub fn tiny_kernel(folder: &Path, code: &[u8], pvh: bool) -> PathBuf {
-    const LOAD: u64 = 0x100_0000;
-    const NOTE_AT: u64 = 2048;
-    const NOTE_LENGTH: u64 = 20;
-    let mut file = Vec::new();
-    file.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
-    for field in [2u16, 62] {
-        file.extend_from_slice(&field.to_le_bytes());
-    }
-    file.extend_from_slice(&1u32.to_le_bytes());
-    for field in [LOAD, 64, 0] {
-        file.extend_from_slice(&field.to_le_bytes());
-    }
-    file.extend_from_slice(&0u32.to_le_bytes());
-    for field in [64u16, 56, 1 + u16::from(pvh), 64, 0, 0] {
-        file.extend_from_slice(&field.to_le_bytes());
-    }
-    let length = code.len() as u64;
-    let load = [4096, LOAD, LOAD, length, length, 4096];
-    let note = [NOTE_AT, 0, 0, NOTE_LENGTH, NOTE_LENGTH, 4];
-    for (kind, fields) in [(1u32, load), (4, note)] {
-        for field in [kind, 7] {
-            file.extend_from_slice(&field.to_le_bytes());
-        }
-        for field in fields {
-            file.extend_from_slice(&field.to_le_bytes());
-        }
-    }
-    file.resize(NOTE_AT as usize, 0);
-    // XEN_ELFNOTE_PHYS32_ENTRY.
-    for field in [4u32, 4, 18, u32::from_le_bytes(*b"Xen\0"), LOAD as u32] {
-        file.extend_from_slice(&field.to_le_bytes());
-    }
-    file.resize(4096, 0);
-    file.extend_from_slice(code);
-    let path = folder.join("tiny");
-    fs::write(&path, file).expect("a folder of our own");
-    path
 }
 
 /// 32-bit code that prints the string whose address is at EBX + `field`, and resets the machine.

@@ -369,7 +369,7 @@ fn signals_end_a_machine_whose_guest_does_not_answer_them() {
 
     // cli; hlt; and again, if anything should wake it.
     let dir = tempfile::tempdir().unwrap();
-    let silent = boot::tiny_kernel(dir.path(), &[0xfa, 0xf4, 0xeb, 0xfc], false);
+    let silent = guests::tiny_kernel(dir.path(), &[0xfa, 0xf4, 0xeb, 0xfc], false);
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let options = ["--kernel", text(&silent)];
         let mut machine = run("paravirt", &options, &["true"]).start_unread();

@@ -14,7 +14,7 @@ use kvm_ioctls::VmFd;
 
 use self::paravirtual::Paravirtual;
 use self::pc::Pc;
-use crate::backend::disk::DiskError;
+use crate::backend::disk::{DiskCounters, DiskError};
 use crate::backend::output::Output;
 use crate::backend::share::ShareError;
 use crate::backend::tap::TapError;
@@ -124,6 +124,8 @@ pub struct Reach {
     pub notes: Vec<String>,
     /// What each queue of each device did.
     pub counters: DeviceCounters,
+    /// What went to and from each disk.
+    pub disks: Vec<Arc<DiskCounters>>,
     /// Asks the guest for memory.
     pub balloon: Option<BalloonHandle>,
     /// Tells the guest of the terminal's size.

@@ -102,6 +102,7 @@ impl Paravirtual {
         for options in &disks {
             let image = DiskImage::open(options)?;
             board.reach.notes.extend(image.notes());
+            board.reach.disks.push(image.counters());
             let queues = around.cpus.min(MAX_DISK_QUEUES) as u16;
             let device = Block::new(image, queues, options.rate);
             let device = device.map_err(BoardError::host("virtio-blk"))?;

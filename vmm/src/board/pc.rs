@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use kvm_ioctls::VmFd;
 
 use super::{Board, BoardError, Devices, Plugged, Reach, Surroundings};
-use crate::backend::disk::{DiskImage, DiskOptions};
+use crate::backend::disk::{DiskCounters, DiskImage, DiskOptions};
 use crate::backend::net::{MacAddress, NetOptions};
 use crate::backend::output::Output;
 use crate::backend::tap::Tap;
@@ -111,7 +111,7 @@ impl Board for Pc {
         buses: &Buses,
     ) -> Result<Devices, BoardError> {
         let Self { drives, nics, firmware, around } = *self;
-        let Drives { places: drives, boot_order, notes } = drives;
+        let Drives { places: drives, boot_order, notes, counters } = drives;
         let start = match &firmware {
             None => Start::Kernel,
             Some(image) => {
@@ -122,7 +122,7 @@ impl Board for Pc {
         let devices = EmulatedConfig { drives, nics, start };
         let line = |number| interrupt_line(vm, number);
         let devices = assemble::build(ram, &buses.ports, &buses.mmio, line, devices)?;
-        let reach = Reach { notes, ..Reach::default() };
+        let reach = Reach { notes, disks: counters, ..Reach::default() };
         Ok(Devices { plugged: Some(Arc::new(devices)), reach })
     }
 }
@@ -169,6 +169,8 @@ struct Drives {
     boot_order: Vec<String>,
     /// What the operator should know.
     notes: Vec<String>,
+    /// Of all but the mailbox, whose bytes are no disk's to the guest.
+    counters: Vec<Arc<DiskCounters>>,
 }
 
 /// Opens the images, disks first, and names them for the firmware in the order of booting.
@@ -187,9 +189,10 @@ fn drives(options: &Options) -> Result<Drives, BoardError> {
     let cdroms = options.cdroms.iter().map(|options| (options, true));
     let mut drives = Drives::default();
     for ((options, is_cdrom), &(channel, unit)) in disks.chain(cdroms).zip(places) {
-        let (image, notes) = open(options, is_cdrom)?;
-        drives.places[channel][unit] = Some(image);
-        drives.notes.extend(notes);
+        let (drive, image) = open(options, is_cdrom)?;
+        drives.places[channel][unit] = Some(drive);
+        drives.notes.extend(image.notes());
+        drives.counters.push(image.counters());
         drives.boot_order.push(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"));
     }
     if let Some(options) = &options.mailbox {
@@ -199,7 +202,7 @@ fn drives(options: &Options) -> Result<Drives, BoardError> {
     Ok(drives)
 }
 
-fn open(options: &DiskOptions, is_cdrom: bool) -> Result<(DriveImage, Vec<String>), BoardError> {
+fn open(options: &DiskOptions, is_cdrom: bool) -> Result<(DriveImage, Arc<DiskImage>), BoardError> {
     if options.rate != RateLimit::default() {
         return Err(BoardError::RateLimit { path: options.path.clone() });
     }
@@ -209,7 +212,7 @@ fn open(options: &DiskOptions, is_cdrom: bool) -> Result<(DriveImage, Vec<String
     // IDE has one command in flight per channel.
     let engine = image.engine(1).map_err(BoardError::host("ide"))?;
     let (bytes, serial) = (image.size(), image.serial().to_owned());
-    Ok((DriveImage { media, bytes, serial, engine }, image.notes()))
+    Ok((DriveImage { media, bytes, serial, engine }, image))
 }
 
 fn nic(options: &NetOptions) -> Result<Nic, BoardError> {

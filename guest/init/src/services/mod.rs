@@ -2,6 +2,7 @@
 
 mod files;
 mod processes;
+mod usage;
 
 use isolab_protocol::Service;
 
@@ -9,6 +10,7 @@ use isolab_protocol::Service;
 pub fn run(service: &Service) -> i32 {
     let result = match service {
         Service::Processes => processes::list(std::io::stdout().lock()),
+        Service::Usage => usage::tell(std::io::stdout().lock()),
         Service::Files(request) => files::perform(request),
     };
     match result {

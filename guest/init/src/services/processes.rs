@@ -16,6 +16,24 @@ const KTHREADD: u32 = 2;
 /// Writes a line for each process of the workload's: not init, the kernel's threads, or this one.
 pub fn list(mut output: impl Write) -> Result<(), Failure> {
     let failed = |error: io::Error| format!("list /proc: {error}");
+    for record in records()? {
+        let parent = if record.parent == INIT { 0 } else { record.parent };
+        let line = serde_json::to_string(&ProcessRecord { parent, ..record });
+        let line = line.map_err(|error| failed(error.into()))?;
+        writeln!(output, "{line}").map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// How many threads those processes have.
+pub fn count_tasks() -> Result<u64, Failure> {
+    let threads = |pid| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    Ok(records()?.iter().map(|record| threads(record.pid) as u64).sum())
+}
+
+/// One that has ended meanwhile is left out.
+fn records() -> Result<Vec<ProcessRecord>, Failure> {
+    let failed = |error: io::Error| format!("list /proc: {error}");
     let uptime = fs::read_to_string("/proc/uptime").map_err(failed)?;
     let uptime = uptime.split_whitespace().next().and_then(|seconds| seconds.parse().ok());
     let clock = Clock {
@@ -28,17 +46,9 @@ pub fn list(mut output: impl Write) -> Result<(), Failure> {
         .collect();
     pids.sort_unstable();
     let own = getpid().as_raw() as u32;
-    for pid in pids.into_iter().filter(|pid| ![INIT, KTHREADD, own].contains(pid)) {
-        // One that has ended meanwhile is left out.
-        let Some(record) = read(pid, &clock).filter(|record| record.parent != KTHREADD) else {
-            continue;
-        };
-        let parent = if record.parent == INIT { 0 } else { record.parent };
-        let line = serde_json::to_string(&ProcessRecord { parent, ..record });
-        let line = line.map_err(|error| failed(error.into()))?;
-        writeln!(output, "{line}").map_err(failed)?;
-    }
-    Ok(())
+    let others = pids.into_iter().filter(|pid| ![INIT, KTHREADD, own].contains(pid));
+    let records = others.filter_map(|pid| read(pid, &clock));
+    Ok(records.filter(|record| record.parent != KTHREADD).collect())
 }
 
 struct Clock {

@@ -14,7 +14,9 @@ use super::format;
 use super::host_file::{
     DirectAlignment, device_is_read_only, direct_alignment, lock, logical_block_size,
 };
-use super::{CacheMode, DiskOperation, DiskOptions, DiskRequest, EngineKind, SECTOR_SIZE};
+use super::{
+    CacheMode, DiskCounters, DiskOperation, DiskOptions, DiskRequest, EngineKind, SECTOR_SIZE,
+};
 use crate::log_limit::LogLimit;
 use crate::poison::unpoisoned;
 use crate::segments;
@@ -49,6 +51,7 @@ pub struct DiskImage {
     pub(super) can_zero: AtomicBool,
     notes: Mutex<Vec<String>>,
     log: LogLimit,
+    counters: Arc<DiskCounters>,
 }
 
 impl DiskImage {
@@ -149,6 +152,7 @@ impl DiskImage {
             can_zero: AtomicBool::new(true),
             notes: Mutex::new(notes),
             log: LogLimit::default(),
+            counters: Arc::default(),
         }))
     }
 
@@ -221,9 +225,28 @@ impl DiskImage {
         self.file.as_raw_fd()
     }
 
+    /// What counts the bytes that go to it and from it.
+    pub fn counters(&self) -> Arc<DiskCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// A request over `length` bytes has come to its end.
+    pub(super) fn note_end(
+        &self,
+        operation: DiskOperation,
+        offset: u64,
+        length: u64,
+        result: &io::Result<()>,
+    ) {
+        match result {
+            Ok(()) => self.counters.count(operation, length),
+            Err(error) => self.log_failure(operation, offset, error),
+        }
+    }
+
     /// Tells the operator of a request that the host failed. What the guest got wrong is its own
     /// concern.
-    pub(super) fn log_failure(&self, operation: DiskOperation, offset: u64, error: &io::Error) {
+    fn log_failure(&self, operation: DiskOperation, offset: u64, error: &io::Error) {
         let code = error.raw_os_error();
         let guests_fault = matches!(code, Some(libc::EFAULT | libc::EROFS))
             || code.is_none() && error.kind() == io::ErrorKind::InvalidInput;

@@ -15,10 +15,12 @@ mod options;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 pub use error::DiskError;
 pub use image::DiskImage;
 pub use options::{DiskOptions, DiskOptionsError};
+pub use traffic::{DiskCounters, DiskTraffic};
 
 use std::io;
 use std::os::fd::RawFd;

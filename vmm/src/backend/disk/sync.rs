@@ -32,9 +32,7 @@ impl SyncEngine {
 impl DiskEngine for SyncEngine {
     fn submit(&mut self, memory: &GuestRam, request: DiskRequest<'_>) {
         let result = perform(&self.image, memory, &request, &mut self.vectors);
-        if let Err(error) = &result {
-            self.image.log_failure(request.operation, request.offset, error);
-        }
+        self.image.note_end(request.operation, request.offset, request.length, &result);
         self.done.push(DiskCompletion { tag: request.tag, result });
     }
 

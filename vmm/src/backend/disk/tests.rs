@@ -564,12 +564,26 @@ fn failures_of_the_host_are_logged_and_a_guests_are_not() {
             file.as_file().set_len(8192).unwrap();
             bench.one(read, 4096, &[(0, 8192)]).unwrap_err();
             let full = io::Error::from_raw_os_error(libc::ENOSPC);
-            bench.image.log_failure(DiskOperation::Write, 512, &full);
+            bench.image.note_end(DiskOperation::Write, 512, 512, &Err(full));
         });
         assert_eq!(lines.len(), 2, "{lines:?}");
         let path = file.path().display().to_string();
         assert!(lines.iter().all(|line| line.contains(&path)), "{lines:?}");
         assert!(lines[0].contains("Read") && lines[0].contains("offset=4096"), "{lines:?}");
         assert!(lines[1].contains("No space left on device"), "{lines:?}");
+    }
+}
+
+#[test]
+fn what_is_done_is_counted_and_what_fails_is_not() {
+    for engine in [EngineKind::Sync, EngineKind::IoUring] {
+        let file = image_file();
+        let mut bench = Bench::new(&options(&file, engine, CacheMode::Writeback));
+        bench.one(DiskOperation::Write, 0, &[(0, 4096), (8192, 512)]).unwrap();
+        bench.one(DiskOperation::Read, 512, &[(0, 1024)]).unwrap();
+        bench.one(DiskOperation::Flush, 0, &[]).unwrap();
+        bench.one(DiskOperation::Read, SIZE, &[(0, 512)]).unwrap_err();
+        let traffic = bench.image.counters().traffic();
+        assert_eq!(traffic, DiskTraffic { read: 1024, written: 4608 }, "{engine:?}");
     }
 }

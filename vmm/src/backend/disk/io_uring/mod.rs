@@ -94,10 +94,14 @@ impl IoUringEngine {
     }
 
     /// The end of a request.
-    fn finish(&mut self, tag: u16, operation: DiskOperation, offset: u64, result: io::Result<()>) {
-        if let Err(error) = &result {
-            self.image.log_failure(operation, offset, error);
-        }
+    fn finish(
+        &mut self,
+        tag: u16,
+        operation: DiskOperation,
+        (offset, length): (u64, u64),
+        result: io::Result<()>,
+    ) {
+        self.image.note_end(operation, offset, length, &result);
         self.done.push(DiskCompletion { tag, result });
     }
 
@@ -106,9 +110,9 @@ impl IoUringEngine {
         let slot = &mut self.slots[usize::from(tag)];
         let state = std::mem::replace(&mut slot.state, State::Free);
         slot.bounce = None;
-        let (operation, offset) = (slot.operation, slot.offset);
+        let (operation, range) = (slot.operation, (slot.offset, slot.length));
         if state == State::Taken {
-            self.finish(tag, operation, offset, result);
+            self.finish(tag, operation, range, result);
         }
     }
 
@@ -345,7 +349,7 @@ impl IoUringEngine {
 impl DiskEngine for IoUringEngine {
     fn submit(&mut self, memory: &GuestRam, request: DiskRequest<'_>) {
         self.hold(memory);
-        let tag = request.tag;
+        let (tag, range) = (request.tag, (request.offset, request.length));
         let prepared = match self.broken {
             true => Err(io::Error::from_raw_os_error(libc::EIO)),
             false => self.prepare(memory, &request),
@@ -355,8 +359,8 @@ impl DiskEngine for IoUringEngine {
                 self.slots[usize::from(tag)].state = State::Taken;
                 self.waiting.push_back(tag);
             }
-            Ok(false) => self.finish(tag, request.operation, request.offset, Ok(())),
-            Err(error) => self.finish(tag, request.operation, request.offset, Err(error)),
+            Ok(false) => self.finish(tag, request.operation, range, Ok(())),
+            Err(error) => self.finish(tag, request.operation, range, Err(error)),
         }
     }
 
