@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nix::unistd::Pid;
-use procfs::process::Process;
-use procfs::{Current, Uptime};
+use procfs::process::{Process, Stat};
+use procfs::{Current, FromRead, Uptime};
 
 /// What can be told of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct ProcessInfo {
 /// Looks at a process. None if it has gone meanwhile.
 pub fn look(pid: Pid) -> Option<ProcessInfo> {
     let process = Process::new(pid.as_raw()).ok()?;
-    let stat = process.stat().ok()?;
+    let stat = stat(pid)?;
     let status = process.status().ok()?;
     let ticks =
         |ticks: u64| Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64);
@@ -59,7 +59,16 @@ pub fn look(pid: Pid) -> Option<ProcessInfo> {
 /// Clock ticks from the host's boot to a process's start ([`ProcessInfo::started_ticks`]) and no more. None if it has
 /// gone.
 pub fn started_ticks(pid: Pid) -> Option<u64> {
-    Some(Process::new(pid.as_raw()).ok()?.stat().ok()?.starttime)
+    Some(stat(pid)?.starttime)
+}
+
+/// The same of a process that lives. A zombie has ended, whoever has yet to hear of it (proc_pid_stat(5), field 3).
+pub fn alive_since_ticks(pid: Pid) -> Option<u64> {
+    stat(pid).filter(|stat| !['Z', 'X'].contains(&stat.state)).map(|stat| stat.starttime)
+}
+
+fn stat(pid: Pid) -> Option<Stat> {
+    Stat::from_file(format!("/proc/{pid}/stat")).ok()
 }
 
 /// The processes of a pid namespace, which are those that its first process can see.
