@@ -161,7 +161,7 @@ fn tolerate_missing(result: io::Result<()>) -> io::Result<()> {
 pub fn leases_in(folder: &Path) -> Result<Vec<Lease>, NetworkError> {
     let leases = Leases::in_folder(folder.to_owned());
     let mut addresses = leases.addresses()?;
-    addresses.sort();
+    addresses.sort_unstable();
     Ok(addresses.into_iter().filter_map(|address| leases.read(address)).collect())
 }
 
