@@ -33,9 +33,8 @@ impl Health {
         let command = match self.health_cmd.as_deref() {
             None | Some("none") => return Ok(None),
             Some("") => bail!("--health-cmd: the command is empty"),
-            Some(words) if words.starts_with('[') => {
-                serde_json::from_str(words).context("--health-cmd: not a JSON array of strings")?
-            }
+            Some(words) if words.starts_with('[') => serde_json::from_slice(words.as_bytes())
+                .context("--health-cmd: not a JSON array of strings")?,
             Some(line) => ["/bin/sh", "-c", line].map(str::to_owned).to_vec(),
         };
         Ok(Some(HealthCheck {

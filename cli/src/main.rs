@@ -1,37 +1,36 @@
 //! The `isolab` command: parse, call a library, print.
 //!
 //! This executable is the run path and stays small (`tests/tests/host/executables.rs`): a start waits
-//! for it. What needs registries, TLS, the Dockerfile builder or the benchmarks is an executable of its
-//! own, which this one becomes.
+//! for it, and a supervisor is a copy of it. What starts nothing, or needs registries, TLS, the Dockerfile
+//! builder or the benchmarks, is an executable of its own, which this one becomes ([`elsewhere`]).
 
 #[macro_use]
 extern crate isolab_command;
 
 mod check;
 mod completions;
-mod console;
+mod create;
+mod elsewhere;
 mod health;
-mod instances;
 mod obtain;
+mod restart;
 mod run;
-mod system;
-mod terminal;
+mod start;
 mod vm;
 mod workload;
+mod workload_terminal;
 
 use std::env;
-use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use isolab_command::format::EXIT_OWN_FAILURE;
+use clap::{Parser, Subcommand};
 use isolab_command::logging::Logging;
-use isolab_command::program::become_program;
-use isolab_command::{Executable, executable, failure};
-use isolab_instances::InstanceError;
+use isolab_command::{Executable, executable};
 use isolab_link as _;
+
+use self::elsewhere::Elsewhere;
 
 /// One OCI image at four levels of isolation: process, container, paravirt and fullvirt.
 #[derive(Parser)]
@@ -44,27 +43,19 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
+#[command(next_display_order = None)]
 enum Command {
-    /// Measure the levels of isolation side by side.
-    Bench(Elsewhere),
     Check(check::Args),
     Completions(completions::Completions),
-    /// Copy files into an instance, or out of it.
-    Cp(Elsewhere),
-    /// Manage the images in the local store.
-    Image(Elsewhere),
-    /// Bring guest kernels for the VM levels, and list them.
-    Kernel(Elsewhere),
-    /// Make networks for instances, and list them.
-    Network(Elsewhere),
+    Create(Box<create::Args>),
+    Restart(restart::Args),
     Run(Box<run::Args>),
-    System(system::System),
+    Start(start::Args),
     Vm(vm::Vm),
-    /// Make volumes for instances, and list them.
-    Volume(Elsewhere),
     #[command(flatten)]
-    Instances(instances::Command),
+    Elsewhere(Elsewhere),
     /// Print this message or the help of the given command.
+    #[command(display_order = 1000)]
     Help {
         /// The command, with those below it.
         command: Vec<OsString>,
@@ -112,19 +103,13 @@ impl From<VmCommand> for Command {
     }
 }
 
-/// A command that is an executable of its own, which reads its arguments itself, `--help` too.
-#[derive(Args)]
-#[command(disable_help_flag = true)]
-struct Elsewhere {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    arguments: Vec<OsString>,
-}
-
 fn main() -> ExitCode {
     isolab_command::run::<Cli>()
 }
 
 impl Executable for Cli {
+    const STARTERS: &[&str] = &["create", "run", "start"];
+
     fn logging(&self) -> &Logging {
         &self.logging
     }
@@ -142,51 +127,24 @@ impl Executable for Cli {
     fn act(self) -> Result<ExitCode> {
         act(self.command, &self.logging)
     }
-
-    /// A transparent error stands for what it wraps, which is not in the chain then.
-    fn hint(error: &(dyn Error + 'static)) -> Option<String> {
-        match error.downcast_ref()? {
-            InstanceError::Isolation(error) => failure::hint(error),
-            InstanceError::Image(error) => failure::hint(error),
-            _ => None,
-        }
-    }
-
-    /// The codes below 125 of `isolab run` are the command's own.
-    fn refuse(error: &clap::Error) -> ExitCode {
-        let code = executable::refuse(error);
-        let isolab = Self::command();
-        let command = env::args_os().skip(1).find(|word| isolab.find_subcommand(word).is_some());
-        let is_run = command.is_some_and(|word| {
-            ["run", "exec", "create", "start"].map(OsString::from).contains(&word)
-        });
-        if is_run && error.exit_code() != 0 { ExitCode::from(EXIT_OWN_FAILURE) } else { code }
-    }
 }
 
 fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
-    let elsewhere = |name, it: Elsewhere| {
-        become_program(name, &[logging.to_arguments(), it.arguments].concat())
-    };
     match command {
-        Command::Bench(it) => elsewhere("isolab-bench", it),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args, logging),
-        Command::Cp(it) => elsewhere("isolab-cp", it),
-        Command::Image(it) => elsewhere("isolab-image", it),
-        Command::Kernel(it) => elsewhere("isolab-kernel", it),
-        Command::Instances(command) => instances::run(command, logging),
-        Command::Network(it) => elsewhere("isolab-network", it),
+        Command::Create(args) => create::run(*args, logging),
+        Command::Elsewhere(command) => command.run(logging),
+        Command::Restart(args) => restart::run(&args),
         Command::Run(args) => run::run(*args, logging),
-        Command::System(system) => system::run(system),
+        Command::Start(args) => start::run(&args),
         Command::Vm(vm) => vm::run(vm),
-        Command::Volume(it) => elsewhere("isolab-volume", it),
         Command::Help { command } => {
             let words = ["isolab".into()].into_iter().chain(command).chain(["--help".into()]);
             match Cli::try_parse_from(words) {
                 // Whoever is elsewhere tells it there.
                 Ok(cli) => act(cli.command, logging),
-                Err(help) => Ok(Cli::refuse(&help)),
+                Err(help) => Ok(executable::refuse::<Cli>(&help)),
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use error_reporter::Report;
+use isolab_command::attached::{Attached, DetachKeys};
 use isolab_command::format::EXIT_OWN_FAILURE;
 use isolab_command::logging::Logging;
 use isolab_command::{failure, signals};
@@ -14,14 +15,14 @@ use isolab_images::Image;
 use isolab_instances::{Catalogue, Status, serve_foreground, sweep_networks};
 use isolab_isolation::timeline::{Milestone, now};
 use isolab_isolation::{
-    Controller, Filesystem, InstanceSpec, Instances, IsolationError, Stdio, housekeeping, level,
+    Controller, Filesystem, InstanceSpec, Instances, Stdio, housekeeping, level,
 };
 use isolab_vmm::teardown;
 use tracing::{debug_span, enabled, info_span};
 
-use crate::instances::{Attached, DetachKeys, code_of, create, describe};
-use crate::terminal::{self, Terminal};
+use crate::create::create;
 use crate::workload::Workload;
+use crate::workload_terminal::{self, WorkloadTerminal};
 
 /// Run a command in an image, at one of the four levels of isolation.
 ///
@@ -74,9 +75,8 @@ pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     let code = match run_instance(&workload, image, started, timings, signals) {
         Ok(code) => code,
         Err(error) => {
-            let code = error.downcast_ref().map_or(EXIT_OWN_FAILURE, IsolationError::exit_code);
             failure::tell(error.as_ref());
-            code
+            failure::exit_code(&error)
         }
     };
     if is_virtual_machine {
@@ -94,14 +94,14 @@ fn supervised(workload: &Workload, image: &Image, detach: bool) -> Result<ExitCo
     let instance = create(&catalogue, workload, image)?;
     let started = match detach {
         true => catalogue
-            .start(&instance, None, describe)
+            .start(&instance, None, failure::describe)
             .map(|_| {
                 println!("{}", instance.entry.id);
                 ExitCode::SUCCESS
             })
             .map_err(anyhow::Error::from),
         false => Attached::new(&instance, workload.interactive, keys).and_then(|attached| {
-            attached.run(|streams| catalogue.start(&instance, Some(streams), describe))
+            attached.run(|streams| catalogue.start(&instance, Some(streams), failure::describe))
         }),
     };
     started.or_else(|error| {
@@ -113,7 +113,7 @@ fn supervised(workload: &Workload, image: &Image, detach: bool) -> Result<ExitCo
         {
             failure::tell(&error);
         }
-        Ok(ExitCode::from(code_of(&error)))
+        Ok(ExitCode::from(failure::exit_code(&error)))
     })
 }
 
@@ -160,7 +160,7 @@ fn run_instance(
     signals: signals::Blocked,
 ) -> Result<u8> {
     let stdio = match workload.tty {
-        true => Stdio::Terminal(terminal::size(workload.interactive)?),
+        true => Stdio::Terminal(workload_terminal::size(workload.interactive)?),
         false => Stdio::Inherit { stdin: workload.interactive },
     };
     let instances = Instances::open_default()?;
@@ -204,14 +204,14 @@ fn run_instance(
     }
     drop(image);
     let watched = match instance.terminal() {
-        Some(theirs) => Some(Terminal::connect(theirs, workload.interactive)?),
+        Some(theirs) => Some(WorkloadTerminal::connect(theirs, workload.interactive)?),
         None => None,
     };
     let has_terminal = workload.tty;
     // A signal that finds nobody came too late.
     signals
         .on_arrival(move |signal| match signal {
-            libc::SIGWINCH if has_terminal => terminal::follow(controller.as_ref()),
+            libc::SIGWINCH if has_terminal => workload_terminal::follow(controller.as_ref()),
             _ => drop(controller.signal(signal)),
         })
         .context("cannot wait for signals")?;

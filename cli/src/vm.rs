@@ -1,6 +1,7 @@
 //! `isolab vm`: the virtual machine monitor by itself, without images and levels.
 
 mod control;
+mod keys;
 mod run;
 mod serial;
 mod verdict;

@@ -4,6 +4,7 @@ use oci_spec::image::{
     Descriptor, DescriptorBuilder, ImageConfiguration, ImageIndex, ImageManifest, MediaType,
     Sha256Digest,
 };
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::blob::{BlobId, Blobs};
@@ -32,17 +33,15 @@ impl Document {
         if let Ok(manifest) = serde_json::from_slice(text) {
             return Ok(Self::Manifest(Box::new(manifest)));
         }
-        let mut document = parse_json("document", id, text)?;
+        let mut document: Value = parse_json("document", id, text)?;
         if document.get("config").is_some() {
             fill_list(&mut document, "layers");
-            return serde_json::from_value(document)
-                .map(|manifest| Self::Manifest(Box::new(manifest)))
-                .map_err(|e| bad_document("manifest", id, e));
+            let manifest = parse_json("manifest", id, document.to_string().as_bytes())?;
+            return Ok(Self::Manifest(Box::new(manifest)));
         }
         fill_list(&mut document, "manifests");
-        serde_json::from_value(document)
-            .map(|index| Self::Index(Box::new(index)))
-            .map_err(|e| bad_document("index", id, e))
+        let index = parse_json("index", id, document.to_string().as_bytes())?;
+        Ok(Self::Index(Box::new(index)))
     }
 }
 
@@ -55,14 +54,19 @@ pub(crate) fn parse_config(id: &BlobId, text: &[u8]) -> Result<ImageConfiguratio
     if let Ok(config) = serde_json::from_slice(text) {
         return Ok(config);
     }
-    let mut document = parse_json("config", id, text)?;
+    let mut document: Value = parse_json("config", id, text)?;
     if let Some(rootfs) = document.get_mut("rootfs") {
         fill_list(rootfs, "diff_ids");
     }
-    serde_json::from_value(document).map_err(|e| bad_document("config", id, e))
+    parse_json("config", id, document.to_string().as_bytes())
 }
 
-fn parse_json(what: &'static str, id: &BlobId, text: &[u8]) -> Result<Value, ImageError> {
+/// Always from text: to read a type from a tree of values takes as much code again.
+fn parse_json<T: DeserializeOwned>(
+    what: &'static str,
+    id: &BlobId,
+    text: &[u8],
+) -> Result<T, ImageError> {
     serde_json::from_slice(text).map_err(|e| bad_document(what, id, e))
 }
 

@@ -3,12 +3,12 @@
 //! Only who holds the instance's lock writes; who reads needs none.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::error::InstanceError;
 
@@ -24,6 +24,12 @@ pub(crate) enum Durability {
     UntilCrash,
 }
 
+/// What every file says of itself.
+#[derive(Deserialize)]
+struct Versioned {
+    version: Option<u32>,
+}
+
 /// Writes `value` as `folder/name`.
 pub(crate) fn write(
     folder: &Path,
@@ -34,12 +40,10 @@ pub(crate) fn write(
     let (path, new) = (folder.join(name), folder.join(format!(".{name}.new")));
     let io = |source| InstanceError::Io { action: "write to", path: path.clone(), source };
     let attempt = || -> io::Result<()> {
+        let text = serde_json::to_vec(value)?;
         let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        let mut writer = BufWriter::new(&file);
-        serde_json::to_writer(&mut writer, value)?;
-        writer.flush()?;
-        drop(writer);
+        let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.write_all(&text)?;
         if durability == Durability::Synced {
             file.sync_data()?;
         }
@@ -70,12 +74,11 @@ pub(crate) fn read<T: DeserializeOwned>(
         Ok(file) => file.take(MAX_LENGTH).read_to_end(&mut text).map_err(io)?,
     };
     let damaged = |source: serde_json::Error| io(source.into());
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
-    let found = value.get("version").and_then(serde_json::Value::as_u64);
-    if found != Some(version.into()) {
+    let Versioned { version: found } = serde_json::from_slice(&text).map_err(damaged)?;
+    if found != Some(version) {
         return Err(InstanceError::Version { path, found, known: version });
     }
-    serde_json::from_value(value).map(Some).map_err(damaged)
+    serde_json::from_slice(&text).map(Some).map_err(damaged)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub enum InstanceError {
         /// The file.
         path: PathBuf,
         /// Its version, if it names one.
-        found: Option<u64>,
+        found: Option<u32>,
         /// Ours.
         known: u32,
     },

@@ -105,7 +105,7 @@ impl Networking {
                 let Some(mut names) = names else {
                     return refuse("none and host cannot be with other networks");
                 };
-                names.sort();
+                names.sort_unstable();
                 if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
                     return refuse(&format!("{} is named twice", twice[0]));
                 }

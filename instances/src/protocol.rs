@@ -152,6 +152,11 @@ impl Channel {
         Ok(())
     }
 
+    /// Answers a client, with descriptors. One who has gone meanwhile needs no answer.
+    pub(crate) fn reply(&self, reply: &Reply, fds: &[BorrowedFd]) {
+        let _ = self.send(reply, fds);
+    }
+
     /// Receives a message, with its descriptors, which are closed on exec. None: the other side is gone.
     ///
     /// # Errors

@@ -134,9 +134,9 @@ impl Leases {
     /// What is written in the lease of `address`; None if that is nothing that we understand.
     pub(crate) fn read(&self, address: Ipv4Addr) -> Option<Lease> {
         let file = File::open(self.folder.join(address.to_string())).ok()?;
-        let mut text = String::new();
-        file.take(MAX_LEASE).read_to_string(&mut text).ok()?;
-        serde_json::from_str(&text).ok().filter(|lease: &Lease| lease.address == address)
+        let mut text = Vec::new();
+        file.take(MAX_LEASE).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok().filter(|lease: &Lease| lease.address == address)
     }
 
     /// Gives an address back.
@@ -161,7 +161,7 @@ fn tolerate_missing(result: io::Result<()>) -> io::Result<()> {
 pub fn leases_in(folder: &Path) -> Result<Vec<Lease>, NetworkError> {
     let leases = Leases::in_folder(folder.to_owned());
     let mut addresses = leases.addresses()?;
-    addresses.sort();
+    addresses.sort_unstable();
     Ok(addresses.into_iter().filter_map(|address| leases.read(address)).collect())
 }
 

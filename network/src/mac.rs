@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use macaddr::MacAddr6;
 use serde::{Deserialize, Serialize};
 
 /// An Ethernet address that an interface can have.
@@ -31,17 +32,11 @@ impl FromStr for MacAddress {
     type Err = BadMacAddress;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || BadMacAddress(text.to_owned());
-        let mut bytes = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(bad)?;
-            // `from_str_radix` would take a sign.
-            let digits = part.bytes().all(|byte| byte.is_ascii_hexdigit());
-            *byte = u8::from_str_radix(part, 16).ok().filter(|_| digits).ok_or_else(bad)?;
-        }
-        let unicast = bytes[0] & 1 == 0 && bytes != [0; 6];
-        if parts.next().is_none() && unicast { Ok(Self(bytes)) } else { Err(bad()) }
+        let address = text.parse::<MacAddr6>().ok();
+        let address = address.filter(|address| address.is_unicast() && !address.is_nil());
+        address
+            .map(|address| Self(address.into_array()))
+            .ok_or_else(|| BadMacAddress(text.to_owned()))
     }
 }
 

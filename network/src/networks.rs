@@ -143,7 +143,7 @@ impl Networks {
                 records.extend(NetworkRecord::read(&path)?);
             }
         }
-        records.sort_by(|a, b| a.name.cmp(&b.name));
+        records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
     }
 
@@ -254,7 +254,7 @@ impl Networks {
             let entry = entry.map_err(NetworkError::io("read", folder))?;
             names.extend(entry.file_name().to_str().and_then(|name| name.parse().ok()));
         }
-        names.sort();
+        names.sort_unstable();
         Ok(names)
     }
 

@@ -69,7 +69,7 @@ pub fn isolab_path() -> PathBuf {
 /// By cp: a descriptor of ours, open for writing, could be inherited by another test's child, and the
 /// kernel executes nothing that somebody writes.
 pub fn install_isolab(folder: &Path) -> PathBuf {
-    for name in ["isolab", "isolab-image", "isolab-init"] {
+    for name in ["isolab", "isolab-image", "isolab-init", "isolab-instance"] {
         tool("install", &["-m", "755", text(&executable(name)), text(&folder.join(name))]);
     }
     folder.join("isolab")

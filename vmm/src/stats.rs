@@ -149,7 +149,9 @@ impl Stats {
                 count,
             })
             .collect();
-        stats.accesses.sort_by(|a, b| b.count.cmp(&a.count).then(a.address.cmp(&b.address)));
+        stats
+            .accesses
+            .sort_unstable_by(|a, b| b.count.cmp(&a.count).then(a.address.cmp(&b.address)));
         stats.exits = stats.reasons.values().sum::<u64>()
             + stats.accesses.iter().map(|a| a.count).sum::<u64>();
         stats

@@ -122,7 +122,7 @@ impl Volumes {
                 records.extend(VolumeRecord::read(&self.folder(&name))?);
             }
         }
-        records.sort_by(|one, other| one.name.cmp(&other.name));
+        records.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         Ok(records)
     }
 

@@ -102,6 +102,11 @@ impl Described {
         }
     }
 
+    /// The command called `name` among those below.
+    pub fn into_subcommand(self, name: &str) -> Option<Self> {
+        self.commands.into_iter().find(|command| command.name == name)
+    }
+
     /// The command called `name`, of which a completion and man pages can be made.
     pub fn into_command(self, name: &str) -> Command {
         let has_own_help = self.commands.iter().any(|command| command.name == "help");

@@ -1,6 +1,7 @@
 //! The life of an executable of ours, which all of them have alike: arguments, log, work, failure,
 //! exit code.
 
+use std::env;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -13,13 +14,16 @@ use crate::{description, failure, home, output, signals};
 
 /// An executable: its command line, and what it does.
 pub trait Executable: Parser {
+    /// Its commands that start a process, whose exit codes below 125 are the process's own.
+    const STARTERS: &[&str] = &[];
+
     /// What it is to log.
     fn logging(&self) -> &Logging;
 
     /// Does what the command line asks for, and gives the code to end with.
     ///
     /// # Errors
-    /// What failed: it is told, and the code is [`EXIT_OWN_FAILURE`].
+    /// What failed: it is told, and the code is [`failure::exit_code`].
     fn act(self) -> Result<ExitCode>;
 
     /// What the operator can do about an error of a library that other executables do not have
@@ -34,12 +38,6 @@ pub trait Executable: Parser {
     /// What is wrong with it, or the help that was asked for.
     fn read() -> Result<Self, clap::Error> {
         Self::try_parse()
-    }
-
-    /// Tells what is wrong with the arguments, or the help that was asked for, and gives the code to
-    /// end with.
-    fn refuse(error: &clap::Error) -> ExitCode {
-        refuse(error)
     }
 }
 
@@ -60,12 +58,12 @@ pub fn run<E: Executable>() -> ExitCode {
     }
     let executable = match E::read() {
         Ok(executable) => executable,
-        Err(error) => return E::refuse(&error),
+        Err(error) => return refuse::<E>(&error),
     };
     let result = executable.logging().start().and_then(|()| executable.act());
     let code = result.unwrap_or_else(|error| {
         failure::tell_with(error.as_ref(), E::hint);
-        ExitCode::from(EXIT_OWN_FAILURE)
+        ExitCode::from(failure::exit_code(&error))
     });
     match output::failure() {
         Some(error) => {
@@ -76,9 +74,17 @@ pub fn run<E: Executable>() -> ExitCode {
     }
 }
 
-/// Tells what is wrong with the arguments, or the help that was asked for, and gives clap's code for it.
-pub fn refuse(error: &clap::Error) -> ExitCode {
+/// Tells what is wrong with the arguments, or the help that was asked for, and gives the code to end with: clap's, but
+/// [`EXIT_OWN_FAILURE`] where that could be a process's.
+pub fn refuse<E: Executable>(error: &clap::Error) -> ExitCode {
     // Where nobody reads it, nobody can be told.
     let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_OWN_FAILURE))
+    let commands = E::command();
+    let command = env::args_os().skip(1).find(|word| commands.find_subcommand(word).is_some());
+    let starts = command.is_some_and(|word| E::STARTERS.iter().any(|&starter| word == starter));
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if starts => ExitCode::from(EXIT_OWN_FAILURE),
+        code => ExitCode::from(u8::try_from(code).unwrap_or(EXIT_OWN_FAILURE)),
+    }
 }

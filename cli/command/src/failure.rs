@@ -14,9 +14,12 @@ use isolab_container::{CgroupError, Error as ContainerError};
 use isolab_guest::kernels::KernelError;
 use isolab_guest::modules::ModuleError;
 use isolab_images::ImageError;
+use isolab_instances::InstanceError;
 use isolab_isolation::IsolationError;
 use isolab_vmm::control::client::ClientError;
 use isolab_vmm::{machine, probe};
+
+use crate::format::EXIT_OWN_FAILURE;
 
 /// What the operator can do about one error of a chain.
 pub type Hint = fn(&(dyn Error + 'static)) -> Option<String>;
@@ -37,8 +40,25 @@ pub fn describe(error: &(dyn Error + 'static)) -> String {
     text.strip_prefix("isolab: ").unwrap_or(&text).trim_end().to_owned()
 }
 
+/// What an executable ends with that failed so: 126 and 127 say that a workload's command cannot be executed, or
+/// is not there, and 125 all else.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let of_instance = error.downcast_ref().map(InstanceError::exit_code);
+    let of_level = || error.downcast_ref().map(IsolationError::exit_code);
+    of_instance.or_else(of_level).unwrap_or(EXIT_OWN_FAILURE)
+}
+
+/// A transparent error stands for what it wraps, which is not in the chain then.
+fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    match error.downcast_ref() {
+        Some(InstanceError::Isolation(error)) => error,
+        Some(InstanceError::Image(error)) => error,
+        _ => error,
+    }
+}
+
 fn text(error: &(dyn Error + 'static), own: Hint) -> String {
-    let chain = || successors(Some(error), |&error| error.source());
+    let chain = || successors(Some(unwrapped(error)), |&error| error.source());
     let mut text = format!("isolab: {}\n", Report::new(error));
     match chain().find_map(|error| error.downcast_ref::<IsolationError>()?.console()) {
         None => {}
@@ -53,8 +73,8 @@ fn text(error: &(dyn Error + 'static), own: Hint) -> String {
 
 /// What the operator can do about an error, where it does not say so itself.
 pub fn hint(error: &(dyn Error + 'static)) -> Option<String> {
-    // A transparent error stands for what it wraps, which is not in the chain then.
     match error.downcast_ref() {
+        // Transparent, too.
         Some(IsolationError::Image(error)) => of_image(error),
         Some(IsolationError::Kernel(error)) => Some(of_kernel(error)),
         Some(IsolationError::Module(ModuleError::Missing { .. })) => {

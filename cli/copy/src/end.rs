@@ -13,7 +13,7 @@ use isolab_transfer::{FileRequest, Found, Kind, Rights, Tree};
 use crate::place::Place;
 
 /// Where files are.
-pub enum End {
+pub enum CopyEnd {
     /// The host's, or a container's.
     Tree(Tree, Rights),
     /// A virtual machine's.
@@ -22,7 +22,7 @@ pub enum End {
     Archive,
 }
 
-impl End {
+impl CopyEnd {
     pub fn open(catalogue: &Catalogue, place: &Place) -> Result<Self> {
         let name = match place {
             Place::Archive => return Ok(Self::Archive),

@@ -17,8 +17,8 @@ use isolab_instances::Catalogue;
 use isolab_link as _;
 use isolab_transfer::Kind;
 
-use crate::end::End;
-use crate::place::{Place, plan};
+use crate::end::CopyEnd;
+use crate::place::{Place, destination};
 
 /// Copy files and folders into an instance that runs, or out of it, or between two.
 ///
@@ -60,7 +60,7 @@ impl Executable for Cp {
             bail!("neither {source} nor {target} is in an instance: INSTANCE:PATH");
         }
         let catalogue = Catalogue::open_default()?;
-        let (from, to) = (End::open(&catalogue, source)?, End::open(&catalogue, target)?);
+        let (from, to) = (CopyEnd::open(&catalogue, source)?, CopyEnd::open(&catalogue, target)?);
         match (source.path(), target.path()) {
             (None, Some(folder)) => {
                 match to.look(folder)? {
@@ -71,12 +71,12 @@ impl Executable for Cp {
                 to.receive(folder, io::stdin().as_fd().try_clone_to_owned()?)?;
             }
             (Some(path), None) => {
-                let name = plan(from.look(path)?, source, None)?;
+                let name = destination(from.look(path)?, source, None)?;
                 from.send(path, &name.name, io::stdout().as_fd().try_clone_to_owned()?)?;
             }
             (Some(path), Some(target_path)) => {
                 let found = from.look(path)?;
-                let name = plan(found, source, Some((to.look(target_path)?, target)))?;
+                let name = destination(found, source, Some((to.look(target_path)?, target)))?;
                 to.check_folder(&name.folder)?;
                 copy(&from, path, &name.name, &to, &name.folder)?;
             }
@@ -87,7 +87,7 @@ impl Executable for Cp {
 }
 
 /// Both at once, with a pipe between them.
-fn copy(from: &End, path: &Path, name: &Path, to: &End, folder: &Path) -> Result<()> {
+fn copy(from: &CopyEnd, path: &Path, name: &Path, to: &CopyEnd, folder: &Path) -> Result<()> {
     let (reader, writer) = io::pipe()?;
     let (sent, received) = thread::scope(|scope| {
         let sender = scope.spawn(move || from.send(path, name, writer.into()));

@@ -87,17 +87,17 @@ impl Place {
 
 /// Into which folder something goes, and under which name.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct Destination {
     pub folder: PathBuf,
     pub name: PathBuf,
 }
 
 /// As cp(1), Docker and podman have it. `target`: what is there, and the place.
-pub fn plan(
+pub fn destination(
     found: Option<Found>,
     source: &Place,
     target: Option<(Option<Found>, &Place)>,
-) -> Result<Plan> {
+) -> Result<Destination> {
     let path = source.path().context("an archive has names of its own")?;
     let Some(Found(kind)) = found else { bail!("{source}: no such file or directory") };
     if kind == Kind::Other && (source.ends_with("/") || source.ends_with("/.")) {
@@ -112,10 +112,10 @@ pub fn plan(
     };
     let here = || PathBuf::from(".");
     let name = if is_content { here() } else { own_name().unwrap_or_else(here) };
-    let Some((there, target)) = target else { return Ok(Plan { folder: here(), name }) };
+    let Some((there, target)) = target else { return Ok(Destination { folder: here(), name }) };
     let target_path = target.path().context("an archive has no folder")?;
     match there {
-        Some(Found(Kind::Folder)) => Ok(Plan { folder: target_path.to_owned(), name }),
+        Some(Found(Kind::Folder)) => Ok(Destination { folder: target_path.to_owned(), name }),
         Some(Found(Kind::Other)) if kind == Kind::Folder => {
             bail!("{target} is no folder, and {source} is one")
         }
@@ -125,7 +125,7 @@ pub fn plan(
             }
             let last = target_path.file_name().with_context(|| format!("{target} has no name"))?;
             let folder = target_path.parent().unwrap_or(Path::new("/"));
-            Ok(Plan { folder: folder.to_owned(), name: last.into() })
+            Ok(Destination { folder: folder.to_owned(), name: last.into() })
         }
     }
 }
@@ -155,7 +155,7 @@ mod tests {
     fn names_are_those_that_cp_gives() {
         let (folder, file) = (Some(Found(Kind::Folder)), Some(Found(Kind::Other)));
         let case = |source: &str, found, there, target: &str| {
-            plan(found, &place(source), Some((there, &place(target))))
+            destination(found, &place(source), Some((there, &place(target))))
                 .map(|it| (it.folder.display().to_string(), it.name.display().to_string()))
                 .map_err(|error| error.to_string())
         };

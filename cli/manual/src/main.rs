@@ -10,15 +10,13 @@ mod man;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
+use isolab_command::elsewhere::ELSEWHERE;
 use isolab_command::logging::Logging;
 use isolab_command::{Executable, description};
 use isolab_link as _;
-
-/// The commands that are executables of their own.
-const ELSEWHERE: [&str; 4] = ["bench", "image", "kernel", "network"];
 
 /// Write shell completions and man pages of isolab, all its executables as one command.
 #[derive(Parser)]
@@ -70,9 +68,14 @@ impl Executable for Manual {
 /// `isolab` with the commands of the other executables in place of their names.
 fn isolab() -> Result<clap::Command> {
     let mut all = description::of_program("isolab")?.into_command("isolab");
-    for name in ELSEWHERE {
-        let theirs = description::of_program(&format!("isolab-{name}"))?.into_command(name);
-        all = all.mut_subcommand(name, |_| theirs);
+    for command in ELSEWHERE {
+        let name = command.name;
+        let mut theirs = description::of_program(command.executable)?;
+        if !command.is_whole() {
+            let below = theirs.into_subcommand(name);
+            theirs = below.with_context(|| format!("{} has no {name}", command.executable))?;
+        }
+        all = all.mut_subcommand(name, |_| theirs.into_command(name));
     }
     Ok(all)
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use error_reporter::Report;
 use isolab_command::format::{EXIT_OWN_FAILURE, Format, parse_size};
+use isolab_command::terminal::{self, RawTerminal};
 use isolab_command::{failure, signals};
 use isolab_vmm::backend::disk::DiskOptions;
 use isolab_vmm::backend::net::NetOptions;
@@ -31,10 +32,9 @@ use isolab_vmm::virtio::balloon::BalloonOptions;
 use isolab_vmm::virtio::vsock::VsockOptions;
 use isolab_vmm::{teardown, threads};
 
-use super::control;
 use super::serial::{self, SerialOption};
 use super::verdict::{self, LastWords};
-use crate::console::{self, Console};
+use super::{control, keys};
 
 /// Boot a Linux kernel, with its console on this terminal.
 ///
@@ -190,8 +190,8 @@ pub fn run(options: Run) -> Result<ExitCode> {
     // Before any thread exists, so that all of them inherit the mask.
     let signals = signals::block(&[libc::SIGWINCH]).context("cannot block signals")?;
 
-    let console = Console::open().context("cannot set up the terminal")?;
-    let (input, keys) = console.input().context("cannot read standard input")?;
+    let raw = RawTerminal::open().context("cannot set up the terminal")?;
+    let (input, keys) = keys::input(&raw).context("cannot read standard input")?;
     let last_words = LastWords::default();
     let mut machine = Machine::new(configure(&options, input, &last_words)?)?;
     for note in machine.notes() {
@@ -233,7 +233,7 @@ pub fn run(options: Run) -> Result<ExitCode> {
     }
     // Whoever asked for the end gets the answer.
     drop(server);
-    drop(console);
+    drop(raw);
     let told = report.map_err(Into::into).and_then(|report| {
         if let Some(message) = &verdict.message {
             eprintln!("isolab: {message}");
@@ -254,7 +254,7 @@ pub fn run(options: Run) -> Result<ExitCode> {
 
 /// What the options ask for, with a terminal whose keys are `input`.
 fn configure(options: &Run, input: OwnedFd, last_words: &LastWords) -> Result<MachineConfig> {
-    let output = Box::new(last_words.of(console::Output));
+    let output = Box::new(last_words.of(terminal::Output));
     let terminal = SerialPort { output, gather: true, input: Some(input) };
     let (com1, hvc0) = match options.console {
         ConsoleDevice::Serial => (Some(terminal), None),
@@ -345,7 +345,7 @@ fn start_again() -> io::Error {
 
 /// Tells the guest the terminal's size, where there is one.
 fn resize(machine: &MachineHandle) {
-    if let Some((columns, rows)) = console::size() {
+    if let Some((columns, rows)) = terminal::size() {
         machine.resize_console(columns, rows);
     }
 }

@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use isolab_command::terminal;
 use isolab_vmm::backend::serial_port::SerialPort;
-
-use crate::console;
 
 /// A serial port as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +62,7 @@ impl SerialOption {
             let mut port = SerialPort::output_only(file.try_clone()?);
             if file.is_terminal() {
                 // Otherwise it echoes to the guest what the guest sends.
-                console::make_raw(&file)?;
+                terminal::make_raw(&file)?;
                 port.input = Some(file.into());
             }
             return Ok(port);

@@ -10,8 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use isolab_command::environment::with_our_values;
 use isolab_command::format::parse_size;
 use isolab_command::logging::Logging;
+use isolab_command::signals;
 use isolab_images::{Image, Store};
 use isolab_instances::{Config, LogOptions, ProcessSummary, RestartPolicy};
 use isolab_isolation::{InstanceFolder, InstanceName, Level, Limits, Request, oci, parse_hostname};
@@ -22,7 +24,6 @@ use self::network::NetworkOptions;
 use self::patience::PatienceOptions;
 use self::security::SecurityOptions;
 use crate::health::Health;
-use crate::instances::parse_signal;
 use crate::obtain::Obtain;
 
 /// The options.
@@ -92,7 +93,7 @@ pub struct Workload {
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
     /// The signal by which `isolab stop` asks the command to end; by default the image's, or TERM.
-    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
+    #[arg(long, value_name = "SIGNAL", value_parser = signals::parse)]
     stop_signal: Option<i32>,
     /// How many seconds the command may take then before it is killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
@@ -176,7 +177,7 @@ impl Workload {
         }
         let of_image = image.config().config().as_ref();
         let signal = of_image.and_then(|config| config.stop_signal().clone());
-        let signal = signal.and_then(|signal| parse_signal(&signal).ok());
+        let signal = signal.and_then(|signal| signals::parse(&signal).ok());
         config.stop_signal = self.stop_signal.or(signal).unwrap_or(libc::SIGTERM);
         config.kernel.clone_from(&self.kernel);
         config.patience = self.patience.patience(self.isolation)?;
@@ -252,20 +253,10 @@ impl Workload {
 fn parse_entrypoint(text: &str) -> Result<Vec<String>> {
     match text {
         "" => Ok(Vec::new()),
-        list if list.starts_with('[') => {
-            serde_json::from_str(list).context("--entrypoint: not a JSON array of strings")
-        }
+        list if list.starts_with('[') => serde_json::from_slice(list.as_bytes())
+            .context("--entrypoint: not a JSON array of strings"),
         word => Ok(vec![word.to_owned()]),
     }
-}
-
-/// `NAME` is ours, if we have it, as podman has it.
-pub fn with_our_values(env: Vec<String>) -> Vec<String> {
-    let value = |variable: String| match variable.contains('=') {
-        true => Some(variable),
-        false => std::env::var(&variable).ok().map(|value| format!("{variable}={value}")),
-    };
-    env.into_iter().filter_map(value).collect()
 }
 
 fn read_variables(file: &Path) -> Result<Vec<String>> {

@@ -9,9 +9,8 @@ mod support;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use support::{Daemon, make_archive, make_root, runtime_path, said};
+use support::{Daemon, make_archive, make_root, runtime_path, said, wait_for};
 use tempfile::TempDir;
 
 struct Containerd {
@@ -64,14 +63,6 @@ fn alone(program: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--net", program]);
     command
-}
-
-fn wait_for(what: &str, reached: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(600);
-    while !reached() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

@@ -196,7 +196,7 @@ impl Store {
             return self.new_index(Vec::new());
         }
         let text = fs::read(&path).map_err(io_error("read", &path))?;
-        ImageIndex::from_reader(&text[..]).map_err(|e| self.not_a_layout(e))
+        serde_json::from_slice(&text).map_err(|e| self.not_a_layout(e))
     }
 
     fn new_index(&self, manifests: Vec<Descriptor>) -> Result<ImageIndex, ImageError> {

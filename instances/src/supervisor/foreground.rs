@@ -7,7 +7,8 @@ use isolab_images::Image;
 use isolab_isolation::{Controller, Level};
 
 use super::record::Record;
-use super::server::{Served, serve};
+use super::served::Served;
+use super::server::serve;
 use crate::config::Config;
 use crate::document::Durability;
 use crate::error::InstanceError;

@@ -87,7 +87,9 @@ fn attempt(
     thread::spawn(move || {
         let mut reader = File::from(OwnedFd::from(reader));
         let mut output = Vec::new();
+        // What was read before a failure is told.
         let _ = reader.by_ref().take(MAX_OUTPUT).read_to_end(&mut output);
+        // The check may be over.
         let _ = sender.send(String::from_utf8_lossy(&output).into_owned());
         // The rest is read as well, so that the check does not wait.
         let _ = io::copy(&mut reader, &mut io::sink());
@@ -96,6 +98,7 @@ fn attempt(
     let waited = Arc::clone(&process);
     thread::spawn(move || sender.send(waited.wait()));
     let Ok(status) = ended.recv_timeout(timeout) else {
+        // It may just have ended.
         let _ = process.signal(libc::SIGKILL);
         return Ok((None, String::new()));
     };

@@ -1,11 +1,12 @@
 //! The life of a supervisor: from taking the instance over to the workload's last end.
 
+use std::error::Error;
 use std::ffi::CString;
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{io, mem, ptr, thread};
+use std::{fs, io};
 
+use error_reporter::Report;
 use isolab_images::{Image, Store};
 use isolab_isolation::{
     Controller, InstanceFolder, InstanceName, InstanceSpec, Instances, Level, ProcessId, level,
@@ -13,14 +14,13 @@ use isolab_isolation::{
 
 use super::output::Output;
 use super::record::Record;
-use super::server::{self, Served};
-use super::spawn::Describe;
-use super::{health, terminal};
+use super::served::Served;
+use super::server::{self, SOCKET};
+use super::{ending, health, terminal};
 use crate::config::Config;
 use crate::error::InstanceError;
 use crate::log::LogWriter;
 use crate::protocol::{Channel, Envelope, Reply, Request, VERSION};
-
 use crate::state::{Health, State, Status};
 use crate::time::Timestamp;
 
@@ -29,6 +29,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A workload that ran so long has started well, and the next pause is the first again.
 const STARTED_WELL: Duration = Duration::from_secs(10);
+
+/// How a failure is told: what the command line would print.
+pub type Describe = fn(&(dyn Error + 'static)) -> String;
 
 /// Looks after the instance until its end, and gives the exit code of this process.
 pub(super) fn run(name: &str, channel: Channel, describe: Describe) -> i32 {
@@ -43,7 +46,7 @@ pub(super) fn run(name: &str, channel: Channel, describe: Describe) -> i32 {
             let why = describe(&error);
             eprintln!("{why}");
             if let Some(channel) = starter {
-                let _ = channel.send(&Reply::Failed { code: error.exit_code(), why }, &[]);
+                channel.reply(&Reply::Failed { code: error.exit_code(), why }, &[]);
             }
             125
         }
@@ -81,7 +84,7 @@ fn supervise(name: &str, starter: &mut Option<Channel>) -> Result<(), InstanceEr
             ..State::default()
         },
     ));
-    stop_by_signals(&record, &config)?;
+    ending::end_by_signals(&record, &config)?;
     let output = Output::new(LogWriter::new(&path, config.log));
     let level = folder.level();
     let served =
@@ -92,13 +95,17 @@ fn supervise(name: &str, starter: &mut Option<Channel>) -> Result<(), InstanceEr
     }
     server::serve(&path, &supervised.served)?;
     let result = supervised.live(&folder, &record, starter);
-    let _ = fs::remove_file(path.join(server::SOCKET));
+    // Where it stays, nobody listens on it.
+    let _ = fs::remove_file(path.join(SOCKET));
     let code = record.state().exit_code;
     folder.remove()?;
     if supervised.config.auto_remove
         && let Err(error) = supervised.config.request.filesystem.remove_anonymous()
     {
-        eprintln!("cannot remove the instance's volumes: {}", chain(&error.into()));
+        eprintln!(
+            "cannot remove the instance's volumes: {}",
+            Report::new(InstanceError::from(error))
+        );
     }
     // Whoever is told of the end finds nobody there who looks after the instance.
     record.finish(code);
@@ -165,7 +172,8 @@ impl Supervised {
         let result = self.attempt(folder, record, starter);
         record.set_controller(None);
         if let Err(error) = &result {
-            let (why, console) = (chain(error), error.console().unwrap_or_default().to_owned());
+            let why = Report::new(error).to_string();
+            let console = error.console().unwrap_or_default().to_owned();
             eprintln!("{why}");
             record.change(|state| {
                 // One that was never started is as it was.
@@ -225,25 +233,28 @@ impl Supervised {
         if let Some(health) = &config.health
             && let Some(process) = self.served.first_process()
         {
-            health::watch(health.clone(), record, controller, &process, &self.image)?;
+            health::watch(health.clone(), record, Arc::clone(&controller), &process, &self.image)?;
         }
         if let Some(channel) = starter.take() {
             // Whoever wanted it started may have gone; it is started all the same.
-            let _ = channel.send(&Reply::Started, &[]);
+            channel.reply(&Reply::Started, &[]);
         }
         if record.is_stopped() {
             // Between two runs, when there was nobody to signal.
-            self.served.signal(libc::SIGKILL);
+            ending::send(controller.as_ref(), libc::SIGKILL);
         }
         let ended = instance.wait();
         let oom_killed = instance.has_run_out_of_memory();
         record.set_controller(None);
         let removed = instance.remove();
         if let Err(error) = removed {
-            eprintln!("cannot remove what the run left: {}", chain(&error.into()));
+            eprintln!(
+                "cannot remove what the run left: {}",
+                Report::new(InstanceError::from(error))
+            );
         }
         if let Err(error) = connected.disconnect() {
-            eprintln!("cannot give up the run's networks: {}", chain(&error));
+            eprintln!("cannot give up the run's networks: {}", Report::new(error));
         }
         let code = ended.as_ref().map_or(KILLED_BY_FAULT, |status| i32::from(status.exit_code()));
         record.change(|state| {
@@ -259,42 +270,3 @@ impl Supervised {
 
 /// The code of a workload that was lost with its machine, as when it is ended by force.
 const KILLED_BY_FAULT: i32 = 125;
-
-/// An error and what caused it, in one line.
-pub(super) fn chain(error: &InstanceError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// Whoever ends us, as the host does before it goes down, ends the workload in its own way. From a
-/// thread of its own, which has to be the first: all others inherit the mask.
-fn stop_by_signals(record: &Arc<Record>, config: &Config) -> Result<(), InstanceError> {
-    // SAFETY: `sigset_t` is plain data, and `sigemptyset` gives it its value.
-    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: `set` is live and writable, and the numbers are signals'.
-    let result = unsafe {
-        libc::sigemptyset(&mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
-            libc::sigaddset(&mut set, signal);
-        }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut())
-    };
-    if result != 0 {
-        return Err(InstanceError::host("block signals")(io::Error::from_raw_os_error(result)));
-    }
-    let record = Arc::clone(record);
-    let (signal, timeout) = (config.stop_signal, Duration::from_secs(config.stop_timeout));
-    let body = move || {
-        let mut arrived = 0;
-        // SAFETY: both pointers are live for the call.
-        while unsafe { libc::sigwait(&set, &mut arrived) } != 0 {}
-        server::stop(&record, signal, timeout);
-    };
-    let thread = thread::Builder::new().name("signals".to_owned()).spawn(body);
-    thread.map(drop).map_err(InstanceError::host("start a thread"))
-}

@@ -2,18 +2,21 @@
 //!
 //! [`spawn()`] makes it; it lives through one or several runs of the workload (`life`), writes down what
 //! becomes of it (`record`), takes its output to the log and to who is attached (`output`), looks
-//! whether it is well (`health`), and answers on the socket in the instance's folder (`server`).
+//! whether it is well (`health`), ends it on request (`ending`), and answers (`served`) on the socket in the
+//! instance's folder (`server`).
 
+mod ending;
 mod foreground;
 mod health;
 mod life;
 mod output;
 mod record;
+mod served;
 mod server;
 mod spawn;
 mod terminal;
 
 pub use foreground::serve_foreground;
+pub use life::Describe;
 pub(crate) use server::SOCKET;
-pub use spawn::Describe;
 pub(crate) use spawn::spawn;

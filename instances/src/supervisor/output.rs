@@ -101,6 +101,7 @@ impl Output {
                         _ => break,
                     }
                 }
+                // Who waits for it may have waited long enough.
                 let _ = done.send(());
             };
             let thread = thread::Builder::new().name("output".to_owned());
@@ -149,7 +150,7 @@ impl Output {
             if let Some((code, gate)) = pass_on(&pieces, stdout.into(), stderr.into()) {
                 // Who hears of the end finds everything as it is behind it.
                 gate.pass();
-                let _ = channel.send(&Reply::Ended { code }, &[]);
+                channel.reply(&Reply::Ended { code }, &[]);
             }
             output.detach(id);
             lock(&output.0.attached).served -= 1;
@@ -200,6 +201,7 @@ impl Output {
         let deadline = Instant::now() + DRAIN_TIMEOUT;
         for pump in pumps.0 {
             let left = deadline.saturating_duration_since(Instant::now());
+            // What comes later is lost: something that the workload left behind holds its output open.
             let _ = pump.recv_timeout(left);
         }
         let gate = Arc::clone(&lock(&self.0.gate));

@@ -1,9 +1,8 @@
 //! Making a supervisor: a copy of this process that nothing of its caller's holds.
 
-use std::error::Error;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -11,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
-use super::life;
+use super::life::{self, Describe};
 use crate::error::InstanceError;
 use crate::protocol::Channel;
 
@@ -19,9 +18,6 @@ use crate::protocol::Channel;
 const ERRORS: &str = "supervisor.log";
 /// The first descriptor that is not a standard stream.
 const FIRST: RawFd = 3;
-
-/// How a failure is told: what the command line would print.
-pub type Describe = fn(&(dyn Error + 'static)) -> String;
 
 /// Starts a supervisor for the instance `name`, whose folder is `folder`; `channel` is its end of the
 /// connection to whoever wants the instance started.
@@ -42,14 +38,14 @@ pub(crate) fn spawn(
     match unsafe { fork() }.map_err(InstanceError::host("make a process"))? {
         ForkResult::Parent { child } => {
             // It ends at once: what is to live is no child of ours.
-            let _ = waitpid(child, None);
-            Ok(())
+            waitpid(child, None).map(drop).map_err(InstanceError::host("wait for a process"))
         }
         ForkResult::Child => {
             let code = match detach(folder, channel) {
                 Ok(None) => 0,
                 Ok(Some(channel)) => life::run(name, channel, describe),
                 Err(error) => {
+                    // Without it, whoever waits at the other end hears that the supervisor has gone.
                     let _ = writeln!(io::stderr(), "isolab: the supervisor of {name}: {error}");
                     125
                 }
@@ -77,23 +73,27 @@ fn detach(folder: &Path, channel: Channel) -> io::Result<Option<Channel>> {
     dup2_stdout(&null)?;
     dup2_stderr(&errors)?;
     let socket = OwnedFd::from(channel);
-    // SAFETY: whoever had this number in the caller's process never runs here: `spawn` does not return
-    // in the copy. FD_CLOEXEC keeps it from what we start.
-    let copied = unsafe { libc::dup3(socket.as_raw_fd(), FIRST, libc::O_CLOEXEC) };
-    if copied < 0 && socket.as_raw_fd() != FIRST {
-        return Err(io::Error::last_os_error());
-    }
-    std::mem::forget((socket, null, errors));
-    // SAFETY: as above; this closes what the caller had open, and the originals of the copies.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, FIRST + 1, u32::MAX, 0) };
-    if closed < 0 && Errno::last() == Errno::ENOSYS {
-        // Before Linux 5.9.
-        for descriptor in FIRST + 1..1024 {
-            // SAFETY: as above.
-            unsafe { libc::close(descriptor) };
+    // What they own is closed below, with the rest.
+    std::mem::forget((null, errors));
+    close_all_but(socket.as_raw_fd());
+    chdir("/")?;
+    Ok(Some(Channel::new(socket)))
+}
+
+/// Closes what the caller had open, but for the standard streams and `kept`.
+fn close_all_but(kept: RawFd) {
+    for (first, last) in [(FIRST, kept - 1), (kept + 1, RawFd::MAX)] {
+        if first > last {
+            continue;
+        }
+        // SAFETY: whoever owned these in the caller's process never runs here: `spawn` does not return in the copy.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if closed < 0 && Errno::last() == Errno::ENOSYS {
+            // Before Linux 5.9.
+            for descriptor in first..=last.min(1023) {
+                // SAFETY: as above.
+                unsafe { libc::close(descriptor) };
+            }
         }
     }
-    chdir("/")?;
-    // SAFETY: it is open, as the copy just made or as it was, and nobody else in this process has it.
-    Ok(Some(Channel::new(unsafe { OwnedFd::from_raw_fd(FIRST) })))
 }

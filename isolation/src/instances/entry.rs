@@ -47,7 +47,7 @@ impl Instances {
                 entries.extend(look(entry.path()));
             }
         }
-        entries.sort_by(|one: &Entry, other| one.name.cmp(&other.name));
+        entries.sort_unstable_by(|one: &Entry, other| one.name.cmp(&other.name));
         Ok(entries)
     }
 

@@ -7,12 +7,10 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use isolab_container::pidfd;
+use isolab_container::{pidfd, processes};
 use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use nix::unistd::Pid;
-use procfs::FromRead;
-use procfs::process::Stat;
 use serde::{Deserialize, Serialize};
 
 use crate::level::Level;
@@ -69,9 +67,10 @@ impl Record {
 
     /// The last line that is whole; None where there is no record that we understand.
     pub(super) fn read(folder: &Path) -> Option<Self> {
-        let mut text = String::new();
-        open_lock(folder, Access::Read)?.read_to_string(&mut text).ok()?;
-        let record: Self = text.lines().rev().find_map(|line| serde_json::from_str(line).ok())?;
+        let mut text = Vec::new();
+        open_lock(folder, Access::Read)?.read_to_end(&mut text).ok()?;
+        let mut lines = text.rsplit(|byte| *byte == b'\n');
+        let record: Self = lines.find_map(|line| serde_json::from_slice(line).ok())?;
         (record.version == VERSION).then_some(record)
     }
 }
@@ -117,10 +116,8 @@ impl ProcessId {
     pub fn of(pid: i32) -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         let pid_namespace = fs::metadata("/proc/self/ns/pid").ok()?.ino();
-        let status = Stat::from_file(format!("/proc/{pid}/stat")).ok()?;
-        // A zombie has ended, whoever has yet to hear of it (proc_pid_stat(5), field 3).
-        let lives = !['Z', 'X'].contains(&status.state);
-        lives.then_some(Self { pid, start_time: status.starttime, boot, pid_namespace })
+        let start_time = processes::alive_since_ticks(Pid::from_raw(pid))?;
+        Some(Self { pid, start_time, boot, pid_namespace })
     }
 
     /// Whether the process still lives.

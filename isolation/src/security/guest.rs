@@ -35,6 +35,6 @@ pub(crate) fn kernel_settings(spec: &Spec) -> KernelSettings {
     let sysctls = spec.linux().iter().flat_map(|linux| linux.sysctl().iter().flatten());
     let mut sysctls: Vec<_> =
         sysctls.map(|(name, value)| (sysctl_path(name), value.clone())).collect();
-    sysctls.sort();
+    sysctls.sort_unstable();
     KernelSettings { sysctls, shm_size: paths::shm_size(spec) }
 }

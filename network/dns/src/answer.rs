@@ -20,7 +20,7 @@ pub const LARGEST_UDP: usize = 1232;
 
 /// What becomes of a message.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Disposition {
     /// This is the answer.
     Answer(Vec<u8>),
     /// It is no name of the network: the host's resolvers may know.
@@ -31,11 +31,11 @@ pub enum Outcome {
 
 /// Judges a message of a client. An answer is at most `limit` bytes long, or as long as the query allows
 /// up to [`LARGEST_UDP`], where `limit` is [`PLAIN_UDP`].
-pub fn answer(message: &[u8], zone: &Zone, limit: usize) -> Outcome {
-    let Some(header) = message.first_chunk::<HEADER>() else { return Outcome::Ignore };
+pub fn answer(message: &[u8], zone: &Zone, limit: usize) -> Disposition {
+    let Some(header) = message.first_chunk::<HEADER>() else { return Disposition::Ignore };
     let count = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     if header[2] & 0x80 != 0 {
-        return Outcome::Ignore;
+        return Disposition::Ignore;
     }
     // Before anything is read, or room made for it: one question, and at most OPT and TSIG behind it.
     let sane = count(4) == 1 && count(6) == 0 && count(8) == 0 && count(10) <= 2;
@@ -50,7 +50,7 @@ pub fn answer(message: &[u8], zone: &Zone, limit: usize) -> Outcome {
     if query.has_flags(PacketFlag::RECURSION_DESIRED) {
         reply.set_flags(PacketFlag::RECURSION_DESIRED);
     }
-    let Some(answers) = find(question, zone) else { return Outcome::Ask };
+    let Some(answers) = find(question, zone) else { return Disposition::Ask };
     reply.answers = answers;
     reply.questions = query.questions.clone();
     let limit = match query.opt() {
@@ -70,7 +70,7 @@ pub fn answer(message: &[u8], zone: &Zone, limit: usize) -> Outcome {
             Err(_) => return refuse(header, RCODE::ServerFailure),
         }
     }
-    Outcome::Answer(bytes)
+    Disposition::Answer(bytes)
 }
 
 /// The answers to a question about a name or address of the network; None where it is about neither.
@@ -142,29 +142,29 @@ fn address_of(name: &str) -> Option<IpAddr> {
 }
 
 /// That there is no such name.
-pub fn no_such_name(message: &[u8]) -> Outcome {
+pub fn no_such_name(message: &[u8]) -> Disposition {
     failure(message, RCODE::NameError)
 }
 
 /// That nobody could be asked.
-pub fn nobody_knows(message: &[u8]) -> Outcome {
+pub fn nobody_knows(message: &[u8]) -> Disposition {
     failure(message, RCODE::ServerFailure)
 }
 
-fn failure(message: &[u8], code: RCODE) -> Outcome {
-    let Ok(query) = Packet::parse(message) else { return Outcome::Ignore };
+fn failure(message: &[u8], code: RCODE) -> Disposition {
+    let Ok(query) = Packet::parse(message) else { return Disposition::Ignore };
     let mut reply = Packet::new_reply(query.id());
     reply.set_flags(PacketFlag::RECURSION_AVAILABLE | PacketFlag::RECURSION_DESIRED);
     *reply.rcode_mut() = code;
     reply.questions = query.questions;
-    reply.build_bytes_vec_compressed().map_or(Outcome::Ignore, Outcome::Answer)
+    reply.build_bytes_vec_compressed().map_or(Disposition::Ignore, Disposition::Answer)
 }
 
 /// An answer without anything of the query but its number.
-fn refuse(header: &[u8; HEADER], code: RCODE) -> Outcome {
+fn refuse(header: &[u8; HEADER], code: RCODE) -> Disposition {
     let mut reply = Packet::new_reply(u16::from_be_bytes([header[0], header[1]]));
     *reply.rcode_mut() = code;
-    reply.build_bytes_vec().map_or(Outcome::Ignore, Outcome::Answer)
+    reply.build_bytes_vec().map_or(Disposition::Ignore, Disposition::Answer)
 }
 
 /// Whether `reply` is one to `query`: same number, same question. Anything else is not passed on.
@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn answers(name: &str, kind: TYPE) -> Option<Vec<String>> {
-        let Outcome::Answer(bytes) = answer(&query(name, kind), &zone(), PLAIN_UDP) else {
+        let Disposition::Answer(bytes) = answer(&query(name, kind), &zone(), PLAIN_UDP) else {
             return None;
         };
         let packet = Packet::parse(&bytes).unwrap();
@@ -259,10 +259,10 @@ mod tests {
     #[test]
     fn what_is_too_long_for_a_datagram_is_asked_for_again_over_tcp() {
         let query = query("all", TYPE::A);
-        let Outcome::Answer(short) = answer(&query, &zone(), PLAIN_UDP) else { panic!() };
+        let Disposition::Answer(short) = answer(&query, &zone(), PLAIN_UDP) else { panic!() };
         let short = Packet::parse(&short).unwrap();
         assert!(short.has_flags(PacketFlag::TRUNCATION) && short.answers.is_empty());
-        let Outcome::Answer(whole) = answer(&query, &zone(), usize::from(u16::MAX)) else {
+        let Disposition::Answer(whole) = answer(&query, &zone(), usize::from(u16::MAX)) else {
             panic!()
         };
         assert_eq!(Packet::parse(&whole).unwrap().answers.len(), 57);
@@ -272,12 +272,12 @@ mod tests {
     fn nothing_hostile_is_more_than_refused() {
         let zone = zone();
         let good = query("web", TYPE::A);
-        assert_eq!(answer(&good[..11], &zone, PLAIN_UDP), Outcome::Ignore);
+        assert_eq!(answer(&good[..11], &zone, PLAIN_UDP), Disposition::Ignore);
         let mut response = good.clone();
         response[2] |= 0x80;
-        assert_eq!(answer(&response, &zone, PLAIN_UDP), Outcome::Ignore);
+        assert_eq!(answer(&response, &zone, PLAIN_UDP), Disposition::Ignore);
         let code = |message: &[u8]| match answer(message, &zone, PLAIN_UDP) {
-            Outcome::Answer(bytes) => Packet::parse(&bytes).unwrap().rcode(),
+            Disposition::Answer(bytes) => Packet::parse(&bytes).unwrap().rcode(),
             other => panic!("{other:?}"),
         };
         for (at, value) in [(4, 0xFF), (5, 2), (5, 0), (7, 1), (9, 1), (10, 0xFF)] {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::answer::{Outcome, PLAIN_UDP, answer, no_such_name, nobody_knows};
+use crate::answer::{Disposition, PLAIN_UDP, answer, no_such_name, nobody_knows};
 use crate::elsewhere::zone_of;
 use crate::forward::{by_datagram, by_stream, read_message, resolvers, write_message};
 use crate::zone::Names;
@@ -66,15 +66,15 @@ impl Service {
         client: IpAddr,
         limit: usize,
         how: impl FnOnce(&[u8], &[SocketAddr]) -> Option<Vec<u8>>,
-    ) -> Outcome {
+    ) -> Disposition {
         let elsewhere = zone_of(self.names.folder(), &self.names.now(), client);
-        match elsewhere.map_or(Outcome::Ask, |zone| answer(query, &zone, limit)) {
-            Outcome::Ask if self.internal => return no_such_name(query),
-            Outcome::Ask => {}
+        match elsewhere.map_or(Disposition::Ask, |zone| answer(query, &zone, limit)) {
+            Disposition::Ask if self.internal => return no_such_name(query),
+            Disposition::Ask => {}
             known => return known,
         }
         match how(query, &resolvers(&self.own)) {
-            Some(reply) => Outcome::Answer(reply),
+            Some(reply) => Disposition::Answer(reply),
             None => nobody_knows(query),
         }
     }
@@ -91,7 +91,7 @@ pub fn datagrams(service: &Arc<Service>, socket: &Arc<UdpSocket>) {
         };
         let query = &buffer[..length];
         let outcome = match answer(query, &service.names.now(), PLAIN_UDP) {
-            Outcome::Ask => {
+            Disposition::Ask => {
                 let (query, socket) = (query.to_vec(), Arc::clone(socket));
                 let asked = query.clone();
                 let beside = service.try_beside(move |service| {
@@ -101,7 +101,7 @@ pub fn datagrams(service: &Arc<Service>, socket: &Arc<UdpSocket>) {
                         service.ask(&query, client.ip(), PLAIN_UDP, by_datagram),
                     );
                 });
-                if beside { Outcome::Ignore } else { nobody_knows(&asked) }
+                if beside { Disposition::Ignore } else { nobody_knows(&asked) }
             }
             outcome => outcome,
         };
@@ -109,8 +109,8 @@ pub fn datagrams(service: &Arc<Service>, socket: &Arc<UdpSocket>) {
     }
 }
 
-fn reply(socket: &UdpSocket, client: SocketAddr, outcome: Outcome) {
-    if let Outcome::Answer(bytes) = outcome {
+fn reply(socket: &UdpSocket, client: SocketAddr, outcome: Disposition) {
+    if let Disposition::Answer(bytes) = outcome {
         // A client that is gone needs none.
         let _ = socket.send_to(&bytes, client);
     }
@@ -139,11 +139,11 @@ fn converse(service: &Service, mut stream: TcpStream) -> io::Result<()> {
     for _ in 0..MAX_QUERIES {
         let query = read_message(&mut stream)?;
         let outcome = match answer(&query, &service.names.now(), limit) {
-            Outcome::Ask => service.ask(&query, client, limit, by_stream),
+            Disposition::Ask => service.ask(&query, client, limit, by_stream),
             outcome => outcome,
         };
         match outcome {
-            Outcome::Answer(bytes) => write_message(&mut stream, &bytes)?,
+            Disposition::Answer(bytes) => write_message(&mut stream, &bytes)?,
             _ => break,
         }
     }

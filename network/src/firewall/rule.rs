@@ -31,7 +31,7 @@ const ESTABLISHED_OR_RELATED: u32 = (1 << 1) | (1 << 2);
 
 /// Which end of a packet.
 #[derive(Clone, Copy)]
-pub(crate) enum End {
+pub(crate) enum PacketSide {
     Source,
     Destination,
 }
@@ -52,12 +52,12 @@ impl Family {
     }
 
     /// Where an address is in the header (RFC 791, 3.1; RFC 8200, 3), and its length.
-    fn field(self, end: End) -> (u32, u32) {
+    fn field(self, end: PacketSide) -> (u32, u32) {
         match (self, end) {
-            (Self::V4, End::Source) => (12, 4),
-            (Self::V4, End::Destination) => (16, 4),
-            (Self::V6, End::Source) => (8, 16),
-            (Self::V6, End::Destination) => (24, 16),
+            (Self::V4, PacketSide::Source) => (12, 4),
+            (Self::V4, PacketSide::Destination) => (16, 4),
+            (Self::V6, PacketSide::Source) => (8, 16),
+            (Self::V6, PacketSide::Destination) => (24, 16),
         }
     }
 
@@ -105,7 +105,13 @@ impl Rule<'_> {
     }
 
     /// Its address is in the subnet.
-    pub(crate) fn in_subnet(self, end: End, family: Family, network: &[u8], mask: &[u8]) -> Self {
+    pub(crate) fn in_subnet(
+        self,
+        end: PacketSide,
+        family: Family,
+        network: &[u8],
+        mask: &[u8],
+    ) -> Self {
         let (offset, length) = family.field(end);
         let rule = self
             .of_family(family)
@@ -116,7 +122,7 @@ impl Rule<'_> {
 
     /// Its destination is in the set.
     pub(crate) fn for_address_in(self, family: Family, set: &str) -> Self {
-        let (offset, length) = family.field(End::Destination);
+        let (offset, length) = family.field(PacketSide::Destination);
         self.of_family(family)
             .payload(PayloadBase::NetworkHeader, offset, length, REGISTER)
             .lookup(set, None)
@@ -149,7 +155,7 @@ impl Rule<'_> {
         let mut rule = self.of_family(family);
         let mut register = REGISTER;
         if with_address {
-            let (offset, length) = family.field(End::Destination);
+            let (offset, length) = family.field(PacketSide::Destination);
             rule = rule.payload(PayloadBase::NetworkHeader, offset, length, register);
             register += family.registers();
         }

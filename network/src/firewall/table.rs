@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::InUse;
-use super::rule::{End, Family, interface_key};
+use super::rule::{Family, PacketSide, interface_key};
 use super::transaction::{Hook, Transaction, Type};
 use crate::lease::Lease;
 use crate::ports::{Protocol, PublishedPort};
@@ -83,7 +83,7 @@ fn guard_loopback(table: &mut Transaction) {
     table.chain("guard", Some(hook));
     let (network, mask) = LOOPBACK;
     let rule = table.rule("guard").arrives_by_any(BRIDGES);
-    rule.in_subnet(End::Destination, Family::V4, &network, &mask).drop_packet();
+    rule.in_subnet(PacketSide::Destination, Family::V4, &network, &mask).drop_packet();
 }
 
 fn publish(table: &mut Transaction) {
@@ -98,7 +98,8 @@ fn publish(table: &mut Transaction) {
     // translated before.
     table.chain("arriving", before(libc::NF_INET_PRE_ROUTING));
     let (network, mask) = LOOPBACK;
-    let rule = table.rule("arriving").in_subnet(End::Destination, Family::V4, &network, &mask);
+    let rule =
+        table.rule("arriving").in_subnet(PacketSide::Destination, Family::V4, &network, &mask);
     rule.return_to_caller();
     table.rule("arriving").for_host().jump(PUBLISHED);
     // From the host itself.
@@ -112,19 +113,19 @@ fn translate_sources(table: &mut Transaction, networks: &[InUse]) {
     table.chain(chain, Some(Hook { kind: "nat", number: libc::NF_INET_POST_ROUTING, priority }));
     let (network, mask) = LOOPBACK;
     let rule = table.rule(chain).leaves_by_any(BRIDGES);
-    rule.in_subnet(End::Source, Family::V4, &network, &mask).masquerade();
+    rule.in_subnet(PacketSide::Source, Family::V4, &network, &mask).masquerade();
     for (network, _) in networks {
         for subnet in network.subnets() {
             let (family, address, mask) = bytes(subnet);
             let from_here = |table: &mut Transaction| {
                 // The answer has to come back through the host, which undoes the translation.
                 let rule = table.rule(chain).leaves_by(&network.bridge).of_published_port();
-                rule.in_subnet(End::Source, family, &address, &mask).masquerade();
+                rule.in_subnet(PacketSide::Source, family, &address, &mask).masquerade();
             };
             from_here(table);
             if !network.internal {
                 let rule = table.rule(chain).leaves_by_other(&network.bridge);
-                rule.in_subnet(End::Source, family, &address, &mask).masquerade();
+                rule.in_subnet(PacketSide::Source, family, &address, &mask).masquerade();
             }
         }
     }

@@ -2,16 +2,17 @@
 
 use std::os::unix::process::ExitStatusExt;
 
+use isolab_command::elsewhere::ELSEWHERE;
 use isolab_tests::{Run, Sandbox, checkout, executable, text, tool};
 
 /// What a start waits for: each page that is used is mapped and faulted in.
-/// The aim is 4 MB (ARCHITECTURE.md has what the bytes are for).
-const RUN_PATH_LIMIT: u64 = 4_400_000;
+/// ARCHITECTURE.md has what the bytes are for.
+const RUN_PATH_LIMIT: u64 = 4_000_000;
 /// The container runtime's, which an engine starts several times for each container.
 const OCI_LIMIT: u64 = 3_000_000;
 
 /// What the run path has no use for.
-const ELSEWHERE: [&str; 8] =
+const NOT_FOR_RUNS: [&str; 8] =
     ["hyper", "isolab-bench", "isolab-build", "oci-client", "reqwest", "ring", "rustls", "tokio"];
 
 #[test]
@@ -23,6 +24,7 @@ fn all_are_static_without_unwind_tables_and_the_run_path_s_is_small() {
         "isolab-dns",
         "isolab-image",
         "isolab-init",
+        "isolab-instance",
         "isolab-kernel",
         "isolab-manual",
         "isolab-network",
@@ -109,7 +111,7 @@ fn the_run_path_is_built_without_registries_and_builders() {
         tree.lines().any(|line| line.split(' ').next() == Some(package))
     };
     let (own, images) = (of("isolab-cli"), of("isolab-image"));
-    for package in ELSEWHERE {
+    for package in NOT_FOR_RUNS {
         assert!(!has(&own, package), "{package}: {own}");
     }
     // The names are right.
@@ -122,17 +124,17 @@ fn the_run_path_is_built_without_registries_and_builders() {
 fn one_help_lists_them_all_and_leads_to_each() {
     let sandbox = Sandbox::empty();
     let help = sandbox.isolab(&["--help"]).finish().success();
-    for (command, about) in [
-        ("image", "Manage the images in the local store"),
-        ("kernel", "Bring guest kernels"),
-        ("network", "Make networks for instances"),
-        ("bench", "Measure the levels"),
-    ] {
-        let line = help.lines().find(|line| line.trim_start().starts_with(command));
-        assert!(line.is_some_and(|line| line.contains(about)), "{help}");
+    for command in ELSEWHERE.iter().map(|it| it.name) {
+        // What the command is said to do here is what it says itself, in as many lines as it takes.
+        let lines = help.lines().skip_while(|line| line.split_whitespace().next() != Some(command));
+        let more = lines.clone().skip(1).take_while(|line| line.starts_with("       "));
+        let lines: Vec<_> = lines.take(1).chain(more).flat_map(str::split_whitespace).collect();
+        let about = lines[1..].join(" ");
+        assert!(!about.is_empty(), "{command}: {help}");
         for words in [&[command, "--help"][..], &["help", command]] {
             let theirs = sandbox.isolab(words).finish().success();
-            assert!(theirs.contains(about), "{theirs}");
+            let said = theirs.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(said.starts_with(&about), "{command}: {about}: {theirs}");
             assert!(theirs.contains(&format!("Usage: isolab {command}")), "{theirs}");
         }
     }
@@ -181,7 +183,8 @@ fn one_completion_knows_the_commands_of_all() {
     for (shell, begins) in [("bash", "_isolab()"), ("zsh", "#compdef isolab"), ("fish", "# ")] {
         let script = sandbox.isolab(&["completions", shell]).finish().success();
         assert!(script.starts_with(begins), "{shell}: {script}");
-        for word in ["isolation", "build-arg", "peers", "extract-vmlinux"] {
+        let of_others = ["build-arg", "peers", "detach-keys", "no-stream", "no-trunc"];
+        for word in ["isolation", "extract-vmlinux"].iter().chain(&of_others) {
             assert!(script.contains(word), "{shell}: no {word}");
         }
     }
@@ -196,10 +199,21 @@ fn one_completion_knows_the_commands_of_all() {
 fn there_is_a_man_page_for_each_command_of_all() {
     let folder = tempfile::tempdir().unwrap();
     tool(text(&executable("isolab-manual")), &["man", text(folder.path())]);
+    for command in ELSEWHERE {
+        let page = folder.path().join(format!("isolab-{}.1", command.name));
+        let text = std::fs::read_to_string(page).unwrap();
+        // roff has its own hyphens and quotes.
+        let first = command.about.split(['-', '\'']).next().unwrap();
+        assert!(text.contains(first), "{command:?}: {text}");
+    }
     for (page, word) in [
         ("isolab", "completions"),
         ("isolab-run", "isolation"),
         ("isolab-vm-run", "virtio"),
+        ("isolab-cp", "podman"),
+        ("isolab-exec", "workdir"),
+        ("isolab-system-prune", "kernels"),
+        ("isolab-volume-create", "disk"),
         ("isolab-image-build", "Dockerfile"),
         ("isolab-network-create", "subnet"),
         ("isolab-bench-startup", "peers"),

@@ -21,3 +21,23 @@ pub fn name_and_value(word: &str) -> (&str, Option<&str>) {
         None => (word, None),
     }
 }
+
+/// Applies each of the words to what is being read, by `apply`, which gives the option's name.
+///
+/// # Errors
+/// As `apply`, and `twice` of an option that is given twice.
+pub fn apply_each<E>(
+    words: impl Iterator<Item = String>,
+    mut apply: impl FnMut(&str) -> Result<&'static str, E>,
+    twice: impl FnOnce(&'static str) -> E,
+) -> Result<(), E> {
+    let mut seen = Vec::new();
+    for word in words {
+        let name = apply(&word)?;
+        if seen.contains(&name) {
+            return Err(twice(name));
+        }
+        seen.push(name);
+    }
+    Ok(())
+}

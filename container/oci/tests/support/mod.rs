@@ -171,11 +171,7 @@ impl Bundle {
     }
 
     pub fn wait_for(&self, what: &str, reached: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(600);
-        while !reached() {
-            assert!(Instant::now() < deadline, "never: {what}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for(what, reached);
     }
 
     pub fn says(&self, name: &str) -> bool {
@@ -190,6 +186,15 @@ impl Bundle {
         let cgroups = find.args(["/sys/fs/cgroup", "-name", "isolab-oci-test*"]);
         let found = String::from_utf8(cgroups.output().unwrap().stdout).unwrap();
         assert!(!found.contains(&self.id), "{found}");
+    }
+}
+
+/// Waits until something that nobody tells of has come about.
+pub fn wait_for(what: &str, reached: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(600);
+    while !reached() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{CacheMode, EngineKind};
-use crate::backend::words::{name_and_value, split_commas};
+use crate::backend::words::{apply_each, name_and_value, split_commas};
 use crate::rate_limit::RateLimit;
 
 /// The longest `id`: what GET_ID returns (virtio 1.2, 5.2.6.2) and what IDENTIFY has room for.
@@ -105,14 +105,7 @@ impl FromStr for DiskOptions {
             return Err(DiskOptionsError::NoPath);
         }
         let mut options = Self::new(path);
-        let mut seen = Vec::new();
-        for word in words {
-            let name = options.apply(&word)?;
-            if seen.contains(&name) {
-                return Err(DiskOptionsError::Twice(name));
-            }
-            seen.push(name);
-        }
+        apply_each(words, |word| options.apply(word), DiskOptionsError::Twice)?;
         Ok(options)
     }
 }

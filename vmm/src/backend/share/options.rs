@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::words::{name_and_value, split_commas};
+use crate::backend::words::{apply_each, name_and_value, split_commas};
 
 /// The longest tag, in bytes (virtio 1.2, 5.11.4).
 pub const MAX_TAG_LENGTH: usize = 36;
@@ -143,14 +143,7 @@ impl FromStr for ShareOptions {
             return Err(ShareOptionsError::NoPath);
         }
         let mut options = Self::new(path, "");
-        let mut seen = Vec::new();
-        for word in words {
-            let name = options.apply(&word)?;
-            if seen.contains(&name) {
-                return Err(ShareOptionsError::Twice(name));
-            }
-            seen.push(name);
-        }
+        apply_each(words, |word| options.apply(word), ShareOptionsError::Twice)?;
         if options.tag.is_empty() {
             return Err(ShareOptionsError::NoTag);
         }

@@ -93,7 +93,7 @@ impl FwCfg {
     }
 
     fn write_directory(&mut self) {
-        self.directory.sort();
+        self.directory.sort_unstable();
         let mut data = (self.directory.len() as u32).to_be_bytes().to_vec();
         for (name, key) in &self.directory {
             let length = self.items.get(key).map_or(0, Vec::len) as u32;

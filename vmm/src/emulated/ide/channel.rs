@@ -9,7 +9,7 @@ use super::busmaster::BusMaster;
 use super::drive::Drive;
 use super::taskfile::{Width, device, error, status};
 use super::transfer::{DataIn, DataOut};
-use super::worker::{Assignment, DmaData, Fit, Job, Outcome};
+use super::worker::{Assignment, DmaData, Fit, Job, JobResult};
 use crate::backend::disk::SECTOR_SIZE;
 use crate::irq::IrqLine;
 
@@ -337,7 +337,7 @@ impl Channel {
     }
 
     /// The thread is done with what [`Channel::take_assignment`] gave it.
-    pub fn finish(&mut self, outcome: Outcome) {
+    pub fn finish(&mut self, outcome: JobResult) {
         self.in_flight = false;
         if self.reset != Reset::None {
             self.busmaster.end(false);
@@ -348,19 +348,19 @@ impl Channel {
             return;
         };
         match (after, outcome) {
-            (after, Outcome::DiskError(offset)) => {
+            (after, JobResult::DiskError(offset)) => {
                 if matches!(after, After::Dma) {
                     self.busmaster.end(false);
                 }
                 self.disk_failed(offset);
             }
-            (_, Outcome::MemoryError) => {
+            (_, JobResult::MemoryError) => {
                 self.busmaster.fail();
                 self.memory_failed();
             }
-            (After::DataIn(transfer), Outcome::Data(data)) => self.data_arrived(transfer, data),
+            (After::DataIn(transfer), JobResult::Data(data)) => self.data_arrived(transfer, data),
             (After::DataOut(transfer), _) => self.chunk_stored(transfer),
-            (After::Dma, Outcome::Transferred(fit)) => self.dma_done(fit),
+            (After::Dma, JobResult::Transferred(fit)) => self.dma_done(fit),
             _ => self.complete_command(),
         }
     }

@@ -107,7 +107,7 @@ pub enum Fit {
 
 /// What became of a job.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum JobResult {
     /// [`Job::Fetch`]: the data; less than asked for when the block behind it cannot be read.
     Data(Vec<u8>),
     /// Done, with nothing to hand over.
@@ -139,18 +139,18 @@ impl Executor {
     }
 
     /// Does one job to its end.
-    pub fn run(&mut self, assignment: Assignment) -> Outcome {
+    pub fn run(&mut self, assignment: Assignment) -> JobResult {
         let unit = assignment.unit;
         match assignment.job {
             Job::Fetch { offset, length, block } => self.fetch(unit, offset, length, block),
             Job::Store { offset, data, durable } => self.store(unit, offset, &data, durable),
             Job::Verify { offset, length, block } => self.verify(unit, offset, length, block),
-            Job::Flush => self.flush(unit, 0, Outcome::Done),
+            Job::Flush => self.flush(unit, 0, JobResult::Done),
             Job::Dma { data, prd_table } => self.dma(unit, data, prd_table),
         }
     }
 
-    fn fetch(&mut self, unit: usize, offset: u64, length: usize, block: usize) -> Outcome {
+    fn fetch(&mut self, unit: usize, offset: u64, length: usize, block: usize) -> JobResult {
         let length = length.min(STAGING_LENGTH);
         let mut good = length;
         if self.stage(unit, DiskOperation::Read, offset, 0, length).is_err() {
@@ -164,36 +164,36 @@ impl Executor {
                 .unwrap_or(length);
         }
         if good == 0 {
-            return Outcome::DiskError(offset);
+            return JobResult::DiskError(offset);
         }
         let mut data = vec![0; good];
         match self.staging.read_slice(&mut data, GuestAddress(0)) {
-            Ok(()) => Outcome::Data(data),
-            Err(_) => Outcome::DiskError(offset),
+            Ok(()) => JobResult::Data(data),
+            Err(_) => JobResult::DiskError(offset),
         }
     }
 
-    fn store(&mut self, unit: usize, offset: u64, data: &[u8], durable: bool) -> Outcome {
+    fn store(&mut self, unit: usize, offset: u64, data: &[u8], durable: bool) -> JobResult {
         let staged = self.staging.write_slice(data, GuestAddress(0)).is_ok();
         if !staged || self.stage(unit, DiskOperation::Write, offset, 0, data.len()).is_err() {
-            return Outcome::DiskError(offset);
+            return JobResult::DiskError(offset);
         }
-        if durable { self.flush(unit, offset, Outcome::Done) } else { Outcome::Done }
+        if durable { self.flush(unit, offset, JobResult::Done) } else { JobResult::Done }
     }
 
-    fn verify(&mut self, unit: usize, offset: u64, length: u64, block: usize) -> Outcome {
+    fn verify(&mut self, unit: usize, offset: u64, length: u64, block: usize) -> JobResult {
         let mut done = 0;
         while done < length {
             let piece = (length - done).min(STAGING_LENGTH as u64) as usize;
             match self.fetch(unit, offset + done, piece, block) {
-                Outcome::Data(data) => done += data.len() as u64,
+                JobResult::Data(data) => done += data.len() as u64,
                 failed => return failed,
             }
         }
-        Outcome::Done
+        JobResult::Done
     }
 
-    fn flush(&mut self, unit: usize, offset: u64, outcome: Outcome) -> Outcome {
+    fn flush(&mut self, unit: usize, offset: u64, outcome: JobResult) -> JobResult {
         let request = DiskRequest {
             tag: 0,
             operation: DiskOperation::Flush,
@@ -203,18 +203,18 @@ impl Executor {
         };
         match run_request(&mut self.engines[unit], &self.memory, request) {
             Ok(()) => outcome,
-            Err(_) => Outcome::DiskError(offset),
+            Err(_) => JobResult::DiskError(offset),
         }
     }
 
-    fn dma(&mut self, unit: usize, data: DmaData, prd_table: u32) -> Outcome {
+    fn dma(&mut self, unit: usize, data: DmaData, prd_table: u32) -> JobResult {
         match data {
             DmaData::Read { offset, length } => {
                 self.dma_disk(unit, DiskOperation::Read, offset, length, prd_table)
             }
             DmaData::Write { offset, length, durable } => {
                 match self.dma_disk(unit, DiskOperation::Write, offset, length, prd_table) {
-                    done @ Outcome::Transferred(_) if durable => self.flush(unit, offset, done),
+                    done @ JobResult::Transferred(_) if durable => self.flush(unit, offset, done),
                     outcome => outcome,
                 }
             }
@@ -229,10 +229,10 @@ impl Executor {
         offset: u64,
         length: u64,
         prd_table: u32,
-    ) -> Outcome {
+    ) -> JobResult {
         let found = match busmaster::regions(&self.memory, prd_table, length) {
             Ok(found) => found,
-            Err(OutsideMemory) => return Outcome::MemoryError,
+            Err(OutsideMemory) => return JobResult::MemoryError,
         };
         let mut at = offset;
         for segments in requests(&found.segments) {
@@ -240,28 +240,28 @@ impl Executor {
             let request =
                 DiskRequest { tag: 0, operation, offset: at, length, segments: &segments };
             if run_request(&mut self.engines[unit], &self.memory, request).is_err() {
-                return Outcome::DiskError(at);
+                return JobResult::DiskError(at);
             }
             at += length;
         }
-        Outcome::Transferred(fit(found.bytes, length, found.left))
+        JobResult::Transferred(fit(found.bytes, length, found.left))
     }
 
-    fn dma_reply(&self, reply: &[u8], prd_table: u32) -> Outcome {
+    fn dma_reply(&self, reply: &[u8], prd_table: u32) -> JobResult {
         let wanted = reply.len() as u64;
         let found = match busmaster::regions(&self.memory, prd_table, wanted) {
             Ok(found) => found,
-            Err(OutsideMemory) => return Outcome::MemoryError,
+            Err(OutsideMemory) => return JobResult::MemoryError,
         };
         let mut rest = reply;
         for segment in &found.segments {
             let (now, later) = rest.split_at(rest.len().min(segment.length as usize));
             if self.memory.write_slice(now, segment.address).is_err() {
-                return Outcome::MemoryError;
+                return JobResult::MemoryError;
             }
             rest = later;
         }
-        Outcome::Transferred(fit(found.bytes, wanted, found.left))
+        JobResult::Transferred(fit(found.bytes, wanted, found.left))
     }
 
     /// One request between the disk and the staging buffer from `at` on.

@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use isolab_command::instances::with_each;
+use isolab_command::signals;
 use isolab_instances::Catalogue;
 
-use super::{chosen, parse_signal, with_each};
+use crate::chosen::chosen;
 
 /// Send a signal to the workloads of instances.
 ///
@@ -14,7 +16,7 @@ use super::{chosen, parse_signal, with_each};
 #[command(after_help = "Example:\n  isolab kill --signal HUP web")]
 pub struct Args {
     /// The signal, by its name or number.
-    #[arg(long, short, value_name = "SIGNAL", default_value = "KILL", value_parser = parse_signal)]
+    #[arg(long, short, value_name = "SIGNAL", default_value = "KILL", value_parser = signals::parse)]
     signal: i32,
     /// All instances that run.
     #[arg(long, short, conflicts_with = "instances")]

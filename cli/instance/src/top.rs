@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use isolab_instances::Catalogue;
 
-use super::format::{print_table, printable};
+use crate::format::{print_table, printable};
 
 /// List the processes in an instance.
 #[derive(Debug, clap::Args)]

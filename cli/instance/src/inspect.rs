@@ -7,8 +7,8 @@ use isolab_command::failure;
 use isolab_instances::Catalogue;
 use serde_json::Value;
 
-use super::format::print_template;
-use super::summary;
+use crate::format::print_template;
+use crate::summary;
 
 /// Tell all there is to tell of instances, as JSON under podman's names.
 #[derive(Debug, clap::Args)]

@@ -7,8 +7,8 @@ use isolab_instances::time::about;
 use isolab_instances::{Catalogue, Instance};
 use serde_json::Value;
 
-use super::format::{print_table, print_template, printable};
-use super::{networks, summary};
+use crate::format::{print_table, print_template, printable};
+use crate::{networks, summary};
 
 /// List instances: those that run, or all.
 #[derive(Debug, clap::Args)]

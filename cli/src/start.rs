@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use isolab_command::attached::{Attached, DetachKeys};
+use isolab_command::failure;
+use isolab_command::instances::with_each;
 use isolab_instances::Catalogue;
-
-use super::{Attached, DetachKeys, describe, with_each};
 
 /// Start instances that were made or have ended.
 ///
@@ -33,7 +34,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let catalogue = Catalogue::open_default()?;
     if !args.attach && !args.interactive {
         return with_each(&catalogue, &args.instances, |instance| {
-            catalogue.start(instance, None, describe).map(drop)
+            catalogue.start(instance, None, failure::describe).map(drop)
         });
     }
     let [name] = &args.instances[..] else {
@@ -41,5 +42,5 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let instance = catalogue.find(name)?;
     let attached = Attached::new(&instance, args.interactive, &args.detach_keys)?;
-    attached.run(|streams| catalogue.start(&instance, Some(streams), describe))
+    attached.run(|streams| catalogue.start(&instance, Some(streams), failure::describe))
 }

@@ -12,7 +12,7 @@ use isolab_instances::{Catalogue, Instance};
 use isolab_isolation::Stats;
 use serde_json::{Value, json};
 
-use super::format::{print_table, print_template};
+use crate::format::{print_table, print_template};
 
 /// Tell what instances use, seen from the host: again and again, or once. What only a guest can say, and might say
 /// falsely, has a star in the table, and Guest in its name elsewhere.

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fmt, thread};
 
 use anyhow::{Context, Result, bail};
-use isolab_command::signals::{self, Blocked};
 use isolab_instances::{Asides, Instance, InstanceError, Session, Streams};
 use isolab_isolation::WindowSize;
 
-use crate::console::{self, Console};
+use crate::signals::{self, Blocked};
+use crate::terminal::{self, RawTerminal};
 
 /// The keys that leave an instance running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,8 +129,8 @@ impl Attached {
             stderr: stderr.as_fd(),
         })?;
         drop(theirs);
-        let console = (terminal && ours.is_some()).then(Console::open).transpose();
-        let console = console.context("cannot set the terminal up")?;
+        let raw = (terminal && ours.is_some()).then(RawTerminal::open).transpose();
+        let raw = raw.context("cannot set the terminal up")?;
         let detached = Arc::new(AtomicBool::new(false));
         if let Some(input) = ours {
             let (filter, asides) = (Filter { keys: keys.bytes, matched: 0 }, session.aside()?);
@@ -141,7 +141,7 @@ impl Attached {
         }
         follow_signals(signals, session.aside()?, terminal)?;
         let ended = session.wait();
-        drop(console);
+        drop(raw);
         match ended {
             Err(InstanceError::SupervisorKilled(_)) if detached.load(Ordering::SeqCst) => {
                 Ok(ExitCode::SUCCESS)
@@ -177,7 +177,7 @@ fn type_into(mut input: impl Write, mut filter: Filter, is_typed: bool, leave: i
 /// The signals that come to us go to the workload, and what the terminal says of its size.
 fn follow_signals(signals: Blocked, asides: Asides, terminal: bool) -> Result<()> {
     let resize = move |asides: &Asides| {
-        if let Some((columns, rows)) = console::size().filter(|_| terminal) {
+        if let Some((columns, rows)) = terminal::size().filter(|_| terminal) {
             asides.resize(WindowSize { rows, columns });
         }
     };
@@ -194,7 +194,7 @@ fn follow_signals(signals: Blocked, asides: Asides, terminal: bool) -> Result<()
 /// # Errors
 /// The process was lost.
 pub fn sit_at(session: &Session, theirs: OwnedFd, stdin: bool, signals: Blocked) -> Result<i32> {
-    let console = stdin.then(Console::open).transpose().context("cannot set the terminal up")?;
+    let raw = stdin.then(RawTerminal::open).transpose().context("cannot set the terminal up")?;
     let mut output = File::from(theirs);
     if stdin {
         let input = output.try_clone().context("cannot duplicate a terminal")?;
@@ -205,20 +205,20 @@ pub fn sit_at(session: &Session, theirs: OwnedFd, stdin: bool, signals: Blocked)
     follow_signals(signals, session.aside()?, true)?;
     let shown = thread::spawn(move || {
         // At its end it is EIO, or nothing.
-        let _ = io::copy(&mut output, &mut console::Output);
+        let _ = io::copy(&mut output, &mut terminal::Output);
     });
     let ended = session.wait();
     if ended.is_ok() {
         // What it wrote last is on its way.
         let _ = shown.join();
     }
-    drop(console);
+    drop(raw);
     Ok(ended?)
 }
 
 /// How large our terminal is, or would be.
 pub fn size() -> WindowSize {
-    let (columns, rows) = console::size().unwrap_or((80, 24));
+    let (columns, rows) = terminal::size().unwrap_or((80, 24));
     WindowSize { rows, columns }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use isolab_instances::Catalogue;
 
-use super::networks;
+use crate::networks;
 
 /// List the ports that an instance publishes, or where one of its ports is to be had.
 #[derive(Debug, clap::Args)]

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use isolab_command::failure;
+use isolab_command::instances::with_each;
 use isolab_instances::{Catalogue, InstanceError};
 
-use super::{chosen, with_each};
+use crate::chosen::chosen;
 
 /// Remove instances, with what they wrote and their logs.
 #[derive(Debug, clap::Args)]

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use isolab_command::instances::with_each;
 use isolab_instances::Catalogue;
 
-use super::{chosen, with_each};
+use crate::chosen::chosen;
 
 /// End the workloads of instances: by their stop signal, and after a while by SIGKILL.
 ///

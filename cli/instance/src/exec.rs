@@ -6,12 +6,10 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use isolab_command::signals;
+use isolab_command::environment::with_our_values;
+use isolab_command::{attached, signals};
 use isolab_instances::{Catalogue, Streams};
 use isolab_isolation::FurtherProcess;
-
-use super::terminal;
-use crate::workload::with_our_values;
 
 /// Run a further command in an instance that runs.
 ///
@@ -71,14 +69,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
     };
-    let size = args.tty.then(terminal::size);
+    let size = args.tty.then(attached::size);
     // Ctrl-C in a terminal of the command's own is a key; without one it ends us, as with podman.
     let signals = args.tty.then(|| signals::block(&signals::passed_on()));
     let signals = signals.transpose().context("cannot block signals")?;
     let mut session = catalogue.exec(&instance, process, size, &streams)?;
     let code = match (session.terminal.take(), signals) {
         (Some(theirs), Some(signals)) => {
-            terminal::sit_at(&session, theirs, args.interactive, signals)?
+            attached::sit_at(&session, theirs, args.interactive, signals)?
         }
         _ => session.wait()?,
     };

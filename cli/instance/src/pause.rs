@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use isolab_command::instances::with_each;
 use isolab_instances::Catalogue;
-
-use super::with_each;
 
 /// Make everything in instances stand still.
 #[derive(Debug, clap::Args)]

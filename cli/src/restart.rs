@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use isolab_command::failure;
+use isolab_command::instances::with_each;
 use isolab_instances::Catalogue;
-
-use super::{describe, with_each};
 
 /// Stop instances that run, and start them.
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     with_each(&catalogue, &args.instances, |instance| {
         catalogue.stop(instance, args.time)?;
         let instance = catalogue.find(&instance.entry.id)?;
-        catalogue.start(&instance, None, describe).map(drop)
+        catalogue.start(&instance, None, failure::describe).map(drop)
     })
 }

@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use isolab_command::attached::{Attached, DetachKeys};
 use isolab_instances::Catalogue;
-
-use super::{Attached, DetachKeys};
 
 /// Show what an instance writes from now on, pass on what is typed, and exit with its code.
 #[derive(Debug, clap::Args)]

@@ -5,7 +5,7 @@ use isolab_instances::{Config, Instance, Status};
 use isolab_isolation::{CapabilityChoice, Device, Level, Ulimit};
 use serde_json::{Value, json};
 
-use super::networks;
+use crate::networks;
 
 fn time(time: Option<Timestamp>) -> String {
     // What podman tells of what has not been.

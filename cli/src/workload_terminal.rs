@@ -9,18 +9,17 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use isolab_command::terminal::{self, Output, RawTerminal};
 use isolab_isolation::{Controller, WindowSize};
-
-use crate::console::{self, Console, Output};
 
 /// How long the workload's last output may take to be shown. All of it is there when the workload has ended; at level
 /// `process`, what it left behind can keep the terminal open.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// Both terminals, connected. Dropping it restores the caller's.
-pub struct Terminal {
+pub struct WorkloadTerminal {
     shown: Receiver<()>,
-    _console: Option<Console>,
+    _raw: Option<RawTerminal>,
 }
 
 /// How large the workload's terminal is to be.
@@ -34,25 +33,25 @@ pub fn size(interactive: bool) -> Result<WindowSize> {
             if io::stdout().is_terminal() { "input" } else { "output" }
         );
     }
-    let (columns, rows) = console::size().unwrap_or((80, 24));
+    let (columns, rows) = terminal::size().unwrap_or((80, 24));
     Ok(WindowSize { rows, columns })
 }
 
 /// Gives the workload's terminal the size of ours.
 pub fn follow(controller: &dyn Controller) {
-    if let Some((columns, rows)) = console::size() {
+    if let Some((columns, rows)) = terminal::size() {
         // One that has ended needs none.
         let _ = controller.resize(WindowSize { rows, columns });
     }
 }
 
-impl Terminal {
+impl WorkloadTerminal {
     /// Connects the terminals, ours raw if it is `interactive`.
     pub fn connect(workload: OwnedFd, interactive: bool) -> Result<Self> {
         let mut screen = File::from(workload);
         let mut keyboard = screen.try_clone().context("cannot duplicate a terminal")?;
-        let console = interactive.then(Console::open).transpose();
-        let console = console.context("cannot make the terminal raw")?;
+        let raw = interactive.then(RawTerminal::open).transpose();
+        let raw = raw.context("cannot make the terminal raw")?;
         if interactive {
             let typed = move || {
                 let mut keys = [0; 4096];
@@ -77,7 +76,7 @@ impl Terminal {
             drop(done);
         };
         start("screen", show)?;
-        Ok(Terminal { shown, _console: console })
+        Ok(Self { shown, _raw: raw })
     }
 
     /// Waits until everything is shown, once the workload has ended.
