@@ -15,6 +15,7 @@ pub mod fetch;
 pub mod format;
 mod home;
 pub mod logging;
+pub mod obtain;
 pub mod program;
 pub mod signals;
 

@@ -63,6 +63,14 @@ pub fn block(further: &[libc::c_int]) -> io::Result<Blocked> {
 }
 
 impl Blocked {
+    /// One of them that has arrived, if one has.
+    pub fn arrived(&self) -> Option<libc::c_int> {
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: both pointers are live for the call, and a null one asks for no more than the number.
+        let signal = unsafe { libc::sigtimedwait(&self.0, ptr::null_mut(), &now) };
+        (signal > 0).then_some(signal)
+    }
+
     /// Calls `action` with each of the signals that arrives, one after the other.
     ///
     /// # Errors

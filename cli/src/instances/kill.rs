@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use isolab_instances::Catalogue;
+use isolab_instances::{Catalogue, parse_signal};
 
-use super::{chosen, parse_signal, with_each};
+use super::{chosen, with_each};
 
 /// Send a signal to the workloads of instances.
 ///
