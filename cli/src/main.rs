@@ -12,7 +12,6 @@ mod completions;
 mod console;
 mod health;
 mod instances;
-mod obtain;
 mod run;
 mod system;
 mod terminal;
@@ -49,6 +48,8 @@ enum Command {
     Bench(Elsewhere),
     Check(check::Args),
     Completions(completions::Completions),
+    /// Bring up the services of a compose file, and look after them.
+    Compose(Elsewhere),
     /// Copy files into an instance, or out of it.
     Cp(Elsewhere),
     /// Manage the images in the local store.
@@ -172,6 +173,7 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
         Command::Bench(it) => elsewhere("isolab-bench", it),
         Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args, logging),
+        Command::Compose(it) => elsewhere("isolab-compose", it),
         Command::Cp(it) => elsewhere("isolab-cp", it),
         Command::Image(it) => elsewhere("isolab-image", it),
         Command::Kernel(it) => elsewhere("isolab-kernel", it),

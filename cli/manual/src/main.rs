@@ -18,7 +18,7 @@ use isolab_command::{Executable, description};
 use isolab_link as _;
 
 /// The commands that are executables of their own.
-const ELSEWHERE: [&str; 4] = ["bench", "image", "kernel", "network"];
+const ELSEWHERE: [&str; 6] = ["bench", "compose", "image", "kernel", "network", "volume"];
 
 /// Write shell completions and man pages of isolab, all its executables as one command.
 #[derive(Parser)]
