@@ -12,7 +12,6 @@ mod completions;
 mod create;
 mod elsewhere;
 mod health;
-mod obtain;
 mod restart;
 mod run;
 mod start;

@@ -35,6 +35,12 @@ pub struct Session {
     pub terminal: Option<OwnedFd>,
 }
 
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
 impl Connection {
     /// None if nobody answers there.
     pub(crate) fn open(folder: &Path, name: &str) -> Result<Option<Self>, InstanceError> {

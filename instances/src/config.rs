@@ -6,12 +6,14 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use isolab_isolation::{Patience, Request};
+use isolab_images::Image;
+use isolab_isolation::{Level, Patience, Request, oci};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{self, Durability};
 use crate::error::InstanceError;
 use crate::networking::Networking;
+use crate::signal::parse_signal;
 use crate::time::{Timestamp, parse_duration};
 
 const NAME: &str = "config.json";
@@ -98,6 +100,36 @@ impl Config {
             stop_timeout: 10,
             log: LogOptions::default(),
         }
+    }
+
+    /// What `request` and the image make of each other at a level: volumes that the image declares, its first process,
+    /// its stop signal and its labels. And the specification of its first run.
+    ///
+    /// # Errors
+    /// The level cannot do what is asked for, the image does not have what it is asked for, or is damaged.
+    pub fn of_image(
+        name: &str,
+        image: &Image,
+        mut request: Request,
+        level: Level,
+    ) -> Result<(Self, oci::Spec), InstanceError> {
+        request.security.check(level)?;
+        request.filesystem.add_image_volumes(image)?;
+        let spec = request.to_spec(level, image)?;
+        let mut config = Self::new(name.to_owned(), image.digest().to_owned(), request);
+        if let Some(process) = spec.process() {
+            config.process = ProcessSummary {
+                args: process.args().clone().unwrap_or_default(),
+                env: process.env().clone().unwrap_or_default(),
+                cwd: process.cwd().display().to_string(),
+                user: format!("{}:{}", process.user().uid(), process.user().gid()),
+            };
+        }
+        let of_image = image.config().config().as_ref();
+        let signal = of_image.and_then(|it| it.stop_signal().clone());
+        config.stop_signal = signal.and_then(|it| parse_signal(&it).ok()).unwrap_or(libc::SIGTERM);
+        config.labels = of_image.and_then(|it| it.labels().clone()).into_iter().flatten().collect();
+        Ok((config, spec))
     }
 
     pub(crate) fn write(&self, folder: &Path, durability: Durability) -> Result<(), InstanceError> {

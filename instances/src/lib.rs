@@ -23,6 +23,7 @@ mod lifecycle;
 pub mod log;
 mod networking;
 mod protocol;
+mod signal;
 mod state;
 mod supervisor;
 pub mod time;
@@ -34,6 +35,8 @@ pub use config::{
 };
 pub use error::InstanceError;
 pub use isolab_network::{HostName, PublishedPort};
+pub use lifecycle::Starting;
 pub use networking::{Attachment, Connected, Networking, sweep_networks};
+pub use signal::parse_signal;
 pub use state::{Check, Health, HealthStatus, State, Status};
 pub use supervisor::{Describe, serve_foreground};

@@ -1,5 +1,6 @@
 //! What is done to instances: made, started, stopped, removed, and looked into meanwhile.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -60,6 +61,30 @@ impl Catalogue {
         streams: Option<&Streams>,
         describe: Describe,
     ) -> Result<Session, InstanceError> {
+        self.spawn(instance, streams, describe)?.started()
+    }
+
+    /// Begins to start an instance that does not run, so that several can be started at once.
+    ///
+    /// # Errors
+    /// It runs already, or the host refused a process.
+    ///
+    /// # Panics
+    /// As [`spawn`]: this process must have no other threads.
+    pub fn begin_start(
+        &self,
+        instance: &Instance,
+        describe: Describe,
+    ) -> Result<Starting, InstanceError> {
+        self.spawn(instance, None, describe).map(Starting)
+    }
+
+    fn spawn(
+        &self,
+        instance: &Instance,
+        streams: Option<&Streams>,
+        describe: Describe,
+    ) -> Result<Connection, InstanceError> {
         if instance.entry.is_owned && instance.state.status.is_active() {
             return Err(instance.wrong_state("start it"));
         }
@@ -72,7 +97,7 @@ impl Catalogue {
             None => connection.ask(Request::Start, &[])?,
         }
         spawn(&instance.entry.path, instance.name(), theirs, describe)?;
-        connection.started()
+        Ok(connection)
     }
 
     /// Whoever looks after the instance.
@@ -269,6 +294,26 @@ impl Catalogue {
         let folder = self.instances.adopt(&old)?;
         self.instances.rename(folder, name).map(drop)?;
         Ok(())
+    }
+}
+
+/// An instance that is being started.
+#[derive(Debug)]
+pub struct Starting(Connection);
+
+impl Starting {
+    /// Waits until its workload runs. [`Starting::as_fd`] can be read when that is so, or can no more be.
+    ///
+    /// # Errors
+    /// It could not be started, with the exit code that says why.
+    pub fn finish(self) -> Result<(), InstanceError> {
+        self.0.started().map(drop)
+    }
+}
+
+impl AsFd for Starting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -18,6 +18,11 @@ pub struct Elsewhere {
 pub const ELSEWHERE: &[Elsewhere] = &[
     whole("bench", "Measure the levels of isolation side by side", "isolab-bench"),
     whole(
+        "compose",
+        "Bring up the services of a compose file, and look after them",
+        "isolab-compose",
+    ),
+    whole(
         "cp",
         "Copy files and folders into an instance that runs, or out of it, or between two",
         "isolab-cp",

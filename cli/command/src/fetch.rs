@@ -18,7 +18,7 @@ pub enum Policy {
 }
 
 /// How registries are reached.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Access {
     /// Plain HTTP instead of HTTPS, for a registry on this machine.
     #[arg(long)]

@@ -17,6 +17,7 @@ pub mod format;
 mod home;
 pub mod instances;
 pub mod logging;
+pub mod obtain;
 pub mod program;
 pub mod signals;
 pub mod terminal;

@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use isolab_command::instances::with_each;
-use isolab_command::signals;
-use isolab_instances::Catalogue;
+use isolab_instances::{Catalogue, parse_signal};
 
 use crate::chosen::chosen;
 
@@ -16,7 +15,7 @@ use crate::chosen::chosen;
 #[command(after_help = "Example:\n  isolab kill --signal HUP web")]
 pub struct Args {
     /// The signal, by its name or number.
-    #[arg(long, short, value_name = "SIGNAL", default_value = "KILL", value_parser = signals::parse)]
+    #[arg(long, short, value_name = "SIGNAL", default_value = "KILL", value_parser = parse_signal)]
     signal: i32,
     /// All instances that run.
     #[arg(long, short, conflicts_with = "instances")]

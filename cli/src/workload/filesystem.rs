@@ -92,15 +92,3 @@ fn host_path(text: &str) -> Result<MountSource> {
     path.metadata().with_context(|| format!("cannot use {}", path.display()))?;
     Ok(MountSource::Host(path))
 }
-
-/// What every mount is unless it is asked for otherwise: whoever can write there, on the host or in another instance,
-/// gives nobody here more rights by that.
-const SAFE: [&str; 2] = ["nosuid", "nodev"];
-
-/// The defaults, but for those that `words` say otherwise, and `words`.
-fn with_defaults(words: Vec<String>) -> Vec<String> {
-    let is_undone =
-        |word: &str| words.iter().any(|it| Some(it.as_str()) == word.strip_prefix("no"));
-    let safe = SAFE.iter().filter(|word| !is_undone(word)).map(|word| (*word).to_owned());
-    safe.collect::<Vec<_>>().into_iter().chain(words).collect()
-}

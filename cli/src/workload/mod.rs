@@ -5,7 +5,6 @@ mod network;
 mod patience;
 mod security;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +12,9 @@ use anyhow::{Context, Result, bail};
 use isolab_command::environment::with_our_values;
 use isolab_command::format::parse_size;
 use isolab_command::logging::Logging;
-use isolab_command::signals;
+use isolab_command::obtain::Obtain;
 use isolab_images::{Image, Store};
-use isolab_instances::{Config, LogOptions, ProcessSummary, RestartPolicy};
+use isolab_instances::{Config, LogOptions, RestartPolicy, parse_signal};
 use isolab_isolation::{InstanceFolder, InstanceName, Level, Limits, Request, oci, parse_hostname};
 use tracing::info_span;
 
@@ -24,7 +23,6 @@ use self::network::NetworkOptions;
 use self::patience::PatienceOptions;
 use self::security::SecurityOptions;
 use crate::health::Health;
-use crate::obtain::Obtain;
 
 /// The options.
 #[derive(Debug, clap::Args)]
@@ -93,7 +91,7 @@ pub struct Workload {
     #[arg(long, short, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
     /// The signal by which `isolab stop` asks the command to end; by default the image's, or TERM.
-    #[arg(long, value_name = "SIGNAL", value_parser = signals::parse)]
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     stop_signal: Option<i32>,
     /// How many seconds the command may take then before it is killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
@@ -162,23 +160,9 @@ impl Workload {
     /// What is asked for, in full: what we have of environment and files is in it. And what follows from it, which
     /// is looked up in the image.
     pub fn config(&self, folder: &InstanceFolder, image: &Image) -> Result<(Config, oci::Spec)> {
-        let mut request = self.request(folder)?;
-        request.security.check(self.isolation)?;
-        request.filesystem.add_image_volumes(image)?;
-        let spec = request.to_spec(self.isolation, image)?;
-        let mut config = Config::new(self.image.clone(), image.digest().to_owned(), request);
-        if let Some(process) = spec.process() {
-            config.process = ProcessSummary {
-                args: process.args().clone().unwrap_or_default(),
-                env: process.env().clone().unwrap_or_default(),
-                cwd: process.cwd().display().to_string(),
-                user: format!("{}:{}", process.user().uid(), process.user().gid()),
-            };
-        }
-        let of_image = image.config().config().as_ref();
-        let signal = of_image.and_then(|config| config.stop_signal().clone());
-        let signal = signal.and_then(|signal| signals::parse(&signal).ok());
-        config.stop_signal = self.stop_signal.or(signal).unwrap_or(libc::SIGTERM);
+        let request = self.request(folder)?;
+        let (mut config, spec) = Config::of_image(&self.image, image, request, self.isolation)?;
+        config.stop_signal = self.stop_signal.unwrap_or(config.stop_signal);
         config.kernel.clone_from(&self.kernel);
         config.patience = self.patience.patience(self.isolation)?;
         config.networking = self.network.networking();
@@ -187,11 +171,6 @@ impl Workload {
         (config.auto_remove, config.restart) = (self.rm, self.restart);
         config.health = self.health.check()?;
         config.stop_timeout = self.stop_timeout;
-        config.labels = of_image
-            .and_then(|config| config.labels().clone())
-            .unwrap_or_default()
-            .into_iter()
-            .collect::<BTreeMap<_, _>>();
         config.labels.extend(self.label.iter().map(|label| {
             let (name, value) = label.split_once('=').unwrap_or((label, ""));
             (name.to_owned(), value.to_owned())

@@ -48,7 +48,34 @@ fn refused(why: String) -> IsolationError {
     IsolationError::Setting { field: "volume", why }
 }
 
+/// Whether a machine of this level can see `path` of the host.
+fn check_host(level: Level, path: &Path) -> Result<(), IsolationError> {
+    let shown = path.display();
+    if level == Level::Fullvirt {
+        return Err(refused(format!(
+            "{shown} cannot be seen at fullvirt: no PC hardware shares a folder of the host; use a named volume"
+        )));
+    }
+    if !path.is_dir() {
+        return Err(refused(format!("{shown} is no folder, and {level} shares folders only")));
+    }
+    Ok(())
+}
+
 impl Filesystem {
+    /// Refuses what `level` cannot show, as far as that can be known before there is an instance.
+    ///
+    /// # Errors
+    /// The first mount that it cannot show, with the reason.
+    pub fn check(&self, level: Level) -> Result<(), IsolationError> {
+        let of_host = self.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Host(path) => Some(path),
+            _ => None,
+        });
+        let mut of_machine = of_host.filter(|_| level.is_virtual_machine());
+        of_machine.try_for_each(|path| check_host(level, path))
+    }
+
     /// Makes what is to be mounted in the machine of this instance.
     pub(crate) fn prepare_guest(
         level: Level,
@@ -96,15 +123,7 @@ impl GuestMounts {
         path: &Path,
         read_only: bool,
     ) -> Result<GuestSource, IsolationError> {
-        let shown = path.display();
-        if level == Level::Fullvirt {
-            return Err(refused(format!(
-                "{shown} cannot be seen at fullvirt: no PC hardware shares a folder of the host; use a named volume"
-            )));
-        }
-        if !path.is_dir() {
-            return Err(refused(format!("{shown} is no folder, and {level} shares folders only")));
-        }
+        check_host(level, path)?;
         Ok(self.share(path.to_owned(), read_only))
     }
 

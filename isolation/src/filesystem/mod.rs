@@ -91,7 +91,7 @@ impl Filesystem {
             }
             let name = VolumeName::random().map_err(IsolationError::host("read /dev/urandom"))?;
             let source = MountSource::Volume { name, anonymous: true, copy_up: true };
-            let options = ["nosuid", "nodev"].map(str::to_owned).to_vec();
+            let options = VolumeMount::options(Vec::new());
             self.mounts.push(VolumeMount { target, source, read_only: false, options });
         }
         Ok(())
@@ -158,7 +158,19 @@ impl VolumeMount {
     pub fn target(path: &Path) -> Option<PathBuf> {
         clean(path)
     }
+
+    /// The options of a mount for which `words` are asked: these, and the defaults that they do not undo.
+    pub fn options(words: Vec<String>) -> Vec<String> {
+        let is_undone =
+            |word: &str| words.iter().any(|it| Some(it.as_str()) == word.strip_prefix("no"));
+        let safe = SAFE.iter().filter(|word| !is_undone(word)).map(|word| (*word).to_owned());
+        safe.collect::<Vec<_>>().into_iter().chain(words).collect()
+    }
 }
+
+/// What every mount is unless it is asked for otherwise: whoever can write there, on the host or in another instance,
+/// gives nobody here more rights by that.
+const SAFE: [&str; 2] = ["nosuid", "nodev"];
 
 #[cfg(test)]
 mod tests {

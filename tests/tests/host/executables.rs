@@ -20,6 +20,7 @@ fn all_are_static_without_unwind_tables_and_the_run_path_s_is_small() {
     for name in [
         "isolab",
         "isolab-bench",
+        "isolab-compose",
         "isolab-cp",
         "isolab-dns",
         "isolab-image",

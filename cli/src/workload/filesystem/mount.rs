@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use isolab_isolation::VolumeMount;
 
 use super::volume::{Options, anonymous, named};
-use super::{host_path, target, tmpfs, with_defaults};
+use super::{host_path, target, tmpfs};
 
 /// `type=bind|volume|tmpfs,…`, as podman and Docker have it.
 pub fn parse(text: &str) -> Result<VolumeMount> {
@@ -57,7 +57,7 @@ pub fn parse(text: &str) -> Result<VolumeMount> {
             bail!("type={} is not supported: bind, volume and tmpfs are", other.escape_debug())
         }
     };
-    let (read_only, words) = (options.read_only, with_defaults(options.words));
+    let (read_only, words) = (options.read_only, VolumeMount::options(options.words));
     Ok(VolumeMount { target, source, read_only, options: words })
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use isolab_command::format::parse_size;
 use isolab_isolation::{MountSource, VolumeMount};
 
-use super::{target, with_defaults};
+use super::target;
 
 /// Words of mount(8), and options of tmpfs(5) with what they take.
 const WORDS: [&str; 8] =
@@ -58,7 +58,7 @@ pub fn take(mount: &mut VolumeMount, word: &str) -> Result<()> {
 
 /// With the defaults.
 pub fn finished(mount: VolumeMount) -> VolumeMount {
-    VolumeMount { options: with_defaults(mount.options), ..mount }
+    VolumeMount { options: VolumeMount::options(mount.options), ..mount }
 }
 
 /// What can be written though the image cannot.

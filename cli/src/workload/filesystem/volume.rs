@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use isolab_isolation::volumes::VolumeName;
 use isolab_isolation::{MountSource, VolumeMount};
 
-use super::{host_path, target, with_defaults};
+use super::{host_path, target};
 
 /// `[HOST:|NAME:]PATH[:OPTIONS]`
 pub fn parse(text: &str) -> Result<VolumeMount> {
@@ -23,7 +23,7 @@ pub fn parse(text: &str) -> Result<VolumeMount> {
         Some(name) => named(name, options.copy_up)?,
     };
     let (target, read_only) = (target(path)?, options.read_only);
-    Ok(VolumeMount { target, source, read_only, options: with_defaults(options.words) })
+    Ok(VolumeMount { target, source, read_only, options: VolumeMount::options(options.words) })
 }
 
 /// A volume by its name.

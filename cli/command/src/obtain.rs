@@ -3,10 +3,10 @@
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
+use crate::fetch::{Access, Policy};
+use crate::logging::Logging;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use isolab_command::fetch::{Access, Policy};
-use isolab_command::logging::Logging;
 use isolab_guest::package;
 use isolab_images::{Image, ImageError, Store};
 use nix::errno::Errno;
@@ -19,12 +19,13 @@ use nix::unistd::{getpid, getppid};
 pub struct Obtain {
     /// When to fetch the image from its registry.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
-    pull: Policy,
+    pub pull: Policy,
     /// Show no progress bars while the image is fetched.
     #[arg(long, short)]
-    quiet: bool,
+    pub quiet: bool,
+    /// How registries are reached.
     #[command(flatten)]
-    access: Access,
+    pub access: Access,
 }
 
 impl Obtain {
