@@ -29,6 +29,9 @@ pub struct ContainerConfig {
     /// Create `process.cwd` when it is missing. The OCI specification makes a missing one an error; image builders
     /// rely on it being made (`WORKDIR`).
     pub create_cwd: bool,
+    /// Enter the root without pivot_root(2), which an initramfs does not allow. What the host has mounted stays beneath,
+    /// in reach of who may call chroot(2) inside.
+    pub no_pivot: bool,
     /// Kill the container and remove its cgroups when this *process* ends, however it ends: a guardian
     /// outside the container sees to it, which nothing inside can undo. The kernel is asked to kill it as well when
     /// the *thread* that called `create` ends (`PR_SET_PDEATHSIG`). For foreground runs, and only from a thread that

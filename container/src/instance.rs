@@ -215,7 +215,8 @@ impl Instance {
             pidfd,
             cgroups: self.cgroup.as_ref().map(Cgroup::memberships).unwrap_or_default(),
             seccomp: self.plan.process.seccomp.clone(),
-            is_container: self.plan.is_container(),
+            is_container: self.plan.is_container,
+            is_chrooted: self.plan.is_chrooted(),
             state: self.told.as_ref().map(|told| told.state.clone()),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use isolab_container::{
     CgroupPlacement, Container, ContainerConfig, RootFilesystem, Stdio, hooks, oci::ContainerState,
     start_at, start_socket,
@@ -104,9 +104,6 @@ pub fn streams(terminal: bool, further: u32) -> Stdio {
 
 fn make(root: &Root, options: &Create, start: Start) -> Result<Created> {
     check_further_descriptors(options.preserve_fds)?;
-    if options.no_pivot {
-        bail!("--no-pivot is not supported: a chroot can be left again");
-    }
     let (spec, rootfs, bundle) = bundle::load(&options.bundle)?;
     let terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
     console::check(terminal, options.console_socket.as_ref())?;
@@ -139,6 +136,7 @@ fn container(
         cgroup: CgroupPlacement::Own,
         keep_keyring: options.no_new_keyring,
         create_cwd: false,
+        no_pivot: options.no_pivot,
         kill_with_parent: false,
         owner_lock: None,
     };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use isolab_container::oci::{ContainerState, Spec};
-use isolab_container::{Handle, Membership, Memberships, processes};
+use isolab_container::{Handle, Membership, Memberships, is_root_of_host, processes};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
@@ -70,10 +70,11 @@ pub struct Folder {
 impl Root {
     /// The folder of the command line, or the usual one.
     pub fn new(chosen: Option<PathBuf>) -> Result<Self> {
-        let usual = || match (geteuid().is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
-            (true, _) => Ok(PathBuf::from("/run/isolab-oci")),
+        // Root of a user namespace that an engine without root has made is not root where /run is.
+        let usual = || match (is_root_of_host(), std::env::var_os("XDG_RUNTIME_DIR")) {
             (false, Some(folder)) => Ok(Path::new(&folder).join("isolab-oci")),
-            (false, None) => bail!("XDG_RUNTIME_DIR is not set: say where with --root"),
+            _ if geteuid().is_root() => Ok(PathBuf::from("/run/isolab-oci")),
+            _ => bail!("XDG_RUNTIME_DIR is not set: say where with --root"),
         };
         Ok(Root(chosen.map_or_else(usual, Ok)?))
     }
@@ -244,9 +245,9 @@ impl State {
 
     /// The container, unless its process has gone.
     pub fn handle(&self) -> Option<Handle> {
-        let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let state = self.to_oci(ContainerState::Running);
-        let handle = Handle::of_container(state, self.memberships(), seccomp).ok()?;
+        let handle =
+            Handle::of_container(state, self.memberships(), self.spec.linux().as_ref()).ok()?;
         // Opened first: what the id names now is what was opened.
         let started_ticks = processes::started_ticks(Pid::from_raw(self.pid))?;
         (started_ticks == self.started_ticks).then_some(handle)

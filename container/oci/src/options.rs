@@ -110,7 +110,7 @@ pub struct Create {
     /// Pass on as many open descriptors from 3 on.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..1024))]
     pub preserve_fds: u32,
-    /// Refused: the root is always changed by pivot_root.
+    /// Enter the root by a moved mount and chroot(2), which an initramfs needs. Less of a wall than without.
     #[arg(long)]
     pub no_pivot: bool,
     /// Leave it in the caller's session keyring, with the caller's keys.
