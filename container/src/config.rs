@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
 
+use crate::cgroup::CgroupManager;
 use crate::error::{Error, Result};
 
 /// Everything that [`Container::create`](crate::Container::create) needs.
@@ -24,6 +25,9 @@ pub struct ContainerConfig {
     pub stdio: Stdio,
     /// Where in the cgroup tree.
     pub cgroup: CgroupPlacement,
+    /// Makes its cgroup in the runtime's place; then `cgroup` is [`CgroupPlacement::Own`] and `linux.cgroupsPath`, which is
+    /// the manager's to read, names no path.
+    pub cgroup_manager: Option<Box<dyn CgroupManager>>,
     /// Stay in the caller's session keyring. What keys the caller has there, the container can then use.
     pub keep_keyring: bool,
     /// Create `process.cwd` when it is missing. The OCI specification makes a missing one an error; image builders

@@ -10,7 +10,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
 use oci_spec::runtime::{ContainerState, Linux, LinuxResources, Spec, State};
 
-use crate::cgroup::{Cgroup, DeviceRules, InnerMount, no_limits};
+use crate::cgroup::{Awaited, Cgroup, DeviceRules, InnerMount, no_limits};
 use crate::config::{ContainerConfig, check_id};
 use crate::error::{Error, Result};
 use crate::hooks;
@@ -76,6 +76,7 @@ impl Container {
             bundle,
             stdio,
             cgroup,
+            cgroup_manager,
             keep_keyring,
             create_cwd,
             no_pivot,
@@ -135,14 +136,21 @@ impl Container {
         let resources = linux.resources().as_ref().unwrap_or(&default_resources);
         let nodes = devices::plan(extra_devices)?;
         let device_rules = device_rules(&nodes, resources)?;
-        let cgroup = Cgroup::place(
-            cgroup,
-            &id,
-            linux.cgroups_path().as_deref(),
-            resources,
-            device_rules.is_some(),
-        )?;
-        let cgroup_mount = cgroup_mount(&mounts, cgroup.as_ref(), &namespaces)?;
+        let devices = device_rules.is_some();
+        let awaited = cgroup_manager.map(|manager| Awaited::new(manager, resources, devices));
+        let awaited = awaited.transpose()?;
+        let cgroup = match &awaited {
+            Some(_) => None,
+            None => {
+                Cgroup::place(cgroup, &id, linux.cgroups_path().as_deref(), resources, devices)?
+            }
+        };
+        let shape = match (&cgroup, &awaited) {
+            (Some(cgroup), _) => Some((cgroup.inner_mount(), cgroup.memberships().directories())),
+            (None, Some(awaited)) => Some(awaited.shape()?),
+            (None, None) => None,
+        };
+        let cgroup_mount = cgroup_mount(&mounts, shape, &namespaces)?;
         let rootfs = RootfsPlan {
             root,
             mounts,
@@ -163,7 +171,7 @@ impl Container {
             loopback: namespaces.is_new(CloneFlags::CLONE_NEWNET),
             rootfs,
             sysctls,
-            await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
+            await_cgroup: awaited.is_some() || cgroup.as_ref().is_some_and(Cgroup::needs_join),
             cgroup_namespace: namespaces.new_cgroup,
             await_hooks: hooks::any_at_creation(&hooks),
             process,
@@ -193,6 +201,7 @@ impl Container {
             id_maps,
             plan,
             cgroup,
+            awaited,
             device_rules,
             owner_lock,
             told,
@@ -324,16 +333,19 @@ fn mount_plans(spec: &Spec, linux: &Linux, user: bool) -> Result<Vec<MountPlan>>
 /// The cgroup tree inside, if the configuration mounts one and there is one to show.
 fn cgroup_mount(
     mounts: &[MountPlan],
-    cgroup: Option<&Cgroup>,
+    shape: Option<(InnerMount, Vec<PathBuf>)>,
     namespaces: &Namespaces,
 ) -> Result<Option<CgroupMountPlan>> {
     let Some(mount) = mounts.iter().find(|mount| mount.is_cgroup()) else { return Ok(None) };
     let is_hidden = namespaces.new_cgroup || namespaces.joins(CloneFlags::CLONE_NEWCGROUP);
     // Without a cgroup of its own, a container has none to show: a version 1 tree would be the caller's, and
     // an empty tmpfs says so.
-    let inner = cgroup.map_or(InnerMount::V1(Vec::new()), Cgroup::inner_mount);
+    let (inner, own) = match shape {
+        Some((inner, own)) => (inner, Some(own)),
+        None => (InnerMount::V1(Vec::new()), None),
+    };
     // Without a namespace a mount would show the host's tree.
-    let own = cgroup.filter(|_| !is_hidden).map(|cgroup| cgroup.memberships().directories());
+    let own = own.filter(|_| !is_hidden);
     CgroupMountPlan::new(mount, &inner, own.as_deref()).map(Some)
 }
 

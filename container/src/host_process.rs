@@ -107,6 +107,7 @@ impl HostProcess {
             id_maps: None,
             plan,
             cgroup,
+            awaited: None,
             device_rules,
             owner_lock,
             told: None,

@@ -49,8 +49,9 @@ mod user_namespace;
 mod wire;
 
 pub use cgroup::{
-    BlockUsage, CPU_PERIOD_MICROSECONDS, CgroupError, Counter, CpuUsage, Membership, Memberships,
-    MemoryUsage, OomWatch, Stats, Usage, remove_cgroups,
+    BlockUsage, CPU_PERIOD_MICROSECONDS, CgroupError, CgroupManager, Counter, CpuUsage, Membership,
+    Memberships, MemoryUsage, OomWatch, Stats, Usage, remove_cgroups, remove_empty_cgroup,
+    weight_from_shares,
 };
 pub use child::ExitStatus;
 pub use config::{

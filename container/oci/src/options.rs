@@ -35,7 +35,7 @@ pub struct Global {
     /// For callers that pass it; who calls is found out.
     #[arg(long, value_name = "WHETHER", num_args = 0..=1, require_equals = true)]
     pub rootless: Option<String>,
-    /// Refused: cgroups are made directly, not by systemd.
+    /// Cgroups are made by systemd, and linux.cgroupsPath is slice:prefix:name.
     #[arg(long)]
     pub systemd_cgroup: bool,
 }
