@@ -78,6 +78,8 @@ fn run_ours(id: &str, bundle: &Path) -> Outcome<()> {
         cgroup: CgroupPlacement::Own,
         keep_keyring: false,
         create_cwd: false,
+        cgroup_manager: None,
+        no_pivot: false,
         kill_with_parent: false,
         owner_lock: None,
     })?;

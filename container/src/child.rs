@@ -7,12 +7,13 @@ use nix::errno::Errno;
 use nix::poll::PollTimeout;
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
+use crate::between::{Between, clone_from_within};
 use crate::channel::{self, Command, Report};
 use crate::child_plan::ChildPlan;
-use crate::clone::{Cloned, clone};
+use crate::clone::{Cloned, Parent, clone};
 use crate::error::{Error, Result};
 use crate::explain;
 use crate::init;
@@ -95,11 +96,29 @@ impl Child {
         let mut keep = plan.descriptors();
         keep.extend([child_end.as_raw_fd(), trampoline.descriptor()]);
         keep.sort_unstable();
-        // SAFETY: the clone runs `init::run` only, which keeps to system calls and prepared memory, as the documentation
-        // of all of it demands, and ends in execve or _exit.
-        let cloned = unsafe { clone(namespaces, cgroup) }.map_err(Spawn::Clone)?;
-        let Some(Cloned { pid, pidfd }) = cloned else {
-            init::run(plan, &trampoline, child_end.as_fd(), &keep)
+        let cloned = if plan.begins_elsewhere() {
+            let report =
+                |failure: &Failure| channel::report_failure(child_end.as_raw_fd(), failure);
+            // SAFETY: the process between runs `enter` and `report` only, and the clone `init::run`, which keep to system
+            // calls and prepared memory, as the documentation of all of it demands, and end in execve or _exit.
+            unsafe { clone_from_within(|| plan.enter(), report, namespaces, cgroup) }
+        } else {
+            // SAFETY: as above, without a process between.
+            let cloned = unsafe { clone(namespaces, cgroup, Parent::Caller) };
+            cloned.map(|cloned| cloned.map_or(Between::InClone, Between::Cloned))
+        };
+        let Cloned { pid, pidfd } = match cloned.map_err(Spawn::Clone)? {
+            Between::Cloned(cloned) => cloned,
+            Between::InClone => init::run(plan, &trampoline, child_end.as_fd(), &keep),
+            Between::NotEntered => {
+                let failed = |errno| Error::host(format!("enter namespaces for {id}"), errno);
+                return Err(Spawn::Prepare(
+                    match channel::receive(&runtime_end).map_err(failed)? {
+                        Report::Failed(failure) => explain::setup(id, plan, failure),
+                        _ => failed(Errno::ECHILD),
+                    },
+                ));
+            }
         };
         Ok(Child {
             id: id.to_owned(),
@@ -227,7 +246,7 @@ impl Child {
         if self.status.is_some() {
             return Ok(self.status);
         }
-        let ended = wait_id(self.pidfd.as_fd(), flags)
+        let ended = pidfd::reap(self.pidfd.as_fd(), flags)
             .map_err(|errno| Error::host(format!("wait for container {}", self.id), errno))?;
         self.status = match ended {
             WaitStatus::Exited(_, code) => Some(ExitStatus::Exited(code)),
@@ -258,7 +277,7 @@ impl Child {
     }
 
     fn explain(&self, plan: &impl ChildPlan, failure: Failure) -> Error {
-        explain::setup(&self.id, &plan.words(), failure)
+        explain::setup(&self.id, plan, failure)
     }
 
     fn died(&mut self, during: &'static str) -> Error {
@@ -273,16 +292,6 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.kill_and_reap();
-    }
-}
-
-/// Waits for a child's change of state, of which it tells one waiter.
-pub(crate) fn wait_id(pidfd: BorrowedFd, flags: WaitPidFlag) -> Result<WaitStatus, Errno> {
-    loop {
-        match waitid(Id::PIDFd(pidfd), flags) {
-            Err(Errno::EINTR) => {}
-            other => return other,
-        }
     }
 }
 

@@ -18,6 +18,13 @@ pub(crate) struct Cloned {
     pub pidfd: OwnedFd,
 }
 
+/// Whose child a clone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parent {
+    Caller,
+    CallersParent,
+}
+
 /// Clones this process into new namespaces, and into `cgroup` if given. Returns twice: in the caller with the clone,
 /// in the clone with None and all signals blocked.
 ///
@@ -30,13 +37,18 @@ pub(crate) struct Cloned {
 pub(crate) unsafe fn clone(
     namespaces: CloneFlags,
     cgroup: Option<&OwnedFd>,
+    parent: Parent,
 ) -> Result<Option<Cloned>, Errno> {
     let mut pidfd: RawFd = -1;
     // SAFETY: clone_args is plain data for which all zeros is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = u64::from(namespaces.bits() as u32) | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    match parent {
+        Parent::Caller => args.exit_signal = libc::SIGCHLD as u64,
+        // The signal is the caller's own then (clone(2)).
+        Parent::CallersParent => args.flags |= libc::CLONE_PARENT as u64,
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
 
+use crate::cgroup::CgroupManager;
 use crate::error::{Error, Result};
 
 /// Everything that [`Container::create`](crate::Container::create) needs.
@@ -24,11 +25,17 @@ pub struct ContainerConfig {
     pub stdio: Stdio,
     /// Where in the cgroup tree.
     pub cgroup: CgroupPlacement,
+    /// Makes its cgroup in the runtime's place; then `cgroup` is [`CgroupPlacement::Own`] and `linux.cgroupsPath`, which is
+    /// the manager's to read, names no path.
+    pub cgroup_manager: Option<Box<dyn CgroupManager>>,
     /// Stay in the caller's session keyring. What keys the caller has there, the container can then use.
     pub keep_keyring: bool,
     /// Create `process.cwd` when it is missing. The OCI specification makes a missing one an error; image builders
     /// rely on it being made (`WORKDIR`).
     pub create_cwd: bool,
+    /// Enter the root without pivot_root(2), which an initramfs does not allow. What the host has mounted stays beneath,
+    /// in reach of who may call chroot(2) inside.
+    pub no_pivot: bool,
     /// Kill the container and remove its cgroups when this *process* ends, however it ends: a guardian
     /// outside the container sees to it, which nothing inside can undo. The kernel is asked to kill it as well when
     /// the *thread* that called `create` ends (`PR_SET_PDEATHSIG`). For foreground runs, and only from a thread that

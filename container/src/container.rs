@@ -1,7 +1,6 @@
 //! A container: from an OCI configuration to a process that waits before execve.
 
 use std::ffi::CString;
-use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -11,13 +10,13 @@ use nix::sched::CloneFlags;
 use nix::unistd::geteuid;
 use oci_spec::runtime::{ContainerState, Linux, LinuxResources, Spec, State};
 
-use crate::cgroup::{Cgroup, DeviceRules, InnerMount, no_limits};
+use crate::cgroup::{Awaited, Cgroup, DeviceRules, InnerMount, no_limits};
 use crate::config::{ContainerConfig, check_id};
 use crate::error::{Error, Result};
 use crate::hooks;
 use crate::idmap::IdMaps;
 use crate::instance::{Instance, Parts, Told};
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Namespaces, is_root_of_host};
 use crate::plan::InitPlan;
 use crate::process::capabilities::CapabilitySets;
 use crate::process::labels::needs_selinux;
@@ -31,7 +30,7 @@ use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::options::propagation;
 use crate::rootfs::plan::RootfsPlan;
 use crate::rootfs::resolve::InnerPath;
-use crate::rootfs::root::RootPlan;
+use crate::rootfs::root::{Entry, RootPlan};
 use crate::sysctl;
 
 /// A container. See [`Instance`] for what can be done with it.
@@ -77,8 +76,10 @@ impl Container {
             bundle,
             stdio,
             cgroup,
+            cgroup_manager,
             keep_keyring,
             create_cwd,
+            no_pivot,
             kill_with_parent,
             owner_lock,
         } = config;
@@ -89,15 +90,22 @@ impl Container {
         let linux = spec.linux().as_ref().unwrap_or(&default_linux);
         check_host(linux)?;
         let namespaces = Namespaces::from_oci(linux.namespaces().as_deref().unwrap_or_default())?;
-        let user = namespaces.is_new(CloneFlags::CLONE_NEWUSER);
+        let user = namespaces.has(CloneFlags::CLONE_NEWUSER);
         check_namespaces(&namespaces, user)?;
-        let id_maps = user.then(|| id_maps(linux)).transpose()?;
+        let is_new_user = namespaces.is_new(CloneFlags::CLONE_NEWUSER);
+        let id_maps = is_new_user.then(|| id_maps(linux)).transpose()?;
         let mut root = RootPlan::new(&rootfs, user)?;
         root.readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
         if let Some(flags) = root_propagation(linux)? {
             root.propagate(flags)?;
         }
-        let mut process = process_plan(&spec, id_maps.as_ref())?;
+        root.shares_namespace = namespaces.joins(CloneFlags::CLONE_NEWNS);
+        root.entry = match (root.shares_namespace, no_pivot) {
+            (true, _) => Entry::Chroot,
+            (false, true) => Entry::moved(root.mount_point())?,
+            (false, false) => Entry::Pivot,
+        };
+        let mut process = process_plan(&spec, user, id_maps.as_ref())?;
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;
         process.scheduling.first();
@@ -128,14 +136,21 @@ impl Container {
         let resources = linux.resources().as_ref().unwrap_or(&default_resources);
         let nodes = devices::plan(extra_devices)?;
         let device_rules = device_rules(&nodes, resources)?;
-        let cgroup = Cgroup::place(
-            cgroup,
-            &id,
-            linux.cgroups_path().as_deref(),
-            resources,
-            device_rules.is_some(),
-        )?;
-        let cgroup_mount = cgroup_mount(&mounts, cgroup.as_ref(), &namespaces)?;
+        let devices = device_rules.is_some();
+        let awaited = cgroup_manager.map(|manager| Awaited::new(manager, resources, devices));
+        let awaited = awaited.transpose()?;
+        let cgroup = match &awaited {
+            Some(_) => None,
+            None => {
+                Cgroup::place(cgroup, &id, linux.cgroups_path().as_deref(), resources, devices)?
+            }
+        };
+        let shape = match (&cgroup, &awaited) {
+            (Some(cgroup), _) => Some((cgroup.inner_mount(), cgroup.memberships().directories())),
+            (None, Some(awaited)) => Some(awaited.shape()?),
+            (None, None) => None,
+        };
+        let cgroup_mount = cgroup_mount(&mounts, shape, &namespaces)?;
         let rootfs = RootfsPlan {
             root,
             mounts,
@@ -146,20 +161,23 @@ impl Container {
             readonly,
         };
         let plan = InitPlan {
+            is_container: true,
             stdio: StdioPlan::new(stdio)?,
             start_socket,
             user_namespace: user,
+            await_id_maps: is_new_user,
             hostname: text(spec.hostname().as_deref(), "hostname")?,
             domainname: text(spec.domainname().as_deref(), "domainname")?,
             loopback: namespaces.is_new(CloneFlags::CLONE_NEWNET),
             rootfs,
             sysctls,
-            await_cgroup: cgroup.as_ref().is_some_and(Cgroup::needs_join),
+            await_cgroup: awaited.is_some() || cgroup.as_ref().is_some_and(Cgroup::needs_join),
             cgroup_namespace: namespaces.new_cgroup,
             await_hooks: hooks::any_at_creation(&hooks),
             process,
             time: time_offsets(linux, namespaces.new_time)?,
             join_namespaces: namespaces.joined,
+            join_before: namespaces.join_before,
         };
         let is_told = spec.hooks().is_some()
             || plan.process.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some());
@@ -183,6 +201,7 @@ impl Container {
             id_maps,
             plan,
             cgroup,
+            awaited,
             device_rules,
             owner_lock,
             told,
@@ -229,18 +248,12 @@ fn device_rules(
     nodes: &[devices::DevicePlan],
     resources: &LinuxResources,
 ) -> Result<Option<DeviceRules>> {
-    if !geteuid().is_root() || !in_initial_user_namespace() {
+    if !is_root_of_host() {
         return Ok(None);
     }
     let configured = resources.devices().as_deref().unwrap_or_default();
     let identities = nodes.iter().map(devices::DevicePlan::identity);
     DeviceRules::new(identities, configured).map(Some)
-}
-
-/// The initial user namespace maps every id to itself (user_namespaces(7)).
-fn in_initial_user_namespace() -> bool {
-    fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// What the host cannot do, before anything is made.
@@ -275,9 +288,9 @@ fn state(spec: &Spec, id: &str, bundle: PathBuf) -> State {
 }
 
 fn check_namespaces(namespaces: &Namespaces, user: bool) -> Result<()> {
-    if !namespaces.is_new(CloneFlags::CLONE_NEWNS) {
+    if !namespaces.has(CloneFlags::CLONE_NEWNS) {
         // Without one, the container's mounts would be the host's.
-        return Err(Error::invalid("linux.namespaces", "a container needs a new mount namespace"));
+        return Err(Error::invalid("linux.namespaces", "a container needs a mount namespace"));
     }
     if !user && !geteuid().is_root() {
         let problem = "a caller other than root needs a user namespace, with linux.uidMappings and gidMappings";
@@ -291,19 +304,16 @@ fn id_maps(linux: &Linux) -> Result<IdMaps> {
     IdMaps::new(uid.unwrap_or_default(), gid.unwrap_or_default())
 }
 
-fn process_plan(spec: &Spec, id_maps: Option<&IdMaps>) -> Result<ProcessPlan> {
+fn process_plan(spec: &Spec, user: bool, id_maps: Option<&IdMaps>) -> Result<ProcessPlan> {
     let Some(process) = spec.process() else {
         return Err(Error::invalid("process", "missing: there is nothing to run"));
     };
-    let mut plan = ProcessPlan::new(process, id_maps.is_some())?;
+    let mut plan = ProcessPlan::new(process, user)?;
     // A container without a capabilities section has none, as in runc.
     plan.capabilities.get_or_insert(CapabilitySets::default());
-    if id_maps.is_some_and(IdMaps::denies_setgroups) {
-        if !plan.groups.is_empty() {
-            let problem = "an unprivileged user namespace does not allow additional groups";
-            return Err(Error::invalid("process.user.additionalGids", problem));
-        }
-        plan.set_groups = false;
+    if id_maps.is_some_and(IdMaps::denies_setgroups) && !plan.groups.is_empty() {
+        let problem = "an unprivileged user namespace does not allow additional groups";
+        return Err(Error::invalid("process.user.additionalGids", problem));
     }
     Ok(plan)
 }
@@ -314,23 +324,28 @@ fn mount_plans(spec: &Spec, linux: &Linux, user: bool) -> Result<Vec<MountPlan>>
         uid: linux.uid_mappings().as_deref().unwrap_or_default(),
         gid: linux.gid_mappings().as_deref().unwrap_or_default(),
     };
-    let mappings = user.then_some(mappings);
+    // Of a user namespace that is joined, they are its own, if told.
+    let mappings =
+        (user && !mappings.uid.is_empty() && !mappings.gid.is_empty()).then_some(mappings);
     mounts.iter().enumerate().map(|(index, mount)| MountPlan::new(mount, index, mappings)).collect()
 }
 
 /// The cgroup tree inside, if the configuration mounts one and there is one to show.
 fn cgroup_mount(
     mounts: &[MountPlan],
-    cgroup: Option<&Cgroup>,
+    shape: Option<(InnerMount, Vec<PathBuf>)>,
     namespaces: &Namespaces,
 ) -> Result<Option<CgroupMountPlan>> {
     let Some(mount) = mounts.iter().find(|mount| mount.is_cgroup()) else { return Ok(None) };
     let is_hidden = namespaces.new_cgroup || namespaces.joins(CloneFlags::CLONE_NEWCGROUP);
     // Without a cgroup of its own, a container has none to show: a version 1 tree would be the caller's, and
     // an empty tmpfs says so.
-    let inner = cgroup.map_or(InnerMount::V1(Vec::new()), Cgroup::inner_mount);
+    let (inner, own) = match shape {
+        Some((inner, own)) => (inner, Some(own)),
+        None => (InnerMount::V1(Vec::new()), None),
+    };
     // Without a namespace a mount would show the host's tree.
-    let own = cgroup.filter(|_| !is_hidden).map(|cgroup| cgroup.memberships().directories());
+    let own = own.filter(|_| !is_hidden);
     CgroupMountPlan::new(mount, &inner, own.as_deref()).map(Some)
 }
 

@@ -173,7 +173,8 @@ const STACK: usize = 128 << 10;
 /// The clone is in the container's pid namespace from its first instruction on, as is the only way by one clone: a
 /// process cannot change its own. So the calling thread's children are, for a moment.
 fn spawn(plan: &JoinPlan, target: &Target) -> Result<Child> {
-    let _hidden = Hidden::new()?;
+    // A process between hides itself.
+    let _hidden = plan.born_in.is_empty().then(Hidden::new).transpose()?;
     let _pids = target.join_pids.then(|| ChildrenIn::new(plan.target.as_fd())).transpose()?;
     let mut cgroup = target.cgroups.unified().map(PathBuf::from);
     loop {

@@ -13,15 +13,15 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::PollTimeout;
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, geteuid};
-use oci_spec::runtime::{LinuxSeccomp, Process, State};
+use nix::unistd::Pid;
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, Process, State};
 
 use crate::cgroup::{Memberships, Stats};
 use crate::config::Stdio;
 use crate::error::{Error, Result};
 use crate::executed::{Executed, Released, Target};
 use crate::join::JoinPlan;
-use crate::namespaces::NEWTIME;
+use crate::namespaces::{NEWTIME, is_root_of_host};
 use crate::pidfd;
 use crate::process::capabilities::CapabilitySets;
 use crate::process::plan::ProcessPlan;
@@ -39,6 +39,8 @@ pub struct Handle {
     pub(crate) seccomp: Option<Arc<Filter>>,
     /// As opposed to a host process.
     pub(crate) is_container: bool,
+    /// Its root is a part of its mount namespace's.
+    pub(crate) is_chrooted: bool,
     /// What others are told of a container.
     pub(crate) state: Option<State>,
 }
@@ -57,7 +59,7 @@ const NAMESPACES: [(CloneFlags, &str); 8] = [
 
 impl Handle {
     /// A container that another process has made, by what it wrote down of it: its state, in which the first process's
-    /// id is, and what [`Handle::cgroups`] said. The caller makes sure that the id is still that process's
+    /// id is, what [`Handle::cgroups`] said, and the configuration it was made by. The caller makes sure that the id is still that process's
     /// ([`processes::ProcessInfo::started_ticks`]) after this returned.
     ///
     /// # Errors
@@ -65,15 +67,21 @@ impl Handle {
     pub fn of_container(
         state: State,
         cgroups: Memberships,
-        seccomp: Option<&LinuxSeccomp>,
+        linux: Option<&Linux>,
     ) -> Result<Handle> {
         let id = state.id().clone();
         let pid = Pid::from_raw(state.pid().unwrap_or_default());
         let pidfd = pidfd::open(pid).map_err(|errno| {
             Error::host(format!("open the first process of container {id} ({pid})"), errno)
         })?;
+        let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
         let seccomp = seccomp.map(Filter::from_oci).transpose()?.map(Arc::new);
-        Ok(Handle { id, pid, pidfd, cgroups, seccomp, is_container: true, state: Some(state) })
+        let namespaces = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+        let is_joined_mount =
+            |one: &LinuxNamespace| one.typ() == LinuxNamespaceType::Mount && one.path().is_some();
+        let is_chrooted = namespaces.iter().any(is_joined_mount);
+        let (is_container, state) = (true, Some(state));
+        Ok(Handle { id, pid, pidfd, cgroups, seccomp, is_container, is_chrooted, state })
     }
 
     /// The container's id.
@@ -226,22 +234,25 @@ impl Handle {
         self.check_alive()?;
         let namespaces = namespaces
             .map_err(|source| Error::host(self.words("look at the namespaces of"), source))?;
-        if !geteuid().is_root() {
-            let problem = "to join a container takes root, as whom the caller does not run";
-            return Err(Error::unsupported("exec", problem));
-        }
         let target = self.pidfd.try_clone();
         let target =
             target.map_err(|source| Error::host("duplicate a process's descriptor", source))?;
+        // Who is not the whole host's root has rights in the container's user namespace alone, and has to be there before
+        // it can be where the container's processes are.
+        let born_in = match is_root_of_host() {
+            true => CloneFlags::empty(),
+            false => namespaces & (CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID),
+        };
         let plan = JoinPlan {
             stdio: StdioPlan::new(stdio)?,
             target,
-            namespaces: namespaces.difference(CloneFlags::CLONE_NEWPID),
+            namespaces: namespaces.difference(CloneFlags::CLONE_NEWPID | born_in),
+            born_in,
             root: root?,
             await_cgroup: self.cgroups.needs_version_1(),
             process,
         };
-        let join_pids = namespaces.contains(CloneFlags::CLONE_NEWPID);
+        let join_pids = namespaces.difference(born_in).contains(CloneFlags::CLONE_NEWPID);
         let target = Target {
             id: &self.id,
             pid: self.pid,
@@ -256,9 +267,9 @@ impl Handle {
         }
     }
 
-    /// A host process's is in the host's tree, as it was when the process was made: only root changes it.
+    /// Where it is a part of what is mounted, as it was when the process was made: only root changes it.
     fn root(&self) -> Result<Option<OwnedFd>> {
-        if self.is_container {
+        if !self.is_chrooted {
             return Ok(None);
         }
         let path = format!("/proc/{}/root", self.pid);

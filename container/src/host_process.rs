@@ -20,7 +20,7 @@ use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::mounts::MountPlan;
 use crate::rootfs::plan::RootfsPlan;
-use crate::rootfs::root::RootPlan;
+use crate::rootfs::root::{Entry, RootPlan};
 
 /// The host's trees that nearly every program expects.
 const HOST_FILESYSTEMS: [&str; 3] = ["/proc", "/dev", "/sys"];
@@ -56,7 +56,7 @@ impl HostProcess {
         }
         check_id(&id)?;
         let mut root = RootPlan::new(&rootfs, false)?;
-        (root.pivot, root.readonly) = (false, read_only);
+        (root.entry, root.readonly) = (Entry::Chroot, read_only);
         let mut process = ProcessPlan::new(&process, false)?;
         process.create_cwd = create_cwd;
         process.kill_with_parent = kill_with_parent;
@@ -80,10 +80,13 @@ impl HostProcess {
             HostProcessNetwork::Joined(fd) => joined.push(JoinedNamespace::network(fd)),
         }
         let plan = InitPlan {
+            is_container: false,
             stdio: StdioPlan::new(stdio)?,
             start_socket: None,
             user_namespace: false,
+            await_id_maps: false,
             join_namespaces: joined,
+            join_before: false,
             time: None,
             hostname: None,
             domainname: None,
@@ -104,6 +107,7 @@ impl HostProcess {
             id_maps: None,
             plan,
             cgroup,
+            awaited: None,
             device_rules,
             owner_lock,
             told: None,

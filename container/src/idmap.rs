@@ -10,8 +10,7 @@ use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{Pid, getegid, geteuid};
 use oci_spec::runtime::LinuxIdMapping;
 
-use crate::child::wait_id;
-use crate::clone::{Cloned, clone};
+use crate::clone::{Cloned, Parent, clone};
 use crate::error::{Error, Result};
 use crate::pidfd;
 
@@ -52,7 +51,7 @@ impl IdMaps {
     pub(crate) fn namespace(&self) -> Result<OwnedFd> {
         let attempt = "clone a process into a user namespace for id-mapped mounts";
         // SAFETY: the clone sleeps until it is killed, and makes system calls only.
-        let cloned = unsafe { clone(CloneFlags::CLONE_NEWUSER, None) };
+        let cloned = unsafe { clone(CloneFlags::CLONE_NEWUSER, None, Parent::Caller) };
         let Some(Cloned { pid, pidfd }) = cloned.map_err(|errno| Error::host(attempt, errno))?
         else {
             loop {
@@ -70,7 +69,7 @@ impl IdMaps {
         });
         // Of our own child there is nothing else to learn.
         let _ = pidfd::send(&pidfd, libc::SIGKILL);
-        let _ = wait_id(pidfd.as_fd(), WaitPidFlag::WEXITED);
+        let _ = pidfd::reap(pidfd.as_fd(), WaitPidFlag::WEXITED);
         opened.map(OwnedFd::from)
     }
 

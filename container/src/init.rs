@@ -9,20 +9,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::channel::{self, Command};
 use crate::child_plan::ChildPlan;
 use crate::descriptors;
-use crate::explain::Words;
 use crate::later;
 use crate::namespaces;
 use crate::plan::InitPlan;
+use crate::proc_file;
 use crate::process::plan::ProcessPlan;
 use crate::process::seccomp::Filter;
 use crate::process::stdio::StdioPlan;
@@ -75,16 +73,22 @@ impl ChildPlan for InitPlan {
         self.stdio.further
     }
 
-    fn words(&self) -> Words<'_> {
-        Words::of_first(self)
+    fn begins_elsewhere(&self) -> bool {
+        self.join_before
+    }
+
+    fn enter(&self) -> Result<(), Failure> {
+        namespaces::join_from_outside(&self.join_namespaces)
     }
 
     fn set_up(&self, child_end: RawFd) -> Result<(), Failure> {
         take_streams(&self.stdio)?;
         nix::unistd::setsid().at(Step::NewSession)?;
         umask(Mode::empty());
-        if self.user_namespace {
+        if self.await_id_maps {
             channel::await_command(child_end, Command::Mapped).at(Step::AwaitIdMaps)?;
+        }
+        if self.user_namespace {
             credentials::become_root_of_user_namespace()?;
         }
         set_oom_score(&self.process)?;
@@ -97,7 +101,9 @@ impl ChildPlan for InitPlan {
         if self.process.new_keyring {
             keyring::join_new_session().at(Step::Keyring)?;
         }
-        namespaces::join_all(&self.join_namespaces)?;
+        if !self.join_before {
+            namespaces::join_all(&self.join_namespaces)?;
+        }
         name_the_host(self)?;
         if self.loopback {
             namespaces::bring_up_loopback().at(Step::Loopback)?;
@@ -149,7 +155,7 @@ pub(crate) fn take_streams(stdio: &StdioPlan) -> Result<(), Failure> {
 /// Child: by the host's /proc, in which it still is.
 pub(crate) fn set_oom_score(process: &ProcessPlan) -> Result<(), Failure> {
     let Some(score) = &process.oom_score_adj else { return Ok(()) };
-    write_file(c"/proc/self/oom_score_adj", score).at(Step::OomScoreAdj)
+    proc_file::write(c"/proc/self/oom_score_adj", score).at(Step::OomScoreAdj)
 }
 
 /// Child: makes the process's terminal, hands its master out, and takes its slave.
@@ -233,7 +239,7 @@ impl CgroupEntry<'_> {
 /// What is set through the host's /proc, as long as it is in sight.
 fn set_host_files(plan: &InitPlan) -> Result<(), Failure> {
     for (index, (path, value)) in plan.sysctls.iter().enumerate() {
-        write_file(path, value).at_index(Step::Sysctl, index)?;
+        proc_file::write(path, value).at_index(Step::Sysctl, index)?;
     }
     plan.process.scheduling.apply()?;
     if let Some(label) = &plan.process.label {
@@ -243,25 +249,6 @@ fn set_host_files(plan: &InitPlan) -> Result<(), Failure> {
         limit.apply().at_index(Step::Rlimit, index)?;
     }
     Ok(())
-}
-
-/// Child: writes to a file of the host's /proc, all at once, as those want it.
-pub(crate) fn write_file(path: &CStr, value: &CStr) -> Result<(), Errno> {
-    // Whatever is mounted on the way, or linked there: what is written to is procfs (CVE-2025-52881).
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let proc = open(c"/proc", flags, Mode::empty())?;
-    if fstatfs(&proc)?.filesystem_type() != PROC_SUPER_MAGIC {
-        return Err(Errno::ENODEV);
-    }
-    let below = path.to_bytes_with_nul().strip_prefix(b"/proc/").ok_or(Errno::EINVAL)?;
-    let below = CStr::from_bytes_with_nul(below).map_err(|_| Errno::EINVAL)?;
-    let how = OpenHow::new().flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC).resolve(
-        ResolveFlag::RESOLVE_BENEATH
-            | ResolveFlag::RESOLVE_NO_XDEV
-            | ResolveFlag::RESOLVE_NO_MAGICLINKS,
-    );
-    let file = openat2(&proc, below, how)?;
-    nix::unistd::write(&file, value.to_bytes()).map(drop)
 }
 
 /// Child: credentials and rights of the process, in the root that is already entered.

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitPidFlag;
 use oci_spec::runtime::{Hooks, Process, State};
 
-use crate::cgroup::{Cgroup, DeviceRules, Stats};
+use crate::cgroup::{Awaited, Cgroup, DeviceRules, Stats};
 use crate::channel::Command;
 use crate::child::{Child, ExitStatus, Progress, Spawn};
 use crate::error::{Error, Result};
@@ -52,6 +52,8 @@ pub(crate) struct Parts {
     pub id_maps: Option<IdMaps>,
     pub plan: InitPlan,
     pub cgroup: Option<Cgroup>,
+    /// One that somebody else makes, in its place.
+    pub awaited: Option<Awaited>,
     pub device_rules: Option<DeviceRules>,
     pub owner_lock: Option<OwnedFd>,
     pub told: Option<Told>,
@@ -67,6 +69,7 @@ impl Instance {
             id_maps,
             plan,
             cgroup,
+            awaited,
             device_rules,
             owner_lock,
             told,
@@ -98,16 +101,22 @@ impl Instance {
             id_maps.write(child.pid())?;
             child.send(Command::Mapped)?;
         }
-        if let Some(cgroup) = instance.cgroup.as_ref().filter(|cgroup| cgroup.needs_join()) {
-            // The child mounts its root file system meanwhile.
-            let joined = cgroup.join(child.pid());
+        // The child mounts its root file system meanwhile.
+        let adopted = awaited.map(|awaited| awaited.adopt(child.pid())).transpose();
+        let joined = adopted.and_then(|adopted| {
+            instance.cgroup = instance.cgroup.take().or(adopted);
+            match &instance.cgroup {
+                Some(cgroup) => Ok(cgroup.join(child.pid())?),
+                None => Ok(()),
+            }
+        });
+        match joined {
+            Ok(()) if instance.plan.await_cgroup => child.send(Command::Joined)?,
+            Ok(()) => {}
             // A child that failed is gone, and cannot be moved; its own report says more.
-            match joined {
-                Ok(()) => child.send(Command::Joined)?,
-                Err(error) => {
-                    child.send_signal(Signal::SIGKILL)?;
-                    return Err(child.pending_failure(&instance.plan).unwrap_or(error.into()));
-                }
+            Err(error) => {
+                child.send_signal(Signal::SIGKILL)?;
+                return Err(child.pending_failure(&instance.plan).unwrap_or(error));
             }
         }
         if instance.plan.process.kill_with_parent {
@@ -215,7 +224,8 @@ impl Instance {
             pidfd,
             cgroups: self.cgroup.as_ref().map(Cgroup::memberships).unwrap_or_default(),
             seccomp: self.plan.process.seccomp.clone(),
-            is_container: self.plan.is_container(),
+            is_container: self.plan.is_container,
+            is_chrooted: self.plan.is_chrooted(),
             state: self.told.as_ref().map(|told| told.state.clone()),
         })
     }

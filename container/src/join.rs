@@ -17,12 +17,11 @@ use nix::unistd::{chdir, chroot, fchdir, setsid};
 
 use crate::channel::{self, Command};
 use crate::child_plan::ChildPlan;
-use crate::explain::Words;
 use crate::init;
 use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
 use crate::process::{credentials, keyring};
-use crate::step::{At, Failure, Step};
+use crate::step::{At, Failure, Parts, Step};
 
 /// Everything that a further process needs, prepared before it exists.
 #[derive(Debug)]
@@ -30,8 +29,10 @@ pub(crate) struct JoinPlan {
     pub stdio: StdioPlan,
     /// The container's first process.
     pub target: OwnedFd,
-    /// Its namespaces that are not ours. That of pids the clone is in already.
+    /// Its namespaces that are not ours and are joined by the clone itself. That of pids it is in already.
     pub namespaces: CloneFlags,
+    /// Those that a process between joins first, which a caller needs who has no rights outside of them.
+    pub born_in: CloneFlags,
     /// The root directory, where it is not its mount namespace's own.
     pub root: Option<OwnedFd>,
     /// The runtime moves the child into version 1 cgroups, and says so.
@@ -54,8 +55,15 @@ impl ChildPlan for JoinPlan {
         self.stdio.further
     }
 
-    fn words(&self) -> Words<'_> {
-        Words::of_process(&self.process)
+    fn begins_elsewhere(&self) -> bool {
+        !self.born_in.is_empty()
+    }
+
+    fn enter(&self) -> Result<(), Failure> {
+        // The process between is not in sight yet, and its files of /proc are still ours to write to.
+        init::set_oom_score(&self.process)?;
+        prctl::set_dumpable(false).at(Step::NotDumpable)?;
+        setns(self.target.as_fd(), self.born_in).at(Step::JoinContainer)
     }
 
     fn set_up(&self, child_end: RawFd) -> Result<(), Failure> {
@@ -64,8 +72,10 @@ impl ChildPlan for JoinPlan {
         init::take_streams(&self.stdio)?;
         setsid().at(Step::NewSession)?;
         umask(Mode::empty());
-        // By the host's /proc, as long as it is in sight.
-        init::set_oom_score(&self.process)?;
+        if !self.begins_elsewhere() {
+            // By the host's /proc, as long as it is in sight.
+            init::set_oom_score(&self.process)?;
+        }
         self.process.scheduling.before_joining()?;
         if self.await_cgroup {
             channel::await_command(child_end, Command::Joined).at(Step::AwaitCgroup)?;
@@ -80,7 +90,7 @@ impl ChildPlan for JoinPlan {
         // All at once, or none: what is checked, and who we are, does not change in between.
         setns(self.target.as_fd(), self.namespaces).at(Step::JoinContainer)?;
         self.enter_root().at(Step::ChangeRoot)?;
-        if self.namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+        if (self.namespaces | self.born_in).contains(CloneFlags::CLONE_NEWUSER) {
             credentials::become_root_of_user_namespace()?;
         }
         for (index, limit) in self.process.rlimits.iter().enumerate() {
@@ -94,6 +104,12 @@ impl ChildPlan for JoinPlan {
         init::become_the_process(&self.process, child_end)?;
         channel::report_ready(child_end).at(Step::Report)?;
         channel::await_command(child_end, Command::Start).at(Step::AwaitStart)
+    }
+}
+
+impl Parts for JoinPlan {
+    fn part(&self, step: Step, index: usize) -> String {
+        self.process.part(step, index)
     }
 }
 

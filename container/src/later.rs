@@ -14,7 +14,7 @@ use oci_spec::runtime::Process;
 
 use crate::channel::{self, Command, Report};
 use crate::error::{Error, Result};
-use crate::explain::{self, Words};
+use crate::explain;
 use crate::process::plan::ProcessPlan;
 
 /// The socket of a container that is to be started later; its name at `path`, which must not exist and has 107 bytes
@@ -48,7 +48,7 @@ pub fn start_at(id: &str, path: &Path, process: &Process) -> Result<()> {
     let socket = connected().map_err(failed)?;
     match channel::receive(&socket).map_err(failed)? {
         Report::Closed => Ok(()),
-        Report::Failed(failure) => Err(explain::setup(id, &Words::of_process(&plan), failure)),
+        Report::Failed(failure) => Err(explain::setup(id, &plan, failure)),
         _ => Err(failed(Errno::EPROTO)),
     }
 }

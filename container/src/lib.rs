@@ -12,6 +12,7 @@
 //!
 //! The child between clone and execve makes system calls on prepared memory only; `clone` says why.
 
+mod between;
 mod cgroup;
 mod channel;
 mod child;
@@ -37,6 +38,7 @@ mod namespaces;
 mod pid_namespace;
 pub mod pidfd;
 mod plan;
+mod proc_file;
 mod process;
 pub mod processes;
 mod rootfs;
@@ -47,8 +49,9 @@ mod user_namespace;
 mod wire;
 
 pub use cgroup::{
-    BlockUsage, CPU_PERIOD_MICROSECONDS, CgroupError, Counter, CpuUsage, Membership, Memberships,
-    MemoryUsage, OomWatch, Stats, Usage, remove_cgroups,
+    BlockUsage, CPU_PERIOD_MICROSECONDS, CgroupError, CgroupManager, Counter, CpuUsage, Membership,
+    Memberships, MemoryUsage, OomWatch, Stats, Usage, remove_cgroups, remove_empty_cgroup,
+    weight_from_shares,
 };
 pub use child::ExitStatus;
 pub use config::{
@@ -63,6 +66,7 @@ pub use handle::Handle;
 pub use host_process::HostProcess;
 pub use instance::Instance;
 pub use later::{start_at, start_socket};
+pub use namespaces::is_root_of_host;
 pub use nix::sys::signal::Signal;
 pub use oci_spec::runtime as oci;
 pub use process::capabilities::{available_capabilities, capability_mask};

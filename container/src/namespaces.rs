@@ -1,7 +1,7 @@
 //! The `linux.namespaces` of the configuration: which to make with clone3, which existing ones to join.
 
 use std::ffi::CStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,12 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::unistd::geteuid;
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
 use crate::error::{Error, Result};
-use crate::init::write_file;
+use crate::proc_file;
 use crate::step::{At, Failure, Step};
 
 /// An existing namespace to join.
@@ -37,6 +38,13 @@ impl JoinedNamespace {
         let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
         Self { fd, kind: CloneFlags::CLONE_NEWNET, path }
     }
+
+    /// Whether it is the user namespace that we are in.
+    fn is_ours(&self) -> bool {
+        let identity = |file: FileStat| (file.st_dev, file.st_ino);
+        let own = stat(c"/proc/thread-self/ns/user").map(identity);
+        fstat(&self.fd).map(identity).is_ok_and(|it| own == Ok(it))
+    }
 }
 
 /// The namespaces of one container.
@@ -48,10 +56,12 @@ pub(crate) struct Namespaces {
     /// Whether to make a cgroup namespace.
     pub new_cgroup: bool,
     pub new_time: bool,
-    /// In which the process is born, as none can change its own.
+    /// In which the process is born, as none can change its own; where all are joined before, it is among them.
     pub pid: Option<JoinedNamespace>,
-    /// To be joined by the process.
     pub joined: Vec<JoinedNamespace>,
+    /// They are joined before any is made: the container has a user namespace, out of which the others are out of reach
+    /// that belong to the caller's, and to which those belong that are made.
+    pub join_before: bool,
 }
 
 impl Namespaces {
@@ -62,6 +72,7 @@ impl Namespaces {
             new_time: false,
             pid: None,
             joined: Vec::new(),
+            join_before: false,
         };
         let mut seen = CloneFlags::empty();
         for namespace in namespaces {
@@ -75,16 +86,18 @@ impl Namespaces {
                 None if kind == NEWTIME => plan.new_time = true,
                 None if kind == CloneFlags::CLONE_NEWCGROUP => plan.new_cgroup = true,
                 None => plan.new |= kind,
-                Some(path) if kind == CloneFlags::CLONE_NEWUSER => {
-                    open(path, kind, &field)?;
-                    let problem = "cannot be joined: the clone that makes the others would have to be in it already";
-                    return Err(Error::unsupported(field, problem));
-                }
                 Some(path) => match open(path, kind, &field)? {
+                    // To go where one is already is refused of user namespaces (setns(2)).
+                    user if kind == CloneFlags::CLONE_NEWUSER && user.is_ours() => {}
                     pid if kind == CloneFlags::CLONE_NEWPID => plan.pid = Some(pid),
                     other => plan.joined.push(other),
                 },
             }
+        }
+        let is_joining = !plan.joined.is_empty() || plan.pid.is_some();
+        plan.join_before = is_joining && plan.has(CloneFlags::CLONE_NEWUSER);
+        if plan.join_before {
+            plan.joined.extend(plan.pid.take());
         }
         Ok(plan)
     }
@@ -123,6 +136,12 @@ fn open(path: &Path, kind: CloneFlags, field: &str) -> Result<JoinedNamespace> {
     }
 }
 
+/// Whether we are root of the whole host. The initial user namespace maps every id to itself (user_namespaces(7)).
+pub fn is_root_of_host() -> bool {
+    let is_initial = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").is_ok_and(is_initial)
+}
+
 fn flag(typ: LinuxNamespaceType) -> CloneFlags {
     match typ {
         LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
@@ -134,6 +153,28 @@ fn flag(typ: LinuxNamespaceType) -> CloneFlags {
         LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
         LinuxNamespaceType::Time => NEWTIME,
     }
+}
+
+/// Child: joins existing namespaces before any is made, so that those belong to the user namespace that is joined.
+///
+/// A namespace may belong to the caller's user namespace, and then has to be joined before that is left, or to the one
+/// that is joined, and then after it: as runc does, what is not permitted is tried again.
+pub(crate) fn join_from_outside(joined: &[JoinedNamespace]) -> Result<(), Failure> {
+    let user = joined.iter().position(|one| one.kind == CloneFlags::CLONE_NEWUSER);
+    let mut later = 0u8;
+    for (index, namespace) in joined.iter().enumerate().filter(|(index, _)| Some(*index) != user) {
+        match setns(&namespace.fd, namespace.kind) {
+            Err(Errno::EPERM) if user.is_some() => later |= 1 << index,
+            other => other.at_index(Step::JoinNamespace, index)?,
+        }
+    }
+    let Some(user) = user else { return Ok(()) };
+    setns(&joined[user].fd, CloneFlags::CLONE_NEWUSER).at_index(Step::JoinNamespace, user)?;
+    for (index, namespace) in joined.iter().enumerate().filter(|(index, _)| later & 1 << index != 0)
+    {
+        setns(&namespace.fd, namespace.kind).at_index(Step::JoinNamespace, index)?;
+    }
+    Ok(())
 }
 
 /// Child: joins the existing namespaces.
@@ -149,7 +190,7 @@ pub(crate) fn join_all(joined: &[JoinedNamespace]) -> Result<(), Failure> {
 pub(crate) fn enter_new_time(offsets: &CStr) -> Result<(), Errno> {
     unshare(NEWTIME)?;
     if !offsets.is_empty() {
-        write_file(c"/proc/self/timens_offsets", offsets)?;
+        proc_file::write(c"/proc/self/timens_offsets", offsets)?;
     }
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let namespace = nix::fcntl::open(c"/proc/self/ns/time_for_children", flags, Mode::empty())?;

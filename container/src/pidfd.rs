@@ -1,9 +1,10 @@
 //! Processes by descriptor (pidfd_open(2)), which never comes to name another process.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// Opens a process, close-on-exec.
@@ -43,6 +44,16 @@ pub fn wait(process: impl AsFd, timeout: PollTimeout) -> Result<bool, Errno> {
         match poll(&mut watched, timeout) {
             Err(Errno::EINTR) => {}
             ended => return ended.map(|count| count > 0),
+        }
+    }
+}
+
+/// Waits for a child's change of state, of which it tells one waiter.
+pub(crate) fn reap(child: BorrowedFd, flags: WaitPidFlag) -> Result<WaitStatus, Errno> {
+    loop {
+        match waitid(Id::PIDFd(child), flags) {
+            Err(Errno::EINTR) => {}
+            other => return other,
         }
     }
 }

@@ -8,16 +8,24 @@ use crate::namespaces::JoinedNamespace;
 use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
 use crate::rootfs::plan::RootfsPlan;
+use crate::rootfs::root::Entry;
+use crate::step::{Parts, Step};
 
 /// What the child does between clone and execve.
 #[derive(Debug)]
 pub(crate) struct InitPlan {
+    /// As opposed to a host process.
+    pub is_container: bool,
     pub stdio: StdioPlan,
     /// Whoever connects there starts it, in place of the runtime.
     pub start_socket: Option<OwnedFd>,
-    /// The child waits for its uid and gid maps.
+    /// It is in another user namespace than the runtime.
     pub user_namespace: bool,
+    /// That one is new: the child waits for its uid and gid maps.
+    pub await_id_maps: bool,
     pub join_namespaces: Vec<JoinedNamespace>,
+    /// They are joined before the clone, by a process between: a user namespace is among them, or will be new.
+    pub join_before: bool,
     /// The offsets of a new time namespace.
     pub time: Option<CString>,
     pub hostname: Option<CString>,
@@ -35,8 +43,22 @@ pub(crate) struct InitPlan {
 }
 
 impl InitPlan {
-    /// Whether the root is the container's only one, as opposed to a host process's, which is in the host's tree.
-    pub(crate) fn is_container(&self) -> bool {
-        self.rootfs.root.pivot
+    /// Whether the root is a part of what is mounted, as opposed to all of it.
+    pub(crate) fn is_chrooted(&self) -> bool {
+        matches!(self.rootfs.root.entry, Entry::Chroot)
+    }
+}
+
+impl Parts for InitPlan {
+    fn part(&self, step: Step, index: usize) -> String {
+        let lossy = |path: &CString| path.to_string_lossy().into_owned();
+        let own = match step {
+            Step::JoinNamespace => {
+                self.join_namespaces.get(index).map(|joined| joined.path.display().to_string())
+            }
+            Step::Sysctl => self.sysctls.get(index).map(|(path, _)| lossy(path)),
+            _ => None,
+        };
+        own.unwrap_or_else(|| self.rootfs.part(step, index) + &self.process.part(step, index))
     }
 }

@@ -5,9 +5,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Stdio as Streams};
 
 use isolab_container::{Container, Stdio, Stream};
 use serde_json::{Value, json};
@@ -151,9 +149,8 @@ fn further_processes_keep_to_their_cpus() {
 
 #[test]
 fn a_time_namespace_has_its_offsets_and_further_processes_are_in_it() {
-    if !Path::new("/proc/self/ns/time").exists() {
-        return;
-    }
+    let has_time = Path::new("/proc/self/ns/time").exists();
+    assert!(has_time, "this test needs a kernel with time namespaces (CONFIG_TIME_NS)");
     let fixture = Fixture::new();
     let script = "cat /proc/self/timens_offsets; cut -d. -f1 /proc/uptime; sleep 1000";
     let mut config = fixture.changed(&["sh", "-c", &script.replace("cut", "busybox cut")], |spec| {
@@ -183,87 +180,6 @@ fn a_time_namespace_has_its_offsets_and_further_processes_are_in_it() {
     let words: Vec<&str> = output.split_whitespace().collect();
     assert_eq!(words[..6], ["monotonic", "1000", "5", "boottime", "5000000", "0"]);
     assert!(words[6].parse::<u64>().unwrap() > 5_000_000, "{output}");
-}
-
-/// A process in namespaces of its own, to be joined.
-struct Holder(std::process::Child);
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn namespaces_are_joined_by_path() {
-    let fixture = Fixture::new();
-    let mut command = Command::new("unshare");
-    command.args([
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--ipc",
-        "--uts",
-        "--net",
-        "--cgroup",
-        "--time",
-        "sh",
-        "-c",
-    ]);
-    command.arg("hostname joined; echo ready; exec sleep 1000").stdout(Streams::piped());
-    let mut holder = Holder(command.spawn().unwrap());
-    std::io::Read::read_exact(holder.0.stdout.as_mut().unwrap(), &mut [0u8; 6]).unwrap();
-    let children = format!("/proc/{0}/task/{0}/children", holder.0.id());
-    let inner: u32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
-    let names = [
-        ("pid", "pid"),
-        ("ipc", "ipc"),
-        ("uts", "uts"),
-        ("network", "net"),
-        ("cgroup", "cgroup"),
-        ("time", "time"),
-    ];
-    let path = |name: &str| format!("/proc/{inner}/ns/{name}");
-    // Pinned by a name elsewhere as well.
-    symlink(path("net"), fixture.path("pinned")).unwrap();
-    let list = names.map(|(_, name)| format!("/proc/self/ns/{name}")).join(" ");
-    let output = shell(
-        &fixture,
-        &format!("for n in {list}; do readlink $n; done; hostname; echo $$"),
-        |spec| {
-            let all = names.map(|(typ, name)| json!({"type": typ, "path": path(name)}));
-            let mut namespaces = vec![json!({"type": "mount"})];
-            namespaces.extend(all);
-            namespaces[4]["path"] = json!(fixture.path("pinned"));
-            spec["linux"]["namespaces"] = json!(namespaces);
-            spec["hostname"] = Value::Null;
-        },
-    );
-    let mut lines = output.lines();
-    for (_, name) in names {
-        let theirs = fs::read_link(path(name)).unwrap();
-        assert_eq!(lines.next(), theirs.to_str(), "{name}");
-    }
-    assert_eq!(lines.next(), Some("joined"));
-    // Neither the first there, nor by its id on the host.
-    let own: u32 = lines.next().unwrap().parse().unwrap();
-    assert!(own > 1 && own < 1000, "{output}");
-    for (typ, path, problem) in [
-        ("ipc", path("net"), "another type"),
-        ("pid", "/dev/zero".into(), "no namespace"),
-        ("mount", path("mnt"), "mount namespace"),
-        ("user", path("user"), "cannot be joined"),
-    ] {
-        let config = fixture.changed(&["true"], |spec| {
-            spec["linux"]["namespaces"] = match typ {
-                "mount" => json!([{"type": typ, "path": path}]),
-                _ => json!([{"type": "mount"}, {"type": typ, "path": path}]),
-            };
-        });
-        let error = Container::create(config).unwrap_err().to_string();
-        assert!(error.contains(problem), "{typ}: {error}");
-    }
 }
 
 #[test]

@@ -65,6 +65,8 @@ fn config(args: &[&str], limits: Limits) -> ContainerConfig {
         cgroup: CgroupPlacement::Own,
         keep_keyring: false,
         create_cwd: false,
+        cgroup_manager: None,
+        no_pivot: false,
         kill_with_parent: false,
         owner_lock: None,
     }

@@ -118,6 +118,8 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
         cgroup: CgroupPlacement::Own,
         keep_keyring: false,
         create_cwd: true,
+        cgroup_manager: None,
+        no_pivot: false,
         kill_with_parent: true,
         owner_lock: Some(folder.owner_lock()?),
     })?;

@@ -113,6 +113,8 @@ impl Isolation for ContainerLevel {
             cgroup: CgroupPlacement::Own,
             keep_keyring: false,
             create_cwd: true,
+            cgroup_manager: None,
+            no_pivot: false,
             kill_with_parent: true,
             owner_lock: Some(folder.owner_lock()?),
         };

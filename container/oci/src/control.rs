@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::create;
 use crate::folder::{Folder, Root, State, Status};
 use crate::options::{Delete, Format, Kill, List, Ps};
-use crate::rfc3339;
+use crate::{rfc3339, systemd};
 
 /// How long a killed container may take to be gone.
 const KILL_TIMEOUT: u16 = 10_000;
@@ -59,7 +59,7 @@ pub fn kill(root: &Root, options: &Kill) -> Result<()> {
 pub fn delete(root: &Root, options: &Delete) -> Result<()> {
     let Some((folder, state)) = root.find(&options.id)? else {
         if let Some(unfinished) = root.unfinished(&options.id)? {
-            return unfinished.remove();
+            return unfinished.clean_up();
         }
         if options.force {
             return Ok(());
@@ -87,6 +87,7 @@ pub fn delete(root: &Root, options: &Delete) -> Result<()> {
     }
     // With whatever else is in them.
     state.memberships().remove()?;
+    state.unit.as_deref().map_or(Ok(()), systemd::stop)?;
     folder.remove()?;
     // The container is gone, whatever they say.
     let told = state.to_oci(ContainerState::Stopped);
@@ -138,9 +139,15 @@ pub fn ps(root: &Root, options: &Ps) -> Result<String> {
 
 /// All containers.
 pub fn list(root: &Root, options: &List) -> Result<String> {
-    // One that is being deleted is none.
-    let found = root.ids().into_iter().filter_map(|id| root.find(&id).ok().flatten());
-    let found: Vec<(Folder, State)> = found.collect();
+    let mut found: Vec<(Folder, State)> = Vec::new();
+    for id in root.ids() {
+        match root.find(&id) {
+            Ok(Some(one)) => found.push(one),
+            // Nobody makes it any more. One that is being deleted meanwhile is none either.
+            Ok(None) => drop(root.unfinished(&id).ok().flatten().map(Folder::clean_up)),
+            Err(_) => {}
+        }
+    }
     if options.quiet {
         let ids: Vec<&str> = found.iter().map(|(_, state)| state.id.as_str()).collect();
         return Ok(ids.join("\n"));

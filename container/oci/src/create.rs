@@ -2,22 +2,25 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use isolab_container::{
-    CgroupPlacement, Container, ContainerConfig, RootFilesystem, Stdio, hooks, oci::ContainerState,
-    start_at, start_socket,
+    CgroupManager, CgroupPlacement, Container, ContainerConfig, RootFilesystem, Stdio, hooks,
+    oci::ContainerState, start_at, start_socket,
 };
 
 use nix::errno::Errno;
 
 use crate::folder::{Folder, Root, State, write_atomically};
 use crate::options::{Create, Run};
-use crate::{bundle, console, signals};
+use crate::systemd::{Scope, Unit};
+use crate::{bundle, console, signals, systemd};
 
 /// A container that waits to be started. Dropped, it is gone.
 struct Created {
     container: Container,
     folder: Folder,
+    /// The scope that systemd has made for it.
+    unit: Option<String>,
 }
 
 /// Who starts it.
@@ -30,20 +33,22 @@ enum Start {
 }
 
 /// Makes a container and leaves it waiting.
-pub fn create(root: &Root, options: &Create) -> Result<()> {
-    let Created { container, .. } = make(root, options, Start::Later)?;
+pub fn create(root: &Root, options: &Create, by_systemd: bool) -> Result<()> {
+    let Created { container, .. } = make(root, options, Start::Later, by_systemd)?;
     container.into_instance().release();
     Ok(())
 }
 
 /// Makes a container, starts it, waits for its end and deletes it. The exit code is the process's.
-pub fn run(root: &Root, options: &Run) -> Result<u8> {
+pub fn run(root: &Root, options: &Run, by_systemd: bool) -> Result<u8> {
     let signals = signals::block()?;
-    let Created { mut container, folder } = make(root, &options.create, Start::Here)?;
+    let Created { mut container, folder, unit } =
+        make(root, &options.create, Start::Here, by_systemd)?;
     let handle = container.handle()?;
     if let Err(error) = container.start() {
         // The error that brought us here is the one to tell.
         let _ = container.remove();
+        let _ = unit.as_deref().map_or(Ok(()), systemd::stop);
         folder.remove()?;
         return Err(error.into());
     }
@@ -59,6 +64,7 @@ pub fn run(root: &Root, options: &Run) -> Result<u8> {
         container.into_instance().release();
     } else {
         container.remove()?;
+        unit.as_deref().map_or(Ok(()), systemd::stop)?;
         folder.remove()?;
     }
     Ok(status.code() as u8)
@@ -102,19 +108,23 @@ pub fn streams(terminal: bool, further: u32) -> Stdio {
     Stdio { further, ..if terminal { Stdio::null() } else { Stdio::default() } }
 }
 
-fn make(root: &Root, options: &Create, start: Start) -> Result<Created> {
+fn make(root: &Root, options: &Create, start: Start, by_systemd: bool) -> Result<Created> {
     check_further_descriptors(options.preserve_fds)?;
-    if options.no_pivot {
-        bail!("--no-pivot is not supported: a chroot can be left again");
-    }
     let (spec, rootfs, bundle) = bundle::load(&options.bundle)?;
     let terminal = spec.process().as_ref().and_then(|process| process.terminal()) == Some(true);
     console::check(terminal, options.console_socket.as_ref())?;
+    let scope = by_systemd.then(|| Scope::new(&options.id, &spec)).transpose()?;
+    let unit = scope.as_ref().map(Scope::unit);
     let folder = root.create(&options.id)?;
-    match container(&folder, options, spec, &rootfs, &bundle, start) {
-        Ok(container) => Ok(Created { container, folder }),
+    if let Some(path) = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref()) {
+        folder.remember_cgroup(path)?;
+    }
+    let name = unit.as_ref().map(|unit| unit.name.clone());
+    match container(&folder, options, spec, &rootfs, &bundle, start, scope) {
+        Ok(container) => Ok(Created { container, folder, unit: name }),
         Err(error) => {
             // The error that brought us here is the one to tell.
+            let _ = unit.filter(Unit::is_made).map_or(Ok(()), |unit| systemd::stop(&unit.name));
             let _ = folder.remove();
             Err(error)
         }
@@ -128,8 +138,10 @@ fn container(
     rootfs: &Path,
     bundle: &Path,
     start: Start,
+    scope: Option<Scope>,
 ) -> Result<Container> {
     let terminal = options.console_socket.is_some();
+    let unit = scope.as_ref().map(|scope| scope.unit().name);
     let config = ContainerConfig {
         id: options.id.clone(),
         spec: spec.clone(),
@@ -137,8 +149,10 @@ fn container(
         bundle: Some(bundle.to_path_buf()),
         stdio: streams(terminal, options.preserve_fds),
         cgroup: CgroupPlacement::Own,
+        cgroup_manager: scope.map(|scope| Box::new(scope) as Box<dyn CgroupManager>),
         keep_keyring: options.no_new_keyring,
         create_cwd: false,
+        no_pivot: options.no_pivot,
         kill_with_parent: false,
         owner_lock: None,
     };
@@ -146,7 +160,7 @@ fn container(
         Start::Here => Container::create(config)?,
         Start::Later => Container::create_for_later(config, start_socket(&folder.start_socket())?)?,
     };
-    let state = State::new(spec, bundle.to_path_buf(), &container.handle()?)?;
+    let state = State::new(spec, bundle.to_path_buf(), &container.handle()?, unit)?;
     folder.save(&state)?;
     if start == Start::Later {
         container.is_known()?;

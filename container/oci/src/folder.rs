@@ -4,12 +4,14 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use isolab_container::oci::{ContainerState, Spec};
-use isolab_container::{Handle, Membership, Memberships, processes};
+use isolab_container::{
+    Handle, Membership, Memberships, is_root_of_host, processes, remove_empty_cgroup,
+};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,8 @@ const VERSION: u32 = 1;
 
 const STATE: &str = "state.json";
 const START: &str = "start";
+/// A symbolic link that leads nowhere, to `linux.cgroupsPath`: what takes one call to write and none to close.
+const CGROUP: &str = "cgroup";
 
 /// What is known of a container.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +37,9 @@ pub struct State {
     pub created: u64,
     /// (controllers, directory)
     pub cgroups: Vec<(Vec<String>, PathBuf)>,
+    /// The scope that systemd has made for it.
+    #[serde(default)]
+    pub unit: Option<String>,
     pub spec: Spec,
 }
 
@@ -70,10 +77,11 @@ pub struct Folder {
 impl Root {
     /// The folder of the command line, or the usual one.
     pub fn new(chosen: Option<PathBuf>) -> Result<Self> {
-        let usual = || match (geteuid().is_root(), std::env::var_os("XDG_RUNTIME_DIR")) {
-            (true, _) => Ok(PathBuf::from("/run/isolab-oci")),
+        // Root of a user namespace that an engine without root has made is not root where /run is.
+        let usual = || match (is_root_of_host(), std::env::var_os("XDG_RUNTIME_DIR")) {
             (false, Some(folder)) => Ok(Path::new(&folder).join("isolab-oci")),
-            (false, None) => bail!("XDG_RUNTIME_DIR is not set: say where with --root"),
+            _ if geteuid().is_root() => Ok(PathBuf::from("/run/isolab-oci")),
+            _ => bail!("XDG_RUNTIME_DIR is not set: say where with --root"),
         };
         Ok(Root(chosen.map_or_else(usual, Ok)?))
     }
@@ -115,7 +123,12 @@ impl Root {
     /// What a `create` that was killed left of a container: its folder.
     pub fn unfinished(&self, id: &str) -> Result<Option<Folder>> {
         let path = self.0.join(id);
-        if path.is_dir() { Folder::lock(path).map(Some) } else { Ok(None) }
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let folder = Folder::lock(path)?;
+        // Another may have been made under this name meanwhile.
+        Ok(folder.load()?.is_none().then_some(folder))
     }
 
     /// The ids of all.
@@ -161,6 +174,20 @@ impl Folder {
     /// Writes the state, all of it or nothing.
     pub fn save(&self, state: &State) -> Result<()> {
         write_atomically(&self.path.join(STATE), &serde_json::to_vec(state)?)
+    }
+
+    /// Where its cgroup will be, for who finds the folder of a `create` that was killed.
+    pub fn remember_cgroup(&self, path: &Path) -> Result<()> {
+        let link = self.path.join(CGROUP);
+        symlink(path, &link).with_context(|| words("create", &link))
+    }
+
+    /// Removes what a `create` that was killed has left: its process has ended with it.
+    pub fn clean_up(self) -> Result<()> {
+        let path = fs::read_link(self.path.join(CGROUP)).ok();
+        let id = self.path.file_name().unwrap_or_default().to_string_lossy();
+        remove_empty_cgroup(&id, path.as_deref());
+        self.remove()
     }
 
     /// The socket at which the container waits, by a path that is short whatever the folder's is.
@@ -222,7 +249,7 @@ impl Unlocked {
 
 impl State {
     /// Of a container that was just made.
-    pub fn new(spec: Spec, bundle: PathBuf, handle: &Handle) -> Result<Self> {
+    pub fn new(spec: Spec, bundle: PathBuf, handle: &Handle, unit: Option<String>) -> Result<Self> {
         let started_ticks = processes::started_ticks(Pid::from_raw(handle.pid()));
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Ok(State {
@@ -238,15 +265,16 @@ impl State {
                 .iter()
                 .map(|one| (one.controllers.clone(), one.directory.clone()))
                 .collect(),
+            unit,
             spec,
         })
     }
 
     /// The container, unless its process has gone.
     pub fn handle(&self) -> Option<Handle> {
-        let seccomp = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let state = self.to_oci(ContainerState::Running);
-        let handle = Handle::of_container(state, self.memberships(), seccomp).ok()?;
+        let handle =
+            Handle::of_container(state, self.memberships(), self.spec.linux().as_ref()).ok()?;
         // Opened first: what the id names now is what was opened.
         let started_ticks = processes::started_ticks(Pid::from_raw(self.pid))?;
         (started_ticks == self.started_ticks).then_some(handle)

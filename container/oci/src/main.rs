@@ -14,6 +14,7 @@ mod features;
 mod folder;
 mod options;
 mod signals;
+mod systemd;
 mod update;
 
 use std::fs::OpenOptions;
@@ -71,16 +72,10 @@ fn words(error: &anyhow::Error, runtime: Option<&isolab_container::Error>) -> St
 }
 
 fn execute(global: &Global, command: Command) -> Result<u8> {
-    if global.systemd_cgroup {
-        bail!(
-            "--systemd-cgroup is not supported: cgroups are made directly. Ask for that: podman --cgroup-manager \
-             cgroupfs; dockerd --exec-opt native.cgroupdriver=cgroupfs; SystemdCgroup = false of containerd"
-        );
-    }
     let root = Root::new(global.root.clone())?;
     match command {
-        Command::Create(options) => create::create(&root, &options)?,
-        Command::Run(options) => return create::run(&root, &options),
+        Command::Create(options) => create::create(&root, &options, global.systemd_cgroup)?,
+        Command::Run(options) => return create::run(&root, &options, global.systemd_cgroup),
         Command::Exec(options) => return exec::exec(&root, &options),
         Command::Start(container) => control::start(&root, &container.id)?,
         Command::State(container) => print(&control::state(&root, &container.id)?),

@@ -35,7 +35,7 @@ pub struct Global {
     /// For callers that pass it; who calls is found out.
     #[arg(long, value_name = "WHETHER", num_args = 0..=1, require_equals = true)]
     pub rootless: Option<String>,
-    /// Refused: cgroups are made directly, not by systemd.
+    /// Cgroups are made by systemd, and linux.cgroupsPath is slice:prefix:name.
     #[arg(long)]
     pub systemd_cgroup: bool,
 }
@@ -110,7 +110,7 @@ pub struct Create {
     /// Pass on as many open descriptors from 3 on.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..1024))]
     pub preserve_fds: u32,
-    /// Refused: the root is always changed by pivot_root.
+    /// Enter the root by a moved mount and chroot(2), which an initramfs needs. Less of a wall than without.
     #[arg(long)]
     pub no_pivot: bool,
     /// Leave it in the caller's session keyring, with the caller's keys.

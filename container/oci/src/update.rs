@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::control::expect;
 use crate::folder::{Root, Status};
 use crate::options::{Limits, Update};
+use crate::systemd;
 
 /// Changes limits. Rules about devices stay as they are, as in runc.
 pub fn update(root: &Root, options: &Update) -> Result<()> {
@@ -23,6 +24,9 @@ pub fn update(root: &Root, options: &Update) -> Result<()> {
     let resources: LinuxResources =
         serde_json::from_value(merged).context("cannot read the resources")?;
     state.memberships().limit(&resources)?;
+    if let Some(unit) = &state.unit {
+        systemd::set_limits(unit, &resources)?;
+    }
     state.spec.linux_mut().get_or_insert_default().set_resources(Some(resources));
     folder.save(&state)
 }

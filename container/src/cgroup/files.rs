@@ -122,6 +122,17 @@ pub(super) fn remove(leaf: &Path) -> Result<(), CgroupError> {
     }
 }
 
+/// Removes `leaf` if it has neither processes nor children, or will have none in a moment.
+pub(super) fn remove_empty(leaf: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while let Err(error) = fs::remove_dir(leaf) {
+        if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Removes cgroups that the container made below its own.
 fn remove_children(directory: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {

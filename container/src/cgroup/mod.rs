@@ -4,6 +4,7 @@
 //! right behind share it. So all are joined back to back, and the caller overlaps that with other work. Version 2
 //! avoids the wait: the process is cloned into its cgroup.
 
+mod awaited;
 mod detect;
 mod device_program;
 mod devices;
@@ -18,9 +19,12 @@ mod usage;
 mod v1;
 mod v2;
 
+pub(crate) use awaited::Awaited;
+pub use awaited::CgroupManager;
 pub(crate) use detect::Hierarchies;
 pub(crate) use devices::DeviceRules;
 pub use error::CgroupError;
+pub use limits::weight_from_shares;
 pub use members::{Membership, Memberships};
 pub use oom::OomWatch;
 pub use stats::Stats;
@@ -264,6 +268,29 @@ pub fn remove_cgroups(directories: &[PathBuf]) -> Result<(), CgroupError> {
         first_error = first_error.and(files::remove(directory));
     }
     first_error
+}
+
+/// Removes the cgroup that a container would have, by [`ContainerConfig::id`](crate::ContainerConfig::id) and
+/// `linux.cgroupsPath`, where nobody is in it, and waits a moment for who is about to end. One with processes is somebody
+/// else's, and stays.
+pub fn remove_empty_cgroup(id: &str, path: Option<&Path>) {
+    let default = default_path(id);
+    let path = path.unwrap_or(&default);
+    if path.components().any(|component| component == std::path::Component::ParentDir) {
+        return;
+    }
+    let from_top = path.strip_prefix("/").ok();
+    let directories: Vec<PathBuf> = match Hierarchies::detect() {
+        Ok(Hierarchies::V2 { mount_point, base }) => {
+            vec![mount_point.join(from_top.map_or_else(|| base.join(path), Path::to_path_buf))]
+        }
+        Ok(Hierarchies::V1(hierarchies)) => {
+            let below = |own: &Path| from_top.map_or_else(|| own.join(path), Path::to_path_buf);
+            hierarchies.iter().map(|one| one.mount_point.join(below(&one.own))).collect()
+        }
+        _ => Vec::new(),
+    };
+    directories.iter().for_each(|directory| files::remove_empty(directory));
 }
 
 /// Sends a signal to every process of a `cgroup.procs` file.

@@ -31,11 +31,27 @@ impl Cgroup {
         resources: &LinuxResources,
     ) -> Result<Self, CgroupError> {
         let cgroup = Self::track(mount_point, base, path)?;
-        match cgroup.limit(resources) {
-            Ok(()) => Ok(cgroup),
+        cgroup.limited(resources)
+    }
+
+    /// What a manager has made around a process.
+    pub(super) fn adopted(
+        mount_point: &Path,
+        path: &Path,
+        resources: &LinuxResources,
+    ) -> Result<Self, CgroupError> {
+        let directory = directory(mount_point, path);
+        let cgroup = Cgroup { mount_point: mount_point.to_path_buf(), directory, removed: false };
+        cgroup.limited(resources)
+    }
+
+    fn limited(self, resources: &LinuxResources) -> Result<Self, CgroupError> {
+        match self.limit(resources) {
+            Ok(()) => Ok(self),
             Err(error) => {
+                kill_all(&self.directory);
                 // The error that brought us here is the one to report.
-                let _ = files::remove(&cgroup.directory);
+                let _ = files::remove(&self.directory);
                 Err(error)
             }
         }
@@ -87,6 +103,11 @@ impl Cgroup {
         }
         limits::set_unified(resources, &self.directory)
     }
+}
+
+/// The directory of a cgroup that is named from the top on.
+pub(super) fn directory(mount_point: &Path, path: &Path) -> PathBuf {
+    mount_point.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// Enables controllers for the children of every cgroup above `leaf`. `required`: those that limits need, and which.

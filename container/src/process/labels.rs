@@ -7,7 +7,7 @@ use std::path::Path;
 use oci_spec::runtime::Process;
 
 use crate::error::{Error, Result};
-use crate::init::write_file;
+use crate::proc_file;
 use crate::step::{At, Failure, Step};
 
 /// What is written, and where: by the host's /proc.
@@ -57,7 +57,7 @@ impl Label {
 
     /// Child: as long as the host's /proc is in sight.
     pub(crate) fn apply(&self) -> Result<(), Failure> {
-        write_file(self.file, &self.text).at(Step::Label)
+        proc_file::write(self.file, &self.text).at(Step::Label)
     }
 }
 

@@ -14,6 +14,7 @@ use super::scheduling::SchedulingPlan;
 use super::seccomp::Filter;
 use super::terminal::TerminalPlan;
 use crate::error::{Error, Result};
+use crate::step::{Parts, Step};
 
 /// Nobody: to setresuid(2) and setresgid(2) it means that the id does not change, which would leave root's.
 pub const NO_ID: u32 = u32::MAX;
@@ -28,8 +29,8 @@ pub(crate) struct ProcessPlan {
     pub uid: libc::uid_t,
     pub gid: libc::gid_t,
     pub groups: Vec<libc::gid_t>,
-    /// Whether setgroups(2) may be called: not in a user namespace that denies it.
-    pub set_groups: bool,
+    /// It is in another user namespace than the runtime's, which may deny setgroups(2) to everybody.
+    pub user_namespace: bool,
     pub umask: libc::mode_t,
     pub rlimits: Vec<Rlimit>,
     pub oom_score_adj: Option<CString>,
@@ -90,7 +91,7 @@ impl ProcessPlan {
             uid: user.uid(),
             gid: user.gid(),
             groups,
-            set_groups: true,
+            user_namespace,
             umask: user.umask().unwrap_or(0o022) & 0o777,
             rlimits: Rlimit::from_oci(process.rlimits().as_deref().unwrap_or_default())?,
             oom_score_adj,
@@ -105,9 +106,20 @@ impl ProcessPlan {
             init: false,
         })
     }
+}
 
-    pub(crate) fn command(&self) -> String {
-        self.exec.command()
+impl Parts for ProcessPlan {
+    fn part(&self, step: Step, index: usize) -> String {
+        match step {
+            Step::Rlimit => self.rlimits.get(index).map(Rlimit::label).unwrap_or_default(),
+            Step::CreateWorkingDirectory | Step::WorkingDirectory => {
+                self.cwd.to_string_lossy().into_owned()
+            }
+            Step::Group => self.gid.to_string(),
+            Step::User => self.uid.to_string(),
+            Step::Exec => self.exec.command(),
+            _ => String::new(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::options::Attributes;
 use super::resolve::DescriptorPath;
 
 /// What mount(2) does not look at.
-const NONE: Option<&CStr> = None;
+pub(super) const NONE: Option<&CStr> = None;
 
 /// Child: binds `source` on `target`. `flags`: none, or MS_REC for what is mounted below it as well.
 pub(crate) fn bind(source: &CStr, target: &CStr, flags: MsFlags) -> Result<(), Errno> {

@@ -8,7 +8,7 @@ use super::mask;
 use super::mounts::MountPlan;
 use super::resolve::InnerPath;
 use super::root::RootPlan;
-use crate::step::Failure;
+use crate::step::{Failure, Parts, Step};
 
 /// Made in this order, in a new mount namespace.
 #[derive(Debug)]
@@ -62,5 +62,28 @@ impl RootfsPlan {
         }
         mask::mask(&self.masked, root)?;
         mask::make_readonly(&self.readonly, root)
+    }
+}
+
+impl Parts for RootfsPlan {
+    fn part(&self, step: Step, index: usize) -> String {
+        let path = |paths: &[InnerPath]| paths.get(index).map(InnerPath::to_string);
+        let mount = |words: fn(&MountPlan) -> String| self.mounts.get(index).map(words);
+        let found = match step {
+            Step::OverlayLayer => Some(self.root.layer(index)),
+            Step::OverlayUpper
+            | Step::OverlayWork
+            | Step::MountRoot
+            | Step::OpenRoot
+            | Step::ChangeRoot => Some(self.root.to_string()),
+            Step::MountTarget | Step::CopyUp => mount(|mount| mount.target.to_string()),
+            Step::Mount | Step::MountOptions => mount(MountPlan::describe),
+            Step::CgroupMount => self.cgroup_mount.as_ref().map(|mount| mount.describe(index)),
+            Step::Device => self.devices.get(index).map(|device| device.path.to_string()),
+            Step::MaskPath => path(&self.masked),
+            Step::ReadonlyPath => path(&self.readonly),
+            _ => None,
+        };
+        found.unwrap_or_default()
     }
 }

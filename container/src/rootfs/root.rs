@@ -12,8 +12,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
+use procfs::process::MountInfo;
 
-use super::bind::{add_flags, bind, change};
+use super::bind::{NONE, add_flags, bind, change};
 use super::resolve::write_decimal;
 use crate::config::RootFilesystem;
 use crate::error::{Error, Result};
@@ -29,14 +30,41 @@ const MOUNT_DATA_LEN: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct RootPlan {
     source: Source,
-    /// pivot_root in a container; chroot for a host process.
-    pub pivot: bool,
+    pub entry: Entry,
+    /// The mount namespace is not the container's alone: what is mounted there already stays as it is.
+    pub shares_namespace: bool,
     pub readonly: bool,
     /// `linux.rootfsPropagation`, applied when everything is in place.
     propagation: Option<MsFlags>,
     /// What is mounted inside is to be seen outside, by binds of what the host shares: its mounts stay shared, but the
     /// one that the root is in, or it would be seen there.
     shared_in: Option<CString>,
+}
+
+/// How a root file system becomes the root directory.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// By pivot_root(2): nothing else is left in the mount namespace.
+    Pivot,
+    /// Moved over the root directory, which cannot be pivoted from where it is an initramfs: beneath, the host's mounts
+    /// stay, without these, procfs and sysfs, which would let a user namespace inside mount its own.
+    Move { hidden: Vec<CString> },
+    /// By chroot(2): of a host process, and in a mount namespace of others.
+    Chroot,
+}
+
+impl Entry {
+    /// [`Entry::Move`] of what is mounted at `root`.
+    pub(crate) fn moved(root: &CStr) -> Result<Self> {
+        let root = Path::new(OsStr::from_bytes(root.to_bytes()));
+        let is_full = |kind: &str| kind == "proc" || kind == "sysfs";
+        let mounts = own_mounts()?.into_iter();
+        let hidden =
+            mounts.filter(|one| is_full(&one.fs_type) && !one.mount_point.starts_with(root));
+        let hidden =
+            hidden.filter_map(|one| CString::new(one.mount_point.into_os_string().into_vec()).ok());
+        Ok(Entry::Move { hidden: hidden.collect() })
+    }
 }
 
 #[derive(Debug)]
@@ -63,7 +91,8 @@ impl RootPlan {
             }
         };
         let (propagation, shared_in) = (None, None);
-        Ok(RootPlan { source, pivot: true, readonly: false, propagation, shared_in })
+        let (entry, readonly, shares_namespace) = (Entry::Pivot, false, false);
+        Ok(RootPlan { source, entry, shares_namespace, readonly, propagation, shared_in })
     }
 
     /// Sets `linux.rootfsPropagation`.
@@ -102,6 +131,7 @@ impl RootPlan {
         // Slave, not private: what the host unmounts must not live on here and keep its disk busy.
         let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
         match &self.shared_in {
+            _ if self.shares_namespace => {}
             None => change(c"/", slave).at(Step::Propagation)?,
             Some(mount) => change(mount, MsFlags::MS_PRIVATE).at(Step::Propagation)?,
         }
@@ -126,11 +156,14 @@ impl RootPlan {
 
     /// Child: makes `root` the root directory.
     pub(crate) fn enter(&self, root: &OwnedFd) -> Result<(), Failure> {
-        if self.pivot {
+        if let Entry::Move { hidden } = &self.entry {
+            hide(hidden)?;
+        }
+        fchdir(root).at(Step::ChangeRoot)?;
+        if let Entry::Pivot = self.entry {
             // pivot_root(2): with both arguments "." the old root is stacked on the new one, and "." is the old one.
             let old = self.shared_in.as_ref().map(|_| open_directory(c"/"));
             let old = old.transpose().at(Step::ChangeRoot)?;
-            fchdir(root).at(Step::ChangeRoot)?;
             pivot_root(c".", c".").at(Step::ChangeRoot)?;
             if let Some(old) = &old {
                 // Or what is unmounted here would be unmounted on the host. mount(2) takes "." for the new root.
@@ -140,7 +173,9 @@ impl RootPlan {
             }
             umount2(c".", MntFlags::MNT_DETACH).at(Step::ChangeRoot)?;
         } else {
-            fchdir(root).at(Step::ChangeRoot)?;
+            if let Entry::Move { .. } = self.entry {
+                mount(Some(c"."), c"/", NONE, MsFlags::MS_MOVE, NONE).at(Step::ChangeRoot)?;
+            }
             chroot(c".").at(Step::ChangeRoot)?;
         }
         chdir(c"/").at(Step::ChangeRoot)?;
@@ -171,19 +206,39 @@ fn absolute(path: &Path) -> Result<CString> {
 
 /// The mount that a directory is in, by its mount point.
 fn mount_of(path: &CStr) -> Result<CString> {
-    let failed = |source| Error::host("read /proc/self/mountinfo", source);
     let path = Path::new(OsStr::from_bytes(path.to_bytes()));
     let real = path.canonicalize();
     let real = real.map_err(|source| {
         Error::host(format!("find the root filesystem {}", path.display()), source)
     })?;
-    let mounts = procfs::process::Process::myself().and_then(|own| own.mountinfo());
-    let mounts = mounts.map_err(|error| failed(io::Error::other(error)))?;
-    let above = mounts.into_iter().filter(|mount| real.starts_with(&mount.mount_point));
+    let above = own_mounts()?.into_iter().filter(|mount| real.starts_with(&mount.mount_point));
     // Of several on one point, the last is on top.
     let nearest = above.max_by_key(|mount| mount.mount_point.as_os_str().len());
     let point = nearest.map_or_else(|| "/".into(), |mount| mount.mount_point);
-    CString::new(point.into_os_string().into_vec()).map_err(|error| failed(error.into()))
+    CString::new(point.into_os_string().into_vec())
+        .map_err(|error| Error::host("name a mount point", io::Error::from(error)))
+}
+
+/// What is mounted in our own mount namespace.
+fn own_mounts() -> Result<Vec<MountInfo>> {
+    let mounts = procfs::process::Process::myself().and_then(|own| own.mountinfo());
+    let mounts = mounts
+        .map_err(|error| Error::host("read /proc/self/mountinfo", io::Error::other(error)))?;
+    Ok(mounts.into_iter().collect())
+}
+
+/// Child: takes mounts away, or where the user namespace of who mounted them forbids that, puts an empty one over them.
+fn hide(paths: &[CString]) -> Result<(), Failure> {
+    for path in paths {
+        match umount2(path.as_c_str(), MntFlags::MNT_DETACH) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(_) => {
+                mount(Some(c"tmpfs"), path.as_c_str(), Some(c"tmpfs"), MsFlags::MS_RDONLY, NONE)
+                    .at(Step::ChangeRoot)?
+            }
+        }
+    }
+    Ok(())
 }
 
 fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {

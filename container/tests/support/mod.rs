@@ -83,6 +83,8 @@ impl Fixture {
             cgroup: CgroupPlacement::Own,
             keep_keyring: false,
             create_cwd: false,
+            cgroup_manager: None,
+            no_pivot: false,
             kill_with_parent: false,
             owner_lock: None,
         }

@@ -52,6 +52,8 @@ fn container(folder: &Path, limits: Limits) -> Result<(), IsolationError> {
         cgroup: CgroupPlacement::Own,
         keep_keyring: false,
         create_cwd: true,
+        cgroup_manager: None,
+        no_pivot: false,
         kill_with_parent: true,
         owner_lock: None,
     });

@@ -76,8 +76,9 @@ fn idle(cpu: &LinuxCpu) -> Option<String> {
     cpu.idle().map(|idle| idle.to_string())
 }
 
-/// The conversion of the OCI specification (config-linux.md, "CPU"): [2, 262144] onto [1, 10000].
-fn weight_from_shares(shares: u64) -> u64 {
+/// Shares of CPU time, [2, 262144], as version 2's weight, [1, 10000]: the conversion of the OCI specification
+/// (config-linux.md, "CPU").
+pub fn weight_from_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

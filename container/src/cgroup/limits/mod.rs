@@ -7,6 +7,8 @@ mod io;
 mod memory;
 mod others;
 
+pub use cpu::weight_from_shares;
+
 use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
