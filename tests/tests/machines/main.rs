@@ -260,6 +260,22 @@ fn the_benchmark_reports_all_four_levels_in_the_promised_shape() {
     assert!(init("paravirt") && init("fullvirt") && !init("container"));
 }
 
+/// The probe is one static file: it runs wherever there is a kernel.
+#[test]
+fn the_probe_runs_at_all_four_levels() {
+    for (kind, control) in [("cpu", "compute"), ("memory", "load_16k")] {
+        let words = ["bench", kind, "--runs", "1", "--operations", "1", "--format", "json"];
+        let report = Sandbox::empty().isolab(&words).finish().success();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        for level in ["process", "container", "paravirt", "fullvirt"] {
+            assert!(figure(&report, level, control) > 0.0);
+        }
+        // One sample is no comparison.
+        let compared = report["comparisons"].as_array().unwrap();
+        assert!(compared.len() > 20 && compared.iter().all(|it| it["ratio"].is_null()), "{report}");
+    }
+}
+
 #[test]
 fn the_bare_machine_is_measured_beside_its_peers() {
     let words = ["bench", "startup", "--peers", "qemu,kvmtool", "--runs", "1", "--format", "json"];
