@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use isolab_tests::devices::{text, tool};
-use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
+use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim, tiny_kernel};
 use isolab_tests::{Sandbox, TIME_LIMIT, cached, carried, controlled, dropped, workloads};
 use nix::sys::signal::Signal;
 
@@ -385,7 +385,7 @@ fn signals_end_a_machine_whose_guest_does_not_answer_them() {
 
     // cli; hlt; and again, if anything should wake it.
     let dir = tempfile::tempdir().unwrap();
-    let silent = guests::tiny_kernel(dir.path(), &[0xfa, 0xf4, 0xeb, 0xfc], false);
+    let silent = tiny_kernel(dir.path(), &[0xfa, 0xf4, 0xeb, 0xfc], false);
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let options = ["--kernel", text(&silent)];
         let mut machine = run("paravirt", &options, &["true"]).start_unread();
