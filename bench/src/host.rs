@@ -1,12 +1,13 @@
 //! What a measurement ran on: the head of every report.
 
 use std::arch::x86_64::__cpuid;
+use std::collections::BTreeMap;
 use std::fs;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Whether KVM runs on a processor's own virtualisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KvmKind {
     /// The host is no guest.
@@ -53,7 +54,7 @@ impl KvmKind {
 }
 
 /// The host, as far as it matters to a figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Host {
     /// The processor's model name.
     pub cpu: String,
@@ -63,14 +64,16 @@ pub struct Host {
     pub kvm: KvmKind,
     /// `uname -r` of the host.
     pub kernel: String,
+    /// What the kernel does about each flaw of the processor's, in its own words.
+    pub mitigations: BTreeMap<String, String>,
     /// The kernel that the guests ran: its name and release.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_kernel: Option<String>,
     /// The image that was run, if any.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Its manifest's digest.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
 }
 
@@ -90,9 +93,21 @@ impl Host {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             kvm: KvmKind::detect(),
             kernel: release,
+            mitigations: mitigations().unwrap_or_default(),
             guest_kernel,
             image,
             image_digest,
         }
     }
+}
+
+/// Documentation/ABI/testing/sysfs-devices-system-cpu, "vulnerabilities".
+fn mitigations() -> std::io::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir("/sys/devices/system/cpu/vulnerabilities")? {
+        let entry = entry?;
+        let state = fs::read_to_string(entry.path())?;
+        found.insert(entry.file_name().to_string_lossy().into_owned(), state.trim().to_owned());
+    }
+    Ok(found)
 }

@@ -1,20 +1,71 @@
-//! What a measured process leaves running behind its exit.
+//! What a measured process leaves running behind its exit, and what all of it cost.
 //!
 //! A VMM may end before its machine has been taken apart (ours does, see `isolab_vmm::teardown`), and
 //! on a host with few CPUs that work would be charged to whoever is measured next.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_isolation::timeline;
 use nix::errno::Errno;
 use nix::sys::prctl;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use crate::runner::Figure;
 
 /// Something that stays longer does not end by itself.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks, and so the error of what [`wait`] returns.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
+
+/// What children that have been waited for, and theirs, have cost (getrusage(2)).
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// Of user space, guests included, and of the kernel, in microseconds. Their sum is the scheduler's and exact,
+    /// while a kernel that counts by ticks divides it as it can.
+    cpu_time: i64,
+    /// A process or vCPU gave its processor away, or lost it.
+    context_switches: i64,
+    /// A page was given on its first touch, without a disk.
+    page_faults: i64,
+}
+
+impl Cost {
+    /// Until now.
+    ///
+    /// # Errors
+    /// None that the manual page knows.
+    pub fn of_children() -> io::Result<Self> {
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        Ok(Self {
+            cpu_time: (usage.user_time() + usage.system_time()).num_microseconds(),
+            context_switches: usage.voluntary_context_switches()
+                + usage.involuntary_context_switches(),
+            page_faults: usage.minor_page_faults(),
+        })
+    }
+
+    /// What has come to it since `before`.
+    pub fn since(self, before: Cost) -> Cost {
+        Cost {
+            cpu_time: self.cpu_time - before.cpu_time,
+            context_switches: self.context_switches - before.context_switches,
+            page_faults: self.page_faults - before.page_faults,
+        }
+    }
+
+    /// As they stand in a report.
+    pub fn figures(self) -> [Figure; 3] {
+        [
+            Figure::new("cpu_time", "ms", self.cpu_time as f64 / 1e3),
+            Figure::new("context_switches", "count", self.context_switches as f64),
+            Figure::new("page_faults", "count", self.page_faults as f64),
+        ]
+    }
+}
 
 /// From now on, processes that lose their parent become children of this one.
 pub fn adopt() {

@@ -1,19 +1,15 @@
 //! Measurements at every level, and the report.
+//!
+//! [`subjects`] is who takes part, [`workloads`] what they do, one file each; the [`runner`] gives them their turns, the
+//! [`report`] compares, audits and shows what it found, by [`statistics`] that assume nothing of a distribution.
 
-pub mod comparison;
-pub mod disk;
 mod host;
-pub mod images;
 pub mod leftovers;
 pub mod machines;
-pub mod net;
-mod report;
-mod rounds;
-pub mod runtimes;
-pub mod service;
-pub mod startup;
-mod summary;
+pub mod report;
+pub mod runner;
+pub mod statistics;
+pub mod subjects;
+pub mod workloads;
 
 pub use host::{Host, KvmKind};
-pub use report::{Findings, Measurement, Report};
-pub use summary::Summary;

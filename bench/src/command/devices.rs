@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use isolab_bench::comparison::{self, Setup};
-use isolab_bench::disk::{self, CacheMode, EngineKind};
-use isolab_bench::machines::Peer;
-use isolab_bench::{Findings, Host, Report, net};
-use isolab_command::format::{Format, parse_size};
+use isolab_bench::Host;
+use isolab_bench::runner::Rounds;
+use isolab_bench::subjects::Peer;
+use isolab_bench::workloads::disk::{self, CacheMode, EngineKind};
+use isolab_bench::workloads::guest_jobs::{self, GuestJobs, Setup};
+use isolab_bench::workloads::net;
+use isolab_command::format::parse_size;
 use isolab_isolation::{Level, guest_kernel};
 
-use super::{duplicate, notes_of, own_program, with_progress, write_report};
+use super::running::Output;
+use super::{duplicate, own_program, remarks_of};
 
 /// Options of both `disk` and `net`.
 #[derive(Debug, Args)]
@@ -40,12 +43,8 @@ struct Common {
     /// Memory of every guest.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     memory: u64,
-    /// How to print the results.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// Write the results into this folder as well, as JSON and as a table.
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// fio in the guest: virtio-blk and IDE, ours and QEMU's, over one disk.
@@ -144,15 +143,14 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
             Engine::Sync => EngineKind::Sync,
         },
     };
-    let findings = with_progress(args.common.runs, |progress| disk::measure(&plan, progress))?;
     let show = Shown {
         name: "disk",
         jobs: disk::jobs(),
         subjects: disk::subjects(),
-        rival: disk::rival,
         pair: (disk::EMULATED, disk::VIRTIO),
     };
-    show.finish(&args.common, kernel, findings)
+    let (workload, notes) = disk::workload(&plan)?;
+    show.measure(&args.common, kernel, workload, notes)
 }
 
 /// Runs `isolab bench net`.
@@ -162,20 +160,22 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
 pub fn net(args: NetBench) -> Result<ExitCode> {
     let (setup, kernel) = setup(&args.common, &net::subjects(), &net::jobs())?;
     let plan = net::NetPlan { setup, mebibytes: args.mebibytes, pings: args.pings };
-    let findings = with_progress(args.common.runs, |progress| net::measure(&plan, progress))?;
     let show = Shown {
         name: "net",
         jobs: net::jobs(),
         subjects: net::subjects(),
-        rival: net::rival,
         pair: (net::EMULATED, net::VIRTIO),
     };
-    show.finish(&args.common, kernel, findings)
+    let (workload, notes) = net::workload(&plan)?;
+    show.measure(&args.common, kernel, workload, notes)
 }
 
 fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, String)> {
     if let Some(twice) = duplicate(&common.peers) {
         bail!("{twice} is named twice");
+    }
+    if let Some(peer) = common.peers.iter().find(|peer| peer.lightest().is_none()) {
+        bail!("{peer} has no machines");
     }
     for (kind, chosen, all) in [("subject", &common.only, subjects), ("job", &common.jobs, jobs)] {
         if let Some(unknown) = chosen.iter().find(|name| !all.contains(&name.as_str())) {
@@ -189,7 +189,6 @@ fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, St
         peers: common.peers.clone(),
         only: common.only.clone(),
         jobs: common.jobs.clone(),
-        runs: common.runs,
         time: common.time,
         kernel: kernel.image,
         memory: common.memory,
@@ -202,26 +201,35 @@ struct Shown {
     name: &'static str,
     jobs: Vec<&'static str>,
     subjects: Vec<&'static str>,
-    rival: fn(&str) -> Option<&'static str>,
     /// Ours: emulated and paravirtual.
     pair: (&'static str, &'static str),
 }
 
 impl Shown {
-    fn finish(&self, common: &Common, kernel: String, findings: Findings) -> Result<ExitCode> {
-        let host = Host::detect(None, Some(kernel));
-        let mut report = Report { host, results: findings.results, notes: findings.notes };
+    fn measure(
+        &self,
+        common: &Common,
+        kernel: String,
+        mut workload: GuestJobs,
+        notes: Vec<String>,
+    ) -> Result<ExitCode> {
+        let mut session = common.output.begin(self.name, Rounds::Fixed(common.runs))?;
+        let mut findings = session.runner.run(&mut workload)?;
+        // The guests' files, tap and server.
+        drop(workload);
+        findings.notes.extend(notes);
+        findings.notes.extend(guest_jobs::without_exits(&findings));
+        let mut report = session.report(Host::detect(None, Some(kernel)), findings);
         let (slow, fast) = self.pair;
-        report.notes.extend(comparison::causes(&report, &self.jobs, slow, fast));
-        let table = comparison::table(&report, &self.jobs, &self.subjects, self.rival);
+        report.notes.extend(guest_jobs::causes(&report, &self.jobs, slow, fast));
+        let table = guest_jobs::table(&report, self.name, &self.jobs, &self.subjects);
         let mut text = format!(
             "{}\n\nMedians; exits and interrupts for each piece of work; \
              ratios of throughput\n{table}\n",
             report.host
         );
-        text += &notes_of(&report);
-        write_report(self.name, &report, &text, common.format, common.out.as_deref())?;
-        Ok(ExitCode::SUCCESS)
+        text += &remarks_of(&report);
+        session.finish(&report, &text, &common.output)
     }
 }
 

@@ -1,19 +1,22 @@
 //! `isolab bench image`
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use isolab_bench::images::first_use;
-use isolab_bench::images::stores::{self, Peer};
-use isolab_bench::{Host, Measurement, Report};
-use isolab_command::format::{Format, parse_size};
+use isolab_bench::report::{Findings, Report};
+use isolab_bench::runner::Runner;
+use isolab_bench::subjects::Peer;
+use isolab_bench::workloads::images::first_use;
+use isolab_bench::workloads::images::stores;
+use isolab_bench::{Host, subjects};
+use isolab_command::format::parse_size;
 use isolab_images::{ArchiveFormat, Store};
 use isolab_isolation::Level;
 
-use super::{choose, notes_of, own_program, subjects, tables_of, with_progress, write_report};
+use super::running::Running;
+use super::{choose, own_program, remarks_of, tables_of};
 
 /// From an archive to the workload's first output line, with nothing kept and with all.
 ///
@@ -33,9 +36,8 @@ pub struct Images {
     /// Other engines, separated by commas: podman. Those that are not installed are left out.
     #[arg(long, value_name = "ENGINE,...", value_delimiter = ',')]
     peers: Vec<Peer>,
-    /// Counted rounds.
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
+    #[command(flatten)]
+    running: Running,
     /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<String>,
@@ -51,12 +53,6 @@ pub struct Images {
     /// Layers of that image.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
     layers: u32,
-    /// Write the results into this folder as well, as JSON and as tables.
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// How to print the results.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
     /// The workload, which prints at least one line.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["echo", "ready"])]
     command: Vec<OsString>,
@@ -64,54 +60,58 @@ pub struct Images {
 
 /// Measures, and prints and writes the report.
 pub fn run(mut args: Images) -> Result<ExitCode> {
-    choose(&mut args.isolation, &args.peers, Peer::name)?;
+    choose(&mut args.isolation, &args.peers)?;
+    if let Some(peer) = args.peers.iter().find(|peer| !peer.is_engine()) {
+        bail!("{peer} has no store of images; there is podman");
+    }
     // A layer is made in memory.
     if args.size / u64::from(args.layers) > 1 << 30 {
         bail!("--size {}: that is more than 1 GiB a layer; give more --layers", args.size);
     }
-    let (mut results, mut notes) = (Vec::new(), Vec::new());
+    let mut session = args.running.begin("image", 1)?;
+    let mut findings = Findings::default();
     let (mut image, mut kernel, mut baseline) = (None, None, None);
     if !args.isolation.is_empty() {
         let store = Store::open_default()?;
         image = Some((args.image.clone(), store.resolve(&args.image)?.digest().to_owned()));
         let measured;
-        (measured, kernel) = measure_levels(&args, &store)?;
-        baseline = measured.first().map(|first| first.subject.clone());
-        results.extend(measured);
+        (measured, kernel) = measure_levels(&args, &store, &mut session.runner)?;
+        baseline = measured.results.first().map(|first| first.subject.clone());
+        findings.extend(measured);
     }
     if !args.peers.is_empty() {
         let plan = stores::StoresPlan {
             program: own_program()?,
             peers: args.peers.clone(),
-            runs: args.runs,
             bytes: args.size,
             layers: args.layers,
         };
-        let found = with_progress(args.runs, |progress| stores::measure(&plan, progress))?;
-        results.extend(found.results);
-        notes.extend(found.notes);
+        let (mut stores, notes) = stores::Stores::new(&plan)?;
+        findings.extend(session.runner.run(&mut stores)?);
+        findings.notes.extend(notes);
     }
-    let report = Report { host: Host::detect(image, kernel), results, notes };
+    let report = session.report(Host::detect(image, kernel), findings);
     let text = tables(&report, baseline.as_deref());
-    write_report("image", &report, &text, args.format, args.out.as_deref())?;
-    Ok(ExitCode::SUCCESS)
+    session.finish(&report, &text, &args.running.output)
 }
 
-fn measure_levels(args: &Images, store: &Store) -> Result<(Vec<Measurement>, Option<String>)> {
+fn measure_levels(
+    args: &Images,
+    store: &Store,
+    runner: &mut Runner,
+) -> Result<(Findings, Option<String>)> {
     let folder = tempfile::tempdir()?;
     let archive = folder.path().join("image.tar");
     store.save(std::slice::from_ref(&args.image), &archive, ArchiveFormat::OciArchive)?;
-    let (subjects, kernel) = subjects(&args.isolation, args.kernel.as_deref())?;
+    let (subjects, kernel) = subjects::levels(&args.isolation, args.kernel.as_deref(), false)?;
     let plan = first_use::FirstUsePlan {
         program: own_program()?,
         subjects,
-        runs: args.runs,
         options: vec!["--memory".into(), args.memory.to_string().into()],
         archive,
         command: args.command.clone(),
     };
-    let measured = with_progress(args.runs, |progress| first_use::measure(&plan, progress))?;
-    Ok((measured, kernel))
+    Ok((runner.run(&mut first_use::FirstUse::new(plan))?, kernel))
 }
 
 fn tables(report: &Report, first_level: Option<&str>) -> String {
@@ -132,5 +132,5 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
         ];
         text += &tables_of(report, &metrics, stores::OWN);
     }
-    text + &notes_of(report)
+    text + &remarks_of(report)
 }

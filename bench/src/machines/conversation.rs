@@ -20,7 +20,7 @@ use isolab_guest::programs;
 use super::MachinesError;
 use super::observe::{Before, Exits, KvmStatistics};
 use super::run::Run;
-use super::vmm::{Boot, Subject};
+use crate::subjects::machine::{Boot, MachineSubject};
 
 /// The guest's init. Everything it says to the host begins with `isolab:`.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -96,7 +96,7 @@ impl Conversation {
     ///
     /// # Errors
     /// The guest does not come up: its console and messages are in the error.
-    pub fn start(subject: &Subject, boot: &Boot) -> Result<Self, MachinesError> {
+    pub fn start(subject: &MachineSubject, boot: &Boot) -> Result<Self, MachinesError> {
         let before = Before::now();
         let mut run = Run::start(subject, boot, Stdio::piped())?;
         run.wait_for("isolab: listens")?;

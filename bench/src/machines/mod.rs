@@ -1,19 +1,16 @@
 //! The bare machine beside other VMMs, all with one kernel, one initramfs, the same RAM and vCPUs.
 //!
-//! [`startup`] needs nothing of the guest but a line on its console. The other measurements hold a
+//! Their start needs nothing of the guest but a line on its console. The other measurements hold a
 //! [`conversation`](conversation::Conversation) with it: they send it commands.
 
 pub mod conversation;
-mod guest;
-mod observe;
-mod run;
-pub mod startup;
-pub mod vmm;
+pub(crate) mod guest;
+pub(crate) mod observe;
+pub(crate) mod run;
 
 use std::io;
 
 pub use self::observe::{EXITS_NEED, Exits};
-pub use self::vmm::Peer;
 
 /// The name of the bare machine where there is one of it only.
 pub const OWN: &str = "vmm";

@@ -1,7 +1,7 @@
 //! A VMM that runs, seen from its guest's console.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use isolab_isolation::timeline;
 
 use super::MachinesError;
-use super::vmm::{Boot, Subject};
+use crate::subjects::machine::{Boot, MachineSubject};
 
 /// Far longer than any start, on an emulated host that is busy as well; a guest that has not come
 /// up by then will not.
@@ -25,11 +25,16 @@ pub struct Run {
     console: String,
     messages: tempfile::NamedTempFile,
     deadline: Instant,
+    reboot_code: i32,
 }
 
 impl Run {
     /// Starts `subject`; `stdin` is what the guest's console reads.
-    pub fn start(subject: &Subject, boot: &Boot, stdin: Stdio) -> Result<Self, MachinesError> {
+    pub fn start(
+        subject: &MachineSubject,
+        boot: &Boot,
+        stdin: Stdio,
+    ) -> Result<Self, MachinesError> {
         let name = subject.name;
         let host = |action| move |source| MachinesError::Host { action, subject: name, source };
         let messages = tempfile::NamedTempFile::new().map_err(host("keep the messages of"))?;
@@ -55,7 +60,8 @@ impl Run {
         }
         let (stdin, deadline) = (child.stdin.take(), Instant::now() + TIME_LIMIT);
         let console = String::new();
-        Ok(Self { child, stdin, subject: name, lines, console, messages, deadline })
+        let reboot_code = subject.machine.reboot_code;
+        Ok(Self { child, stdin, subject: name, lines, console, messages, deadline, reboot_code })
     }
 
     /// Process id of the VMM.
@@ -115,7 +121,7 @@ impl Run {
             RecvTimeoutError::Disconnected => self.child.wait().ok(),
             RecvTimeoutError::Timeout => None,
         };
-        if status.as_ref().is_some_and(ExitStatus::success) {
+        if status.is_some_and(|status| status.code() == Some(self.reboot_code)) {
             return Ok(());
         }
         let how = status.map_or_else(|| self.how_it_ended(error), |status| status.to_string());

@@ -11,6 +11,8 @@ mod leftovers;
 mod logging;
 mod names;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+mod prices;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 mod rootless;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 mod security;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use isolab_tests::devices::{text, tool};
-use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
+use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim, tiny_kernel};
 use isolab_tests::{Sandbox, TIME_LIMIT, cached, carried, controlled, dropped, workloads};
 use nix::sys::signal::Signal;
 
@@ -260,6 +260,22 @@ fn the_benchmark_reports_all_four_levels_in_the_promised_shape() {
     assert!(init("paravirt") && init("fullvirt") && !init("container"));
 }
 
+/// The probe is one static file: it runs wherever there is a kernel.
+#[test]
+fn the_probe_runs_at_all_four_levels() {
+    for (kind, control) in [("cpu", "compute"), ("memory", "load_16k")] {
+        let words = ["bench", kind, "--runs", "1", "--operations", "1", "--format", "json"];
+        let report = Sandbox::empty().isolab(&words).finish().success();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        for level in ["process", "container", "paravirt", "fullvirt"] {
+            assert!(figure(&report, level, control) > 0.0);
+        }
+        // One sample is no comparison.
+        let compared = report["comparisons"].as_array().unwrap();
+        assert!(compared.len() > 20 && compared.iter().all(|it| it["ratio"].is_null()), "{report}");
+    }
+}
+
 #[test]
 fn the_bare_machine_is_measured_beside_its_peers() {
     let words = ["bench", "startup", "--peers", "qemu,kvmtool", "--runs", "1", "--format", "json"];
@@ -369,7 +385,7 @@ fn signals_end_a_machine_whose_guest_does_not_answer_them() {
 
     // cli; hlt; and again, if anything should wake it.
     let dir = tempfile::tempdir().unwrap();
-    let silent = guests::tiny_kernel(dir.path(), &[0xfa, 0xf4, 0xeb, 0xfc], false);
+    let silent = tiny_kernel(dir.path(), &[0xfa, 0xf4, 0xeb, 0xfc], false);
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
         let options = ["--kernel", text(&silent)];
         let mut machine = run("paravirt", &options, &["true"]).start_unread();

@@ -1,0 +1,128 @@
+//! Measures what a workload meets inside an instance, at whatever level it runs.
+//!
+//! ```text
+//! isolab-probe cpu|memory [PERCENT]
+//! ```
+//!
+//! Each probe does a fixed number of operations, of which PERCENT (100 by default) are done, and writes one line: its
+//! name and the nanoseconds that one operation took, `syscall 123.4`. A probe that fails ends it: no figure is better
+//! than a wrong one.
+
+mod clock;
+mod compute;
+mod exchange;
+mod kernel;
+mod memory;
+mod paging;
+mod processes;
+mod timer;
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use isolab_link as _;
+
+/// What is measured, how often by default, and how.
+struct Probe {
+    name: &'static str,
+    operations: u32,
+    /// Does so many operations, and tells the nanoseconds that each took.
+    run: fn(u32) -> io::Result<f64>,
+}
+
+const fn probe(name: &'static str, operations: u32, run: fn(u32) -> io::Result<f64>) -> Probe {
+    Probe { name, operations, run }
+}
+
+/// The processor and the kernel. The first is the control: no kernel takes part in it, so that it costs the same at
+/// each level, or something else than the levels is being compared.
+const CPU: [Probe; 13] = [
+    probe("compute", 4_000_000, compute::mix),
+    probe("clock", 100_000, clock::read),
+    probe("syscall", 100_000, kernel::system_call),
+    probe("signal", 20_000, kernel::signal),
+    probe("pipe", 20_000, exchange::pipe),
+    probe("context_switch", 10_000, exchange::context_switch),
+    probe("futex", 10_000, exchange::futex),
+    probe("mmap", 10_000, paging::map),
+    probe("page_fault", 8_000, paging::fault),
+    probe("thread", 1_000, processes::thread),
+    probe("fork", 200, processes::fork),
+    probe("exec", 200, processes::exec),
+    probe("timer_late", 200, timer::late),
+];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        // What `exec` runs.
+        [processes::NOTHING] => return ExitCode::SUCCESS,
+        ["cpu"] => measure(&CPU, 100),
+        ["memory"] => measure(&memory::PROBES, 100),
+        [what @ ("cpu" | "memory"), percent] => match percent.parse() {
+            Ok(percent @ 1..=10_000) if what == "cpu" => measure(&CPU, percent),
+            Ok(percent @ 1..=10_000) => measure(&memory::PROBES, percent),
+            _ => return usage(),
+        },
+        _ => return usage(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isolab-probe: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: isolab-probe cpu|memory [PERCENT, 1 to 10000]");
+    ExitCode::from(2)
+}
+
+fn measure(probes: &[Probe], percent: u32) -> io::Result<()> {
+    for probe in probes {
+        let failed = |error| io::Error::other(format!("{}: {error}", probe.name));
+        let operations = operations(probe.operations, percent);
+        // Once before it counts: pages are in place and branches known.
+        (probe.run)((operations / 10).max(1)).map_err(failed)?;
+        let nanoseconds = (probe.run)(operations).map_err(failed)?;
+        writeln!(io::stdout(), "{} {nanoseconds:.3}", probe.name)?;
+    }
+    Ok(())
+}
+
+/// At least one.
+fn operations(all: u32, percent: u32) -> u32 {
+    let wanted = u64::from(all) * u64::from(percent) / 100;
+    u32::try_from(wanted).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_probe_tells_a_time() {
+        for probe in CPU.iter().chain(&memory::PROBES) {
+            let nanoseconds = (probe.run)(operations(probe.operations, 1)).unwrap();
+            assert!(nanoseconds > 0.0 && nanoseconds.is_finite(), "{}: {nanoseconds}", probe.name);
+        }
+    }
+
+    #[test]
+    fn names_are_words_and_unlike() {
+        let names: BTreeSet<_> = CPU.iter().chain(&memory::PROBES).map(|it| it.name).collect();
+        assert_eq!(names.len(), CPU.len() + memory::PROBES.len());
+        assert!(names.iter().all(|name| !name.contains(char::is_whitespace)));
+    }
+
+    #[test]
+    fn some_percent_are_at_least_one() {
+        assert_eq!((operations(200, 100), operations(200, 10), operations(2, 1)), (200, 20, 1));
+    }
+}

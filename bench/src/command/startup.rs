@@ -1,0 +1,199 @@
+//! `isolab bench startup`
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use isolab_bench::report::{self, Findings, Report};
+use isolab_bench::runner::Runner;
+use isolab_bench::subjects::Peer;
+use isolab_bench::workloads::machines::{self as starts, Machines, MachinesPlan};
+use isolab_bench::workloads::runtimes::{self, Runtimes, RuntimesPlan};
+use isolab_bench::workloads::service::{self, Service};
+use isolab_bench::workloads::startup::{self, StartupPlan};
+use isolab_bench::{Host, machines, subjects};
+use isolab_command::format::parse_size;
+use isolab_guest::package;
+use isolab_images::Store;
+use isolab_isolation::{GuestKernel, Level, guest_kernel};
+
+use super::running::Running;
+use super::{choose, own_program, remarks_of, tables_of};
+
+/// From spawning `isolab run` to the workload's first output line and to its end, and to a port that answers.
+///
+/// One round warms up, then the levels are measured in turn, A B C D A B C D. Both VM levels run
+/// one and the same kernel; where that is not the stock one, fullvirt-stock is one more subject:
+/// an unmodified OS on emulated hardware.
+///
+/// The part about ports needs root and an image with httpd: a network is made for the time of the measurement, with
+/// somebody on it. `run -d -p` is timed to its own end and to the first connection from the host, and
+/// what a network costs is the difference of two starts in the foreground.
+///
+/// With --peers, bare `isolab vm run` is measured beside other VMMs instead (and beside levels
+/// that are named): one kernel, an initramfs of one tiny program, the same RAM, one vCPU. Time
+/// runs from the spawn of the VMM to its guest's line on the console, and to its end; memory is
+/// what is resident beyond guest RAM; exits are KVM's own count, until that line. Container
+/// runtimes are peers of isolab-oci: `RUNTIME run` of /bin/true, with the configuration of `runc
+/// spec`, from the spawn to the end.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    scripts/kvm-host run --icount -- isolab bench startup --runs 5 --format json\n  \
+    scripts/kvm-host run --icount -- isolab bench startup --peers qemu,firecracker\n  \
+    isolab bench startup --peers runc,crun --runs 50")]
+pub struct Startup {
+    /// Levels, separated by commas; by default all of them, with --peers none.
+    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
+    isolation: Vec<Level>,
+    /// Others, separated by commas: qemu, qemu-tcg, firecracker, cloud-hypervisor, kvmtool, crosvm; runc,
+    /// crun, youki. Those that are not installed are left out.
+    #[arg(long, value_name = "PEER,...", value_delimiter = ',')]
+    peers: Vec<Peer>,
+    #[command(flatten)]
+    running: Running,
+    /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
+    #[arg(long, value_name = "KERNEL")]
+    kernel: Option<String>,
+    /// Memory of every instance.
+    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_size)]
+    memory: u64,
+    /// The image.
+    #[arg(long, value_name = "IMAGE", default_value = "busybox")]
+    image: String,
+    /// Leave out networks and ports.
+    #[arg(long)]
+    no_network: bool,
+    /// The workload, which prints at least one line.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_values = ["echo", "ready"])]
+    command: Vec<OsString>,
+}
+
+/// Measures, and prints and writes the report.
+///
+/// # Errors
+/// What the operator should read.
+pub fn run(mut args: Startup) -> Result<ExitCode> {
+    choose(&mut args.isolation, &args.peers)?;
+    if let Some(peer) = args.peers.iter().find(|peer| peer.is_engine()) {
+        bail!("the start of {peer}'s containers is not measured");
+    }
+    let mut session = args.running.begin("startup", 1)?;
+    let mut findings = Findings::default();
+    let (mut image, mut kernel_name, mut baseline) = (None, None, None);
+    if !args.isolation.is_empty() {
+        let found = Store::open_default()?.resolve(&args.image)?;
+        image = Some((args.image.clone(), found.digest().to_owned()));
+        let (subjects, name) = subjects::levels(&args.isolation, args.kernel.as_deref(), false)?;
+        kernel_name = name;
+        baseline = subjects.first().map(|subject| subject.name.clone());
+        let plan = StartupPlan {
+            program: own_program()?,
+            subjects,
+            options: vec!["--memory".into(), args.memory.to_string().into()],
+            image: args.image.clone(),
+            command: args.command.clone(),
+        };
+        findings.extend(measure_levels(plan, !args.no_network, &mut session.runner)?);
+    }
+    let (runtimes, machines): (Vec<Peer>, Vec<Peer>) =
+        args.peers.iter().partition(|peer| peer.is_runtime());
+    if !runtimes.is_empty() {
+        let plan = RuntimesPlan { program: package::executable(runtimes::OWN)?, peers: runtimes };
+        let (mut runtimes, notes) = Runtimes::new(&plan)?;
+        findings.notes.extend(notes);
+        findings.extend(session.runner.run(&mut runtimes)?);
+    }
+    if !machines.is_empty() {
+        let kernel = guest_kernel(Level::Paravirt, args.kernel.as_deref())?;
+        kernel_name.get_or_insert_with(|| kernel.to_string());
+        findings.extend(measure_machines(&args, machines, kernel, &mut session.runner)?);
+    }
+    let report = session.report(Host::detect(image, kernel_name), findings);
+    let text = tables(&report, baseline.as_deref());
+    session.finish(&report, &text, &args.running.output)
+}
+
+/// Starts, and before them services, if they are wanted.
+fn measure_levels(plan: StartupPlan, network: bool, runner: &mut Runner) -> Result<Findings> {
+    let mut findings = Findings::default();
+    // Before the other part, which waits for everything that it has started.
+    if network {
+        findings.extend(runner.run(&mut Service::new(&plan)?)?);
+    }
+    findings.extend(runner.run(&mut startup::Startup::new(plan))?);
+    Ok(findings)
+}
+
+fn measure_machines(
+    args: &Startup,
+    peers: Vec<Peer>,
+    kernel: GuestKernel,
+    runner: &mut Runner,
+) -> Result<Findings> {
+    let bzimage = kernel.image.with_file_name("bzImage");
+    let plan = MachinesPlan {
+        program: own_program()?,
+        peers,
+        bzimage: bzimage.is_file().then_some(bzimage),
+        kernel: kernel.image,
+        memory: args.memory,
+        cpus: 1,
+    };
+    let (mut machines, notes) = Machines::new(&plan)?;
+    let mut findings = runner.run(&mut machines)?;
+    findings.notes.extend(notes);
+    if !findings.results.iter().any(|it| it.metric == starts::EXITS) {
+        findings.notes.push(format!("exits are left out: {}", machines::EXITS_NEED));
+    }
+    Ok(findings)
+}
+
+fn tables(report: &Report, first_level: Option<&str>) -> String {
+    let mut text = format!("{}\n\n", report.host);
+    if let Some(level) = first_level {
+        let metrics = [
+            (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
+            (startup::TO_EXIT, "From spawn to exit, ms"),
+            (startup::TO_GONE, "From spawn until nothing of it is left, ms"),
+        ];
+        text += &tables_of(report, &metrics, level);
+        if report.summary(level, service::TO_PORT).is_some() {
+            let metrics = [
+                (
+                    service::WITHOUT_NETWORK,
+                    "Without a network, from spawn to the first output line, ms",
+                ),
+                (service::ON_NETWORK, "On a network, from spawn to the first output line, ms"),
+                (service::TO_DETACHED, "From spawn of run -d to its end, ms"),
+                (service::TO_PORT, "From spawn of run -d -p to a connection from the host, ms"),
+            ];
+            text += &tables_of(report, &metrics, level);
+        }
+    }
+    if report.summary(machines::OWN, startup::TO_GUEST_INIT).is_some() {
+        let metrics = [
+            (startup::TO_GUEST_INIT, "From spawn of the VMM to the guest's init, ms"),
+            (startup::TO_EXIT, "From spawn of the VMM to its end, ms"),
+            (startup::TO_GONE, "From spawn of the VMM until nothing of it is left, ms"),
+            (starts::MEMORY_AT_INIT, "Resident beyond guest RAM at init, KiB"),
+            (starts::PRIVATE_AT_INIT, "Of it private and dirty, KiB"),
+            (starts::MEMORY_OVERHEAD, "Resident beyond guest RAM 1 s after init, KiB"),
+            (starts::PRIVATE_OVERHEAD, "Of it private and dirty, KiB"),
+            (starts::EXITS, "Exits until the guest's init"),
+        ];
+        text += &tables_of(report, &metrics, machines::OWN);
+    }
+    if report.summary(runtimes::OWN, startup::TO_EXIT).is_some() {
+        let metrics = [
+            (startup::TO_EXIT, "From spawn of the runtime to its end, ms"),
+            (runtimes::PEAK_MEMORY, "Peak of resident memory, KiB"),
+        ];
+        text += &tables_of(report, &metrics, runtimes::OWN);
+    }
+    if first_level.is_some() {
+        let phases = report::medians(report, "startup", &startup::PHASES);
+        text += &format!("Where the time to the first output line goes, medians, ms\n{phases}\n");
+    }
+    text + &remarks_of(report)
+}

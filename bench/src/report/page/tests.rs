@@ -1,0 +1,68 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::report::tests::{measured, report_of};
+
+fn report() -> Report {
+    let around = |value: f64| (0..6).map(|i| value + f64::from(i) / 70.0).collect::<Vec<_>>();
+    report_of(vec![
+        measured("process", "to_first_output", around(3.0)),
+        measured("process", "setup", around(1.0)),
+        measured("process", "workload", around(2.0)),
+        measured("container", "to_first_output", around(6.0)),
+        measured("container", "setup", around(4.0)),
+        measured("a<b> & c", "to_first_output", vec![1.0, 9.0, 4.0, 25.0]),
+    ])
+}
+
+/// The numbers of a page, by their names: an id, and a value for programs.
+fn numbers(page: &str) -> BTreeMap<String, f64> {
+    let parts = page.split("<data id=\"").skip(1);
+    let number = |part: &str| {
+        let (id, rest) = part.split_once("\" value=\"").unwrap();
+        let (value, _) = rest.split_once('"').unwrap();
+        (id.to_owned(), value.parse().unwrap())
+    };
+    parts.map(number).collect()
+}
+
+#[test]
+fn its_numbers_are_the_json_s() {
+    let report = report();
+    let numbers = numbers(&page(&report));
+    let json = serde_json::to_value(&report).unwrap();
+    let results = json["results"].as_array().unwrap();
+    let mut expected = BTreeMap::new();
+    let word = |it: &serde_json::Value| {
+        it.as_str().unwrap().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    };
+    for it in results {
+        let place = ["benchmark", "subject", "metric"].map(|key| word(&it[key])).join("/");
+        for key in ["median", "min", "p95", "p99", "max"] {
+            expected.insert(format!("{place}/{key}"), it[key].as_f64().unwrap());
+        }
+        for key in ["low", "high"] {
+            expected.insert(format!("{place}/{key}"), it["interval"][key].as_f64().unwrap());
+        }
+    }
+    for it in json["comparisons"].as_array().unwrap() {
+        let place = ["benchmark", "subject", "metric"].map(|key| word(&it[key])).join("/");
+        if let Some(ratio) = it["ratio"].as_f64() {
+            expected.insert(format!("{place}/ratio"), ratio);
+        }
+    }
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+fn it_has_its_plots_and_nothing_from_elsewhere() {
+    let page = page(&report());
+    for part in ["Bars: the phases", "Bars: ratios", "Curves: the part", "id=\"remarks\""] {
+        assert!(page.contains(part), "no {part}");
+    }
+    for part in ["<script", "http:", "https:", "url(", "@import", "NaN", "inf\""] {
+        assert!(!page.contains(part), "{part} in the page");
+    }
+    // What was measured is text, whatever it is called.
+    assert!(page.contains("a&lt;b&gt; &amp; c") && !page.contains("a<b>"));
+}

@@ -1,0 +1,97 @@
+//! A report on a terminal.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::{Comparison, FaultKind, Report};
+use crate::statistics::Summary;
+
+/// A table without rows; all columns but the first are numbers.
+pub fn plain_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::ASCII_MARKDOWN).set_header(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// One row a subject for `metric`, with the ratio of its median to its baseline's.
+pub fn of_metric(report: &Report, metric: &str) -> String {
+    let mut table = plain_table(&["subject", "min", "median", "p95", "max", "ratio"]);
+    for measurement in report.results.iter().filter(|m| m.metric == metric) {
+        let Summary { min, median, p95, max, .. } = measurement.summary;
+        let figures = [min, median, p95, max].map(|figure| format!("{figure:.1}"));
+        let (benchmark, subject) = (&measurement.benchmark, &measurement.subject);
+        let compared = report.comparison(benchmark, subject, metric);
+        let row = [subject.clone()]
+            .into_iter()
+            .chain(figures)
+            .chain([compared.map_or_else(|| "1".to_owned(), ratio)]);
+        table.add_row(row);
+    }
+    table.to_string()
+}
+
+/// The medians of `metrics`, one row a subject of `benchmark`; a metric that a subject lacks is a dash.
+pub fn medians(report: &Report, benchmark: &str, metrics: &[&str]) -> String {
+    let mut table = plain_table(&[&["subject"], metrics].concat());
+    for subject in report.subjects(benchmark) {
+        let cell = |metric: &&str| match report.summary(subject, metric) {
+            Some(summary) => format!("{:.1}", summary.median),
+            None => "-".to_owned(),
+        };
+        table.add_row([subject.to_owned()].into_iter().chain(metrics.iter().map(cell)));
+    }
+    table.to_string()
+}
+
+/// One row a metric of `benchmark`, one column a subject: the median, and the ratio to the baseline's.
+pub fn by_metric(report: &Report, benchmark: &str) -> String {
+    let subjects = report.subjects(benchmark);
+    let header: Vec<&str> =
+        ["metric", "unit"].into_iter().chain(subjects.iter().copied()).collect();
+    let mut table = plain_table(&header);
+    for metric in report.metrics(benchmark) {
+        let found = |subject: &str| {
+            report.of(benchmark).find(|it| it.subject == subject && it.metric == metric)
+        };
+        let unit = report.of(benchmark).find(|it| it.metric == metric).map_or("", |it| &it.unit);
+        let cell = |subject: &&str| {
+            let Some(found) = found(subject) else { return "-".to_owned() };
+            let median = significant(found.summary.median);
+            match report.comparison(benchmark, subject, metric) {
+                Some(compared) => format!("{median} ({})", ratio(compared)),
+                None => median,
+            }
+        };
+        table.add_row(
+            [metric.to_owned(), unit.to_owned()].into_iter().chain(subjects.iter().map(cell)),
+        );
+    }
+    table.to_string()
+}
+
+/// The ratio, or why there is none. A tilde marks one that chance may have made.
+pub fn ratio(comparison: &Comparison) -> String {
+    let Some(ratio) = comparison.ratio else {
+        let why = comparison.faults.iter().find(|fault| fault.kind.forbids_ratio());
+        return why.map_or("-", |fault| fault.kind.name()).to_owned();
+    };
+    let sign = if comparison.verdict == super::Verdict::NoDifference { "~" } else { "" };
+    format!("{sign}{ratio:.2}x")
+}
+
+/// At least three digits, where there are as many.
+pub(super) fn significant(value: f64) -> String {
+    match value.abs() {
+        100.0.. => format!("{value:.0}"),
+        10.0..100.0 => format!("{value:.1}"),
+        1.0..10.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// The marks that a comparison has without losing its ratio.
+pub(super) fn marks(comparison: &Comparison) -> Vec<FaultKind> {
+    comparison.faults.iter().map(|fault| fault.kind).filter(|kind| !kind.forbids_ratio()).collect()
+}

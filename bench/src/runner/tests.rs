@@ -1,0 +1,125 @@
+use std::io;
+
+use super::*;
+
+/// A workload whose turns are told beforehand.
+struct Told {
+    turns: Vec<(usize, u32)>,
+    fails: Option<(usize, u32)>,
+}
+
+impl Told {
+    fn new() -> Self {
+        Self { turns: Vec::new(), fails: None }
+    }
+}
+
+impl Workload for Told {
+    type Error = io::Error;
+
+    fn name(&self) -> &'static str {
+        "told"
+    }
+
+    fn subjects(&self) -> Vec<String> {
+        vec!["b".to_owned(), "a".to_owned()]
+    }
+
+    fn turn(&mut self, subject: usize, round: u32) -> Result<Vec<Figure>, io::Error> {
+        self.turns.push((subject, round));
+        if self.fails == Some((subject, round)) {
+            return Err(io::Error::other("broken"));
+        }
+        let rare = (round == 2).then(|| Figure::new("rare", "KiB", 7.0));
+        Ok([Figure::new("time", "ms", f64::from(round))].into_iter().chain(rare).collect())
+    }
+}
+
+fn found(findings: &Findings) -> Vec<(&str, &str, &str, &[f64])> {
+    findings
+        .results
+        .iter()
+        .map(|it| {
+            (it.subject.as_str(), it.metric.as_str(), it.unit.as_str(), &it.summary.samples[..])
+        })
+        .collect()
+}
+
+#[test]
+fn subjects_take_turns_and_the_first_round_does_not_count() {
+    let mut told = Told::new();
+    let findings = Runner::fixed(2).run(&mut told).unwrap();
+    assert_eq!(told.turns, [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2)]);
+    let of =
+        |subject| [(subject, "time", "ms", &[1.0, 2.0][..]), (subject, "rare", "KiB", &[7.0][..])];
+    assert_eq!(found(&findings), [of("b"), of("a")].concat());
+    assert_eq!(findings.results[0].rounds, [1, 2]);
+    assert_eq!((findings.pairs.len(), findings.pairs[0].subject.as_str()), (1, "a"));
+    assert_eq!(findings.pairs[0].baseline, "b");
+}
+
+#[test]
+fn who_fails_has_no_figure_and_the_others_go_on() {
+    let mut told = Told { fails: Some((1, 2)), ..Told::new() };
+    let findings = Runner::fixed(3).run(&mut told).unwrap();
+    assert_eq!(told.turns[4..], [(0, 2), (1, 2), (0, 3)]);
+    assert!(findings.results.iter().all(|it| it.subject == "b"), "{:?}", findings.results);
+    let failure = &findings.failures[0];
+    assert_eq!((failure.subject.as_str(), failure.round), ("a", 2));
+    assert_eq!(failure.error, "broken");
+}
+
+#[test]
+fn an_interrupt_keeps_whole_rounds() {
+    let mut told = Told::new();
+    let mut left = 5;
+    let mut runner = Runner::fixed(9);
+    runner.interrupt = Interrupt::when(move || {
+        left -= 1;
+        left < 0
+    });
+    let findings = runner.run(&mut told).unwrap();
+    assert!(findings.interrupted);
+    assert_eq!(told.turns, [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]);
+    assert_eq!(found(&findings), [("b", "time", "ms", &[1.0][..]), ("a", "time", "ms", &[1.0])]);
+}
+
+#[test]
+fn a_turn_that_an_interrupt_ends_is_no_failure() {
+    let mut told = Told { fails: Some((0, 1)), ..Told::new() };
+    let mut left = 3;
+    let mut runner = Runner::fixed(9);
+    runner.interrupt = Interrupt::when(move || {
+        left -= 1;
+        left < 0
+    });
+    let findings = runner.run(&mut told).unwrap();
+    assert!(findings.interrupted && findings.failures.is_empty(), "{:?}", findings.failures);
+}
+
+#[test]
+fn a_time_budget_chooses_the_rounds() {
+    let mut runner = Runner::fixed(1);
+    runner.rounds = Rounds::Within(Duration::from_secs(60));
+    let seconds = Duration::from_secs;
+    assert!(runner.has_round(FEWEST, seconds(1000)), "no verdict from fewer");
+    // Ten rounds took 50 s: one more fits, and then none.
+    assert!(runner.has_round(10, seconds(50)));
+    assert!(!runner.has_round(11, seconds(56)));
+}
+
+#[test]
+fn what_a_journal_knows_is_not_measured_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let mut runner = Runner::fixed(1);
+    runner.journal = Journal::open(&path, "a plan", false).unwrap();
+    drop(runner.run(&mut Told::new()).unwrap());
+    let mut told = Told::new();
+    runner.rounds = Rounds::Fixed(2);
+    runner.journal = Journal::open(&path, "a plan", true).unwrap();
+    let findings = runner.run(&mut told).unwrap();
+    // The warm-up is not of the past.
+    assert_eq!(told.turns, [(0, 0), (1, 0), (0, 2), (1, 2)]);
+    assert_eq!(found(&findings)[0], ("b", "time", "ms", &[1.0, 2.0][..]));
+}

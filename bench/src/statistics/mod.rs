@@ -1,0 +1,19 @@
+//! What a few samples tell, and how surely.
+//!
+//! Times of starts and system calls have long tails and no distribution that one could name, and there are few of them.
+//! So everything here goes by order and by resampling, and assumes nothing else: medians, percentiles, bootstrap
+//! intervals (Efron 1979) and permutation tests (Fisher 1935). All that is random starts from one seed: the same samples
+//! give the same report.
+
+mod bootstrap;
+mod discoveries;
+mod permutation;
+mod summary;
+
+pub use self::bootstrap::{Interval, of_median, of_ratio};
+pub use self::discoveries::discoveries;
+pub use self::permutation::p_value;
+pub use self::summary::{Summary, median};
+
+/// From which all random numbers come.
+const SEED: u64 = 20_261_128;

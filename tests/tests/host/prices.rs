@@ -1,0 +1,149 @@
+//! `isolab bench`: the whole price list with tiny counts at the levels that need no KVM, its report in all forms, and what a
+//! failure or a key press leaves.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use isolab_tests::{Done, Sandbox, TIME_LIMIT, text};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const LEVELS: [&str; 2] = ["--isolation", "process,container"];
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The subjects that a report has `metric` of `benchmark` for, with the number of samples.
+fn measured(report: &Value, benchmark: &str, metric: &str) -> Vec<(String, usize)> {
+    let results = report["results"].as_array().unwrap().iter();
+    let wanted = results.filter(|it| it["benchmark"] == benchmark && it["metric"] == metric);
+    let count = |it: &Value| it["samples"].as_array().unwrap().len();
+    wanted.map(|it| (it["subject"].as_str().unwrap().to_owned(), count(it))).collect()
+}
+
+fn three(count: usize) -> [(String, usize); 3] {
+    ["process", "container", "process (again)"].map(|name| (name.to_owned(), count))
+}
+
+#[test]
+fn the_price_list_is_one_report_in_three_forms() {
+    let sandbox = Sandbox::with_busybox();
+    let out = sandbox.data().join("results");
+    let words = ["bench", "all", "--runs", "4", "--operations", "1", "--out", text(&out)];
+    let table = sandbox.isolab(&words).args(&LEVELS).finish().success();
+    let report = read(&out.join("report.json"));
+    assert_eq!(report["schema"], "isolab-bench-report/1");
+    for (benchmark, metric) in [
+        ("startup", "to_first_output"),
+        ("startup", "to_gone"),
+        ("startup", "cpu_time"),
+        ("cpu", "compute"),
+        ("cpu", "exec"),
+        ("cpu", "timer_late"),
+        ("memory", "load_16k"),
+        ("memory", "walk_64m_huge"),
+    ] {
+        assert_eq!(measured(&report, benchmark, metric), three(4), "{metric} in {report}");
+        assert!(table.contains(metric), "no {metric} in {table}");
+    }
+    // The same subject twice is a test of the benchmark, and no comparison.
+    let compared = report["self_test"]["comparisons"].as_u64().unwrap();
+    assert!(compared > 25, "{report}");
+    let comparisons = report["comparisons"].as_array().unwrap();
+    assert!(comparisons.iter().all(|it| it["subject"] == "container"), "{comparisons:?}");
+    for it in comparisons {
+        let is_sound = it.get("faults").is_none_or(|faults| {
+            faults.as_array().unwrap().iter().all(|fault| fault["kind"] == "emulated")
+        });
+        assert_eq!(it["ratio"].is_number(), is_sound, "a ratio is what passes the audit: {it}");
+    }
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    for part in ["<svg", "id=\"startup\"", "id=\"cpu\"", "id=\"memory\"", "id=\"remarks\""] {
+        assert!(page.contains(part), "no {part}");
+    }
+    // The very digits: who parses them may lose the last.
+    let json = fs::read_to_string(out.join("report.json")).unwrap();
+    let (_, median) = json.split_once("\"median\": ").unwrap();
+    let (median, _) = median.split_once(',').unwrap();
+    let number = format!("id=\"startup/process/to_first_output/median\" value=\"{median}\"");
+    assert!(page.contains(&number), "no {number}");
+    assert_eq!(fs::read_to_string(out.join("report.txt")).unwrap(), table);
+    assert!(!out.join("report.journal").exists(), "there is nothing to go on with");
+    let json = out.join("report.json");
+    let same = sandbox.isolab(&["bench", "compare", text(&json), text(&json)]).finish().success();
+    assert!(same.contains("0 of ") && same.contains("changed beyond noise"), "{same}");
+}
+
+#[test]
+fn a_key_press_keeps_what_was_measured_and_it_goes_on_from_there() {
+    let sandbox = Sandbox::empty();
+    let out = sandbox.data().join("results");
+    let words = ["bench", "cpu", "--runs", "30", "--operations", "1", "--out", text(&out)];
+    let bench = || sandbox.isolab(&words).args(&LEVELS);
+    let running = bench().start(Stdio::null());
+    // The plan and two whole rounds.
+    let journal = out.join("cpu.journal");
+    let deadline = Instant::now() + TIME_LIMIT;
+    while fs::read_to_string(&journal).is_ok_and(|text| text.lines().count() < 7)
+        || !journal.exists()
+    {
+        assert!(Instant::now() < deadline, "nothing is kept");
+        thread::sleep(Duration::from_millis(5));
+    }
+    running.signal(Signal::SIGINT);
+    let done = running.finish();
+    assert_eq!(done.code(), Some(130), "{done:?}");
+    let report = read(&out.join("cpu.json"));
+    assert_eq!(report["interrupted"], true);
+    let kept = measured(&report, "cpu", "syscall");
+    let rounds = kept[0].1;
+    assert!((2..30).contains(&rounds), "{kept:?}");
+    assert_eq!(kept, three(rounds), "whole rounds");
+    let first = report["results"][0]["samples"][0].clone();
+
+    let done = bench().arg("--resume").finish();
+    assert!(done.status.success(), "{done:?}");
+    let report = read(&out.join("cpu.json"));
+    assert_eq!(measured(&report, "cpu", "syscall"), three(30));
+    assert_eq!(report["results"][0]["samples"][0], first, "it was not measured again");
+    // Another plan is another run.
+    fs::write(&journal, "\"isolab bench cpu --runs 2\"\n").unwrap();
+    bench().arg("--resume").finish().fails_with(125, &["of another run", "--runs 2"]);
+}
+
+#[test]
+fn who_fails_has_no_figure() {
+    let sandbox = Sandbox::with_busybox();
+    let run = |command: &[&str]| -> Done {
+        let words = ["bench", "startup", "--runs", "4", "--no-network", "--format", "json"];
+        sandbox.isolab(&[&words, &LEVELS[..], &["--"], command].concat()).finish()
+    };
+    // A container has a host's name of its own.
+    let only_here = "[ \"$(hostname)\" = \"$1\" ] && echo ready";
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let done = run(&["sh", "-c", only_here, "sh", &host]);
+    assert_eq!(done.code(), Some(125), "{done:?}");
+    let report: Value = serde_json::from_str(&done.stdout).unwrap();
+    let names = measured(&report, "startup", "to_exit");
+    assert_eq!(names, [("process".to_owned(), 4)], "{report}");
+    assert_eq!(report["comparisons"].as_array().unwrap().len(), 0);
+    let failure = &report["failures"][0];
+    assert_eq!((&failure["subject"], &failure["round"]), (&"container".into(), &0.into()));
+    assert!(done.stderr.contains("startup of container failed"), "{}", done.stderr);
+}
+
+#[test]
+fn times_and_operations_are_bounded() {
+    let sandbox = Sandbox::empty();
+    let run = |words: &[&str]| sandbox.isolab(&[&["bench"], words].concat()).finish();
+    run(&["cpu", "--time", "5"]).fails_with(2, &["--time", "90s"]);
+    run(&["cpu", "--time", "9m", "--runs", "5"]).fails_with(2, &["cannot be used with"]);
+    run(&["cpu", "--operations", "0"]).fails_with(2, &["--operations"]);
+    run(&["cpu", "--resume"]).fails_with(2, &["--out"]);
+    run(&["compare", "/no/a", "/no/b"]).fails_with(125, &["cannot read /no/a"]);
+    run(&["compare", "/etc/passwd", "/etc/passwd"]).fails_with(125, &["no report"]);
+}
