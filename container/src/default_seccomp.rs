@@ -123,10 +123,10 @@ pub fn default_seccomp(capabilities: &HashSet<Capability>) -> Result<LinuxSeccom
     // A call may be open to several capabilities.
     let mut opened: Vec<&str> = Vec::new();
     for (_, names) in BY_CAPABILITY.iter().filter(|(capability, _)| has(*capability)) {
-        opened.extend(names.split_whitespace());
+        opened.extend(names.split_ascii_whitespace());
     }
     let mut closed: Vec<&str> = Vec::new();
-    for name in BY_CAPABILITY.iter().flat_map(|(_, names)| names.split_whitespace()) {
+    for name in BY_CAPABILITY.iter().flat_map(|(_, names)| names.split_ascii_whitespace()) {
         if !opened.contains(&name) && !closed.contains(&name) && name != ABSENT {
             closed.push(name);
         }
@@ -134,7 +134,7 @@ pub fn default_seccomp(capabilities: &HashSet<Capability>) -> Result<LinuxSeccom
     opened.sort_unstable();
     opened.dedup();
     let words = |lines: &[&str], further: Vec<&str>| -> Vec<String> {
-        let words = lines.iter().flat_map(|line| line.split_whitespace());
+        let words = lines.iter().flat_map(|line| line.split_ascii_whitespace());
         words.chain(further).map(str::to_owned).collect()
     };
     let (allowed, denied) = (words(ALLOWED, opened), words(&[DENIED], closed));

@@ -74,56 +74,94 @@ impl Line {
     }
 }
 
+/// Lines by the hash of their names; the next free place where there is one already. A third of the places is used.
+static PLACES: [u16; 2048] = places();
+
+/// No line is there.
+const FREE: u16 = u16::MAX;
+
+const fn places() -> [u16; 2048] {
+    let mut places = [FREE; 2048];
+    let mut line = 0;
+    while line < LINES.len() {
+        let (start, end) = LINES[line].name;
+        let mut at = hash(TABLE.as_bytes(), start as usize, end as usize) % places.len();
+        while places[at] != FREE {
+            at = (at + 1) % places.len();
+        }
+        places[at] = line as u16;
+        line += 1;
+    }
+    places
+}
+
+/// FNV-1a.
+const fn hash(text: &[u8], mut at: usize, end: usize) -> usize {
+    let mut hash: u32 = 0x811c_9dc5;
+    while at < end {
+        hash = (hash ^ text[at] as u32).wrapping_mul(0x0100_0193);
+        at += 1;
+    }
+    hash as usize
+}
+
 /// None if there is no such call.
 pub(super) fn find(name: &str) -> Option<Numbers> {
-    let line = &LINES[LINES.binary_search_by(|line| line.name().cmp(name)).ok()?];
+    let mut at = hash(name.as_bytes(), 0, name.len()) % PLACES.len();
+    let line = loop {
+        let line = LINES.get(usize::from(PLACES[at]))?;
+        if line.name() == name {
+            break line;
+        }
+        at = (at + 1) % PLACES.len();
+    };
     let [x86_64, i386, x32] =
         line.numbers.map(|number| (number != NO_NUMBER).then_some(number.into()));
     Some(Numbers { x86_64, i386, x32 })
 }
 
-/// Calls that i386 has behind one number as well, by the first argument: (name, of `socketcall`, argument).
-/// `include/uapi/linux/net.h` and `include/uapi/linux/ipc.h`.
+/// Calls that i386 has behind another one as well, by that one's first argument: (name, the other, argument). Sorted by
+/// name. `include/uapi/linux/net.h` and `include/uapi/linux/ipc.h`.
+const MULTIPLEXED: [(&str, &str, u64); 32] = [
+    ("accept", "socketcall", 5),
+    ("accept4", "socketcall", 18),
+    ("bind", "socketcall", 2),
+    ("connect", "socketcall", 3),
+    ("getpeername", "socketcall", 7),
+    ("getsockname", "socketcall", 6),
+    ("getsockopt", "socketcall", 15),
+    ("listen", "socketcall", 4),
+    ("msgctl", "ipc", 14),
+    ("msgget", "ipc", 13),
+    ("msgrcv", "ipc", 12),
+    ("msgsnd", "ipc", 11),
+    ("recv", "socketcall", 10),
+    ("recvfrom", "socketcall", 12),
+    ("recvmmsg", "socketcall", 19),
+    ("recvmsg", "socketcall", 17),
+    ("semctl", "ipc", 3),
+    ("semget", "ipc", 2),
+    ("semop", "ipc", 1),
+    ("semtimedop", "ipc", 4),
+    ("send", "socketcall", 9),
+    ("sendmmsg", "socketcall", 20),
+    ("sendmsg", "socketcall", 16),
+    ("sendto", "socketcall", 11),
+    ("setsockopt", "socketcall", 14),
+    ("shmat", "ipc", 21),
+    ("shmctl", "ipc", 24),
+    ("shmdt", "ipc", 22),
+    ("shmget", "ipc", 23),
+    ("shutdown", "socketcall", 13),
+    ("socket", "socketcall", 1),
+    ("socketpair", "socketcall", 8),
+];
+
+/// What i386 has a call behind as well: that call's name, and its first argument then.
 pub(super) fn multiplexed(name: &str) -> Option<(&'static str, u64)> {
-    const SOCKET: [&str; 20] = [
-        "socket",
-        "bind",
-        "connect",
-        "listen",
-        "accept",
-        "getsockname",
-        "getpeername",
-        "socketpair",
-        "send",
-        "recv",
-        "sendto",
-        "recvfrom",
-        "shutdown",
-        "setsockopt",
-        "getsockopt",
-        "sendmsg",
-        "recvmsg",
-        "accept4",
-        "recvmmsg",
-        "sendmmsg",
-    ];
-    const IPC: [(&str, u64); 12] = [
-        ("semop", 1),
-        ("semget", 2),
-        ("semctl", 3),
-        ("semtimedop", 4),
-        ("msgsnd", 11),
-        ("msgrcv", 12),
-        ("msgget", 13),
-        ("msgctl", 14),
-        ("shmat", 21),
-        ("shmdt", 22),
-        ("shmget", 23),
-        ("shmctl", 24),
-    ];
-    let socket = SOCKET.iter().position(|known| *known == name);
-    let ipc = || IPC.iter().find(|(known, _)| *known == name).map(|(_, number)| ("ipc", *number));
-    socket.map(|at| ("socketcall", at as u64 + 1)).or_else(ipc)
+    let at = MULTIPLEXED.binary_search_by(|(known, ..)| (*known).cmp(name)).ok()?;
+    let (_, through, argument) = MULTIPLEXED[at];
+    Some((through, argument))
 }
 
 #[cfg(test)]
@@ -134,6 +172,7 @@ mod tests {
     fn the_table_is_sorted_and_agrees_with_the_c_library() {
         let names: Vec<&str> = LINES.iter().map(Line::name).collect();
         assert!(names.is_sorted() && names.len() > 460);
+        assert!(MULTIPLEXED.is_sorted() && multiplexed("accept") == Some(("socketcall", 5)));
         for (name, number) in [
             ("read", libc::SYS_read),
             ("keyctl", libc::SYS_keyctl),

@@ -160,6 +160,7 @@ impl Decision {
         if alternatives.is_empty() {
             // Of two that contradict each other, the first.
             self.otherwise.get_or_insert(answer);
+            return;
         }
         let rule = |conditions: &Vec<Condition>| Rule { conditions: conditions.clone(), answer };
         self.conditional.extend(alternatives.iter().map(rule));
