@@ -1,8 +1,9 @@
 //! How an instance is to be connected, as it was asked for, and what became of that.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use isolab_isolation::{
     Interface, InterfaceAddress, IsolationError, Level, Limits, Link, Network, OpenTap, TapNetwork,
@@ -264,9 +265,12 @@ fn queues(level: Level, limits: Limits) -> u16 {
     }
 }
 
-/// Whether the host's kernel can move a guest's frames by itself.
+/// Whether the host's kernel can move a guest's frames by itself. Tried once, and kept open: at a close of this device
+/// the kernel waits for RCU, twice, for some 8 ms.
 fn has_vhost() -> bool {
-    OpenOptions::new().read(true).write(true).open("/dev/vhost-net").is_ok()
+    static DEVICE: OnceLock<Option<File>> = OnceLock::new();
+    let open = || OpenOptions::new().read(true).write(true).open("/dev/vhost-net").ok();
+    DEVICE.get_or_init(open).is_some()
 }
 
 impl Attachment {

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -15,6 +16,7 @@ use super::pair::PairControl;
 use crate::backend::net::NetBackend;
 use crate::irq::VirtioInterrupt;
 use crate::memory::GuestRam;
+use crate::threads;
 use crate::virtio::ActiveQueue;
 use crate::virtio::worker::{EventHandler, EventSources};
 
@@ -82,18 +84,30 @@ struct VringAddresses {
 }
 
 /// An open /dev/vhost-net: serves one queue pair at a time.
-pub struct VhostNet(File);
+pub struct VhostNet {
+    device: Arc<File>,
+    /// Makes this process the device's owner, until the first who needs it.
+    owning: Option<JoinHandle<io::Result<()>>>,
+}
 
 impl VhostNet {
-    /// Opens the device and makes this process its owner.
+    /// Opens the device and makes this process its owner, which is waited for when a pair is started: before Linux 6.4
+    /// the kernel moves a thread into our cgroups for that, and waits some 10 ms for RCU.
     ///
     /// # Errors
-    /// The host's: no such device (module `vhost_net`), no permission.
+    /// The host's: no such device (module `vhost_net`), no permission, no thread.
     pub fn open() -> io::Result<Self> {
-        let vhost = Self(OpenOptions::new().read(true).write(true).open(DEVICE)?);
+        let device = Arc::new(OpenOptions::new().read(true).write(true).open(DEVICE)?);
+        let owned = Arc::clone(&device);
         // SAFETY: SET_OWNER takes no argument.
-        vhost.check(unsafe { libc::ioctl(vhost.0.as_raw_fd(), SET_OWNER) })?;
-        Ok(vhost)
+        let own = move || check(unsafe { libc::ioctl(owned.as_raw_fd(), SET_OWNER) });
+        let owning = threads::builder("vhost-owner").spawn(own)?;
+        Ok(Self { device, owning: Some(owning) })
+    }
+
+    fn await_owner(&mut self) -> io::Result<()> {
+        let Some(owning) = self.owning.take() else { return Ok(()) };
+        owning.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
     }
 
     /// The virtio features it can work with; those of the device itself are the tap's business.
@@ -103,12 +117,8 @@ impl VhostNet {
     pub fn features(&self) -> io::Result<u64> {
         let mut features = 0u64;
         // SAFETY: GET_FEATURES writes one u64.
-        self.check(unsafe { libc::ioctl(self.0.as_raw_fd(), GET_FEATURES, &mut features) })?;
+        check(unsafe { libc::ioctl(self.device.as_raw_fd(), GET_FEATURES, &mut features) })?;
         Ok(features)
-    }
-
-    fn check(&self, result: libc::c_int) -> io::Result<()> {
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// For requests whose argument is a pointer to `T`, which the kernel only reads.
@@ -117,8 +127,8 @@ impl VhostNet {
         // it; it is alive, and the kernel reads no more than its size (for the memory table:
         // than the header's count, which is at most MAX_REGIONS).
         let result =
-            unsafe { libc::ioctl(self.0.as_raw_fd(), request, std::ptr::from_ref(argument)) };
-        self.check(result)
+            unsafe { libc::ioctl(self.device.as_raw_fd(), request, std::ptr::from_ref(argument)) };
+        check(result)
     }
 
     /// Hands over memory and features; before any queue.
@@ -177,6 +187,10 @@ impl VhostNet {
     }
 }
 
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// How interrupts get from vhost to the guest.
 struct Call {
     queue: u16,
@@ -220,14 +234,15 @@ impl VhostPair {
     pub fn start(
         parts: VhostPairParts,
     ) -> Result<Self, (io::Error, Box<dyn NetBackend>, VhostNet)> {
-        let VhostPairParts { backend, vhost, receive, transmit, memory, features, .. } = parts;
+        let VhostPairParts { backend, mut vhost, receive, transmit, memory, features, .. } = parts;
         let VhostPairParts { interrupt, control, .. } = parts;
         let queues = [&receive, &transmit];
         let calls = match calls(&*interrupt, queues) {
             Ok(calls) => calls,
             Err(error) => return Err((error, backend, vhost)),
         };
-        let run = || {
+        let mut run = || {
+            vhost.await_owner()?;
             vhost.set_up(&memory, features)?;
             for (index, (active, call)) in (0..).zip(queues.into_iter().zip(&calls)) {
                 let (kick, call) = (active.notify.as_raw_fd(), call.event.as_raw_fd());
