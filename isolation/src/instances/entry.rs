@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::condemned::Condemned;
 use super::folder::Owner;
+use super::name::is_hidden;
 use super::record::{Access, Record};
-use super::{Condemned, InstanceFolder, InstanceName, Instances, is_hidden};
+use super::{InstanceFolder, InstanceName, Instances};
 use crate::error::IsolationError;
 use crate::instance_id;
 use crate::level::Level;

@@ -17,8 +17,8 @@ use isolab_images::remove_tree;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::name::{InstanceName, condemned};
 use super::record::{Access, LOCK, ProcessId, Record, is_ours, open_lock};
-use super::{InstanceName, condemned};
 use crate::error::IsolationError;
 use crate::instance_id;
 use crate::level::Level;

@@ -7,6 +7,7 @@
 //! Folders appear, and are given up, under a lock on the folder above them. So nobody sees half of
 //! one, no two sweep the same one, and none is swept before its owner holds it.
 
+mod condemned;
 mod entry;
 mod folder;
 mod name;
@@ -18,11 +19,10 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use isolab_container::remove_cgroups;
 use isolab_images::{Usage, disk_usage};
 use nix::fcntl::{Flock, FlockArg};
-use serde::Serialize;
 
+pub use condemned::Leftover;
 pub use entry::Entry;
 pub use folder::InstanceFolder;
 pub use name::{InstanceName, NameError, parse_hostname};
@@ -30,36 +30,19 @@ pub use record::ProcessId;
 
 use crate::error::IsolationError;
 use crate::level::Level;
-use crate::{instance_id, random_digits};
+use crate::random_digits;
+use condemned::Condemned;
 use folder::{Owner, empty};
+use name::{CONDEMNED, is_hidden};
 use record::{Access, Record};
 
 /// A folder that is being filled. No instance's name begins so.
 const NEW: &str = ".new-";
-/// A folder that is being removed. No instance's name begins so.
-const CONDEMNED: &str = ".condemned-";
 
 /// The folder that holds the instances' folders.
 #[derive(Clone, Debug)]
 pub struct Instances {
     path: PathBuf,
-}
-
-/// What an instance without an owner had left, and that is gone now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Leftover {
-    /// The instance's name.
-    pub name: String,
-    /// Its level of isolation.
-    pub level: Level,
-    /// The process that had waited for its end.
-    pub monitor: u32,
-    /// The workload's first process, if it still lived and was killed.
-    pub killed: Option<i32>,
-    /// The directories that were its own in the cgroup tree.
-    pub cgroups: Vec<PathBuf>,
-    /// Bytes of disk that its folder took.
-    pub freed: u64,
 }
 
 /// What [`Instances::sweep`] did.
@@ -259,7 +242,7 @@ impl Instances {
         }) else {
             return Ok(None);
         };
-        let target = condemned(&self.path, name).map_err(|source| io("name", source))?;
+        let target = name::condemned(&self.path, name).map_err(|source| io("name", source))?;
         fs::rename(path, &target).map_err(|source| io("rename", source))?;
         Ok(Some(Condemned { path: target, record, lock }))
     }
@@ -280,79 +263,6 @@ impl Instances {
 fn is_shared(name: &OsStr) -> bool {
     let is_of = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
     is_hidden(name) && !is_of(NEW) && !is_of(CONDEMNED)
-}
-
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
-}
-
-/// A path in `instances` that nothing has.
-fn condemned(instances: &Path, name: &str) -> io::Result<PathBuf> {
-    let random = instance_id().map_err(io::Error::other)?;
-    Ok(instances.join(format!("{CONDEMNED}{random}-{name}")))
-}
-
-/// A folder that nobody owns, and that nobody else knows, unless it is kept.
-struct Condemned {
-    path: PathBuf,
-    record: Option<Record>,
-    lock: Flock<File>,
-}
-
-impl Condemned {
-    /// Whether the folder is still where it was, and is to stay there.
-    fn is_kept(&self) -> bool {
-        let is_in_place = self.path.file_name().is_some_and(|name| !is_hidden(name));
-        is_in_place && self.record.as_ref().is_some_and(|record| record.kept)
-    }
-
-    /// Whether something of the instance's run may be left.
-    fn has_remains(&self) -> bool {
-        let has = |record: &Record| record.process.is_some() || !record.cgroups.is_empty();
-        self.record.as_ref().is_some_and(has)
-    }
-
-    /// Ends what is left of the instance's run.
-    fn clear(&mut self) -> Result<Option<Leftover>, IsolationError> {
-        let io = |action| {
-            let path = self.path.clone();
-            move |source| IsolationError::Io { action, path, source }
-        };
-        let has_remains = self.has_remains();
-        let Some(record) = &mut self.record else { return Ok(None) };
-        let mut killed = None;
-        if let Some(process) = &record.process {
-            let was_alive = process.kill().map_err(io("kill the process of"))?;
-            killed = was_alive.then_some(process.pid);
-        }
-        remove_cgroups(&record.cgroups).map_err(isolab_container::Error::from)?;
-        let leftover = Leftover {
-            name: record.name.clone(),
-            level: record.level,
-            monitor: record.monitor,
-            killed,
-            cgroups: record.cgroups.clone(),
-            freed: 0,
-        };
-        if record.kept && has_remains {
-            (record.process, record.cgroups) = (None, Vec::new());
-            record.append(&self.lock).map_err(io("write to"))?;
-        }
-        Ok(Some(leftover))
-    }
-
-    fn remove(mut self) -> Result<Option<Leftover>, IsolationError> {
-        let leftover = self.clear()?;
-        if self.is_kept() {
-            return Ok(leftover);
-        }
-        let freed = empty(&self.path).map_err(|source| IsolationError::Io {
-            action: "remove",
-            path: self.path.clone(),
-            source,
-        })?;
-        Ok(leftover.map(|leftover| Leftover { freed, ..leftover }))
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,11 @@
-//! Names of instances, and the host names that follow from them.
+//! Names of instances, the host names that follow from them, and of folders beside theirs.
 
-use std::fmt;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::{fmt, io};
+
+use crate::instance_id;
 
 /// As long as a file name and the container runtime allow with a suffix of ours behind it.
 const MAX_NAME: usize = 115;
@@ -74,6 +78,20 @@ pub fn parse_hostname(text: &str) -> Result<String, NameError> {
         return Err(NameError::Host);
     }
     Ok(text.to_owned())
+}
+
+/// A folder that is being removed. No instance's name begins so.
+pub(super) const CONDEMNED: &str = ".condemned-";
+
+/// Whether no instance can have this name.
+pub(super) fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// A path in `instances` that nothing has.
+pub(super) fn condemned(instances: &Path, name: &str) -> io::Result<PathBuf> {
+    let random = instance_id().map_err(io::Error::other)?;
+    Ok(instances.join(format!("{CONDEMNED}{random}-{name}")))
 }
 
 #[cfg(test)]
