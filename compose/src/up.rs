@@ -172,8 +172,8 @@ impl Bringing<'_> {
                 return Err(ComposeError::Interrupted);
             }
             wait_for_word(&stages)?;
-            for (plan, stage) in plans.iter().zip(&mut stages) {
-                self.hear(plan, stage)?;
+            for stage in &mut stages {
+                self.hear(stage)?;
             }
             if stages.iter().all(|stage| matches!(stage, Stage::Started)) {
                 return Ok(());
@@ -303,7 +303,7 @@ impl Bringing<'_> {
     }
 
     /// Hears what has become of a service that is being started.
-    fn hear(&mut self, plan: &Plan, stage: &mut Stage) -> Result<(), ComposeError> {
+    fn hear(&mut self, stage: &mut Stage) -> Result<(), ComposeError> {
         let Stage::Starting(starting) = stage else { return Ok(()) };
         let mut left = Vec::new();
         for (instance, begun) in std::mem::take(starting) {
@@ -312,16 +312,7 @@ impl Bringing<'_> {
                 left.push((instance, begun));
                 continue;
             }
-            if let Err(source) = begun.finish() {
-                return Err(match last_lines(&instance) {
-                    log if log.is_empty() => of_instance(&instance, "start", source),
-                    log => ComposeError::Failed {
-                        service: plan.service.to_owned(),
-                        why: format!("does not start: {source}"),
-                        log,
-                    },
-                });
-            }
+            begun.finish().map_err(|it| of_instance(&instance, "start", it))?;
             self.observer.happened(Subject::Instance(instance.name()), Event::Started);
         }
         *stage = if left.is_empty() { Stage::Started } else { Stage::Starting(left) };
