@@ -6,7 +6,7 @@
 //! instances are asked for at their levels; [`up()`] makes and starts them, [`down()`] ends and removes them. Nothing is
 //! remembered but by the labels of instances, networks and volumes ([`label`]), which are Docker's.
 //!
-//! Of the two crates that there are for the format none is used: compose_spec 0.3 is of 2024, reads by the archived
+//! The crate that there is for the format, compose_spec 0.3, is not used: it is of 2024, reads by the archived
 //! serde_yaml, tells no lines, and neither merges nor interpolates, which comes before its types can be read.
 
 mod down;

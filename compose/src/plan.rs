@@ -32,9 +32,6 @@ pub struct Levels {
 
 impl Levels {
     /// A service's level: what is asked for it, then for all, then what the files say of it, then of all.
-    ///
-    /// # Panics
-    /// Never.
     pub fn level(&self, project: &Project, service: &str) -> Level {
         let said = || project.services.get(service).and_then(|it| it.isolation);
         let asked = self.of.get(service).copied().or(self.all);

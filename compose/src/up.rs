@@ -158,23 +158,22 @@ impl Bringing<'_> {
     }
 
     fn start_all(&mut self, project: &Project, plans: &[Plan]) -> Result<(), ComposeError> {
-        let names: BTreeSet<&str> = plans.iter().map(|plan| plan.service).collect();
         let mut stages: Vec<Stage> = plans.iter().map(|_| Stage::Waiting).collect();
         let mut told = BTreeSet::new();
         loop {
-            for (plan, stage) in plans.iter().zip(&mut stages) {
-                if matches!(stage, Stage::Waiting)
-                    && self.is_ready(project, plan, &names, &mut told)?
+            for (at, plan) in plans.iter().enumerate() {
+                if matches!(stages[at], Stage::Waiting)
+                    && self.is_ready(plan, plans, &stages, &mut told)?
                 {
-                    *stage = Stage::Starting(self.begin(project, plan)?);
+                    stages[at] = Stage::Starting(self.begin(project, plan)?);
                 }
             }
             if self.observer.is_interrupted() {
                 return Err(ComposeError::Interrupted);
             }
             wait_for_word(&stages)?;
-            for (plan, stage) in plans.iter().zip(&mut stages) {
-                self.hear(plan, stage)?;
+            for stage in &mut stages {
+                self.hear(stage)?;
             }
             if stages.iter().all(|stage| matches!(stage, Stage::Started)) {
                 return Ok(());
@@ -185,23 +184,23 @@ impl Bringing<'_> {
     /// Whether all that a service waits for is there. `told` are those of which it was said that they are waited for.
     fn is_ready(
         &mut self,
-        project: &Project,
         plan: &Plan,
-        names: &BTreeSet<&str>,
+        plans: &[Plan],
+        stages: &[Stage],
         told: &mut BTreeSet<String>,
     ) -> Result<bool, ComposeError> {
         for (name, dependency) in &plan.said.depends_on {
-            if self.options.no_start || !names.contains(name.as_str()) {
-                continue;
-            }
-            let wanted = project.services.get(name).and_then(|it| it.resources.replicas);
-            let wanted = self.options.scale.get(name).copied().or(wanted).unwrap_or(1);
-            let mut instances = of_project(&self.catalogue, &project.name)?;
-            instances.retain(|instance| service(instance) == name);
-            let started = instances.iter().filter(|it| it.state.started_at.is_some()).count();
-            if (started as u32) < wanted {
+            // One that is not brought up is not waited for either.
+            let Some(at) = plans.iter().position(|other| other.service == name) else { continue };
+            // Before that, its state is of a run before this one.
+            if !matches!(stages[at], Stage::Started) {
                 return Ok(false);
             }
+            if self.options.no_start {
+                continue;
+            }
+            let mut instances = of_project(&self.catalogue, plan.project_name())?;
+            instances.retain(|instance| service(instance) == name);
             for instance in &instances {
                 match judge(instance, dependency.condition) {
                     Judged::There(event) => {
@@ -304,7 +303,7 @@ impl Bringing<'_> {
     }
 
     /// Hears what has become of a service that is being started.
-    fn hear(&mut self, plan: &Plan, stage: &mut Stage) -> Result<(), ComposeError> {
+    fn hear(&mut self, stage: &mut Stage) -> Result<(), ComposeError> {
         let Stage::Starting(starting) = stage else { return Ok(()) };
         let mut left = Vec::new();
         for (instance, begun) in std::mem::take(starting) {
@@ -313,16 +312,7 @@ impl Bringing<'_> {
                 left.push((instance, begun));
                 continue;
             }
-            if let Err(source) = begun.finish() {
-                return Err(match last_lines(&instance) {
-                    log if log.is_empty() => of_instance(&instance, "start", source),
-                    log => ComposeError::Failed {
-                        service: plan.service.to_owned(),
-                        why: format!("does not start: {source}"),
-                        log,
-                    },
-                });
-            }
+            begun.finish().map_err(|it| of_instance(&instance, "start", it))?;
             self.observer.happened(Subject::Instance(instance.name()), Event::Started);
         }
         *stage = if left.is_empty() { Stage::Started } else { Stage::Starting(left) };

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::lifecycle::until;
-use crate::{Done, Sandbox, TIME_LIMIT, checkout, text, tool};
+use crate::{Done, Running, Sandbox, TIME_LIMIT, checkout, text, tool};
 
 /// Serves its name to who asks for a page.
 const SERVER: &str = "mkdir -p /www && hostname >/www/index.html; echo ready; \
@@ -41,6 +41,11 @@ impl Host {
     /// `isolab` with these words.
     pub fn isolab(&self, words: &[&str]) -> Done {
         self.sandbox.isolab(words).finish()
+    }
+
+    /// The same, begun.
+    pub fn start(&self, words: &[&str]) -> Running {
+        self.sandbox.isolab(words).start(Stdio::null())
     }
 
     /// `isolab run -d` of a server that tells its own name.

@@ -1,7 +1,7 @@
 //! Instances on networks at the VM levels, and at all levels at once: needs a host with a working KVM, see
 //! `scripts/kvm-host`.
 
-use isolab_tests::networked;
+use isolab_tests::{composed, networked};
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
 
@@ -33,4 +33,9 @@ fn a_crowd_of_twenty() {
 #[test]
 fn nginx() {
     LEVELS.into_iter().for_each(networked::nginx);
+}
+
+#[test]
+fn a_project_of_all_levels() {
+    composed::mixed(&["process", "container", "paravirt", "fullvirt"]);
 }

@@ -71,7 +71,7 @@ pub(super) fn read_all(fields: &mut Fields, known: &Known) -> Result<Vec<Mount>,
     mounts.extend(files(fields, "configs", known.configs, |name| format!("/{name}"))?);
     for (at, mount) in mounts.iter().enumerate() {
         if mounts[..at].iter().any(|other| other.target == mount.target) {
-            let why = format!("{}: two mounts on {}", what, mount.target.display());
+            let why = fields.name(&format!("two mounts on {}", mount.target.display()));
             return Err(ComposeError::invalid(&mount.place, why));
         }
     }

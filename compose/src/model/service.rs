@@ -148,6 +148,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("models", "isolab runs no models"),
     ("oom_kill_disable", "a workload that is out of memory would stand still"),
     ("post_start", "use a service that depends on this one"),
+    ("pre_start", "use a service that this one depends on"),
     ("pre_stop", "use the stop signal"),
     ("provider", "services are instances of isolab"),
     ("runtime", "use x-isolation"),

@@ -46,7 +46,7 @@ pub(super) fn read_all(
         if let Some(driver) = fields.take("driver") {
             let place = driver.place.clone();
             let driver = driver.into_text(&what)?;
-            if driver != "local" {
+            if !["local", "default"].contains(&driver.as_str()) {
                 let what = format!("{what}: driver {driver}");
                 return Err(ComposeError::unsupported(&place, what, "volumes are local"));
             }
