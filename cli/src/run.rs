@@ -171,7 +171,7 @@ fn run_instance(
     let path = folder.path().to_owned();
     let whose = (folder.name().as_str(), folder.id());
     // Dropped behind the instance: its interfaces go first.
-    let (network, connected) = debug_span!("connect")
+    let (network, mut connected) = debug_span!("connect")
         .in_scope(|| config.networking.connect(workload.isolation, whose, config.request.limits))?;
     let spec = InstanceSpec {
         spec,
@@ -188,6 +188,7 @@ fn run_instance(
     let _volumes = OwnVolumes::of(&config.request.filesystem, &instances);
     let mut instance = info_span!("create", level = %workload.isolation)
         .in_scope(|| level(workload.isolation).create(spec))?;
+    connected.enter(instance.network_namespace())?;
     info_span!("start").in_scope(|| instance.start())?;
     let controller: Arc<dyn Controller> = instance.controller()?.into();
     let served = serve_foreground(
