@@ -23,6 +23,8 @@ use crate::{Done, Run, busybox_layout, cached, install_isolab, text, tool};
 const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const HOST: &str = "192.0.2.1";
 const WORD: &str = "the world";
+/// Whoever else has this group is not on this host.
+const KVM_GROUP: &str = "65036";
 
 /// Serves a word to who asks for a page, and the world's on another.
 const SERVER: &str = "mkdir -p /www && echo served >/www/index.html; wget -qO /www/world http://world.example/; \
@@ -58,6 +60,10 @@ impl Host {
         tool("mknod", &["-m", "666", text(&at("tun")), "c", "10", "200"]);
         tool("chown", &["-R", "65534:65534", text(folder.path())]);
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        if Path::new("/dev/kvm").exists() {
+            tool("mknod", &["-m", "660", text(&at("kvm")), "c", "10", "232"]);
+            tool("chgrp", &[KVM_GROUP, text(&at("kvm"))]);
+        }
         let host = Self { folder, isolab };
         host.isolab(&["image", "load", text(&host.path("layout"))]).success();
         host
@@ -76,9 +82,9 @@ impl Host {
     fn with_path(&self, path: &str, words: &[&str]) -> Done {
         // The kernels of root's cache, which belong to nobody in particular.
         let script = "mount --bind \"$0/resolv.conf\" /etc/resolv.conf && mount --bind \"$0/tun\" /dev/net/tun && \
-                      { [ -z \"$CACHE\" ] || mount --bind \"$CACHE\" \"$0/.cache/isolab\"; } && group=65534 && \
-                      { [ ! -e /dev/kvm ] || group=$(stat -c %g /dev/kvm); } && \
-                      PATH=$NEW_PATH exec /usr/bin/setpriv --reuid 65534 --regid 65534 --groups \"$group\" -- \"$@\"";
+                      { [ -z \"$CACHE\" ] || mount --bind \"$CACHE\" \"$0/.cache/isolab\"; } && \
+                      { [ ! -e \"$0/kvm\" ] || mount --bind \"$0/kvm\" /dev/kvm; } && \
+                      PATH=$NEW_PATH exec /usr/bin/setpriv --reuid 65534 --regid 65534 --groups $GROUP -- \"$@\"";
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "sh", "-c", script])
@@ -86,6 +92,7 @@ impl Host {
             .arg(&self.isolab)
             .args(words)
             .env("NEW_PATH", path)
+            .env("GROUP", KVM_GROUP)
             .env("CACHE", kernels())
             .env("HOME", self.folder.path())
             .env("XDG_CACHE_HOME", self.path(".cache"))
