@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::ValueEnum;
 use isolab_command::format::Format;
-use isolab_isolation::host::{self, HostReport};
+use isolab_instances::host;
+use isolab_isolation::host::{HostReport, require_kvm};
 
 /// Show what this host can do, found by trying, and which isolation levels are ready.
 ///
@@ -31,7 +32,7 @@ enum Part {
 /// Looks at the host and prints what was found; the code is 0 when every level is ready.
 pub fn run(args: &Args) -> Result<ExitCode> {
     if args.only.is_some() {
-        return Ok(match host::require_kvm() {
+        return Ok(match require_kvm() {
             Ok(()) => {
                 println!("KVM runs guests");
                 ExitCode::SUCCESS

@@ -47,9 +47,14 @@ pub struct Args {
     /// Do not wait: print the instance's id when its command runs.
     #[arg(long, short)]
     detach: bool,
+    /// Sit at an instance that lives in a process of its own, and leave it running with these keys, such as
+    /// ctrl-p,ctrl-q. It stays until `isolab rm`, with --rm until its end. Without, it goes with this command, and all
+    /// keys are the workload's.
+    #[arg(long, value_name = "KEYS", conflicts_with = "detach")]
+    detach_keys: Option<DetachKeys>,
     /// Write the times of the instance's milestones, in nanoseconds of CLOCK_MONOTONIC, to this
     /// file as JSON. In the foreground only.
-    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["detach", "detach_keys"])]
     timings: Option<PathBuf>,
     #[command(flatten)]
     workload: Workload,
@@ -61,13 +66,13 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs the workload to its end; the code is its own, or 125 to 127 where it did not run.
 pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     let started = now();
-    let Args { detach, timings, workload } = args;
+    let Args { detach, detach_keys, timings, workload } = args;
     // Until the instance is there, signals do what they always do: a pull can be interrupted.
     let Some(image) = workload.image(logging)? else {
         return Ok(ExitCode::from(EXIT_OWN_FAILURE));
     };
-    if detach || workload.is_supervised() {
-        return supervised(&workload, &image, detach);
+    if detach || detach_keys.is_some() || workload.is_supervised() {
+        return supervised(&workload, &image, detach, &detach_keys.unwrap_or_default());
     }
     // Before any thread exists, so that all of them inherit the mask.
     let signals = signals::block(&signals::passed_on()).context("cannot block signals")?;
@@ -87,8 +92,12 @@ pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
 }
 
 /// Runs it in a process of its own, and sits at it unless it is to be left alone.
-fn supervised(workload: &Workload, image: &Image, detach: bool) -> Result<ExitCode> {
-    let keys = &DetachKeys::default();
+fn supervised(
+    workload: &Workload,
+    image: &Image,
+    detach: bool,
+    keys: &DetachKeys,
+) -> Result<ExitCode> {
     let catalogue = Catalogue::open_default()?;
     sweep(&catalogue.instances);
     let instance = create(&catalogue, workload, image)?;
@@ -171,7 +180,7 @@ fn run_instance(
     let path = folder.path().to_owned();
     let whose = (folder.name().as_str(), folder.id());
     // Dropped behind the instance: its interfaces go first.
-    let (network, connected) = debug_span!("connect")
+    let (network, mut connected) = debug_span!("connect")
         .in_scope(|| config.networking.connect(workload.isolation, whose, config.request.limits))?;
     let spec = InstanceSpec {
         spec,
@@ -188,6 +197,7 @@ fn run_instance(
     let _volumes = OwnVolumes::of(&config.request.filesystem, &instances);
     let mut instance = info_span!("create", level = %workload.isolation)
         .in_scope(|| level(workload.isolation).create(spec))?;
+    connected.enter(instance.network_namespace())?;
     info_span!("start").in_scope(|| instance.start())?;
     let controller: Arc<dyn Controller> = instance.controller()?.into();
     let served = serve_foreground(

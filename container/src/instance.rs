@@ -1,5 +1,6 @@
 //! A created process and its life from there on; containers and host processes alike.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ pub struct Instance {
     cgroup: Option<Cgroup>,
     _guardian: Option<Guardian>,
     owner_lock: Option<OwnedFd>,
+    /// Made with the child, and owned by its user namespace.
+    network_namespace: Option<OwnedFd>,
     /// What others are told of a container, and the hooks that are told.
     told: Option<Told>,
 }
@@ -90,7 +93,15 @@ impl Instance {
         })?;
         drop(born_in);
         // From here on, dropping the instance ends the child and removes the cgroup.
-        let mut instance = Instance { child, plan, cgroup, _guardian: None, owner_lock, told };
+        let mut instance = Instance {
+            child,
+            plan,
+            cgroup,
+            _guardian: None,
+            owner_lock,
+            network_namespace: None,
+            told,
+        };
         if let Some(told) = &mut instance.told {
             told.state.set_pid(Some(instance.child.pid().as_raw()));
         }
@@ -99,6 +110,14 @@ impl Instance {
         let child = &mut instance.child;
         if let Some(id_maps) = id_maps {
             id_maps.write(child.pid())?;
+            if namespaces.contains(CloneFlags::CLONE_NEWNET) {
+                // While it waits for us: soon it lets nobody look at it.
+                let path = format!("/proc/{}/ns/net", child.pid());
+                let opened = File::open(&path);
+                let opened =
+                    opened.map_err(|source| Error::host(format!("open {path}"), source))?;
+                instance.network_namespace = Some(opened.into());
+            }
             child.send(Command::Mapped)?;
         }
         // The child mounts its root file system meanwhile.
@@ -190,6 +209,12 @@ impl Instance {
     /// Becomes readable (poll(2)) when the first process has ended; never needs SIGCHLD.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.child.pidfd()
+    }
+
+    /// The network namespace that was made with a new user namespace, which owns it: whoever connects it enters that
+    /// first. None where the network is the caller's own to change.
+    pub fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.network_namespace.as_ref().map(AsFd::as_fd)
     }
 
     /// The container's id, as the configuration gave it.

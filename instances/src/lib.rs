@@ -19,6 +19,7 @@ mod client;
 mod config;
 mod document;
 mod error;
+pub mod host;
 mod lifecycle;
 pub mod log;
 mod networking;

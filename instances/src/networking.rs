@@ -2,23 +2,27 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use isolab_isolation::{
-    Interface, InterfaceAddress, IsolationError, Level, Limits, Link, Network, OpenTap, TapNetwork,
-    package,
+    Interface, InterfaceAddress, IsolationError, Level, Limits, Link, Network, OpenStream, OpenTap,
+    TapNetwork, package,
 };
 use isolab_network::{
-    DEFAULT_NETWORK, Endpoint, EndpointKind, EndpointRequest, Folders, HostName, Lease,
-    NetworkName, NetworkOption, Networks, PublishedPort, new_namespace,
+    DEFAULT_NETWORK, Endpoint, EndpointKind, EndpointRequest, Folders, HostName, INTERFACE, Lease,
+    NetworkError, NetworkName, NetworkOption, Networks, PublishedPort, USER_MODE, UserMode,
+    find_user_mode, new_namespace,
 };
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::InstanceError;
 
 /// More queues than that of a tap have nothing to do: each is a processor's of the guest.
 const MAX_QUEUES: u32 = 8;
+/// What an Ethernet carries, in bytes; a PC's controller knows no more.
+const ETHERNET_MTU: u16 = 1500;
 
 /// What was asked for. Without anything, an instance has what its level has by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,7 @@ enum Asked {
     None,
     Host,
     Tap(Box<TapNetwork>),
+    UserMode,
     Networks(Vec<NetworkOption>),
 }
 
@@ -64,6 +69,8 @@ pub struct Attachment {
 #[derive(Debug, Default)]
 pub struct Connected {
     endpoints: Vec<Endpoint>,
+    /// In their place for who is not root; with the machine's socket, where it is one's.
+    user_mode: Option<(UserMode, Option<OwnedFd>)>,
     /// What there is to tell of them.
     pub attachments: Vec<Attachment>,
 }
@@ -87,6 +94,7 @@ impl Networking {
             asked.push(text.parse::<NetworkOption>()?);
         }
         let lone = match &asked[..] {
+            [] if self.needs_network() && !geteuid().is_root() => Asked::UserMode,
             [] if self.needs_network() => {
                 let network = DEFAULT_NETWORK.parse::<NetworkName>();
                 let network = network.map_err(isolab_network::NetworkError::from)?;
@@ -97,6 +105,10 @@ impl Networking {
             [] => return Ok(Asked::Default),
             [NetworkOption::None] => Asked::None,
             [NetworkOption::Host] => Asked::Host,
+            [NetworkOption::UserMode] if geteuid().is_root() => {
+                return refuse("pasta is for users who are not root, who has networks");
+            }
+            [NetworkOption::UserMode] => Asked::UserMode,
             all => {
                 let mut names = all.iter().map(|option| match option {
                     NetworkOption::Named { network, .. } => Some(network),
@@ -104,7 +116,7 @@ impl Networking {
                 });
                 let names: Option<Vec<_>> = names.by_ref().collect();
                 let Some(mut names) = names else {
-                    return refuse("none and host cannot be with other networks");
+                    return refuse("none, host and pasta cannot be with other networks");
                 };
                 names.sort_unstable();
                 if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -114,7 +126,10 @@ impl Networking {
             }
         };
         match (&lone, self.ports.is_empty(), self.aliases.is_empty()) {
-            (_, true, true) => Ok(lone),
+            (_, true, true) | (Asked::UserMode, _, true) => Ok(lone),
+            (Asked::UserMode, _, false) => {
+                refuse("names are for those who share a network, which takes root")
+            }
             (Asked::Host, false, _) => {
                 refuse("ports are not published from the host's own interfaces: they are there")
             }
@@ -135,16 +150,21 @@ impl Networking {
     pub fn check(&self, level: Level) -> Result<(), InstanceError> {
         match self.understand()? {
             Asked::Default | Asked::None => Ok(()),
+            Asked::UserMode => Ok(find_user_mode()?),
             Asked::Host => Ok(Network::of(Link::Host).check(level)?),
             Asked::Tap(tap) => Ok(Network::of_tap(*tap).check(level)?),
             Asked::Networks(options) => {
+                let names = options.into_iter().filter_map(|option| match option {
+                    NetworkOption::Named { network, .. } => Some(network),
+                    _ => None,
+                });
+                let mut names = names.peekable();
+                if let Some(name) = names.next_if(|_| !geteuid().is_root()) {
+                    return Err(NetworkError::OnlyRoot { name }.into());
+                }
                 let networks = open()?;
-                for option in options {
-                    if let NetworkOption::Named { network, .. } = option
-                        && network.as_str() != DEFAULT_NETWORK
-                    {
-                        networks.get(&network)?;
-                    }
+                for name in names.filter(|name| name.as_str() != DEFAULT_NETWORK) {
+                    networks.get(&name)?;
                 }
                 Ok(())
             }
@@ -160,6 +180,7 @@ impl Networking {
             },
             Ok(Asked::Host) => "host",
             Ok(Asked::Tap(_)) => "tap",
+            Ok(Asked::UserMode) => USER_MODE,
             Ok(Asked::Networks(_)) => "bridge",
             Ok(Asked::None) | Err(_) => "none",
         }
@@ -181,6 +202,10 @@ impl Networking {
             Asked::None => return Ok((Network::of(Link::None), Connected::default())),
             Asked::Host => return Ok((Network::of(Link::Host), Connected::default())),
             Asked::Tap(tap) => return Ok((Network::of_tap(*tap), Connected::default())),
+            Asked::UserMode => {
+                let names = self.names(name, id, Vec::new());
+                return connect_user_mode(level, UserMode::new(name, names, self.ports.clone())?);
+            }
         };
         let networks = open()?;
         let namespace = match level.is_virtual_machine() {
@@ -229,6 +254,38 @@ impl Networking {
         }
         names
     }
+}
+
+/// A machine has its socket now; what has a network namespace is entered when that is there ([`Connected::enter`]).
+fn connect_user_mode(
+    level: Level,
+    mut user_mode: UserMode,
+) -> Result<(Network, Connected), InstanceError> {
+    let attachment = Attachment {
+        network: NetworkName::user_mode(),
+        interface: INTERFACE.to_owned(),
+        lease: user_mode.lease().clone(),
+        prefix: user_mode.prefix(),
+        prefix6: None,
+        gateways: vec![user_mode.gateway()],
+    };
+    let mut network = Network::of(Link::None);
+    network.addresses = attachment.addresses().map(|(address, _)| address).collect();
+    network.name_servers = vec![user_mode.name_server()];
+    let socket = match level.is_virtual_machine() {
+        false => None,
+        true => Some(user_mode.socket(ETHERNET_MTU)?),
+    };
+    if let Some(socket) = &socket {
+        network.link = Link::Taps(vec![TapNetwork::from(OpenStream {
+            socket: socket.as_fd(),
+            mac: attachment.lease.mac.0,
+            mtu: ETHERNET_MTU,
+            interface: attachment.set_up(attachment.gateways.clone()),
+        })]);
+    }
+    let (attachments, user_mode) = (vec![attachment], Some((user_mode, socket)));
+    Ok((network, Connected { attachments, user_mode, ..Connected::default() }))
 }
 
 /// A tap is for the VM levels, and no network's name.
@@ -292,9 +349,32 @@ impl Attachment {
         let v6 = v6.map(|(address, prefix)| (IpAddr::V6(address), prefix));
         std::iter::once((IpAddr::V4(self.lease.address), self.prefix)).chain(v6)
     }
+
+    /// The host's end of its link; none where a program of the user's takes its place.
+    pub fn host_link(&self) -> Option<String> {
+        (self.network != NetworkName::user_mode()).then(|| self.lease.link())
+    }
+
+    /// How a guest sets its interface up.
+    fn set_up(&self, gateways: Vec<IpAddr>) -> Interface {
+        let address = |(address, prefix)| InterfaceAddress { address, prefix };
+        Interface { addresses: self.addresses().map(address).collect(), gateways }
+    }
 }
 
 impl Connected {
+    /// Connects the network namespace that was made with the instance, where it is still to be: before the instance is
+    /// started.
+    ///
+    /// # Errors
+    /// The program that connects instances without root is missing, or what it says.
+    pub fn enter(&mut self, namespace: Option<BorrowedFd<'_>>) -> Result<(), InstanceError> {
+        match (&mut self.user_mode, namespace) {
+            (Some((user_mode, None)), Some(namespace)) => Ok(user_mode.enter(namespace)?),
+            _ => Ok(()),
+        }
+    }
+
     fn network(&self, level: Level, namespace: Option<OwnedFd>) -> Network {
         let servers = self.endpoints.iter().map(|it| IpAddr::V4(it.name_server()));
         let addresses = self.attachments.iter().flat_map(Attachment::addresses);
@@ -318,13 +398,11 @@ impl Connected {
             let gateways: Vec<IpAddr> =
                 attachment.gateways.iter().filter(is_new).copied().collect();
             ways.extend(&gateways);
-            let address = |(address, prefix)| InterfaceAddress { address, prefix };
-            let addresses = attachment.addresses().map(address).collect();
             taps.push(TapNetwork::from(OpenTap {
                 link: attachment.lease.link(),
                 queues: endpoint.taps(),
                 mac: attachment.lease.mac.0,
-                interface: Interface { addresses, gateways },
+                interface: attachment.set_up(gateways),
                 vhost,
             }));
         }
@@ -360,21 +438,21 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_understood() {
         let tap = "tap=vm0,ip=10.0.0.2/24";
+        let alone = if geteuid().is_root() { "bridge" } else { "pasta" };
         for (networking, process, container) in [
             (asking(&[], &[], &[]), "host", "none"),
             (asking(&["none"], &[], &[]), "none", "none"),
             (asking(&["host"], &[], &[]), "host", "host"),
             (asking(&["web", "db"], &["80:80"], &["x"]), "bridge", "bridge"),
-            // Ports and names are the default network's where none is named.
-            (asking(&[], &["80:80"], &[]), "bridge", "bridge"),
-            (asking(&[], &[], &["x"]), "bridge", "bridge"),
+            // Ports are the default network's where none is named, and so are names; who is not root has another.
+            (asking(&[], &["80:80"], &[]), alone, alone),
             (asking(&[tap], &[], &[]), "tap", "tap"),
         ] {
             assert_eq!(networking.mode(Level::Process), process, "{networking:?}");
             assert_eq!(networking.mode(Level::Container), container, "{networking:?}");
         }
         for (networking, words) in [
-            (asking(&["none", "web"], &[], &[]), "none and host"),
+            (asking(&["none", "web"], &[], &[]), "none, host and pasta"),
             (asking(&["web", "web,ip=10.0.0.2"], &[], &[]), "web is named twice"),
             (asking(&["none"], &["80:80"], &[]), "without a network"),
             (asking(&["none"], &[], &["x"]), "on a network"),

@@ -1,6 +1,6 @@
 //! What every level does for an instance.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use isolab_guest::control::Patience;
 use isolab_images::Image;
@@ -85,6 +85,12 @@ pub trait Instance {
     /// Our end of the workload's terminal, once, if there is one ([`Stdio::Terminal`]): what
     /// [`ExecProcess::terminal`](crate::ExecProcess::terminal) is for a further process.
     fn terminal(&mut self) -> Option<OwnedFd>;
+
+    /// The network namespace that was made with it, where a user namespace of the instance's own owns it: only now can
+    /// somebody connect it. None at the VM levels.
+    fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// The milestones so far.
     fn milestones(&self) -> Milestones;

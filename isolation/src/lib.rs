@@ -53,7 +53,7 @@ pub use security::{
     CapabilityChoice, Device, ProfileError, Seccomp, Security, UNCONFINED, Ulimit, UserNamespace,
     read_profile,
 };
-pub use tap_network::{OpenTap, TapNetwork, TapNetworkError};
+pub use tap_network::{OpenStream, OpenTap, TapNetwork, TapNetworkError};
 pub use workload_status::WorkloadStatus;
 
 /// The implementation of a level.

@@ -6,7 +6,7 @@ mod oom;
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
@@ -266,6 +266,10 @@ impl Instance for NativeInstance {
 
     fn terminal(&mut self) -> Option<OwnedFd> {
         self.instance.terminal()
+    }
+
+    fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.instance.network_namespace()
     }
 
     fn milestones(&self) -> Milestones {

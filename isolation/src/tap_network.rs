@@ -1,7 +1,7 @@
 //! `--network tap=`: an instance on a tap that the operator has set up.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 
 use isolab_guest::{Interface, InterfaceAddress};
@@ -44,6 +44,32 @@ impl From<OpenTap<'_>> for TapNetwork {
             ..NetOptions::default()
         };
         Self { tap, link: Some(open.link), interface: open.interface }
+    }
+}
+
+/// A socket that is connected to whoever moves frames, and a place on the network behind it.
+#[derive(Debug)]
+pub struct OpenStream<'a> {
+    /// A stream of frames with the length in front of each; it stays the caller's, and has to live until the machine
+    /// is made.
+    pub socket: BorrowedFd<'a>,
+    /// The guest's Ethernet address.
+    pub mac: [u8; 6],
+    /// What the guest's interface carries, in bytes.
+    pub mtu: u16,
+    /// How the guest sets its interface up.
+    pub interface: Interface,
+}
+
+impl From<OpenStream<'_>> for TapNetwork {
+    fn from(open: OpenStream<'_>) -> Self {
+        let tap = NetOptions {
+            tap: TapSource::Stream(open.socket.as_raw_fd()),
+            mac: Some(MacAddress(open.mac)),
+            mtu: Some(open.mtu),
+            ..NetOptions::default()
+        };
+        Self { tap, link: None, interface: open.interface }
     }
 }
 
@@ -107,7 +133,7 @@ impl FromStr for TapNetwork {
         let tap: NetOptions = rest.join(",").parse()?;
         let link = match &tap.tap {
             TapSource::Named(name) => Some(name.clone()),
-            TapSource::New | TapSource::Descriptors(_) => None,
+            TapSource::New | TapSource::Descriptors(_) | TapSource::Stream(_) => None,
         };
         Ok(Self { tap, link, interface })
     }

@@ -42,7 +42,7 @@ impl Networks {
         let address = choose_address(&network, &leases, request.address)?;
         let mut ports = request.ports;
         ports::judge(&ports, &network)?;
-        let reserved = ports::reserve(&mut ports, network.subnet6.is_some())?;
+        let reserved = ports::reserve(&mut ports, network.subnet6.is_some(), false)?;
         let made = DirBuilder::new().recursive(true).mode(0o700).create(leases.folder());
         made.map_err(NetworkError::io("create", leases.folder()))?;
         let held = leases.write(Lease {

@@ -180,6 +180,30 @@ pub enum NetworkError {
         /// The network whose bridge has that name.
         network: NetworkName,
     },
+    /// The program that connects the instances of an ordinary user is not here.
+    #[error(
+        "there is no `{program}` in PATH, which connects the instances of who is not root: install Debian's package passt"
+    )]
+    NoUserMode {
+        /// pasta or passt.
+        program: &'static str,
+    },
+    /// It gave up.
+    #[error("{program} cannot connect the instance: {said}")]
+    UserMode {
+        /// Its path.
+        program: String,
+        /// Its last words.
+        said: String,
+    },
+    /// A network of the host's is root's to use.
+    #[error(
+        "network `{name}` takes root (CAP_NET_ADMIN): it is a link and rules of the host's; who is not root has `pasta`"
+    )]
+    OnlyRoot {
+        /// The network.
+        name: NetworkName,
+    },
     /// It did not end.
     #[error("the name service of network `{network}` (process {pid}) does not end")]
     Responder {

@@ -6,6 +6,8 @@
 //! [`Networks::attach`] makes its bridge, its part of the firewall and its name service, the last endpoint's
 //! end removes them. Whoever has an endpoint holds a lock on the file of its lease; what a killed owner left
 //! is known by a lease without a lock, and swept by whoever comes next ([`Networks::sweep`]).
+//!
+//! All of that takes root. Who is not has a [`UserMode`] network for each instance, which is on no other.
 
 mod attach;
 mod endpoint;
@@ -23,6 +25,7 @@ mod responder;
 mod subnet;
 mod sysctl;
 mod usage;
+mod user_mode;
 
 pub use endpoint::{Endpoint, EndpointKind, EndpointRequest};
 pub use error::NetworkError;
@@ -35,3 +38,4 @@ pub use option::{BadNetworkOption, NetworkOption};
 pub use ports::{BadPort, Protocol, PublishedPort};
 pub use record::NetworkRecord;
 pub use usage::{HostFacts, NetworkUsage};
+pub use user_mode::{INTERFACE, USER_MODE, UserMode, find_user_mode, try_user_mode};

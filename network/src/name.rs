@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::user_mode::USER_MODE;
+
 /// RFC 1035, 2.3.4: a label.
 const MAX_LABEL: usize = 63;
 /// RFC 1035, 2.3.4: 255 octets on the wire, of which two are the first label's length and the root.
@@ -26,7 +28,7 @@ pub struct HostName(String);
 pub enum BadName {
     /// Of a network.
     #[error(
-        "`{0}` cannot be a network's name: 1 to 63 of A-Z a-z 0-9 _ . - that begin with a letter or digit, and not `none`, `host`, `default`, `bridge`, `container` or `tap`"
+        "`{0}` cannot be a network's name: 1 to 63 of A-Z a-z 0-9 _ . - that begin with a letter or digit, and not `none`, `host`, `default`, `bridge`, `container`, `pasta` or `tap`"
     )]
     Network(String),
     /// Of an endpoint.
@@ -37,9 +39,15 @@ pub enum BadName {
 }
 
 /// What stands for something else where a network's name can.
-const RESERVED: [&str; 6] = ["none", "host", "default", "bridge", "container", "tap"];
+const RESERVED: [&str; 7] = ["none", "host", "default", "bridge", "container", USER_MODE, "tap"];
 
 impl NetworkName {
+    /// What stands for the network of an instance that is alone on it ([`UserMode`](crate::UserMode)). It is no name
+    /// that a network can be given.
+    pub fn user_mode() -> Self {
+        Self(USER_MODE.to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -89,14 +97,6 @@ macro_rules! as_text {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = BadName;
-
-            fn try_from(text: String) -> Result<Self, BadName> {
-                text.parse()
-            }
-        }
-
         impl From<$name> for String {
             fn from(name: $name) -> Self {
                 name.0
@@ -107,6 +107,23 @@ macro_rules! as_text {
 
 as_text!(NetworkName);
 as_text!(HostName);
+
+impl TryFrom<String> for NetworkName {
+    type Error = BadName;
+
+    /// As it was written down: also what nobody can be named.
+    fn try_from(text: String) -> Result<Self, BadName> {
+        if text == USER_MODE { Ok(Self::user_mode()) } else { text.parse() }
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = BadName;
+
+    fn try_from(text: String) -> Result<Self, BadName> {
+        text.parse()
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -126,6 +143,14 @@ mod tests {
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_network_of_one_is_read_back_and_named_by_nobody() {
+        let own = NetworkName::user_mode();
+        assert_eq!(NetworkName::try_from(String::from(own.clone())), Ok(own));
+        assert!(USER_MODE.parse::<NetworkName>().is_err());
+        assert!(NetworkName::try_from("none".to_owned()).is_err());
     }
 
     #[test]

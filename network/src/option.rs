@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use crate::mac::MacAddress;
 use crate::name::{HostName, NetworkName};
+use crate::user_mode::USER_MODE;
 
 /// One `--network`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum NetworkOption {
     None,
     /// `host`: the host's own interfaces.
     Host,
+    /// `pasta`: the network of a user who is not root.
+    UserMode,
     /// `NAME[,ip=ADDRESS][,mac=ADDRESS][,alias=NAME]…`
     Named {
         /// The network.
@@ -32,7 +35,7 @@ pub enum BadNetworkOption {
     /// A part that no network has.
     #[error("network option `{0}` is unknown; there are ip=ADDRESS, mac=ADDRESS and alias=NAME")]
     Unknown(String),
-    /// `none` and `host` have none.
+    /// `none`, `host` and `pasta` have none.
     #[error("network `{0}` takes no options")]
     Options(String),
     /// A value that is none.
@@ -60,7 +63,10 @@ impl FromStr for NetworkOption {
         match (name, options) {
             ("none", None) => return Ok(Self::None),
             ("host", None) => return Ok(Self::Host),
-            ("none" | "host", Some(_)) => return Err(BadNetworkOption::Options(name.to_owned())),
+            (USER_MODE, None) => return Ok(Self::UserMode),
+            ("none" | "host" | USER_MODE, Some(_)) => {
+                return Err(BadNetworkOption::Options(name.to_owned()));
+            }
             _ => {}
         }
         let network = name.parse()?;
@@ -95,6 +101,7 @@ mod tests {
     fn a_network_has_an_address_and_names() {
         assert_eq!("none".parse(), Ok(NetworkOption::None));
         assert_eq!("host".parse(), Ok(NetworkOption::Host));
+        assert_eq!("pasta".parse(), Ok(NetworkOption::UserMode));
         let all = "web,ip=10.1.0.5,mac=02:00:00:00:00:01,alias=db,alias=DB.local";
         let expected = NetworkOption::Named {
             network: "web".parse().unwrap(),
@@ -107,6 +114,7 @@ mod tests {
         for (text, words) in [
             ("", "cannot be a network's name"),
             ("none,ip=10.1.0.5", "`none` takes no options"),
+            ("pasta,ip=10.1.0.5", "`pasta` takes no options"),
             ("web,ip", "`ip` is unknown"),
             ("web,ip=10.1.0.500", "ip=10.1.0.500: invalid IPv4"),
             ("web,mac=1", "mac=1: `1` is no address"),

@@ -148,13 +148,15 @@ pub(crate) fn judge(ports: &[PublishedPort], network: &NetworkRecord) -> Result<
 /// Takes the host's ports, so that nobody else can, and says which they are where the kernel chose.
 ///
 /// The sockets are bound and hear nothing: packets go another way before they would reach them. The kernel
-/// gives the ports back with their last descriptor.
+/// gives the ports back with their last descriptor. `after_others`: connections of who listened there before may still
+/// be waiting for their end (TIME_WAIT), as who will listen there does not mind.
 ///
 /// # Errors
 /// A port is taken, privileged, or the address is not the host's.
 pub(crate) fn reserve(
     ports: &mut [PublishedPort],
     with_ipv6: bool,
+    after_others: bool,
 ) -> Result<Vec<OwnedFd>, NetworkError> {
     let count = ports.iter().map(|port| usize::from(port.count)).sum();
     if count > MAX_PORTS {
@@ -172,7 +174,13 @@ pub(crate) fn reserve(
         for offset in 0..port.count {
             for address in addresses {
                 let wanted = SocketAddr::new(*address, port.host + offset);
-                let socket = take(wanted, port.protocol).map_err(|errno| {
+                let is_taken = |taken: &nix::Result<_>| matches!(taken, Err(Errno::EADDRINUSE));
+                let mut taken = take(wanted, port.protocol, false);
+                // Of datagrams it would share the port with who listens.
+                if after_others && port.protocol == Protocol::Tcp && is_taken(&taken) {
+                    taken = take(wanted, port.protocol, true);
+                }
+                let socket = taken.map_err(|errno| {
                     let (port, source) = (port.to_string(), io::Error::from(errno));
                     match errno {
                         Errno::EADDRINUSE => NetworkError::PortTaken { port, source },
@@ -192,13 +200,16 @@ pub(crate) fn reserve(
     Ok(sockets)
 }
 
-fn take(address: SocketAddr, protocol: Protocol) -> nix::Result<OwnedFd> {
+fn take(address: SocketAddr, protocol: Protocol, reuse: bool) -> nix::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let kind = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
     };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if reuse {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
@@ -246,9 +257,9 @@ mod tests {
     #[test]
     fn a_port_is_one_owner_s() {
         let mut ports: Vec<PublishedPort> = vec!["127.0.0.1::80".parse().unwrap()];
-        let sockets = reserve(&mut ports, false).unwrap();
+        let sockets = reserve(&mut ports, false, false).unwrap();
         assert_ne!(ports[0].host, 0);
-        let error = reserve(&mut ports.clone(), false).unwrap_err();
+        let error = reserve(&mut ports.clone(), false, false).unwrap_err();
         assert!(
             matches!(&error, NetworkError::PortTaken { port, .. } if *port == ports[0].to_string())
         );
@@ -257,12 +268,19 @@ mod tests {
         let refused = std::net::TcpStream::connect(there).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         drop(sockets);
-        reserve(&mut ports, false).unwrap();
+        // A connection that its server has ended first waits there, and keeps those away who mind.
+        let listener = std::net::TcpListener::bind(there).unwrap();
+        let client = std::net::TcpStream::connect(there).unwrap();
+        assert!(reserve(&mut ports.clone(), false, true).is_err());
+        drop(listener.accept().unwrap());
+        drop((client, listener));
+        assert!(reserve(&mut ports.clone(), false, false).is_err());
+        reserve(&mut ports, false, true).unwrap();
         let many = vec!["8000-8600:8000-8600".parse().unwrap()];
-        let error = reserve(&mut many.clone(), false).unwrap_err();
+        let error = reserve(&mut many.clone(), false, false).unwrap_err();
         assert!(matches!(error, NetworkError::TooManyPorts { count: 601, .. }));
         let mut foreign = vec!["192.0.2.77:8080:80".parse().unwrap()];
-        let error = reserve(&mut foreign, false).unwrap_err();
+        let error = reserve(&mut foreign, false, false).unwrap_err();
         assert!(matches!(error, NetworkError::Port { .. }), "{error}");
     }
 }

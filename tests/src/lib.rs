@@ -2,8 +2,8 @@
 //!
 //! A [`Sandbox`] is a store of its own with the busybox image in it. [`workloads`] has what must
 //! be the same at every level; `tests/levels.rs` runs it on any host, `tests/machines.rs` at the
-//! VM levels; [`lifecycle`] what instances in the background do, [`networked`] those on networks, [`volumes`] what they
-//! keep. [`guests`] are machines whose init is a script;
+//! VM levels; [`lifecycle`] what instances in the background do, [`networked`] those on networks, [`user_mode`] those
+//! of a user who is not root, [`volumes`] what they keep. [`guests`] are machines whose init is a script;
 //! [`devices`] has what disks and networks must do on both machines; [`odd_image`] an image whose
 //! files are the same at every level.
 
@@ -24,9 +24,9 @@ pub mod lifecycle;
 pub mod networked;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;
-#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
-pub mod semantics;
 pub mod unread;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod user_mode;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod volumes;
 pub mod workloads;

@@ -1,8 +1,9 @@
 //! Instances in the background: what each command does, which must be the same at every level.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::{Done, Sandbox, TIME_LIMIT};
+use crate::{Done, Sandbox, TIME_LIMIT, isolab_path, text};
 
 /// Says what it is doing, answers SIGUSR1, and ends by SIGTERM with 3.
 const SERVICE: &str = "trap 'echo got it' USR1; trap 'echo bye; exit 3' TERM; \
@@ -280,6 +281,35 @@ pub fn writes(level: &str) {
     until("that there is no diary", || bench.logs("other").stderr.contains("/diary"));
     bench.isolab(&["rm", "--force", "diary", "other"]).success();
     assert_eq!(bench.sandbox.instances(), [""; 0]);
+}
+
+/// Whoever sits at an instance leaves it running by the keys that he named, which the workload never sees.
+pub fn detach_keys(level: &str) {
+    let bench = Bench::new(level);
+    let isolab = isolab_path();
+    let line = format!(
+        "{} run -it --name left --detach-keys ctrl-p,x --isolation {level} busybox cat",
+        text(&isolab)
+    );
+    let mut sitting = Command::new("script")
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .env("XDG_DATA_HOME", bench.sandbox.data())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut keys = sitting.stdin.take().unwrap();
+    until("it runs", || {
+        bench.isolab(&["inspect", "left"]).code() == Some(0)
+            && bench.field("left", "{{.State.Status}}") == "running"
+    });
+    // A part of them is the workload's.
+    keys.write_all(b"one \x10two\r").unwrap();
+    until("it reads", || bench.isolab(&["logs", "left"]).stdout.contains("two"));
+    keys.write_all(b"\x10x").unwrap();
+    assert!(sitting.wait().unwrap().success());
+    assert_eq!(bench.field("left", "{{.State.Status}}"), "running");
+    bench.isolab(&["rm", "--force", "left"]).success();
 }
 
 /// Whether an instance is well.

@@ -42,6 +42,11 @@ fn health() {
 }
 
 #[test]
+fn detach_keys() {
+    LEVELS.into_iter().for_each(lifecycle::detach_keys);
+}
+
+#[test]
 fn a_flood() {
     LEVELS.into_iter().for_each(lifecycle::a_flood);
 }

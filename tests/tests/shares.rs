@@ -7,10 +7,10 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 
+use isolab_file_semantics::{EXPECTATIONS, check};
 use isolab_tests::cached;
 use isolab_tests::devices::{stock_initramfs, text, tool, value};
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
-use isolab_tests::semantics::{self, EXPECTATIONS};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -29,7 +29,7 @@ fn guest_works_in_its_shares() {
             "many files" => false,
             _ => true,
         });
-        semantics::check(&Path::new("/mnt").join(cache), &expectations.collect::<Vec<_>>());
+        check(&Path::new("/mnt").join(cache), &expectations.collect::<Vec<_>>());
     }
     guest_cannot_do_what_is_the_host_s(Path::new("/mnt/auto"));
     guest_fills_the_disk(Path::new("/mnt/small"));

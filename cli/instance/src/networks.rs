@@ -62,7 +62,7 @@ pub fn settings(instance: &Instance) -> Value {
             network.insert("NetworkID".to_owned(), json!(attachment.network));
             network.insert("Aliases".to_owned(), json!(attachment.lease.names));
             network.insert("Interface".to_owned(), json!(attachment.interface));
-            network.insert("HostInterface".to_owned(), json!(attachment.lease.link()));
+            network.insert("HostInterface".to_owned(), json!(attachment.host_link()));
             (attachment.network.to_string(), Value::Object(network))
         })
         .collect();

@@ -201,7 +201,7 @@ impl Supervised {
         let whose = (folder.name().as_str(), folder.id());
         let limits = config.request.limits;
         // Dropped behind the instance: its interfaces go first.
-        let (network, connected) = config.networking.connect(self.level, whose, limits)?;
+        let (network, mut connected) = config.networking.connect(self.level, whose, limits)?;
         let spec = InstanceSpec {
             folder: folder.share()?,
             spec: config.request.to_spec(self.level, &self.image)?,
@@ -214,6 +214,7 @@ impl Supervised {
             network,
         };
         let mut instance = level(self.level).create(spec)?;
+        connected.enter(instance.network_namespace())?;
         let ends = ends.of(instance.as_mut())?;
         self.output.set_input(ends.input);
         let pumps = self.output.pump(ends.output)?;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use isolab_tests::{Done, Run, busybox_layout, instances_in, text};
+use isolab_tests::{Done, Run, busybox_layout, instances_in, text, user_mode};
 use serde_json::Value;
 
 use super::{program_of_nobody, tool};
@@ -105,4 +105,14 @@ fn without_ranges_the_way_out_is_told_by_check_and_run() {
     assert_eq!(container(&report)["ready"], true, "{report}");
     let without = container(&report)["without"].as_str().unwrap_or_default();
     assert!(without.contains("/etc/subuid") && without.contains(way_out), "{report}");
+}
+
+#[test]
+fn networks() {
+    user_mode::a_life("container");
+}
+
+#[test]
+fn networks_that_cannot_be() {
+    user_mode::failures("container");
 }

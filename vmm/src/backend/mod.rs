@@ -2,6 +2,7 @@
 //! that a comparison of the two measures the front end only.
 
 pub mod disk;
+pub mod frame_stream;
 pub mod net;
 pub mod output;
 pub mod regular_file;

@@ -86,6 +86,15 @@ pub enum TapError {
         /// Queue pairs that were asked for.
         pairs: u16,
     },
+    /// A socket that someone handed over in a tap's place.
+    #[error("descriptor {fd} is no connected stream socket")]
+    BadStream {
+        /// The descriptor's number in this process.
+        fd: RawFd,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
     /// A descriptor that someone handed over.
     #[error("descriptor {fd} is no tap queue with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR")]
     BadDescriptor {
@@ -135,6 +144,10 @@ impl Tap {
             TapSource::Descriptors(fds) if fds.len() == usize::from(queue_pairs) => adopt(fds)?,
             TapSource::Descriptors(_) => {
                 return Err(TapError::BadQueuePairs { pairs: queue_pairs });
+            }
+            TapSource::Stream(fd) => {
+                let source = io::ErrorKind::InvalidInput.into();
+                return Err(TapError::BadDescriptor { fd: *fd, source });
             }
         };
         for file in &files {

@@ -2,12 +2,12 @@
 //!
 //! The guest may change its memory at any moment, so no Rust reference to it may exist, and
 //! `IoSlice` is one in disguise: it dereferences to bytes. The lists here hold bare addresses, and
-//! hand them to the kernel and to nobody else.
+//! hand them to the kernel, or to [`VolatileSlice`], and to nobody else.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use vm_memory::{GuestMemory, Permissions};
+use vm_memory::{GuestMemory, Permissions, VolatileSlice};
 
 use crate::memory::GuestRam;
 use crate::segments::GuestSegment;
@@ -76,6 +76,21 @@ impl<'m> Gather<'m> {
         self.0.iter().map(|vector| vector.iov_len).sum()
     }
 
+    /// Appends all behind the first `skip` bytes to a buffer of our own.
+    pub fn copy_to(&self, mut skip: usize, buffer: &mut Vec<u8>) {
+        for vector in self.0.iter() {
+            let left_out = skip.min(vector.iov_len);
+            skip -= left_out;
+            let start = buffer.len();
+            buffer.resize(start + vector.iov_len - left_out, 0);
+            // SAFETY: the vector's memory is borrowed for 'm, and only read from here on.
+            let memory = unsafe { VolatileSlice::new(vector.iov_base.cast(), vector.iov_len) };
+            if let Ok(rest) = memory.offset(left_out) {
+                rest.copy_to(&mut buffer[start..]);
+            }
+        }
+    }
+
     /// Writes all in one call, as a frame is; the number of bytes taken.
     ///
     /// # Errors
@@ -113,6 +128,28 @@ impl<'m> Scatter<'m> {
     pub fn add(&mut self, buffer: &'m mut [u8]) {
         let iov_base = buffer.as_mut_ptr().cast();
         self.0.push(libc::iovec { iov_base, iov_len: buffer.len() });
+    }
+
+    /// Fills it with these parts, one behind the other, as far as there is room.
+    pub fn copy_from(&mut self, parts: &[&[u8]]) {
+        let mut parts = parts.iter().copied();
+        let mut part = parts.next().unwrap_or_default();
+        for vector in self.0.iter() {
+            // SAFETY: the vector lies in guest RAM, which nobody borrows as Rust memory, or in a buffer that is
+            // borrowed exclusively for 'm.
+            let mut memory = unsafe { VolatileSlice::new(vector.iov_base.cast(), vector.iov_len) };
+            while !memory.is_empty() {
+                while part.is_empty() {
+                    let Some(next) = parts.next() else { return };
+                    part = next;
+                }
+                let length = memory.len().min(part.len());
+                memory.copy_from(&part[..length]);
+                part = &part[length..];
+                let Ok(rest) = memory.offset(length) else { break };
+                memory = rest;
+            }
+        }
     }
 
     /// Reads once; the number of bytes.
@@ -187,6 +224,31 @@ mod tests {
         let mut rest = [0; 7];
         memory.read_slice(&mut rest, GuestAddress(0x200)).unwrap();
         assert_eq!(&rest, b"guest's");
+    }
+
+    #[test]
+    fn parts_are_copied_over_every_border() {
+        let memory = memory();
+        let mut buffer = VectorBuffer::default();
+        let mut head = [0; 3];
+        let mut into = buffer.scatter();
+        into.add(&mut head);
+        into.add_guest(&memory, &[segment(0xFFE, 6), segment(0x100, 100)]).unwrap();
+        into.copy_from(&[b"ab", b"", b"cdefghijkl"]);
+        assert_eq!(&head, b"abc");
+        for (skip, expected) in [(0, "defghijkl\0"), (6, "jkl\0"), (8, "l\0"), (10, ""), (99, "")] {
+            let mut out = buffer.gather();
+            out.add_guest(&memory, &[segment(0xFFE, 6), segment(0x100, 4)]).unwrap();
+            let mut copied = b"before ".to_vec();
+            out.copy_to(skip, &mut copied);
+            assert_eq!(copied, format!("before {expected}").as_bytes(), "{skip}");
+        }
+        // Less room than there is to put into it.
+        let mut small = [0; 2];
+        let mut into = buffer.scatter();
+        into.add(&mut small);
+        into.copy_from(&[b"xyz"]);
+        assert_eq!(&small, b"xy");
     }
 
     #[test]

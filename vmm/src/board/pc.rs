@@ -10,9 +10,10 @@ use kvm_ioctls::VmFd;
 
 use super::{Board, BoardError, Devices, Plugged, Reach, Surroundings};
 use crate::backend::disk::{DiskCounters, DiskImage, DiskOptions};
-use crate::backend::net::{MacAddress, NetOptions};
+use crate::backend::frame_stream::FrameStream;
+use crate::backend::net::{MacAddress, NetOptions, TapSource};
 use crate::backend::output::Output;
-use crate::backend::tap::Tap;
+use crate::backend::tap::{Tap, TapError};
 use crate::boot::acpi::BoardTables;
 use crate::boot::hardware::Hardware;
 use crate::bus::Buses;
@@ -222,11 +223,17 @@ fn nic(options: &NetOptions) -> Result<Nic, BoardError> {
     if options.queue_pairs != 1 {
         return Err(BoardError::NetOption("more than one queue pair"));
     }
+    let MacAddress(mac) = options.mac.unwrap_or_else(MacAddress::random);
+    if let TapSource::Stream(fd) = options.tap {
+        let receive =
+            FrameStream::adopt(fd).map_err(|source| TapError::BadStream { fd, source })?;
+        let transmit = receive.try_clone().map_err(BoardError::host("e1000"))?;
+        return Ok(Nic { mac, transmit: Box::new(transmit), receive: Box::new(receive) });
+    }
     let tap = Tap::open(&options.tap, 1)?;
     let no_queue = || BoardError::host("e1000")(io::ErrorKind::NotFound.into());
     let receive = tap.into_queues().pop().ok_or_else(no_queue)?;
     let transmit = receive.try_clone().map_err(BoardError::host("e1000"))?;
-    let MacAddress(mac) = options.mac.unwrap_or_else(MacAddress::random);
     Ok(Nic { mac, transmit: Box::new(transmit), receive: Box::new(receive) })
 }
 

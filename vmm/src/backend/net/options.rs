@@ -18,6 +18,8 @@ pub enum TapSource {
     New,
     /// Open descriptors of a tap, one per queue pair, with IFF_NO_PI and IFF_VNET_HDR set.
     Descriptors(Vec<RawFd>),
+    /// No tap: a connected stream socket ([`FrameStream`](crate::backend::frame_stream::FrameStream)), for one queue pair.
+    Stream(RawFd),
 }
 
 /// A network as the command line has it: `tap[=NAME][,option]...`.

@@ -2,9 +2,10 @@
 //! virtqueues.
 //!
 //! From the outside in: [`worker`] has the queues, [`request`] takes a request out of a chain,
-//! [`session`] has it served and [`operations`] know what each says. What happens on the host is
+//! [`dispatch`] has it served, and [`operations`] know what each says, of a [`session`]. What happens on the host is
 //! [`share`](crate::backend::share)'s.
 
+mod dispatch;
 mod operations;
 mod protocol;
 mod request;

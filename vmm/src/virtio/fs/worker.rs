@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use vmm_sys_util::epoll::EventSet;
 
 use super::protocol::{Arguments, Reply};
-use super::request;
 use super::session::{Answer, Request, Session};
+use super::{dispatch, request};
 use crate::backend::share::credentials::prepare_thread;
 use crate::backend::vectors::VectorBuffer;
 use crate::segments;
@@ -45,7 +45,7 @@ impl FsQueue {
                 memory,
                 vectors: &mut self.vectors,
             };
-            self.session.serve(request, &mut reply)
+            dispatch::serve(&self.session, request, &mut reply)
         });
         let (mut error, in_place) = match served {
             Ok(Answer::Reply) => (0, 0),

@@ -14,6 +14,7 @@ mod vhost;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_S_LINK_UP};
@@ -29,7 +30,10 @@ use super::queue::DeviceQueue;
 use super::stats::QueueCounters;
 use super::worker::Worker;
 use super::{ActivateError, Activation, ActiveQueue, VirtioDevice};
-use crate::backend::net::{MAX_QUEUE_PAIRS, MacAddress, NetBackend, NetOptions, NetOptionsError};
+use crate::backend::frame_stream::FrameStream;
+use crate::backend::net::{
+    MAX_QUEUE_PAIRS, MacAddress, NetBackend, NetOptions, NetOptionsError, TapSource,
+};
 use crate::backend::tap::{Tap, TapError};
 use crate::rate_limit::{RateLimit, RateLimiter};
 
@@ -41,6 +45,8 @@ const QUEUE_SIZE: u16 = 256;
 const CONTROL_QUEUE_SIZE: u16 = 64;
 /// The smallest MTU of an IPv4 link (RFC 791), which virtio demands as well (5.1.4).
 const MIN_MTU: u16 = 68;
+/// That of an Ethernet (RFC 894).
+const ETHERNET_MTU: u16 = 1500;
 
 /// A network device that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +126,9 @@ impl VirtioNet {
     /// # Errors
     /// [`NetError`].
     pub fn open(options: &NetOptions) -> Result<Self, NetError> {
+        if let TapSource::Stream(fd) = options.tap {
+            return Self::over_stream(fd, options);
+        }
         let tap = Tap::open(&options.tap, options.queue_pairs)?;
         let vhost = match options.vhost {
             true => (0..options.queue_pairs).map(|_| VhostNet::open()).collect::<io::Result<_>>(),
@@ -135,6 +144,20 @@ impl VirtioNet {
                 .into_iter()
                 .map(|queue| Box::new(queue) as Box<dyn NetBackend>)
                 .collect(),
+        })
+    }
+
+    fn over_stream(fd: RawFd, options: &NetOptions) -> Result<Self, NetError> {
+        if options.queue_pairs != 1 {
+            return Err(NetError::QueuePairs { pairs: options.queue_pairs.into() });
+        }
+        let stream = FrameStream::adopt(fd).map_err(|source| TapError::BadStream { fd, source })?;
+        Self::new(NetParts {
+            mac: options.mac.unwrap_or_else(MacAddress::random),
+            mtu: options.mtu.unwrap_or(ETHERNET_MTU),
+            vhost: Vec::new(),
+            rate: options.rate,
+            backends: vec![Box::new(stream)],
         })
     }
 

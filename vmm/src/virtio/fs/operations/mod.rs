@@ -6,4 +6,5 @@ pub mod attributes;
 pub mod content;
 pub mod directories;
 pub mod names;
+pub mod start;
 pub mod xattrs;

@@ -1,5 +1,5 @@
 //! What a program may expect of a folder, whatever is behind it: one list for shared folders and volumes.
-//! Runs where the folder is, in a guest or a container.
+//! Runs where the folder is: in a test's guest, or as the program of this package in an image.
 
 #![expect(clippy::unwrap_used, reason = "an expectation that fails is told by its line")]
 
@@ -46,11 +46,14 @@ pub const EXPECTATIONS: [Expectation; 18] = [
 ];
 
 /// Checks `expectations`, each in a folder of its own below `folder`, and says so.
+///
+/// # Panics
+/// One is not met.
 pub fn check(folder: &Path, expectations: &[Expectation]) {
     for (number, (name, check)) in expectations.iter().enumerate() {
         let own = folder.join(format!("semantics-{number}"));
         fs::create_dir(&own).unwrap_or_else(|error| panic!("{}: {error}", own.display()));
-        println!("checking {name} in {}", folder.display());
+        eprintln!("checking {name} in {}", folder.display());
         check(&own);
         fs::remove_dir_all(&own).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
