@@ -142,6 +142,18 @@ pub fn is_root_of_host() -> bool {
     geteuid().is_root() && fs::read_to_string("/proc/self/uid_map").is_ok_and(is_initial)
 }
 
+/// The kinds that a container can have.
+pub const NAMESPACES: [LinuxNamespaceType; 8] = [
+    LinuxNamespaceType::Cgroup,
+    LinuxNamespaceType::Ipc,
+    LinuxNamespaceType::Mount,
+    LinuxNamespaceType::Network,
+    LinuxNamespaceType::Pid,
+    LinuxNamespaceType::Time,
+    LinuxNamespaceType::User,
+    LinuxNamespaceType::Uts,
+];
+
 fn flag(typ: LinuxNamespaceType) -> CloneFlags {
     match typ {
         LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use isolab_command::elsewhere::ELSEWHERE;
 use isolab_command::logging::Logging;
@@ -59,7 +59,11 @@ impl Executable for Manual {
                 clap_complete::generate(shell, &mut all, "isolab", &mut script);
                 print!("{}", String::from_utf8_lossy(&script));
             }
-            Command::Man { folder } => man::write(all, &folder)?,
+            Command::Man { folder } => {
+                man::write(all, &folder)?;
+                // No command of isolab's, and no executable that carries what describes those.
+                man::write(isolab_oci::options::Options::command(), &folder)?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

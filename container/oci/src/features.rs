@@ -5,7 +5,9 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use isolab_container::{DEFAULT_PATH, Limits, default_spec};
+use isolab_container::{
+    DEFAULT_PATH, Limits, NAMESPACES, default_spec, known_capabilities, mount_options,
+};
 use serde_json::{Value, json};
 
 /// What this runtime can do (features.md): what is not listed is refused by `create`.
@@ -14,9 +16,11 @@ pub fn features() -> Value {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.2.1",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": mount_options(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "namespaces": NAMESPACES,
+            "capabilities": known_capabilities(),
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": [
@@ -31,8 +35,9 @@ pub fn features() -> Value {
                 "knownFlags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
                 "supportedFlags": ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
             },
-            "apparmor": { "enabled": false },
-            "selinux": { "enabled": false },
+            // Whatever the host has (features-linux.md).
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } },
         },
@@ -48,4 +53,39 @@ pub fn spec(bundle: &Path) -> Result<()> {
     let text = serde_json::to_vec_pretty(&spec)?;
     let mut file = File::create_new(&path).with_context(words)?;
     file.write_all(&text).with_context(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use isolab_container::oci::{Capability, Spec};
+
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_what_a_configuration_may_say() {
+        let linux = &features()["linux"];
+        let list = |value: &Value| value.as_array().unwrap().clone();
+        let namespaces: Vec<Value> =
+            list(&linux["namespaces"]).iter().map(|typ| json!({"type": typ})).collect();
+        assert_eq!(namespaces.len(), 8);
+        let rules: Vec<Value> = list(&linux["seccomp"]["actions"])
+            .iter()
+            .map(|action| json!({"names": ["read"], "action": action}))
+            .collect();
+        let spec: Spec = serde_json::from_value(json!({
+            "ociVersion": features()["ociVersionMax"],
+            "linux": {
+                "namespaces": namespaces,
+                "seccomp": {
+                    "defaultAction": "SCMP_ACT_ALLOW", "architectures": linux["seccomp"]["archs"],
+                    "flags": linux["seccomp"]["supportedFlags"], "syscalls": rules,
+                },
+            },
+        }))
+        .unwrap();
+        assert!(spec.linux().is_some());
+        let capabilities: Vec<Capability> =
+            serde_json::from_value(linux["capabilities"].clone()).unwrap();
+        assert!(capabilities.contains(&Capability::CheckpointRestore));
+    }
 }

@@ -12,7 +12,6 @@ mod events;
 mod exec;
 mod features;
 mod folder;
-mod options;
 mod signals;
 mod systemd;
 mod update;
@@ -25,6 +24,7 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 use clap::Parser;
 use isolab_link as _;
+use isolab_oci::options;
 
 use crate::folder::Root;
 use crate::options::{Command, Global, LogFormat, Options};

@@ -85,6 +85,11 @@ pub fn capability_mask(set: &Option<Capabilities>) -> u64 {
     mask(set)
 }
 
+/// Those that the runtime knows, by their number.
+pub fn known_capabilities() -> &'static [Capability] {
+    &BY_NUMBER
+}
+
 /// All capabilities that this process can hand on: those that it holds itself, or, to a container in a new user
 /// namespace, all that its kernel knows.
 ///
@@ -116,7 +121,7 @@ fn mask(set: &Option<Capabilities>) -> u64 {
 }
 
 /// `linux/capability.h`, in its order.
-const BY_NUMBER: [Capability; 41] = [
+static BY_NUMBER: [Capability; 41] = [
     Capability::Chown,
     Capability::DacOverride,
     Capability::DacReadSearch,

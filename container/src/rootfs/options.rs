@@ -78,56 +78,74 @@ impl MountOptions {
     }
 }
 
+/// A word, whether it clears the flag, the flag.
+const FLAGS: [(&str, bool, MsFlags); 30] = [
+    ("bind", false, MsFlags::MS_BIND),
+    ("rbind", false, MsFlags::MS_BIND.union(MsFlags::MS_REC)),
+    ("ro", false, MsFlags::MS_RDONLY),
+    ("rw", true, MsFlags::MS_RDONLY),
+    ("nosuid", false, MsFlags::MS_NOSUID),
+    ("suid", true, MsFlags::MS_NOSUID),
+    ("nodev", false, MsFlags::MS_NODEV),
+    ("dev", true, MsFlags::MS_NODEV),
+    ("noexec", false, MsFlags::MS_NOEXEC),
+    ("exec", true, MsFlags::MS_NOEXEC),
+    ("sync", false, MsFlags::MS_SYNCHRONOUS),
+    ("async", true, MsFlags::MS_SYNCHRONOUS),
+    ("dirsync", false, MsFlags::MS_DIRSYNC),
+    ("mand", false, MsFlags::MS_MANDLOCK),
+    ("nomand", true, MsFlags::MS_MANDLOCK),
+    ("noatime", false, MsFlags::MS_NOATIME),
+    ("atime", true, MsFlags::MS_NOATIME),
+    ("nodiratime", false, MsFlags::MS_NODIRATIME),
+    ("diratime", true, MsFlags::MS_NODIRATIME),
+    ("relatime", false, MsFlags::MS_RELATIME),
+    ("norelatime", true, MsFlags::MS_RELATIME),
+    ("strictatime", false, MsFlags::MS_STRICTATIME),
+    ("nostrictatime", true, MsFlags::MS_STRICTATIME),
+    ("iversion", false, MsFlags::MS_I_VERSION),
+    ("noiversion", true, MsFlags::MS_I_VERSION),
+    ("silent", false, MsFlags::MS_SILENT),
+    ("loud", true, MsFlags::MS_SILENT),
+    ("remount", false, MsFlags::MS_REMOUNT),
+    ("nosymfollow", false, NO_SYMBOLIC_LINKS),
+    ("symfollow", true, NO_SYMBOLIC_LINKS),
+];
+
 /// (whether the word clears the flag, the flag)
 fn flag(word: &str) -> Option<(bool, MsFlags)> {
-    Some(match word {
-        "bind" => (false, MsFlags::MS_BIND),
-        "rbind" => (false, MsFlags::MS_BIND.union(MsFlags::MS_REC)),
-        "ro" => (false, MsFlags::MS_RDONLY),
-        "rw" => (true, MsFlags::MS_RDONLY),
-        "nosuid" => (false, MsFlags::MS_NOSUID),
-        "suid" => (true, MsFlags::MS_NOSUID),
-        "nodev" => (false, MsFlags::MS_NODEV),
-        "dev" => (true, MsFlags::MS_NODEV),
-        "noexec" => (false, MsFlags::MS_NOEXEC),
-        "exec" => (true, MsFlags::MS_NOEXEC),
-        "sync" => (false, MsFlags::MS_SYNCHRONOUS),
-        "async" => (true, MsFlags::MS_SYNCHRONOUS),
-        "dirsync" => (false, MsFlags::MS_DIRSYNC),
-        "mand" => (false, MsFlags::MS_MANDLOCK),
-        "nomand" => (true, MsFlags::MS_MANDLOCK),
-        "noatime" => (false, MsFlags::MS_NOATIME),
-        "atime" => (true, MsFlags::MS_NOATIME),
-        "nodiratime" => (false, MsFlags::MS_NODIRATIME),
-        "diratime" => (true, MsFlags::MS_NODIRATIME),
-        "relatime" => (false, MsFlags::MS_RELATIME),
-        "norelatime" => (true, MsFlags::MS_RELATIME),
-        "strictatime" => (false, MsFlags::MS_STRICTATIME),
-        "nostrictatime" => (true, MsFlags::MS_STRICTATIME),
-        "iversion" => (false, MsFlags::MS_I_VERSION),
-        "noiversion" => (true, MsFlags::MS_I_VERSION),
-        "silent" => (false, MsFlags::MS_SILENT),
-        "loud" => (true, MsFlags::MS_SILENT),
-        "remount" => (false, MsFlags::MS_REMOUNT),
-        "nosymfollow" => (false, NO_SYMBOLIC_LINKS),
-        "symfollow" => (true, NO_SYMBOLIC_LINKS),
-        _ => return None,
-    })
+    FLAGS.iter().find(|(known, ..)| *known == word).map(|(_, clear, flag)| (*clear, *flag))
 }
+
+const PROPAGATIONS: [(&str, MsFlags); 8] = [
+    ("private", MsFlags::MS_PRIVATE),
+    ("rprivate", MsFlags::MS_PRIVATE.union(MsFlags::MS_REC)),
+    ("slave", MsFlags::MS_SLAVE),
+    ("rslave", MsFlags::MS_SLAVE.union(MsFlags::MS_REC)),
+    ("shared", MsFlags::MS_SHARED),
+    ("rshared", MsFlags::MS_SHARED.union(MsFlags::MS_REC)),
+    ("unbindable", MsFlags::MS_UNBINDABLE),
+    ("runbindable", MsFlags::MS_UNBINDABLE.union(MsFlags::MS_REC)),
+];
 
 /// The propagation word, also the value of `linux.rootfsPropagation`.
 pub(crate) fn propagation(word: &str) -> Option<MsFlags> {
-    Some(match word {
-        "private" => MsFlags::MS_PRIVATE,
-        "rprivate" => MsFlags::MS_PRIVATE.union(MsFlags::MS_REC),
-        "slave" => MsFlags::MS_SLAVE,
-        "rslave" => MsFlags::MS_SLAVE.union(MsFlags::MS_REC),
-        "shared" => MsFlags::MS_SHARED,
-        "rshared" => MsFlags::MS_SHARED.union(MsFlags::MS_REC),
-        "unbindable" => MsFlags::MS_UNBINDABLE,
-        "runbindable" => MsFlags::MS_UNBINDABLE.union(MsFlags::MS_REC),
-        _ => return None,
-    })
+    PROPAGATIONS.iter().find(|(known, _)| *known == word).map(|(_, flags)| *flags)
+}
+
+/// What is neither a flag nor an attribute: what [`MountOptions::take`] does with each, is there.
+const OTHERS: [&str; 4] = ["tmpcopyup", "idmap", "ridmap", "defaults"];
+
+/// All words of mount options that the runtime itself understands; others are the file system's.
+pub fn mount_options() -> Vec<String> {
+    let flags = FLAGS.iter().map(|(word, ..)| (*word).to_owned());
+    let recursive = FLAGS.iter().filter(|(word, ..)| attribute(word).is_some());
+    let recursive = recursive.map(|(word, ..)| format!("r{word}"));
+    let propagations = PROPAGATIONS.iter().map(|(word, _)| (*word).to_owned());
+    let mut all: Vec<String> =
+        flags.chain(recursive).chain(propagations).chain(OTHERS.map(String::from)).collect();
+    all.sort();
+    all
 }
 
 impl Attributes {
@@ -183,6 +201,21 @@ mod tests {
         assert_eq!(options.flags, MsFlags::MS_BIND | MsFlags::MS_REC | MsFlags::MS_RDONLY);
         assert_eq!(options.propagation, [MsFlags::MS_SLAVE | MsFlags::MS_REC]);
         assert_eq!(options.data, ["mode=755", "size=64k"]);
+    }
+
+    #[test]
+    fn what_is_told_to_be_understood_is_no_data() {
+        let all = mount_options();
+        assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "{all:?}");
+        assert!(
+            all.contains(&"rstrictatime".to_owned()) && all.contains(&"runbindable".to_owned())
+        );
+        for word in &all {
+            let options = MountOptions::parse(std::slice::from_ref(word));
+            let nothing = MountOptions::parse(&[]);
+            assert!(options.data.is_empty(), "{word}");
+            assert!(options != nothing || word == "defaults", "{word}");
+        }
     }
 
     #[test]

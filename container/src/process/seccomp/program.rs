@@ -305,6 +305,31 @@ mod tests {
         (rules, program)
     }
 
+    #[test]
+    fn where_rules_meet_the_answers_are_libseccomp_s() {
+        // As `seccomp_rule_add` and `seccomp_export_pfc` of libseccomp 2.5.4 have it, of a default of EPERM.
+        let when = json!([{"index": 0, "value": 7, "op": "SCMP_CMP_EQ"}]);
+        let allow = |args: serde_json::Value| json!({"names": ["times"], "action": "SCMP_ACT_ALLOW", "args": args});
+        let deny = |errno: u32, args: serde_json::Value| json!({"names": ["times"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": args});
+        let errno = |number: u32| libc::SECCOMP_RET_ERRNO | number;
+        let none = json!([]);
+        for (rules, seven, eight) in [
+            (vec![allow(when.clone()), deny(38, none.clone())], errno(38), errno(38)),
+            (vec![deny(38, none.clone()), allow(when.clone())], errno(38), errno(38)),
+            (vec![deny(38, none.clone()), allow(none.clone())], errno(38), errno(38)),
+            (vec![allow(when.clone()), deny(38, when.clone())], ALLOW, errno(1)),
+            // What is the default anyhow is no rule.
+            (vec![allow(when.clone()), deny(1, none.clone())], ALLOW, errno(1)),
+            (vec![deny(1, when.clone()), allow(none.clone())], ALLOW, ALLOW),
+        ] {
+            let (_, program) =
+                compile(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}));
+            let times = libc::SYS_times as u32;
+            let of = |value: u64| run(&program, X86_64, times, [value, 0, 0, 0, 0, 0]);
+            assert_eq!((of(7), of(8)), (seven, eight), "{rules:?}");
+        }
+    }
+
     /// The same by the words of the specification.
     fn expected(rules: &Rules, architecture: u32, number: u32, args: [u64; 6]) -> u32 {
         let calls = match architecture {

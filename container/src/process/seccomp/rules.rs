@@ -33,7 +33,8 @@ pub(super) struct Rule {
     pub answer: u32,
 }
 
-/// What one call is answered: by the first rule that holds, in the order of the configuration.
+/// What one call is answered. Where several rules are about it, it is as libseccomp has it: the first without conditions
+/// is all, wherever it stands; otherwise the first whose conditions hold, in the order of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {
     pub conditional: Vec<Rule>,
@@ -93,6 +94,10 @@ impl Rules {
         }
         let answer = answer(rule.action(), rule.errno_ret(), FIELD)?;
         let alternatives = alternatives(rule.args().as_deref().unwrap_or_default())?;
+        // As runc, whose library refuses such a rule: it says nothing, and takes nothing from others of its calls.
+        if answer == self.default {
+            return Ok(());
+        }
         for name in rule.names() {
             let Some(Numbers { x86_64, i386, x32 }) = find(name) else { continue };
             let calls = [
@@ -157,9 +162,12 @@ impl Calls {
 
 impl Decision {
     fn add(&mut self, alternatives: &[Vec<Condition>], answer: u32) {
+        if self.otherwise.is_some() {
+            return;
+        }
         if alternatives.is_empty() {
-            // Of two that contradict each other, the first.
-            self.otherwise.get_or_insert(answer);
+            self.otherwise = Some(answer);
+            self.conditional.clear();
             return;
         }
         let rule = |conditions: &Vec<Condition>| Rule { conditions: conditions.clone(), answer };
