@@ -20,11 +20,14 @@ pub fn inspect() -> HostReport {
     };
     let name = "networks without root".to_owned();
     report.facts.push(Fact { name, ok, found: found.to_owned() });
-    let Err(why) = tried else { return report };
-    // A plain process takes root itself.
-    let ready = report.levels.iter_mut().filter(|it| it.ready && it.level != Level::Process);
-    for verdict in ready {
-        let networks = format!("networks: {why}");
+    for verdict in report.levels.iter_mut().filter(|it| it.ready) {
+        let networks = match (verdict.level, &tried) {
+            // It takes root itself.
+            (Level::Process, _) => continue,
+            (Level::Fullvirt, _) => "networks but taps that root made".to_owned(),
+            (_, Err(why)) => format!("networks: {why}"),
+            (_, Ok(())) => continue,
+        };
         verdict.without = Some(match verdict.without.take() {
             None => networks,
             Some(others) => format!("{others}; and without {networks}"),

@@ -150,6 +150,11 @@ impl Networking {
     pub fn check(&self, level: Level) -> Result<(), InstanceError> {
         match self.understand()? {
             Asked::Default | Asked::None => Ok(()),
+            Asked::UserMode if level == Level::Fullvirt => {
+                let what =
+                    "be connected without root: its controller's driver leaves checksums to a tap";
+                Err(IsolationError::Unsupported { level, what }.into())
+            }
             Asked::UserMode => Ok(find_user_mode()?),
             Asked::Host => Ok(Network::of(Link::Host).check(level)?),
             Asked::Tap(tap) => Ok(Network::of_tap(*tap).check(level)?),

@@ -1,7 +1,7 @@
 //! Instances on networks at the VM levels, and at all levels at once: needs a host with a working KVM, see
 //! `scripts/kvm-host`.
 
-use isolab_tests::{composed, networked};
+use isolab_tests::{composed, networked, user_mode};
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
 
@@ -38,4 +38,9 @@ fn nginx() {
 #[test]
 fn a_project_of_all_levels() {
     composed::mixed(&["process", "container", "paravirt", "fullvirt"]);
+}
+
+#[test]
+fn without_root() {
+    user_mode::a_life("paravirt");
 }

@@ -14,7 +14,7 @@ pub struct NetworkOptions {
     /// NAME[,ip=ADDRESS][,mac=ADDRESS][,alias=NAME], a network of `isolab network create`, or isolab0, which is
     /// there by itself; can be repeated. At paravirt and fullvirt also tap[=NAME],ip=ADDRESS/PREFIX[,gateway=ADDRESS]
     /// and what `isolab vm run --net` takes besides: a tap whose host's end is yours to set up. Without root there is
-    /// pasta instead of named networks, by Debian's package passt: a way out, and in by -p, for one instance. Without
+    /// pasta instead of named networks, by Debian's package passt: a way out, and in by -p, for one instance, not at fullvirt. Without
     /// it, and without -p and --network-alias, which are isolab0's (without root pasta's) then, process has the host's network and the
     /// others none.
     #[arg(long, value_name = "NETWORK")]

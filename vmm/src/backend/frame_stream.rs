@@ -38,14 +38,6 @@ impl FrameStream {
         Ok(Self { socket, incoming: Vec::new(), outgoing: Vec::new() })
     }
 
-    /// The same end, for a device that sends and receives on different threads: one of the two may do either.
-    ///
-    /// # Errors
-    /// The host is out of descriptors.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Self::adopt(self.socket.as_raw_fd())
-    }
-
     /// Sends what is left of a frame; whether all of it is gone.
     fn flush(&mut self) -> io::Result<bool> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;

@@ -1,5 +1,6 @@
 //! The device as a guest sees it, from right requests to hostile ones.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -390,6 +391,30 @@ fn a_large_folder_is_listed_whole_and_once() {
     let opened = guest.call(opcode::OPENDIR, 1, &words().u64(0)).unwrap();
     let arguments = words().u64(u64_at(&opened, 0)).u64(0).u32(100).u32(0).u64(0).u64(0);
     assert_eq!(guest.call(opcode::READDIRPLUS, 1, &arguments), Err(libc::EINVAL));
+}
+
+#[test]
+fn ten_thousand_files_are_made_listed_removed_and_forgotten() {
+    let mut guest = Guest::with(|_| {}, Budget::new(20_000));
+    let name = |number: u64| format!("a-file-of-many-{number}");
+    let mut numbers = Vec::new();
+    for number in 0..10_000 {
+        let (node, handle) = guest.create(&name(number), libc::O_RDWR).unwrap();
+        let closed = words().u64(handle).u64(0).u64(0);
+        guest.call(opcode::RELEASE, node, &closed).unwrap();
+        numbers.push(node);
+    }
+    // Each is known already, and told of once more.
+    let known: HashSet<u64> = numbers.iter().copied().collect();
+    let listed = list(&mut guest, opcode::READDIRPLUS, 4096);
+    assert_eq!(listed.iter().filter(|(_, node)| known.contains(node)).count(), 10_000);
+    for (number, node) in (0..).zip(&numbers) {
+        guest.call(opcode::UNLINK, 1, &words().text(&name(number))).unwrap();
+        assert_eq!(guest.call(opcode::FORGET, *node, &words().u64(2)), Err(0));
+    }
+    assert_eq!(fs::read_dir(guest.folder.path()).unwrap().count(), 0);
+    let gone = words().u64(0).u64(0);
+    assert_eq!(guest.call(opcode::GETATTR, numbers[0], &gone), Err(libc::ESTALE));
 }
 
 #[test]
