@@ -1,5 +1,7 @@
 //! Several files, variables, parts of other files, profiles, and the order of services.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::fs;
 use std::path::Path;
 

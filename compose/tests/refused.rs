@@ -1,5 +1,7 @@
 //! What is refused, with its file and line: constructs that isolab cannot do, and what is no compose file.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::error::Error;
 use std::fs;
 

@@ -201,7 +201,7 @@ pub fn levels() {
         ("volumes: ['./file:/x']", "paravirt", "is no folder"),
         ("network_mode: host", "paravirt", "host"),
         ("devices: ['/dev/null:/dev/x']", "paravirt", "device"),
-        ("sysctls: {net.ipv4.ip_forward: 1}", "process", "sysctl"),
+        ("sysctls: {net.ipv4.ip_forward: 1}", "process", "kernel parameters"),
     ] {
         let file = format!(
             "services:\n  first: {{image: busybox, command: sleep 1000}}\n  s:\n    image: busybox\n    {lines}\n"

@@ -83,27 +83,19 @@ pub fn run(scope: &Scope, args: &Logs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows all that instances write from now on, or have just written at their start, until all have ended.
-pub fn follow(instances: &[Instance], shown: &Shown, terminal: bool) -> Result<()> {
-    // Of one that ran already what it wrote is old.
-    let query = |instance: &Instance| LogQuery {
-        since: instance.state.started_at,
-        follow: true,
-        ..LogQuery::default()
-    };
-    each(instances, query, shown, terminal)
-}
-
-fn show(instances: &[Instance], query: &LogQuery, shown: &Shown, terminal: bool) -> Result<()> {
-    each(instances, |_| *query, shown, terminal)
-}
-
-fn each(
+/// Shows all that instances write, or have written since `began`, until all have ended.
+pub fn follow(
     instances: &[Instance],
-    query: impl Fn(&Instance) -> LogQuery,
+    began: Timestamp,
     shown: &Shown,
     terminal: bool,
 ) -> Result<()> {
+    // Not their own starts' times, which are written down when they may have written already.
+    let query = LogQuery { since: Some(began), follow: true, ..LogQuery::default() };
+    show(instances, &query, shown, terminal)
+}
+
+fn show(instances: &[Instance], query: &LogQuery, shown: &Shown, terminal: bool) -> Result<()> {
     // The project's name is before all of them.
     let short = |it: &Instance| match service(it) {
         "" => it.name().to_owned(),
@@ -122,8 +114,8 @@ fn each(
                     true => String::new(),
                     false => prefix(&format!("{:<width$}  | ", short(instance)), at, colours),
                 };
-                let (query, out) = (query(instance), &out);
-                scope.spawn(move || lines(instance, &query, &prefix, shown.timestamps, out))
+                let out = &out;
+                scope.spawn(move || lines(instance, query, &prefix, shown.timestamps, out))
             })
             .collect();
         // One that panics has ended the process.

@@ -15,6 +15,7 @@ use isolab_command::fetch::{Access, Policy};
 use isolab_command::logging::Logging;
 use isolab_command::signals::{self, Blocked};
 use isolab_compose::{ComposeError, Levels, UpOptions, stop, up};
+use isolab_instances::time::Timestamp;
 use isolab_instances::{Catalogue, Instance};
 use isolab_isolation::Level;
 
@@ -148,6 +149,7 @@ pub fn run(scope: &Scope, args: &Up, logging: &Logging) -> Result<ExitCode> {
     }
     // Before any thread exists, so that all of them inherit the mask.
     let signals = signals::block(&[]).context("cannot block signals")?;
+    let began = Timestamp::now();
     let brought = up(&project, &options, describe, &mut News { signals: Some(&signals) });
     let instances = match brought {
         Ok(instances) => instances,
@@ -161,11 +163,16 @@ pub fn run(scope: &Scope, args: &Up, logging: &Logging) -> Result<ExitCode> {
             return Err(error.into());
         }
     };
-    attend(args, instances, signals)
+    attend(args, instances, began, signals)
 }
 
 /// Shows what they write until all have ended.
-fn attend(args: &Up, instances: Vec<Instance>, signals: Blocked) -> Result<ExitCode> {
+fn attend(
+    args: &Up,
+    instances: Vec<Instance>,
+    began: Timestamp,
+    signals: Blocked,
+) -> Result<ExitCode> {
     let catalogue = Catalogue::open_default()?;
     let interrupted = Arc::new(AtomicBool::new(false));
     let (told, all, timeout) = (Arc::clone(&interrupted), instances.clone(), args.timeout);
@@ -191,7 +198,7 @@ fn attend(args: &Up, instances: Vec<Instance>, signals: Blocked) -> Result<ExitC
             });
         }
     }
-    follow(&instances, &args.shown, io::stdout().is_terminal())?;
+    follow(&instances, began, &args.shown, io::stdout().is_terminal())?;
     if interrupted.load(Ordering::SeqCst) {
         end(&catalogue, instances, timeout);
         return Ok(ExitCode::from(128 + libc::SIGINT as u8));

@@ -10,11 +10,14 @@ use std::path::Path;
 use super::interpolate::{Variables, expand};
 use crate::error::ComposeError;
 
+/// Names and values, in a file's order; none of a name that has no value.
+pub type Assignments = Vec<(String, Option<String>)>;
+
 /// What a file says, in its order.
 ///
 /// # Errors
 /// It cannot be read, or a line is none.
-pub fn read(path: &Path, known: &Variables) -> Result<Vec<(String, Option<String>)>, ComposeError> {
+pub fn read(path: &Path, known: &Variables) -> Result<Assignments, ComposeError> {
     let text = fs::read_to_string(path).map_err(ComposeError::read(path))?;
     parse(&text, known).map_err(|(line, why)| ComposeError::Variables {
         file: path.to_owned(),
@@ -24,7 +27,7 @@ pub fn read(path: &Path, known: &Variables) -> Result<Vec<(String, Option<String
 }
 
 /// Names and values; with what is wrong, its line.
-fn parse(text: &str, known: &Variables) -> Result<Vec<(String, Option<String>)>, (usize, String)> {
+fn parse(text: &str, known: &Variables) -> Result<Assignments, (usize, String)> {
     let mut found: Vec<(String, Option<String>)> = Vec::new();
     // What is further up can be used further down; what is known otherwise wins.
     let mut visible = known.clone();

@@ -275,10 +275,9 @@ fn environment(
         all.extend(read.filter_map(|(name, value)| Some((name, value?))));
     }
     for (name, value) in fields.assignments("environment")? {
-        match value.or_else(|| variables.get(&name).cloned()) {
-            Some(value) => drop(all.insert(name, value)),
-            // As Docker: one that we do not have is not passed on.
-            None => {}
+        // As Docker: one that we do not have is not passed on.
+        if let Some(value) = value.or_else(|| variables.get(&name).cloned()) {
+            all.insert(name, value);
         }
     }
     Ok(all)
@@ -369,10 +368,7 @@ fn security(fields: &mut Fields) -> Result<Security, ComposeError> {
         host_pid: shared(fields, "pid")?,
         host_ipc: shared(fields, "ipc")?,
         host_uts: shared(fields, "uts")?,
-        user_namespace: match fields.parse::<UserNamespace>("userns_mode")? {
-            Some(mode) => mode,
-            None => UserNamespace::default(),
-        },
+        user_namespace: fields.parse::<UserNamespace>("userns_mode")?.unwrap_or_default(),
         ..Security::default()
     };
     let what = fields.name("security_opt");
