@@ -31,6 +31,9 @@ pub struct Up {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     apps: u32,
+    /// The port of the host at which the shop is.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    port: u16,
     /// Take the images as they are, without a look at what they are built of.
     #[arg(long)]
     no_build: bool,
@@ -53,6 +56,7 @@ pub fn up(project: &str, args: &Up) -> Result<ExitCode> {
     }
     let mut compose = compose(project, folder.path())?;
     compose.args(["up", "--detach", "--wait", "--no-build"]);
+    compose.env("SHOP_PORT", args.port.to_string());
     compose.arg("--scale").arg(format!("app={}", args.apps));
     for (tier, level) in args.levels() {
         compose.arg("--isolation").arg(format!("{tier}={}", level.name()));

@@ -22,9 +22,9 @@ use isolab_command::Executable;
 use isolab_command::logging::Logging;
 use isolab_link as _;
 
-/// A shop in three tiers (nginx, an application server, PostgreSQL), each at a level of isolation that you choose.
+/// Run a shop in three tiers, put load on it, and follow a request through it.
 ///
-/// It is a compose file (`isolab compose`) and three images, which are built on the first `up`. Look at it in a
+/// The tiers are nginx, an application server and PostgreSQL, each at a level of isolation that you choose. It is a compose file (`isolab compose`) and three images, which are built on the first `up`. Look at it in a
 /// browser, put load on it, and follow one request through it.
 #[derive(Parser)]
 #[command(

@@ -48,6 +48,9 @@ async fn row(site: &Site, member: &Member) -> Value {
     let (instance, entry) = (&member.instance, &member.instance.entry);
     // One that does not run has none of these.
     let stats = site.catalogue.stats(instance).unwrap_or_default();
+    let processes = site.catalogue.processes(instance).ok();
+    // Where no cgroup counts: what processes share is counted in each of them.
+    let resident = processes.as_ref().map(|them| them.iter().map(|it| it.resident).sum());
     let is_machine = matches!(entry.level, Level::Paravirt | Level::Fullvirt);
     let cpus = instance.config.as_ref().and_then(|config| config.request.limits.cpus);
     let address = member.address().ok();
@@ -62,9 +65,10 @@ async fn row(site: &Site, member: &Member) -> Value {
         "state": instance.state.status.name(),
         "health": instance.state.health.as_ref().map(|health| health.status.name()),
         "address": address,
-        "pids": stats.pids,
+        "processes": processes.as_ref().map(Vec::len),
+        "threads": stats.pids,
         "vcpus": is_machine.then(|| cpus.unwrap_or(1.0).ceil().max(1.0) as u64),
-        "memory": stats.memory,
+        "memory": stats.memory.or(resident),
         "cpu_nanoseconds": stats.cpu_time.map(|time| time.as_nanos() as u64),
         "requests": asked.requests,
         "cache": asked.hits.zip(asked.misses).map(|(hits, misses)| {
@@ -132,7 +136,16 @@ fn table(rows: &[Value]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header([
-        "TIER", "INSTANCE", "LEVEL", "STATE", "ADDRESS", "PIDS", "VCPUS", "MEMORY", "REQUESTS",
+        "TIER",
+        "INSTANCE",
+        "LEVEL",
+        "STATE",
+        "ADDRESS",
+        "PROCESSES",
+        "THREADS",
+        "VCPUS",
+        "MEMORY",
+        "REQUESTS",
         "CACHE",
     ]);
     for row in rows {
@@ -149,7 +162,8 @@ fn table(rows: &[Value]) -> Table {
             text("level"),
             state,
             text("address"),
-            number("pids"),
+            number("processes"),
+            number("threads"),
             number("vcpus"),
             row["memory"].as_u64().map_or("--".to_owned(), bytes),
             number("requests"),
