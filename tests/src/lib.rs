@@ -24,6 +24,8 @@ pub mod lifecycle;
 pub mod networked;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod tiers;
 pub mod unread;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod user_mode;
