@@ -8,6 +8,7 @@
 //! files are the same at every level.
 
 pub mod carried;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod composed;
 pub mod controlled;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
@@ -24,6 +25,8 @@ pub mod lifecycle;
 pub mod networked;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod tiers;
 pub mod unread;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod user_mode;

@@ -2,7 +2,7 @@
 //! namespace with a loopback interface.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,6 +46,11 @@ impl Host {
     /// The same, begun.
     pub fn start(&self, words: &[&str]) -> Running {
         self.sandbox.isolab(words).start(Stdio::null())
+    }
+
+    /// A file of the test's own.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.sandbox.data().join(name)
     }
 
     /// `isolab run -d` of a server that tells its own name.

@@ -30,6 +30,11 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     whole("image", "Manage the images in the local store", "isolab-image"),
     whole("kernel", "Bring guest kernels for the VM levels, and list them", "isolab-kernel"),
     whole("network", "Make networks for instances, and list them", "isolab-network"),
+    whole(
+        "tiers",
+        "Run a shop in three tiers, put load on it, and follow a request through it",
+        "isolab-tiers",
+    ),
     whole("volume", "Make volumes for instances, and list them", "isolab-volume"),
     of_instance(
         "attach",

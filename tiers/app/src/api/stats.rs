@@ -50,6 +50,8 @@ struct Tables {
     /// Blocks that were in PostgreSQL's buffers, and blocks that were read, since its statistics began.
     buffer_hits: i64,
     buffer_reads: i64,
+    /// Transactions that were committed, likewise.
+    transactions: i64,
 }
 
 /// Answers them.
@@ -60,7 +62,7 @@ pub async fn stats(
     let connection = shop.database.connection(&timing).await?;
     let ask = async {
         let text = "SELECT (SELECT count(*) FROM product), (SELECT count(*) FROM shop_order), \
-                    blks_hit, blks_read FROM pg_stat_database WHERE datname = current_database()";
+                    blks_hit, blks_read, xact_commit FROM pg_stat_database WHERE datname = current_database()";
         let statement = connection.prepare_cached(text).await?;
         connection.query_one(&statement, &[]).await
     };
@@ -88,6 +90,7 @@ pub async fn stats(
             orders: row.try_get(1)?,
             buffer_hits: row.try_get(2)?,
             buffer_reads: row.try_get(3)?,
+            transactions: row.try_get(4)?,
         },
     }))
 }
