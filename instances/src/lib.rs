@@ -19,7 +19,9 @@ mod client;
 mod config;
 mod document;
 mod error;
+mod held;
 pub mod host;
+
 mod lifecycle;
 pub mod log;
 mod networking;
@@ -35,6 +37,7 @@ pub use config::{
     Config, HealthCheck, LogOptions, NoRestartPolicy, ProcessSummary, RestartPolicy, parse_interval,
 };
 pub use error::InstanceError;
+pub use held::Held;
 pub use isolab_network::{HostName, PublishedPort};
 pub use lifecycle::Starting;
 pub use networking::{Attachment, Connected, Networking, sweep_networks};

@@ -53,6 +53,10 @@ impl Request {
     /// image is damaged.
     pub fn to_spec(&self, level: Level, image: &Image) -> Result<Spec, IsolationError> {
         self.security.check(level)?;
+        if level.is_virtual_machine() && self.limits.pids.is_some() {
+            let what = "limit the number of processes: the guest's kernel makes them";
+            return Err(IsolationError::Unsupported { level, what });
+        }
         let process = self.to_process(level, image)?;
         let mut spec = default_spec(&self.hostname, Vec::new(), Vec::new(), self.limits)?;
         spec.set_process(Some(process));

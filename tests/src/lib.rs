@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod networked;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;
+pub mod piped;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod tiers;
 pub mod unread;

@@ -39,6 +39,11 @@ impl<'a> Bench<'a> {
         Self { sandbox: Sandbox::with_busybox(), level }
     }
 
+    /// Its level.
+    pub fn level(&self) -> &str {
+        self.level
+    }
+
     /// `isolab` with these words.
     pub fn isolab(&self, words: &[&str]) -> Done {
         self.sandbox.isolab(words).finish()

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{File, Permissions};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, fchown};
+use std::os::unix::fs::{FileExt as _, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -23,6 +23,9 @@ use crate::tree::{Tree, names_below};
 
 /// How many bytes the names of an archive's folders may take, which are kept to its end.
 const MAX_FOLDERS: usize = 64 << 20;
+
+/// Bytes written at a time, and of a hole at least.
+const PIECE: usize = 64 << 10;
 
 /// What becomes of the rights that a file gives who runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +154,7 @@ impl Member<'_> {
                 let private = Mode::from_bits_truncate(0o600);
                 let file = openat(self.parent, self.name, flags | OFlag::O_CLOEXEC, private);
                 let mut file = File::from(file.at("create", path)?);
-                io::copy(entry, &mut file).at("write to", path)?;
+                copy_with_holes(&mut *entry, &mut file).at("write to", path)?;
                 own(&file, owner).at("give the owner of", path)?;
                 // In this order: chown takes set-user-ID and capabilities away.
                 let set = file.set_permissions(Permissions::from_mode(mode));
@@ -232,6 +235,31 @@ impl Member<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Writes all of it, but for pieces that are all zeros: there the file has a hole, as a sparse one had.
+fn copy_with_holes(mut source: impl Read, file: &mut File) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    let mut length = 0;
+    loop {
+        let mut filled = 0;
+        while filled < PIECE {
+            match source.read(&mut piece[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let piece = &piece[..filled];
+        if piece.iter().any(|byte| *byte != 0) {
+            file.write_all_at(piece, length)?;
+        }
+        length += filled as u64;
+        if filled < PIECE {
+            return file.set_len(length);
+        }
     }
 }
 

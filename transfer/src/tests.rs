@@ -1,6 +1,6 @@
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -40,6 +40,28 @@ fn as_root_files_arrive_as_they_were() {
         assert_eq!(fs::read(to.path().join("e").join(&long)).unwrap(), b"x");
         assert!(to.path().join("e/in/empty").is_dir());
     }
+}
+
+#[test]
+fn hard_links_stay_links_and_holes_holes() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let source = from.path().join("d");
+    fs::create_dir_all(source.join("in")).unwrap();
+    fs::write(source.join("one"), "1").unwrap();
+    fs::hard_link(source.join("one"), source.join("in/two")).unwrap();
+    fs::hard_link(source.join("one"), from.path().join("outside")).unwrap();
+    let sparse = fs::File::create(source.join("sparse")).unwrap();
+    sparse.write_at(b"x", 5 << 20).unwrap();
+    sparse.set_len(9 << 20).unwrap();
+    let mut archive = Vec::new();
+    tree(from.path()).send(Path::new("/d"), Path::new("e"), &mut archive).unwrap();
+    tree(to.path()).receive(Path::new("/"), Rights::Kept, &archive[..]).unwrap();
+    let look = |name: &str| fs::metadata(to.path().join("e").join(name)).unwrap();
+    let (one, two, sparse) = (look("one"), look("in/two"), look("sparse"));
+    assert_eq!((one.ino(), one.nlink()), (two.ino(), 2));
+    assert!(sparse.len() == 9 << 20 && sparse.blocks() * 512 <= 128 << 10, "{sparse:?}");
+    let content = fs::read(to.path().join("e/sparse")).unwrap();
+    assert!(content[5 << 20] == b'x' && content.iter().filter(|byte| **byte != 0).count() == 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use isolab_instances::{Catalogue, Instance, InstanceError, Streams};
+use isolab_instances::{Catalogue, Held, Instance, InstanceError, Streams};
 use isolab_transfer::{FileRequest, Found, Kind, Rights, Tree};
 
 use crate::place::Place;
@@ -23,15 +23,30 @@ pub enum CopyEnd {
 }
 
 impl CopyEnd {
-    pub fn open(catalogue: &Catalogue, place: &Place) -> Result<Self> {
+    /// `held` are the instances that do not run and are held for this copy.
+    pub fn open(catalogue: &Catalogue, place: &Place, held: &mut Vec<Held>) -> Result<Self> {
         let name = match place {
             Place::Archive => return Ok(Self::Archive),
             Place::Host(_) => return Ok(Self::Tree(Tree::open(Path::new("/"))?, Rights::Dropped)),
             Place::Instance(name, _) => name,
         };
         let instance = catalogue.find(name)?;
-        if !instance.entry.is_owned || !instance.state.status.is_running() {
-            return Err(instance.wrong_state("copy files; start it first").into());
+        let other_end = held.iter().find(|one| one.id() == instance.entry.id);
+        let root = match other_end {
+            Some(one) => Some(one.root()?),
+            None if !instance.entry.is_owned => {
+                let one = catalogue.hold(&instance, "copy files")?;
+                let root = one.root()?;
+                held.push(one);
+                Some(root)
+            }
+            None => None,
+        };
+        if let Some(root) = root {
+            return Ok(Self::Tree(Tree::open(&root)?, Rights::Kept));
+        }
+        if !instance.state.status.is_running() {
+            return Err(instance.wrong_state("copy files").into());
         }
         if instance.entry.level.is_virtual_machine() {
             return Ok(Self::Guest(catalogue.clone(), Box::new(instance)));

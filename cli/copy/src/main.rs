@@ -20,7 +20,10 @@ use isolab_transfer::Kind;
 use crate::end::CopyEnd;
 use crate::place::{Place, destination};
 
-/// Copy files and folders into an instance that runs, or out of it, or between two.
+/// Copy files and folders into an instance, or out of it, or between two.
+///
+/// One that does not run is made for the copy, with its volumes, and not started; at the VM levels, and without root, it
+/// has to run.
 ///
 /// With owners (as root), modes, times and attributes. A folder goes into one that is there, or else gets its name;
 /// with `/.` behind it, what is in it goes. A link is copied as a link. `-` is an archive (tar) on standard input or
@@ -60,7 +63,9 @@ impl Executable for Cp {
             bail!("neither {source} nor {target} is in an instance: INSTANCE:PATH");
         }
         let catalogue = Catalogue::open_default()?;
-        let (from, to) = (CopyEnd::open(&catalogue, source)?, CopyEnd::open(&catalogue, target)?);
+        let mut held = Vec::new();
+        let from = CopyEnd::open(&catalogue, source, &mut held)?;
+        let to = CopyEnd::open(&catalogue, target, &mut held)?;
         match (source.path(), target.path()) {
             (None, Some(folder)) => {
                 match to.look(folder)? {
@@ -81,6 +86,9 @@ impl Executable for Cp {
                 copy(&from, path, &name.name, &to, &name.folder)?;
             }
             (None, None) => bail!("an archive is copied to or from an instance"),
+        }
+        for one in held {
+            one.release()?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -63,13 +63,13 @@ impl Outgoing {
     /// # Errors
     /// The socket's; the other end is gone. Or the mailbox's.
     pub fn send(&mut self, frame: &Frame<FromHost>, socket: impl Write) -> io::Result<()> {
-        let frame = frame.encode();
         if self.mailbox.is_some() {
+            let frame = frame.encode();
             self.waiting_bytes += frame.len();
             self.waiting.push_back(frame);
             self.fill_mailbox()?;
         } else {
-            self.bytes.extend_from_slice(&frame);
+            frame.encode_to(&mut self.bytes);
         }
         self.flush(socket)
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use isolab_tests::devices::{text, tool};
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim, tiny_kernel};
-use isolab_tests::{Sandbox, TIME_LIMIT, cached, carried, controlled, dropped, workloads};
+use isolab_tests::{Sandbox, TIME_LIMIT, cached, carried, controlled, dropped, piped, workloads};
 use nix::sys::signal::Signal;
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
@@ -69,6 +69,12 @@ fn controlled_alone() {
 #[ignore = "run by what_runs_is_controlled_alike, in a process of its own"]
 fn carried_alone() {
     carried::alone();
+}
+
+#[test]
+fn what_goes_through_a_pipe_of_exec_comes_whole() {
+    piped::through_exec("paravirt", piped::mebibytes(64));
+    piped::through_exec("fullvirt", piped::mebibytes(16));
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //! and both sides' credit (virtio 1.2, 5.10.6.3).
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
+use super::ahead::Ahead;
 use super::packet::{Header, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use crate::eintr::retry;
 
@@ -44,8 +45,8 @@ pub struct Connection {
     /// SHUTDOWN flags of the guest so far.
     guest_shutdown: u32,
     to_host: VecDeque<u8>,
-    /// Read from the socket with the CONNECT line.
-    to_guest: Vec<u8>,
+    /// Read from the socket, with the CONNECT line or since.
+    to_guest: Ahead,
     /// Guest's data passed on to the socket, and what the guest was last told of that.
     forwarded: u32,
     advertised: u32,
@@ -71,7 +72,7 @@ impl Connection {
         let mut connection = Self::new(ports, stream);
         connection.awaiting_response = true;
         connection.request_due = true;
-        connection.to_guest = early;
+        connection.to_guest = Ahead::from(early);
         connection
     }
 
@@ -98,7 +99,7 @@ impl Connection {
             shutdown_due: false,
             guest_shutdown: 0,
             to_host: VecDeque::new(),
-            to_guest: Vec::new(),
+            to_guest: Ahead::default(),
             forwarded: 0,
             advertised: 0,
             sent: 0,
@@ -263,25 +264,27 @@ impl Connection {
             return Ok(0);
         }
         self.asked = false;
-        if !self.to_guest.is_empty() {
-            let length = room.min(self.to_guest.len());
-            payload[..length].copy_from_slice(&self.to_guest[..length]);
-            self.to_guest.drain(..length);
-            return Ok(length);
+        if self.to_guest.is_empty() && self.readable {
+            self.read_ahead()?;
         }
-        while self.readable {
-            match retry(|| self.stream.read(&mut payload[..room])) {
-                Ok(0) => {
-                    self.host_finished = true;
-                    self.shutdown_due = true;
-                    self.readable = false;
-                }
-                Ok(length) => return Ok(length),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                Err(_) => return Err(Broken),
+        Ok(self.to_guest.take(&mut payload[..room]))
+    }
+
+    /// Reads what the guest has room for, since its buffers are of a page each: not a system call for each.
+    fn read_ahead(&mut self) -> Result<(), Broken> {
+        let most = self.credit() as usize;
+        let (stream, to_guest) = (&self.stream, &mut self.to_guest);
+        match retry(|| to_guest.fill(stream, most)) {
+            Ok(0) => {
+                self.host_finished = true;
+                self.shutdown_due = true;
+                self.readable = false;
             }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+            Err(_) => return Err(Broken),
         }
-        Ok(0)
+        Ok(())
     }
 
     /// Fills in what every packet to the guest says of this side's buffer.
@@ -296,6 +299,8 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     const PORTS: Ports = Ports { host: 7, guest: 9 };

@@ -9,6 +9,7 @@
 //! Packets are taken apart here rather than with the crate virtio-vsock, which works on its own
 //! queue type and would see chains before they are judged.
 
+mod ahead;
 mod connection;
 mod host;
 mod packet;
