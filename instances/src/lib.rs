@@ -21,7 +21,6 @@ mod document;
 mod error;
 mod held;
 pub mod host;
-
 mod lifecycle;
 pub mod log;
 mod networking;
