@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Each probe does a fixed number of operations, of which PERCENT (100 by default) are done, and writes one line: its
-//! name and the nanoseconds that one operation took, `syscall 123.4`. A probe that fails ends it: no figure is better
-//! than a wrong one.
+//! name and the nanoseconds that one operation took, `syscall 123.4`. Where the clock is too coarse for so many, it does
+//! more of them. A probe that fails ends it: no figure is better than a wrong one.
 
 mod clock;
 mod compute;
@@ -82,16 +82,38 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
+/// A time of so many steps of the clock is off by 5 % at most.
+const STEPS: f64 = 20.0;
+
 fn measure(probes: &[Probe], percent: u32) -> io::Result<()> {
+    let shortest = STEPS * clock::step();
     for probe in probes {
         let failed = |error| io::Error::other(format!("{}: {error}", probe.name));
         let operations = operations(probe.operations, percent);
         // Once before it counts: pages are in place and branches known.
         (probe.run)((operations / 10).max(1)).map_err(failed)?;
-        let nanoseconds = (probe.run)(operations).map_err(failed)?;
+        let nanoseconds = long_enough(operations, shortest, probe.run).map_err(failed)?;
         writeln!(io::stdout(), "{} {nanoseconds:.3}", probe.name)?;
     }
     Ok(())
+}
+
+/// What `run` tells of at least `operations` operations that take `shortest` nanoseconds or longer.
+fn long_enough(
+    operations: u32,
+    shortest: f64,
+    run: impl Fn(u32) -> io::Result<f64>,
+) -> io::Result<f64> {
+    let mut operations = operations;
+    loop {
+        let nanoseconds = run(operations)?;
+        if nanoseconds * f64::from(operations) >= shortest {
+            return Ok(nanoseconds);
+        }
+        operations = operations.checked_mul(2).ok_or_else(|| {
+            io::Error::other("no number of operations is long enough for the clock")
+        })?;
+    }
 }
 
 /// At least one.
@@ -112,6 +134,17 @@ mod tests {
             let nanoseconds = (probe.run)(operations(probe.operations, 1)).unwrap();
             assert!(nanoseconds > 0.0 && nanoseconds.is_finite(), "{}: {nanoseconds}", probe.name);
         }
+    }
+
+    #[test]
+    fn a_coarse_clock_gets_more_operations() {
+        // Operations of 3 ns, by a clock of 4 ms.
+        let time = |operations: u32| (f64::from(operations) * 3.0 / 4e6).floor() * 4e6;
+        let each = |operations| Ok(time(operations) / f64::from(operations));
+        let told = long_enough(1000, STEPS * 4e6, each).unwrap();
+        assert!((2.85..=3.0).contains(&told), "{told}");
+        assert!(long_enough(1, 1.0, |_| Ok(0.0)).is_err());
+        assert!(clock::step() > 0.0);
     }
 
     #[test]

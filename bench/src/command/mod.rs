@@ -2,6 +2,7 @@
 
 mod all;
 mod compare;
+mod density;
 mod devices;
 mod image;
 mod probes;
@@ -36,6 +37,7 @@ enum Command {
     Startup(startup::Startup),
     Cpu(probes::Cpu),
     Memory(probes::Memory),
+    Density(density::DensityBench),
     Image(image::Images),
     Disk(devices::DiskBench),
     Net(devices::NetBench),
@@ -53,6 +55,7 @@ impl Executable for Bench {
             Command::Startup(args) => startup::run(args),
             Command::Cpu(args) => probes::cpu(args),
             Command::Memory(args) => probes::memory(args),
+            Command::Density(args) => density::run(args),
             Command::Image(args) => image::run(args),
             Command::Disk(args) => devices::disk(args),
             Command::Net(args) => devices::net(args),

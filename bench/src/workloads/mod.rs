@@ -1,5 +1,6 @@
 //! What is measured: a file or folder each.
 
+pub mod density;
 pub mod disk;
 pub mod guest_jobs;
 pub mod images;

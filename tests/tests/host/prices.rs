@@ -137,6 +137,19 @@ fn who_fails_has_no_figure() {
 }
 
 #[test]
+fn the_memory_of_many_is_counted() {
+    let sandbox = Sandbox::with_busybox();
+    let words = ["bench", "density", "--instances", "10", "--runs", "1", "--format", "json"];
+    let report = sandbox.isolab(&words).args(&LEVELS).finish().success();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let names = ["process", "container"].map(|name| (name.to_owned(), 1));
+    for metric in ["start_1st", "start_10th", "memory_each", "instances_per_gib"] {
+        assert_eq!(measured(&report, "density", metric), names, "{metric} in {report}");
+    }
+    assert_eq!(sandbox.instances(), [""; 0], "nothing is left");
+}
+
+#[test]
 fn times_and_operations_are_bounded() {
     let sandbox = Sandbox::empty();
     let run = |words: &[&str]| sandbox.isolab(&[&["bench"], words].concat()).finish();
