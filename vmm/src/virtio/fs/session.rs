@@ -11,7 +11,7 @@ use crate::virtio::chain::Chain;
 /// How a request ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// What is in the [`Reply`].
+    /// What is in the [`Reply`](super::protocol::Reply).
     Reply,
     /// The header, and so many bytes that are in the chain's writable buffers behind it already.
     InPlace(u32),
