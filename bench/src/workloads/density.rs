@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use isolab_isolation::timeline;
 use procfs::ProcError;
@@ -135,6 +135,8 @@ impl Workload for Density {
 struct Instance {
     child: Child,
     stdin: Option<ChildStdin>,
+    /// Kept: an instance whose output nobody can read any more is ended by SIGPIPE.
+    stdout: Option<BufReader<ChildStdout>>,
     messages: tempfile::NamedTempFile,
 }
 
@@ -157,13 +159,11 @@ impl Instance {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let spawned = timeline::now();
         let mut child = command.spawn().map_err(host("start"))?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let mut instance = Self { child, stdin, messages };
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().map(BufReader::new));
+        let mut instance = Self { child, stdin, stdout, messages };
         let mut line = Vec::new();
-        if let Some(stdout) = stdout {
-            BufReader::new(stdout)
-                .read_until(b'\n', &mut line)
-                .map_err(host("read the line of"))?;
+        if let Some(stdout) = &mut instance.stdout {
+            stdout.read_until(b'\n', &mut line).map_err(host("read the line of"))?;
         }
         let milliseconds = (timeline::now() - spawned) as f64 / 1e6;
         match line.is_empty() {
@@ -219,9 +219,12 @@ fn memory(roots: &[u32]) -> Result<u64, ProcError> {
     }
     let mut bytes = 0;
     for pid in family {
-        // Who has ended since has no memory.
-        let Ok(process) = Process::new(pid) else { continue };
-        let maps = process.smaps_rollup()?.memory_map_rollup;
+        let maps = match Process::new(pid).and_then(|process| process.smaps_rollup()) {
+            Ok(maps) => maps.memory_map_rollup,
+            // Who has ended since, waited for or not, has no memory. An instance that has is found out at its end.
+            Err(ProcError::NotFound(_)) => continue,
+            Err(error) => return Err(error),
+        };
         bytes += maps.iter().filter_map(|map| map.extension.map.get("Pss")).sum::<u64>();
     }
     Ok(bytes)
