@@ -70,6 +70,7 @@ mod tests {
         let address: MacAddress = "02:00:5e:00:53:Af".parse().unwrap();
         assert_eq!(address.0, [2, 0, 0x5E, 0, 0x53, 0xAF]);
         assert_eq!(address.to_string(), "02:00:5e:00:53:af");
+        assert_eq!("02-00-5E-00-53-AF".parse(), Ok(address), "IEEE 802's own notation");
     }
 
     #[test]
@@ -84,7 +85,7 @@ mod tests {
             "+2:00:00:00:00:01",
             "03:00:00:00:00:01",
             "00:00:00:00:00:00",
-            "02-00-00-00-00-01",
+            "02-00-00-00-00:01",
         ] {
             let refused = text.parse::<MacAddress>();
             assert!(refused.is_err(), "{text}");
