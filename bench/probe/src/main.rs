@@ -20,6 +20,8 @@ mod timer;
 use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use isolab_link as _;
 
@@ -82,10 +84,13 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
+/// Whoever started this has work of its own then, on the same processor if there is one only.
+const SETTLING: Duration = Duration::from_millis(200);
 /// A time of so many steps of the clock is off by 5 % at most.
 const STEPS: f64 = 20.0;
 
 fn measure(probes: &[Probe], percent: u32) -> io::Result<()> {
+    thread::sleep(SETTLING);
     let shortest = STEPS * clock::step();
     for probe in probes {
         let failed = |error| io::Error::other(format!("{}: {error}", probe.name));

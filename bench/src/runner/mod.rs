@@ -1,5 +1,6 @@
 //! The one runner of all benchmarks: a round that warms caches and is not counted, then those that are. In each the
-//! subjects have their turns (A B C D A B C D), so that a drift of the host meets all alike. Every sample is kept.
+//! subjects have their turns, so that a drift of the host meets all alike, and each round begins with another one
+//! (A B C D B C D A), so that nobody always follows the same other. Every sample is kept.
 //!
 //! A subject that fails takes no further part and has no figure: its failure is reported instead. Ctrl-C ends after the
 //! turn that is under way, and what whole rounds found is kept.
@@ -123,7 +124,9 @@ impl Runner {
         let mut round = u32::from(workload.warms_itself());
         let mut interrupted = false;
         'rounds: while self.has_round(round, begun.elapsed()) {
-            for (place, subject) in subjects.iter().enumerate() {
+            for step in 0..subjects.len() {
+                let place = (step + round as usize) % subjects.len();
+                let subject = &subjects[place];
                 if failures[place].is_some() {
                     continue;
                 }
