@@ -7,7 +7,6 @@
 #[macro_use]
 extern crate isolab_command;
 
-mod check;
 mod completions;
 mod create;
 mod elsewhere;
@@ -44,7 +43,6 @@ struct Cli {
 #[derive(Subcommand)]
 #[command(next_display_order = None)]
 enum Command {
-    Check(check::Args),
     Completions(completions::Completions),
     Create(Box<create::Args>),
     Restart(restart::Args),
@@ -130,7 +128,6 @@ impl Executable for Cli {
 
 fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
     match command {
-        Command::Check(args) => check::run(&args),
         Command::Completions(args) => completions::run(&args, logging),
         Command::Create(args) => create::run(*args, logging),
         Command::Elsewhere(command) => command.run(logging),

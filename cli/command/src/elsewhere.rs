@@ -19,7 +19,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     whole("bench", "Measure the levels of isolation side by side", "isolab-bench"),
     whole(
         "compose",
-        "Bring up the services of a compose file, and look after them",
+        "Bring up the services of a compose file, at any level of isolation, and look after them",
         "isolab-compose",
     ),
     whole(
@@ -39,6 +39,10 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     of_instance(
         "attach",
         "Show what an instance writes from now on, pass on what is typed, and exit with its code",
+    ),
+    of_instance(
+        "check",
+        "Show what this host can do, found by trying, and which isolation levels are ready",
     ),
     of_instance("exec", "Run a further command in an instance that runs"),
     of_instance("inspect", "Tell all there is to tell of instances, as JSON under podman's names"),

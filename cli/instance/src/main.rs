@@ -7,6 +7,7 @@
 extern crate isolab_command;
 
 mod attach;
+mod check;
 mod chosen;
 mod exec;
 mod format;
@@ -47,6 +48,7 @@ struct Instance {
 #[derive(Subcommand)]
 enum Command {
     Attach(attach::Args),
+    Check(check::Args),
     Exec(exec::Args),
     Inspect(inspect::Args),
     Kill(kill::Args),
@@ -78,6 +80,7 @@ impl Executable for Instance {
     fn act(self) -> Result<ExitCode> {
         match self.command {
             Command::Attach(args) => attach::run(&args),
+            Command::Check(args) => check::run(&args),
             Command::Exec(args) => exec::run(args),
             Command::Inspect(args) => inspect::run(&args),
             Command::Kill(args) => kill::run(&args),
