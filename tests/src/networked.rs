@@ -253,7 +253,10 @@ pub fn failures(level: &str) {
         (&["--network", "small,mac=zz"], &["mac=zz:"]),
         (&["--network", "small,speed=1"], &["`speed=1` is unknown"]),
         (&["--network", "small", "--network", "small"], &["small is named twice"]),
-        (&["--network", "small", "--network", "none"], &["none, host and pasta cannot be with other networks"]),
+        (
+            &["--network", "small", "--network", "none"],
+            &["none, host and pasta cannot be with other networks"],
+        ),
         (&["--network", "small", "-p", "8080:80"], &["port 8080:80/tcp", "taken"]),
         (&["--network", "none", "-p", "80:80"], &["without a network"]),
         (&["--network", "host", "-p", "80:80"], &["host's own interfaces"]),
