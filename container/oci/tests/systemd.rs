@@ -30,7 +30,8 @@ const UNITS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Puts the shell into a cgroup of the test's in every hierarchy, and makes it systemd. What systemd would change of the
+/// Makes a shell systemd, in a cgroup of the test's in every hierarchy, where nobody else is: version 2 has processes
+/// in leaves only, and systemd leaves the top for its own. What systemd would change of the
 /// host's is its own: /etc, /run, and the folder that version 1's hierarchies are mounted in, which it makes read-only
 /// and adds to.
 const START: &str = r#"
@@ -42,9 +43,12 @@ for top in $tops; do
     for file in cpuset.cpus cpuset.mems; do
         [ -e $top/cgroup.controllers ] || [ ! -e $top/$file ] || cat $top/$file >$top/$name/$file
     done
-    echo $$ >$top/$name/cgroup.procs
 done
 exec unshare --mount --pid --fork --kill-child --uts --net --ipc bash -euc '
+name=$1 tops=$2
+for top in $tops; do
+    echo 0 >$top/$name/cgroup.procs
+done
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
 mkdir /run/etc /run/cgroup
@@ -60,7 +64,7 @@ if [ ! -e /sys/fs/cgroup/cgroup.controllers ]; then
     mount --rbind /run/cgroup /sys/fs/cgroup
 fi
 export container=isolab SYSTEMD_UNIT_PATH=$0:/run/systemd/system.control:/run/systemd/transient
-exec /lib/systemd/systemd --system --unit=isolab-test.target --log-target=console --show-status=no' $0
+exec /lib/systemd/systemd --system --unit=isolab-test.target --log-target=console --show-status=no' $0 $name "$tops"
 "#;
 
 /// A running systemd. Dropped, it is gone with all of its cgroups.
