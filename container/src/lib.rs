@@ -49,14 +49,14 @@ mod user_namespace;
 mod wire;
 
 pub use cgroup::{
-    BlockUsage, CPU_PERIOD_MICROSECONDS, CgroupError, CgroupManager, Counter, CpuUsage, Membership,
-    Memberships, MemoryUsage, OomWatch, Stats, Usage, remove_cgroups, remove_empty_cgroup,
-    weight_from_shares,
+    BlockUsage, CPU_PERIOD_MICROSECONDS, CgroupError, CgroupManager, CgroupPlacement, Counter,
+    CpuUsage, Membership, Memberships, MemoryUsage, OomWatch, Stats, Usage, remove_cgroups,
+    remove_empty_cgroup, weight_from_shares,
 };
 pub use child::ExitStatus;
 pub use config::{
-    CgroupPlacement, ContainerConfig, HostProcessConfig, HostProcessNetwork, RootFilesystem, Stdio,
-    Stream, WindowSize,
+    ContainerConfig, HostProcessConfig, HostProcessNetwork, RootFilesystem, Stdio, Stream,
+    WindowSize,
 };
 pub use container::Container;
 pub use default_seccomp::default_seccomp;

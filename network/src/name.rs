@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::user_mode::USER_MODE;
-
 /// RFC 1035, 2.3.4: a label.
 const MAX_LABEL: usize = 63;
 /// RFC 1035, 2.3.4: 255 octets on the wire, of which two are the first label's length and the root.
@@ -37,6 +35,9 @@ pub enum BadName {
     )]
     Host(String),
 }
+
+/// What a network of user mode is called where the name of a network is told.
+pub const USER_MODE: &str = "pasta";
 
 /// What stands for something else where a network's name can.
 const RESERVED: [&str; 7] = ["none", "host", "default", "bridge", "container", USER_MODE, "tap"];

@@ -4,8 +4,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use crate::mac::MacAddress;
-use crate::name::{HostName, NetworkName};
-use crate::user_mode::USER_MODE;
+use crate::name::{HostName, NetworkName, USER_MODE};
 
 /// One `--network`.
 #[derive(Clone, Debug, PartialEq, Eq)]

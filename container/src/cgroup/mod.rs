@@ -14,6 +14,7 @@ mod freezer;
 mod limits;
 mod members;
 mod oom;
+mod placement;
 mod stats;
 mod usage;
 mod v1;
@@ -27,6 +28,7 @@ pub use error::CgroupError;
 pub use limits::weight_from_shares;
 pub use members::{Membership, Memberships};
 pub use oom::OomWatch;
+pub use placement::CgroupPlacement;
 pub use stats::Stats;
 pub use usage::{BlockUsage, Counter, CpuUsage, MemoryUsage, Usage};
 
@@ -40,7 +42,6 @@ use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 
-use crate::config::CgroupPlacement;
 use crate::error::Error;
 
 /// The period over which a CPU quota is enforced, in microseconds: the kernel's default.

@@ -24,9 +24,6 @@ use crate::lease::Lease;
 use crate::mac::MacAddress;
 use crate::name::{HostName, NetworkName};
 use crate::ports::{PublishedPort, reserve};
-
-/// What such a network is called where a network's name is told.
-pub const USER_MODE: &str = "pasta";
 /// The instance's interface.
 pub const INTERFACE: &str = "eth0";
 
