@@ -24,7 +24,7 @@ pub const ELSEWHERE: &[Elsewhere] = &[
     ),
     whole(
         "cp",
-        "Copy files and folders into an instance that runs, or out of it, or between two",
+        "Copy files and folders into an instance, or out of it, or between two",
         "isolab-cp",
     ),
     whole("image", "Manage the images in the local store", "isolab-image"),

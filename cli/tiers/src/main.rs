@@ -24,8 +24,9 @@ use isolab_link as _;
 
 /// Run a shop in three tiers, put load on it, and follow a request through it.
 ///
-/// The tiers are nginx, an application server and PostgreSQL, each at a level of isolation that you choose. It is a compose file (`isolab compose`) and three images, which are built on the first `up`. Look at it in a
-/// browser, put load on it, and follow one request through it.
+/// The tiers are nginx, an application server and PostgreSQL, each at a level of isolation that you choose. It is a
+/// compose file (`isolab compose`) and three images, which are built on the first `up`. Look at it in a browser, put
+/// load on it, and follow one request through it.
 #[derive(Parser)]
 #[command(
     name = "isolab-tiers",
