@@ -5,15 +5,11 @@
 set -eu
 list=/etc/nginx/app-servers.conf
 
-# Each address of each server, and once more behind all of them: one that is passed over for a failure a moment ago is
-# still asked before a request fails. Fails if there is none.
+# A line for each address of each server; fails if there is none.
 servers() {
     for server in ${APP_SERVERS:-app:8000}; do
         getent ahostsv4 "${server%:*}" | awk -v port="${server##*:}" '
-            $2 == "STREAM" {
-                print "server " $1 ":" port " max_fails=1 fail_timeout=2s;"
-                print "server " $1 ":" port " max_fails=0 backup;"
-            }'
+            $2 == "STREAM" { print "server " $1 ":" port " max_fails=1 fail_timeout=2s;" }'
     done | sort -u | grep .
 }
 
