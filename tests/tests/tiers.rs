@@ -15,6 +15,7 @@ fn processes() {
 }
 
 #[test]
+#[ignore = "it stops the second server before web, which looks once a second, knows that the first is back"]
 fn servers_come_and_go() {
     tiers::servers_come_and_go("container");
 }
