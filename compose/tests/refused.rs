@@ -252,3 +252,61 @@ fn aliases_do_not_multiply_without_end() {
     let told = refusal(&deep);
     assert!(told.contains("more than 64 levels"), "{told}");
 }
+
+/// A list in a list is nowhere what the specification has.
+#[test]
+fn every_key_of_a_service_looks_at_its_value() {
+    for key in [
+        "build",
+        "cap_add",
+        "cap_drop",
+        "command",
+        "configs",
+        "container_name",
+        "depends_on",
+        "deploy",
+        "devices",
+        "entrypoint",
+        "env_file",
+        "environment",
+        "expose",
+        "extends",
+        "extra_hosts",
+        "healthcheck",
+        "hostname",
+        "image",
+        "init",
+        "labels",
+        "logging",
+        "mem_limit",
+        "network_mode",
+        "networks",
+        "pids_limit",
+        "ports",
+        "privileged",
+        "profiles",
+        "pull_policy",
+        "read_only",
+        "restart",
+        "scale",
+        "secrets",
+        "security_opt",
+        "shm_size",
+        "stdin_open",
+        "stop_grace_period",
+        "stop_signal",
+        "sysctls",
+        "tmpfs",
+        "tty",
+        "ulimits",
+        "user",
+        "userns_mode",
+        "volumes",
+        "working_dir",
+        "x-isolation",
+    ] {
+        let content = format!("services:\n  s:\n    {key}: [[x]]\n");
+        let told = refusal(&content);
+        assert!(told.starts_with("F:3: "), "{key}: {told}");
+    }
+}

@@ -59,7 +59,8 @@ pub enum MountKind {
 pub(super) fn read_all(fields: &mut Fields, known: &Known) -> Result<Vec<Mount>, ComposeError> {
     let mut mounts = Vec::new();
     let what = fields.name("volumes");
-    for item in fields.take("volumes").into_iter().flat_map(|it| it.into_items(&what)).flatten() {
+    let volumes = fields.take("volumes").map(|it| it.into_items(&what)).transpose()?;
+    for item in volumes.into_iter().flatten() {
         mounts.push(volume(item, &what, known)?);
     }
     let what = fields.name("tmpfs");
