@@ -12,6 +12,12 @@ fn time(time: Option<Timestamp>) -> String {
     time.map_or("0001-01-01T00:00:00Z".to_owned(), |time| time.to_string())
 }
 
+/// The workload's first process; 0 where none runs, as podman tells it.
+fn pid(instance: &Instance) -> i32 {
+    let process = instance.entry.process.filter(|_| instance.state.status.is_running());
+    process.unwrap_or(0)
+}
+
 /// `Up 5 minutes (healthy)`, `Exited (1) 2 hours ago`.
 pub fn status(instance: &Instance) -> String {
     let state = &instance.state;
@@ -49,7 +55,7 @@ pub fn row(instance: &Instance) -> Value {
         "ExitCode": state.exit_code,
         "StartedAt": seconds(state.started_at),
         "ExitedAt": seconds(state.finished_at),
-        "Pid": entry.process.unwrap_or(0),
+        "Pid": pid(instance),
         "AutoRemove": config.is_some_and(|it| it.auto_remove),
         "Labels": config.map(|it| &it.labels),
         "Restarts": state.restarts,
@@ -94,7 +100,7 @@ pub fn whole(instance: &Instance) -> Value {
             "Restarting": state.status == Status::Restarting,
             "OOMKilled": state.oom_killed,
             "Dead": false,
-            "Pid": entry.process.unwrap_or(0),
+            "Pid": pid(instance),
             "ConmonPid": if entry.is_owned { entry.monitor } else { 0 },
             "ExitCode": state.exit_code,
             "Error": state.error,
