@@ -19,6 +19,7 @@ mod network;
 mod request;
 mod scratch_disk;
 mod security;
+mod size;
 mod stdio;
 mod tap_network;
 pub mod timeline;
@@ -32,7 +33,7 @@ use std::io::Read;
 pub use build::ContainerSteps;
 pub use controller::{Controller, ExecProcess, ProcessEntry, Stats, Stdio};
 pub use error::IsolationError;
-pub use filesystem::{Filesystem, HostEntry, MountSource, VolumeMount};
+pub use filesystem::{Filesystem, HostEntry, MemoryOptions, MountSource, VolumeMount};
 pub use instance::{Instance, InstanceSpec, Isolation};
 pub use instances::{
     Entry, InstanceFolder, InstanceName, Instances, Leftover, NameError, ProcessId, Sweep,
@@ -53,6 +54,7 @@ pub use security::{
     CapabilityChoice, Device, ProfileError, Seccomp, Security, UNCONFINED, Ulimit, UserNamespace,
     read_profile,
 };
+pub use size::parse_size;
 pub use tap_network::{OpenStream, OpenTap, TapNetwork, TapNetworkError};
 pub use workload_status::WorkloadStatus;
 

@@ -1,6 +1,7 @@
 //! What the commands' input and output have in common.
 
 use clap::ValueEnum;
+pub use isolab_isolation::parse_size;
 
 /// The exit code of a failure of isolab itself, as runc's and podman's: distinct from those of
 /// the workload as far as that is possible.
@@ -14,25 +15,6 @@ pub enum Format {
     Table,
     /// For programs.
     Json,
-}
-
-/// Reads `512M`, `4G`, `1048576`: powers of 1024.
-///
-/// # Errors
-/// What is wrong with the text.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text[digits.len()..].to_ascii_uppercase();
-    let shift = match unit.trim_end_matches("IB").trim_end_matches('B') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(format!("unknown unit `{unit}`; use K, M, G or T")),
-    };
-    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a size like 512M"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is out of range"))
 }
 
 /// Tells a number of bytes as Docker and podman do: in powers of 1000, with one decimal.
@@ -69,17 +51,6 @@ mod tests {
             (u64::MAX, "18.4 EB"),
         ] {
             assert_eq!(bytes(count), text);
-        }
-    }
-
-    #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(parse_size("4096"), Ok(4096));
-        assert_eq!(parse_size("512M"), Ok(512 << 20));
-        assert_eq!(parse_size("4g"), Ok(4 << 30));
-        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
-        for bad in ["", "M", "1X", "-1", "1.5G", "99999999T", "10 M"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use isolab_isolation::VolumeMount;
+use isolab_isolation::{MemoryOptions, VolumeMount};
 
 use super::build::OWNERS;
 use super::fields::Fields;
 use super::service::Known;
-use super::units::bytes;
 use super::{HostFile, missing};
 use crate::error::ComposeError;
 use crate::file::node::{Node, Value};
@@ -192,8 +191,13 @@ fn long(item: Node, what: &str, known: &Known) -> Result<Mount, ComposeError> {
         }
         ("tmpfs", None) => {
             if let Some(mut tmpfs) = tmpfs {
-                options.extend(tmpfs.read("size", bytes)?.map(|size| format!("size={size}")));
-                options.extend(tmpfs.read("mode", mode)?.map(|mode| format!("mode={mode:o}")));
+                for name in ["size", "mode"] {
+                    let option = |value: &str| {
+                        let mut memory = MemoryOptions::default();
+                        memory.take(&format!("{name}={value}")).map(|()| memory.words)
+                    };
+                    options.extend(tmpfs.read(name, option)?.into_iter().flatten());
+                }
                 tmpfs.finish(&[])?;
             }
             MountKind::Memory
@@ -210,35 +214,14 @@ fn long(item: Node, what: &str, known: &Known) -> Result<Mount, ComposeError> {
     Ok(Mount { target, kind, read_only, options, place })
 }
 
-/// `1777` is octal, as `0o1777` and `01777` are: nobody writes modes otherwise.
-fn mode(text: &str) -> Result<u32, String> {
-    let digits = text.trim_start_matches("0o");
-    let mode = u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o7777);
-    mode.ok_or_else(|| format!("`{}`: expected a mode in octal", text.escape_debug()))
-}
-
 /// `PATH[:OPTIONS]`
 fn memory(text: &str, place: &Place, what: &str) -> Result<Mount, ComposeError> {
     let (path, words) = text.split_once(':').unwrap_or((text, ""));
-    let wrong = |why: String| ComposeError::invalid(place, format!("{what}: {why}"));
-    let (mut read_only, mut options) = (false, Vec::new());
-    for word in words.split(',').filter(|word| !word.is_empty()) {
-        match word.split_once('=') {
-            Some(("size", size)) if !size.ends_with('%') => {
-                options.push(format!("size={}", bytes(size).map_err(wrong)?));
-            }
-            Some(("mode", text)) => options.push(format!("mode={:o}", mode(text).map_err(wrong)?)),
-            Some(("uid" | "gid", id)) if id.parse::<u32>().is_ok() => options.push(word.to_owned()),
-            Some(("size", _)) => options.push(word.to_owned()),
-            None if word == "ro" => read_only = true,
-            None if word == "rw" => read_only = false,
-            None if ["exec", "noexec", "suid", "nosuid", "dev", "nodev"].contains(&word) => {
-                options.push(word.to_owned());
-            }
-            _ => return Err(wrong(format!("`{}` is no option of a tmpfs", word.escape_debug()))),
-        }
-    }
+    let mut options = MemoryOptions::default();
+    let taken = options.take_all(words);
+    taken.map_err(|why| ComposeError::invalid(place, format!("{what}: {why}")))?;
     let target = target(path, place, what)?;
+    let MemoryOptions { read_only, words: options } = options;
     Ok(Mount { target, kind: MountKind::Memory, read_only, options, place: place.clone() })
 }
 

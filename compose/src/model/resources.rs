@@ -1,9 +1,9 @@
 //! `deploy`, and the limits that were a service's own before it.
 
 use isolab_instances::RestartPolicy;
+use isolab_isolation::parse_size;
 
 use super::fields::Fields;
-use super::units::bytes;
 use crate::error::ComposeError;
 
 /// How much a service may use, and of how many instances it is.
@@ -38,7 +38,7 @@ fn pids(text: &str) -> Result<u32, String> {
 impl Resources {
     pub(super) fn read(fields: &mut Fields, what: &str) -> Result<Self, ComposeError> {
         let mut resources = Self {
-            memory: fields.read("mem_limit", bytes)?,
+            memory: fields.read("mem_limit", parse_size)?,
             cpus: fields.read("cpus", cpus)?,
             pids: fields.read("pids_limit", pids)?,
             replicas: fields.parse("scale")?,
@@ -65,7 +65,7 @@ impl Resources {
             let mut resources = Fields::of(node, deploy.name("resources"))?;
             if let Some(node) = resources.take("limits") {
                 let mut limits = Fields::of(node, deploy.name("resources.limits"))?;
-                self.memory = limits.read("memory", bytes)?.or(self.memory);
+                self.memory = limits.read("memory", parse_size)?.or(self.memory);
                 self.cpus = limits.read("cpus", cpus)?.or(self.cpus);
                 self.pids = limits.read("pids", pids)?.or(self.pids);
                 limits.finish(&[])?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use isolab_instances::{LogOptions, RestartPolicy, parse_signal};
 use isolab_isolation::{
     Device, HostEntry, InstanceName, Level, Seccomp, Security, Ulimit, UserNamespace,
-    parse_hostname, read_profile,
+    parse_hostname, parse_size, read_profile,
 };
 use isolab_network::PublishedPort;
 
@@ -19,7 +19,7 @@ use super::health::Health;
 use super::mount::{self, Mount};
 use super::network::{self, Attached, ProjectNetwork, valued};
 use super::resources::Resources;
-use super::units::{bytes, duration, words};
+use super::units::{duration, words};
 use super::volume::ProjectVolume;
 use super::{HostFile, port};
 use crate::error::ComposeError;
@@ -331,7 +331,7 @@ fn log(fields: &mut Fields) -> Result<LogOptions, ComposeError> {
     }
     if let Some(options) = logging.take("options") {
         let mut options = Fields::of(options, format!("{what}.options"))?;
-        log.max_size = options.read("max-size", bytes)?.unwrap_or(log.max_size).max(4096);
+        log.max_size = options.read("max-size", parse_size)?.unwrap_or(log.max_size).max(4096);
         log.max_file = options.parse("max-file")?.unwrap_or(log.max_file).clamp(1, 1000);
         options.finish(&[])?;
     }
@@ -361,7 +361,7 @@ fn security(fields: &mut Fields) -> Result<Security, ComposeError> {
         devices: fields.list::<Device>("devices")?,
         ulimits: ulimits(fields)?,
         sysctls: valued(fields.assignments("sysctls")?),
-        shm_size: fields.read("shm_size", bytes)?.filter(|size| *size != 0),
+        shm_size: fields.read("shm_size", parse_size)?.filter(|size| *size != 0),
         init: fields.flag("init")?.unwrap_or(false),
         groups: fields.list("group_add")?,
         oom_score_adj: fields.parse("oom_score_adj")?,

@@ -1,35 +1,6 @@
-//! Sizes, lengths of time and command lines, as the specification has them.
+//! Lengths of time and command lines, as the specification has them.
 
 use std::time::Duration;
-
-/// `2048`, `64m`, `1.5gb`: powers of 1024.
-///
-/// # Errors
-/// What is expected.
-pub fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{}`: expected a size such as 512m or 2gb", text.escape_debug());
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text[digits.len()..].to_ascii_lowercase();
-    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(wrong()),
-    };
-    let is_number = |c: char| c.is_ascii_digit() || c == '.';
-    if digits.is_empty() || !digits.chars().all(is_number) {
-        return Err(wrong());
-    }
-    if let Ok(whole) = digits.parse::<u64>() {
-        return whole.checked_mul(1 << shift).ok_or_else(wrong);
-    }
-    let number: f64 = digits.parse().map_err(|_| wrong())?;
-    let size = number * f64::from(1_u32 << 10).powi(shift / 10);
-    // Above it, a double has no units any more.
-    if size < 2_f64.powi(53) { Ok(size as u64) } else { Err(wrong()) }
-}
 
 /// `10us`, `500ms`, `1.5s`, `1m30s`, `1h5m30s20ms`.
 ///
@@ -76,26 +47,6 @@ pub fn words(line: &str) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_docker_s() {
-        for (text, size) in [
-            ("0", 0),
-            ("2048", 2048),
-            ("1b", 1),
-            ("64k", 64 << 10),
-            ("64KB", 64 << 10),
-            ("50M", 50 << 20),
-            ("1.5g", 3 << 29),
-            ("2GiB", 2 << 30),
-            ("1t", 1 << 40),
-        ] {
-            assert_eq!(bytes(text), Ok(size), "{text}");
-        }
-        for bad in ["", "m", "-1", "1x", "1 m", "1.2.3m", "1e3", "inf", "99999999t", "9999999.5t"] {
-            assert!(bytes(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn lengths_of_time_are_go_s() {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use isolab_isolation::parse_size;
 use isolab_volumes::{Kind, VolumeName};
 
 use super::fields::Fields;
 use super::network::valued;
-use super::units::bytes;
 use crate::error::ComposeError;
 use crate::file::node::Node;
 use crate::place::Place;
@@ -58,7 +58,7 @@ pub(super) fn read_all(
                 "disk" => Ok(Kind::Disk),
                 other => Err(format!("`{other}`: expected folder or disk")),
             })?;
-            volume.size = options.read("size", bytes)?;
+            volume.size = options.read("size", parse_size)?;
             // Only a disk has a size.
             volume.kind = volume.kind.or(volume.size.map(|_| Kind::Disk));
             options.finish(&[

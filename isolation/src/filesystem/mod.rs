@@ -6,6 +6,7 @@
 mod copy_up;
 pub(crate) mod guest;
 pub(crate) mod hosts;
+mod memory;
 pub(crate) mod native;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use isolab_images::Image;
 use isolab_volumes::{Owner, VolumeError, VolumeName, Volumes};
 use serde::{Deserialize, Serialize};
 
+pub use self::memory::MemoryOptions;
 use crate::error::IsolationError;
 use crate::instances::InstanceFolder;
 

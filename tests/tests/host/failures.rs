@@ -58,7 +58,7 @@ const RUN: &[Case] = &[
     (
         &["run", "--memory", "12X", "busybox", "true"],
         125,
-        "error: invalid value '12X' for '--memory <SIZE>': unknown unit `X`; use K, M, G or T\n\
+        "error: invalid value '12X' for '--memory <SIZE>': `12X`: expected a size such as 512M or 1.5G\n\
          \n\
          For more information, try '--help'.\n",
     ),

@@ -1,7 +1,7 @@
 //! `--mount`
 
-use anyhow::{Context, Result, bail};
-use isolab_isolation::VolumeMount;
+use anyhow::{Context, Error, Result, bail};
+use isolab_isolation::{MemoryOptions, VolumeMount};
 
 use super::volume::{Options, anonymous, named};
 use super::{host_path, target, tmpfs};
@@ -23,14 +23,17 @@ pub fn parse(text: &str) -> Result<VolumeMount> {
         if source.is_some() {
             bail!("a tmpfs has no source");
         }
-        let mut mount = tmpfs::memory(target);
+        let mut options = MemoryOptions::default();
         for field in rest {
             match switch(field, &["ro", "readonly"])? {
-                Some(read_only) => mount.read_only = read_only,
-                None => tmpfs::take(&mut mount, field.strip_prefix("tmpfs-").unwrap_or(field))?,
+                Some(read_only) => options.read_only = read_only,
+                None => {
+                    let word = field.strip_prefix("tmpfs-").unwrap_or(field);
+                    options.take(word).map_err(Error::msg)?;
+                }
             }
         }
-        return Ok(tmpfs::finished(mount));
+        return Ok(tmpfs::mount(target, options));
     }
     let mut options = Options::default();
     for field in rest {
