@@ -151,6 +151,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("pre_start", "use a service that this one depends on"),
     ("pre_stop", "use the stop signal"),
     ("provider", "services are instances of isolab"),
+    ("pull_refresh_after", "an image is fetched always, or when it is missing"),
     ("runtime", "use x-isolation"),
     ("storage_opt", "an instance may write as much as its data folder holds"),
     ("use_api_socket", "there is no engine"),
@@ -224,13 +225,50 @@ impl Service {
 }
 
 fn pull_policy(fields: &mut Fields) -> Result<Option<PullPolicy>, ComposeError> {
-    fields.read("pull_policy", |word| match word {
-        "always" => Ok(PullPolicy::Always),
-        "missing" | "if_not_present" => Ok(PullPolicy::Missing),
-        "never" => Ok(PullPolicy::Never),
-        "build" => Ok(PullPolicy::Build),
-        other => Err(format!("`{other}`: expected always, missing, never or build")),
-    })
+    let what = fields.name("pull_policy");
+    let Some(node) = fields.take("pull_policy") else { return Ok(None) };
+    let place = node.place.clone();
+    match node.into_text(&what)?.as_str() {
+        "always" => Ok(Some(PullPolicy::Always)),
+        "missing" | "if_not_present" => Ok(Some(PullPolicy::Missing)),
+        "never" => Ok(Some(PullPolicy::Never)),
+        "build" => Ok(Some(PullPolicy::Build)),
+        time if ["daily", "weekly", "refresh"].contains(&time) || time.starts_with("every_") => {
+            let why =
+                "nothing says when an image was fetched; always, missing, never and build are";
+            Err(ComposeError::unsupported(&place, format!("{what} {time}"), why))
+        }
+        other => {
+            let other = other.escape_debug();
+            let why = format!("{what}: `{other}`: expected always, missing, never or build");
+            Err(ComposeError::invalid(&place, why))
+        }
+    }
+}
+
+/// `SOURCE[:TARGET[:PERMISSIONS]]`, or a mapping of these.
+fn devices(fields: &mut Fields) -> Result<Vec<Device>, ComposeError> {
+    let what = fields.name("devices");
+    let Some(list) = fields.take("devices") else { return Ok(Vec::new()) };
+    let mut devices = Vec::new();
+    for item in list.into_items(&what)? {
+        let place = item.place.clone();
+        let text = match item.value {
+            Value::Scalar(text) => text.text,
+            _ => {
+                let mut fields = Fields::of(item, what.clone())?;
+                let source = fields.text("source")?.unwrap_or_default();
+                let target = fields.text("target")?.unwrap_or_else(|| source.clone());
+                let permissions = fields.text("permissions")?.unwrap_or_else(|| "rwm".to_owned());
+                fields.finish(&[])?;
+                format!("{source}:{target}:{permissions}")
+            }
+        };
+        let device = text.parse::<Device>();
+        devices
+            .push(device.map_err(|why| ComposeError::invalid(&place, format!("{what}: {why}")))?);
+    }
+    Ok(devices)
 }
 
 /// A line that is split, or a list.
@@ -358,7 +396,7 @@ fn security(fields: &mut Fields) -> Result<Security, ComposeError> {
         privileged: fields.flag("privileged")?.unwrap_or(false),
         cap_add: fields.list("cap_add")?,
         cap_drop: fields.list("cap_drop")?,
-        devices: fields.list::<Device>("devices")?,
+        devices: devices(fields)?,
         ulimits: ulimits(fields)?,
         sysctls: valued(fields.assignments("sysctls")?),
         shm_size: fields.read("shm_size", parse_size)?.filter(|size| *size != 0),
