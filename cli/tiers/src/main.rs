@@ -54,6 +54,7 @@ enum Command {
     Down(compose::Down),
     Status(status::Status),
     Trace(trace::Command),
+    Compare(trace::compare::Command),
     Load(load::Command),
 }
 
@@ -73,6 +74,7 @@ impl Executable for Tiers {
             Command::Down(args) => compose::down(&self.project, args),
             Command::Status(args) => status::run(&self.project, args),
             Command::Trace(args) => trace::run(&self.project, args),
+            Command::Compare(args) => trace::compare::run(args),
             Command::Load(args) => load::run(&self.project, args),
         }
     }

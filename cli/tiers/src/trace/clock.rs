@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::PATIENCE;
 use crate::http::{Ask, Connection};
@@ -13,7 +13,7 @@ use crate::http::{Ask, Connection};
 const ROUNDS: u32 = 32;
 
 /// What to add to our clock to have theirs, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Offset {
     /// The estimate.
     pub nanoseconds: i64,

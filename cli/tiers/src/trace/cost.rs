@@ -5,7 +5,7 @@ use std::fs;
 
 use isolab_isolation::Level;
 use procfs::process::Process;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::site::{Member, Site};
 
@@ -13,7 +13,7 @@ use crate::site::{Member, Site};
 const KVM: &str = "/sys/kernel/debug/kvm";
 
 /// Counters, or what came to them. None: this host or level has no such counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Counters {
     /// Calls of read(2), write(2) and their like (proc(5), io: syscr and syscw).
     pub reads_and_writes: Option<u64>,

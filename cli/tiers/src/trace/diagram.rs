@@ -57,7 +57,7 @@ fn line(span: &Span, whole: Duration) -> String {
     )
 }
 
-fn fill(lane: Lane) -> &'static str {
+pub(super) fn fill(lane: Lane) -> &'static str {
     match lane {
         Lane::Client => "░",
         Lane::Web => "▒",
@@ -116,7 +116,7 @@ fn ms(time: Duration) -> String {
     format!("{} ms", ms_number(time))
 }
 
-fn ms_number(time: Duration) -> String {
+pub(super) fn ms_number(time: Duration) -> String {
     format!("{:.3}", time.as_secs_f64() * 1e3)
 }
 

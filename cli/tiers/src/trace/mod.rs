@@ -5,6 +5,7 @@
 //! plans that it ran (auto_explain). Counters of the host's kernel are read before and after.
 
 mod clock;
+pub mod compare;
 mod cost;
 mod diagram;
 mod name;

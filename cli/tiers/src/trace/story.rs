@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::clock::Offset;
 use super::cost::Counters;
@@ -16,7 +16,7 @@ use crate::http::Answer;
 use crate::site::{Member, Site};
 
 /// Where something happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Lane {
     /// Here, outside of all tiers.
@@ -46,7 +46,7 @@ impl fmt::Display for Lane {
 }
 
 /// Something that took time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Span {
     /// Where.
     pub lane: Lane,
