@@ -78,6 +78,9 @@ fn what_isolab_cannot_do_is_named_with_its_line_and_the_reason() {
         ("use_api_socket: true", 4),
         ("volumes_from: [db]", 4),
         ("platform: linux/arm64", 4),
+        ("ports: ['8000-8002:80']", 4),
+        ("ports:\n- '127.0.0.1:8000-8002:80/tcp'", 5),
+        ("devices: [vendor.example/device=one]", 4),
         ("network_mode: service:db", 4),
         ("pid: container:x", 4),
         ("ipc: service:x", 4),
@@ -140,6 +143,7 @@ fn what_isolab_cannot_do_is_named_with_its_line_and_the_reason() {
             "ip_range",
         ),
         ("volumes:\n  v:\n    driver: nfs", 3, "volumes are local"),
+        ("volumes:\n  v: {driver_opts: {type: nfs, o: soft}}", 2, "a folder or a disk"),
         ("volumes:\n  v:\n    driver_opts: {type: disk, device: /dev/sdb}", 3, "bind mount"),
         ("secrets:\n  k: {external: true}", 2, "name a file"),
         ("secrets:\n  k:\n    environment: K", 3, "name a file"),
@@ -188,7 +192,7 @@ fn what_is_no_compose_file_is_told_with_its_line() {
     for (lines, told) in [
         ("ports: ['80:x']", "F:4: service s: ports: `80:x` is no port"),
         ("ports: [70000]", "F:4: service s: ports: `70000` is no port"),
-        ("ports: ['8000-8002:80']", "F:4: service s: ports: `8000-8002:80` is no port"),
+        ("ports: ['8000-8002:80-81']", "F:4: service s: ports: `8000-8002:80-81` is no port"),
         ("ports:\n- {published: 80}", "F:5: service s: ports: the target is missing"),
         ("ports:\n- {target: 80, mode: host, speed: 1}", "F:5: service s: ports: speed is unknown"),
         (

@@ -17,6 +17,11 @@ pub(super) fn read_all(fields: &mut Fields) -> Result<Vec<PublishedPort>, Compos
             _ => vec![long(item, &what)?],
         };
         for text in texts {
+            if is_choice(&text) {
+                let what = format!("{what}: `{}`", text.escape_debug());
+                let why = "a port is given one of the host's: name it, or leave it out for one that is free";
+                return Err(ComposeError::unsupported(&place, what, why));
+            }
             let port = text.parse::<PublishedPort>();
             let port =
                 port.map_err(|why| ComposeError::invalid(&place, format!("{what}: {why}")))?;
@@ -40,6 +45,14 @@ fn short(text: &str) -> Vec<String> {
         }
         _ => vec![text.to_owned()],
     }
+}
+
+/// Whether it is a range of the host's for one port: which of them is the engine's to choose.
+fn is_choice(text: &str) -> bool {
+    let ports = text.split_once('/').map_or(text, |(ports, _)| ports);
+    let Some((host, guest)) = ports.rsplit_once(':') else { return false };
+    let host = host.rsplit_once(':').map_or(host, |(_, host)| host);
+    host.contains('-') && guest.parse::<u16>().is_ok()
 }
 
 fn long(item: Node, what: &str) -> Result<String, ComposeError> {

@@ -264,6 +264,12 @@ fn devices(fields: &mut Fields) -> Result<Vec<Device>, ComposeError> {
                 format!("{source}:{target}:{permissions}")
             }
         };
+        // `vendor.com/class=name`
+        if !text.starts_with('/') && text.contains('=') {
+            let why = "devices are nodes of the host, by their paths";
+            let what = format!("{what} {}", text.escape_debug());
+            return Err(ComposeError::unsupported(&place, what, why));
+        }
         let device = text.parse::<Device>();
         devices
             .push(device.map_err(|why| ComposeError::invalid(&place, format!("{what}: {why}")))?);

@@ -53,11 +53,17 @@ pub(super) fn read_all(
         }
         if let Some(options) = fields.take("driver_opts") {
             let mut options = Fields::of(options, format!("{what}: driver_opts"))?;
-            volume.kind = options.read("type", |word| match word {
-                "folder" => Ok(Kind::Folder),
-                "disk" => Ok(Kind::Disk),
-                other => Err(format!("`{other}`: expected folder or disk")),
-            })?;
+            let place = options.place.clone();
+            volume.kind = match options.text("type")?.as_deref() {
+                None => None,
+                Some("folder") => Some(Kind::Folder),
+                Some("disk") => Some(Kind::Disk),
+                Some(other) => {
+                    let what = format!("{what}: driver_opts.type {}", other.escape_debug());
+                    let why = "a volume is isolab's own: a folder or a disk";
+                    return Err(ComposeError::unsupported(&place, what, why));
+                }
+            };
             volume.size = options.read("size", parse_size)?;
             // Only a disk has a size.
             volume.kind = volume.kind.or(volume.size.map(|_| Kind::Disk));
