@@ -30,7 +30,7 @@ pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
 
 /// Makes the instance.
 pub fn create(catalogue: &Catalogue, workload: &Workload, image: &Image) -> Result<Instance> {
-    catalogue.create(workload.name.clone(), workload.isolation, |folder| {
+    catalogue.create(workload.common.name.clone(), workload.common.isolation, |folder| {
         let (config, _) = workload.config(folder, image)?;
         workload.write_id(folder.id())?;
         Ok::<_, anyhow::Error>(config)

@@ -20,11 +20,26 @@ pub struct Health {
     #[arg(long = "health-timeout", value_name = "TIME", default_value = "30s", value_parser = parse_interval)]
     timeout: Duration,
     /// How many failures in a row make it unhealthy.
-    #[arg(long = "health-retries", value_name = "N", default_value_t = 3)]
+    #[arg(long = "health-retries", value_name = "N", default_value_t = RETRIES)]
     retries: u32,
     /// How long after the start failures do not count.
     #[arg(long = "health-start-period", value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
     start_period: Duration,
+}
+
+const EVERY: Duration = Duration::from_secs(30);
+const RETRIES: u32 = 3;
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            health_cmd: None,
+            interval: EVERY,
+            timeout: EVERY,
+            retries: RETRIES,
+            start_period: Duration::ZERO,
+        }
+    }
 }
 
 impl Health {

@@ -76,27 +76,51 @@ enum RunCommand {
 }
 
 #[derive(Subcommand)]
+enum UsualRunCommand {
+    Run(Box<run::Usual>),
+}
+
+#[derive(Subcommand)]
 enum VmCommand {
     Vm(vm::Vm),
 }
 
-impl<C: Subcommand + Into<Command>> Only<C> {
+/// A command that is read without the others.
+trait One: Subcommand {
+    /// None where it might mean something else to the one that knows all options.
+    fn complete(self) -> Option<Command>;
+}
+
+impl<C: One> Only<C> {
     /// None for help and for what is wrong: both are told by the one that knows all commands.
     fn read() -> Option<Cli> {
-        let Self { logging, command } = Self::try_parse().ok()?;
-        Some(Cli { logging, command: command.into() })
+        Self::read_from(env::args_os())
+    }
+
+    fn read_from(words: impl IntoIterator<Item = OsString>) -> Option<Cli> {
+        let Self { logging, command } = Self::try_parse_from(words).ok()?;
+        Some(Cli { logging, command: command.complete()? })
     }
 }
 
-impl From<RunCommand> for Command {
-    fn from(RunCommand::Run(args): RunCommand) -> Self {
-        Self::Run(args)
+impl One for UsualRunCommand {
+    fn complete(self) -> Option<Command> {
+        let Self::Run(usual) = self;
+        usual.complete().map(|args| Command::Run(Box::new(args)))
     }
 }
 
-impl From<VmCommand> for Command {
-    fn from(VmCommand::Vm(vm): VmCommand) -> Self {
-        Self::Vm(vm)
+impl One for RunCommand {
+    fn complete(self) -> Option<Command> {
+        let Self::Run(args) = self;
+        Some(Command::Run(args))
+    }
+}
+
+impl One for VmCommand {
+    fn complete(self) -> Option<Command> {
+        let Self::Vm(vm) = self;
+        Some(Command::Vm(vm))
     }
 }
 
@@ -114,7 +138,8 @@ impl Executable for Cli {
     fn read() -> Result<Self, clap::Error> {
         let word = env::args_os().nth(1);
         let quickly = match word.as_ref().and_then(|word| word.to_str()) {
-            Some("run") => Only::<RunCommand>::read(),
+            // The first does not know all options, and takes a command line as the second would, or not at all.
+            Some("run") => Only::<UsualRunCommand>::read().or_else(Only::<RunCommand>::read),
             Some("vm") => Only::<VmCommand>::read(),
             _ => None,
         };
@@ -142,6 +167,79 @@ fn act(command: Command, logging: &Logging) -> Result<ExitCode> {
                 Ok(cli) => act(cli.command, logging),
                 Err(help) => Ok(executable::refuse::<Cli>(&help)),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<C: One>(words: &[&str]) -> Option<String> {
+        let words = ["isolab", "run"].iter().chain(words).map(OsString::from);
+        match Only::<C>::read_from(words)?.command {
+            Command::Run(args) => Some(format!("{args:?}")),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_command_line_of_usual_options_is_read_as_among_all() {
+        let usual: &[&[&str]] = &[
+            &["busybox"],
+            &["busybox", "sh", "-c", "--cap-add ALL"],
+            &["--isolation", "paravirt", "--memory=128M", "--cpus", "2", "busybox", "echo", "-n"],
+            &["-dit", "--rm", "--name", "web", "-e", "A=1", "-eB", "-w/", "-u", "1:2", "x", "y"],
+            &[
+                "--network",
+                "a,ip=10.0.0.2",
+                "-p",
+                "80:80",
+                "--network-alias",
+                "b",
+                "-v",
+                "/a:/b",
+                "x",
+            ],
+            &[
+                "--timings",
+                "/t",
+                "--kernel",
+                "slim",
+                "--entrypoint",
+                "[\"a\"]",
+                "--",
+                "x",
+                "y",
+                "--rm",
+            ],
+        ];
+        for words in usual {
+            let read_quickly = read::<UsualRunCommand>(words);
+            assert!(read_quickly.is_some(), "{words:?}");
+            assert_eq!(read_quickly, read::<RunCommand>(words), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_usual_is_left_to_the_one_that_knows_all_options() {
+        for (words, is_right) in [
+            (&["--cap-add", "ALL", "busybox"][..], true),
+            (&["--rm", "--health-cmd", "true", "busybox"], true),
+            (&["-q", "busybox"], true),
+            (&["-l", "a=b", "busybox"], true),
+            (&["--hostname", "x", "busybox", "sh"], true),
+            // An option that is not known here is no command's name.
+            (&["busybox", "--cap-add", "ALL", "sh"], true),
+            (&["busybox", "-q"], true),
+            // Wrong, whoever reads it.
+            (&["--detach", "--timings", "/t", "busybox"], false),
+            (&["--rm", "--restart", "always", "busybox"], false),
+            (&["--help"], false),
+            (&[], false),
+        ] {
+            assert_eq!(read::<UsualRunCommand>(words), None, "{words:?}");
+            assert_eq!(read::<RunCommand>(words).is_some(), is_right, "{words:?}");
         }
     }
 }

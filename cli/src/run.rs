@@ -21,7 +21,7 @@ use isolab_vmm::teardown;
 use tracing::{debug_span, enabled, info_span};
 
 use crate::create::create;
-use crate::workload::Workload;
+use crate::workload::{Common, Seldom, Workload};
 use crate::workload_terminal::{self, WorkloadTerminal};
 
 /// Run a command in an image, at one of the four levels of isolation.
@@ -44,20 +44,38 @@ use crate::workload_terminal::{self, WorkloadTerminal};
     isolab run -d --name web -p 8080:80 busybox httpd -f\n  \
     isolab run --network backend,alias=db --network front --isolation fullvirt busybox ip address")]
 pub struct Args {
-    /// Do not wait: print the instance's id when its command runs.
-    #[arg(long, short)]
-    detach: bool,
+    #[command(flatten)]
+    usual: Usual,
     /// Sit at an instance that lives in a process of its own, and leave it running with these keys, such as
     /// ctrl-p,ctrl-q. It stays until `isolab rm`, with --rm until its end. Without, it goes with this command, and all
     /// keys are the workload's.
-    #[arg(long, value_name = "KEYS", conflicts_with = "detach")]
+    #[arg(long, value_name = "KEYS", conflicts_with_all = ["detach", "timings"])]
     detach_keys: Option<DetachKeys>,
+    #[command(flatten)]
+    seldom: Seldom,
+}
+
+/// [`Args`] without the options that few command lines have, in whose place are their defaults.
+#[derive(Debug, clap::Args)]
+pub struct Usual {
+    /// Do not wait: print the instance's id when its command runs.
+    #[arg(long, short)]
+    detach: bool,
     /// Write the times of the instance's milestones, in nanoseconds of CLOCK_MONOTONIC, to this
     /// file as JSON. In the foreground only.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["detach", "detach_keys"])]
+    #[arg(long, value_name = "FILE", conflicts_with = "detach")]
     timings: Option<PathBuf>,
     #[command(flatten)]
-    workload: Workload,
+    common: Common,
+}
+
+impl Usual {
+    /// With the defaults of the other options. None where what looks like the command's name may be one of those.
+    pub fn complete(self) -> Option<Args> {
+        let is_option = |word: &String| word.starts_with('-');
+        let is_certain = !self.common.command.first().is_some_and(is_option);
+        is_certain.then(|| Args { usual: self, detach_keys: None, seldom: Seldom::default() })
+    }
 }
 
 /// How long this process may take to end once its machine is to be gone.
@@ -66,7 +84,8 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs the workload to its end; the code is its own, or 125 to 127 where it did not run.
 pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     let started = now();
-    let Args { detach, detach_keys, timings, workload } = args;
+    let Args { usual: Usual { detach, timings, common }, detach_keys, seldom } = args;
+    let workload = Workload { common, seldom };
     // Until the instance is there, signals do what they always do: a pull can be interrupted.
     let Some(image) = workload.image(logging)? else {
         return Ok(ExitCode::from(EXIT_OWN_FAILURE));
@@ -76,7 +95,7 @@ pub fn run(args: Args, logging: &Logging) -> Result<ExitCode> {
     }
     // Before any thread exists, so that all of them inherit the mask.
     let signals = signals::block(&signals::passed_on()).context("cannot block signals")?;
-    let is_virtual_machine = workload.isolation.is_virtual_machine();
+    let is_virtual_machine = workload.common.isolation.is_virtual_machine();
     let code = match run_instance(&workload, image, started, timings, signals) {
         Ok(code) => code,
         Err(error) => {
@@ -109,7 +128,7 @@ fn supervised(
                 ExitCode::SUCCESS
             })
             .map_err(anyhow::Error::from),
-        false => Attached::new(&instance, workload.interactive, keys).and_then(|attached| {
+        false => Attached::new(&instance, workload.common.interactive, keys).and_then(|attached| {
             attached.run(|streams| catalogue.start(&instance, Some(streams), failure::describe))
         }),
     };
@@ -168,20 +187,21 @@ fn run_instance(
     timings: Option<PathBuf>,
     signals: signals::Blocked,
 ) -> Result<u8> {
-    let stdio = match workload.tty {
-        true => Stdio::Terminal(workload_terminal::size(workload.interactive)?),
-        false => Stdio::Inherit { stdin: workload.interactive },
+    let &Common { isolation, interactive, tty, .. } = &workload.common;
+    let stdio = match tty {
+        true => Stdio::Terminal(workload_terminal::size(interactive)?),
+        false => Stdio::Inherit { stdin: interactive },
     };
     let instances = Instances::open_default()?;
     sweep(&instances);
-    let folder = instances.create(workload.name.clone(), workload.isolation)?;
+    let folder = instances.create(workload.common.name.clone(), isolation)?;
     let (config, spec) = workload.config(&folder, &image)?;
     workload.write_id(folder.id())?;
     let path = folder.path().to_owned();
     let whose = (folder.name().as_str(), folder.id());
     // Dropped behind the instance: its interfaces go first.
     let (network, mut connected) = debug_span!("connect")
-        .in_scope(|| config.networking.connect(workload.isolation, whose, config.request.limits))?;
+        .in_scope(|| config.networking.connect(isolation, whose, config.request.limits))?;
     let spec = InstanceSpec {
         spec,
         folder,
@@ -195,14 +215,14 @@ fn run_instance(
     };
     // Gone after the instance, which is dropped before it.
     let _volumes = OwnVolumes::of(&config.request.filesystem, &instances);
-    let mut instance = info_span!("create", level = %workload.isolation)
-        .in_scope(|| level(workload.isolation).create(spec))?;
+    let mut instance =
+        info_span!("create", level = %isolation).in_scope(|| level(isolation).create(spec))?;
     connected.enter(instance.network_namespace())?;
     info_span!("start").in_scope(|| instance.start())?;
     let controller: Arc<dyn Controller> = instance.controller()?.into();
     let served = serve_foreground(
         &path,
-        workload.isolation,
+        isolation,
         config,
         &image,
         Arc::clone(&controller),
@@ -214,14 +234,13 @@ fn run_instance(
     }
     drop(image);
     let watched = match instance.terminal() {
-        Some(theirs) => Some(WorkloadTerminal::connect(theirs, workload.interactive)?),
+        Some(theirs) => Some(WorkloadTerminal::connect(theirs, interactive)?),
         None => None,
     };
-    let has_terminal = workload.tty;
     // A signal that finds nobody came too late.
     signals
         .on_arrival(move |signal| match signal {
-            libc::SIGWINCH if has_terminal => workload_terminal::follow(controller.as_ref()),
+            libc::SIGWINCH if tty => workload_terminal::follow(controller.as_ref()),
             _ => drop(controller.signal(signal)),
         })
         .context("cannot wait for signals")?;
@@ -230,7 +249,7 @@ fn run_instance(
         watched.finish();
     }
     if let Ok(status) = &ended
-        && workload.isolation.is_virtual_machine()
+        && isolation.is_virtual_machine()
     {
         // Threads of the machine may sit in a write to a host that reads nothing, with a lock that is
         // needed for the way out.

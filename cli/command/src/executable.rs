@@ -79,12 +79,14 @@ pub fn run<E: Executable>() -> ExitCode {
 pub fn refuse<E: Executable>(error: &clap::Error) -> ExitCode {
     // Where nobody reads it, nobody can be told.
     let _ = error.print();
+    if error.exit_code() == 0 {
+        return ExitCode::SUCCESS;
+    }
     let commands = E::command();
     let command = env::args_os().skip(1).find(|word| commands.find_subcommand(word).is_some());
     let starts = command.is_some_and(|word| E::STARTERS.iter().any(|&starter| word == starter));
-    match error.exit_code() {
-        0 => ExitCode::SUCCESS,
-        _ if starts => ExitCode::from(EXIT_OWN_FAILURE),
-        code => ExitCode::from(u8::try_from(code).unwrap_or(EXIT_OWN_FAILURE)),
+    match starts {
+        true => ExitCode::from(EXIT_OWN_FAILURE),
+        false => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_OWN_FAILURE)),
     }
 }

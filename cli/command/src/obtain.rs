@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{getpid, getppid};
 
 /// Where the image comes from.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Obtain {
     /// When to fetch the image from its registry.
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]

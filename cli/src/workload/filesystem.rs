@@ -18,12 +18,6 @@ use isolab_isolation::{Filesystem, HostEntry, MountSource, VolumeMount};
 /// What is seen beside the image's files.
 #[derive(Debug, clap::Args)]
 pub struct FilesystemOptions {
-    /// Show a folder or file of the host, or a volume, at a path: HOST:PATH[:OPTIONS] with a path that has a slash,
-    /// NAME:PATH[:OPTIONS], or PATH alone for an anonymous volume, which goes with the instance. A volume that is
-    /// not there is made, with what the image has at the path. Options: ro, rw, nocopy, noexec, exec, nosuid, suid,
-    /// nodev, dev, rbind, bind, rprivate and the like; z and Z without effect, as nothing here is labelled.
-    #[arg(long, short, value_name = "VOLUME")]
-    volume: Vec<String>,
     /// As --volume, in words: type=bind|volume|tmpfs,source=…,target=…[,ro]. More: volume-nocopy,
     /// bind-propagation=…, bind-nonrecursive, tmpfs-size=…, tmpfs-mode=….
     #[arg(long, value_name = "MOUNT")]
@@ -43,14 +37,26 @@ pub struct FilesystemOptions {
     add_host: Vec<HostEntry>,
 }
 
+impl Default for FilesystemOptions {
+    fn default() -> Self {
+        Self {
+            mount: Vec::new(),
+            tmpfs: Vec::new(),
+            read_only: false,
+            read_only_tmpfs: true,
+            add_host: Vec::new(),
+        }
+    }
+}
+
 /// What --read-only leaves to be written, with its mode; /dev/shm is memory anyway.
 const WRITABLE: [(&str, &str); 3] = [("/run", "0755"), ("/tmp", "1777"), ("/var/tmp", "1777")];
 
 impl FilesystemOptions {
-    /// What is asked for.
-    pub fn read(&self) -> Result<Filesystem> {
+    /// What is asked for, with these `volumes` (`--volume`).
+    pub fn read(&self, volumes: &[String]) -> Result<Filesystem> {
         let mut mounts: Vec<VolumeMount> = Vec::new();
-        let volumes = self.volume.iter().map(|text| {
+        let volumes = volumes.iter().map(|text| {
             volume::parse(text).with_context(|| format!("--volume {}", text.escape_debug()))
         });
         let others = self.mount.iter().map(|text| {

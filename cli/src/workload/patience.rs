@@ -5,7 +5,7 @@ use std::time::Duration;
 use isolab_isolation::{IsolationError, Level, Patience};
 
 /// The options.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct PatienceOptions {
     /// How many seconds a guest may take to come up before it is given up (300); 0 is no limit. VM levels only.
     #[arg(long, value_name = "SECONDS")]

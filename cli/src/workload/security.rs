@@ -10,7 +10,7 @@ use isolab_isolation::{
 };
 
 /// The options, with podman's names and words.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Rights and limits")]
 pub struct SecurityOptions {
     /// Give the workload more capabilities: names of capabilities(7), with or without CAP_, or ALL. A container has 13
