@@ -1,7 +1,6 @@
 //! A bundle (bundle.md of the runtime specification): a folder with config.json and, by its `root.path`, the root.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -25,9 +24,9 @@ pub fn load_process(path: &Path) -> Result<Process> {
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    serde_json::from_reader(BufReader::new(file))
-        .with_context(|| format!("cannot parse {}", path.display()))
+    // From bytes: serde_json reads a stream one at a time, in twice the time.
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("cannot parse {}", path.display()))
 }
 
 /// Versions are semantic: all of 1 are for us (spec.md, "Versioning").

@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Result, bail};
-use clap::Parser;
 use isolab_link as _;
 use isolab_oci::options;
 
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
     // SAFETY: SIG_DFL is no function, so that nothing runs in a handler; no thread exists yet. A caller that ignores
     // SIGCHLD would keep us from learning how our children ended.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-    let Options { global, command } = Options::parse();
+    let Options { global, command } = Options::read();
     match execute(&global, command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -1,5 +1,6 @@
 //! The command line: runc's, which is what callers of OCI runtimes speak.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +17,62 @@ pub struct Options {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Options {
+    /// The command line. Where it is wrong, or asks for help, that is told, and this process ends.
+    pub fn read() -> Self {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        Alone::read(&words).unwrap_or_else(|| Self::parse_from(words))
+    }
+}
+
+/// [`Options`] with one command: an engine waits for each of these, and to make the options of all of them takes longer
+/// than most do.
+#[derive(Debug, Parser)]
+#[command(name = "isolab-oci", version = VERSION)]
+struct Only<C: Subcommand> {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: C,
+}
+
+/// Reads the command line of one command alone.
+struct Alone;
+
+/// The commands that engines wait for, each as the only one.
+macro_rules! alone {
+    ($($word:literal $command:ident($options:ident),)+) => {
+        impl Alone {
+            /// None where it is wrong, asks for help, or is another command's.
+            fn read(words: &[OsString]) -> Option<Options> {
+                // A value of an option may look like a command: the next one is tried then.
+                words.iter().filter_map(|word| word.to_str()).find_map(|word| match word {
+                    $($word => {
+                        #[derive(Debug, Subcommand)]
+                        enum One {
+                            $command($options),
+                        }
+                        let Only { global, command } = Only::<One>::try_parse_from(words).ok()?;
+                        let One::$command(options) = command;
+                        Some(Options { global, command: Command::$command(options) })
+                    })+
+                    _ => None,
+                })
+            }
+        }
+    };
+}
+
+alone! {
+    "create" Create(Create),
+    "start" Start(Id),
+    "state" State(Id),
+    "kill" Kill(Kill),
+    "delete" Delete(Delete),
+    "run" Run(Run),
+    "exec" Exec(Exec),
 }
 
 #[derive(Debug, Args)]
@@ -351,6 +408,37 @@ mod tests {
     fn the_options_are_sound() {
         use clap::CommandFactory;
         Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_alone_is_read_as_among_all() {
+        for line in [
+            "create --bundle /b --pid-file /p --console-socket=/s web",
+            "--root /r --log /l --log-format json --systemd-cgroup create -b /b web --no-pivot",
+            "--root create run --keep -d x",
+            "start x",
+            "state x",
+            "kill --all x KILL",
+            "kill x 9",
+            "delete --force x",
+            "exec -t -e A=B --user 1:2 x sh -c run",
+            "--rootless=true exec -p /p -d x",
+        ] {
+            let words: Vec<OsString> =
+                ["isolab-oci"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+            let alone = Alone::read(&words).unwrap_or_else(|| panic!("not read: {line}"));
+            let among_all = Options::try_parse_from(&words).unwrap();
+            assert_eq!(format!("{alone:?}"), format!("{among_all:?}"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_or_asks_for_help_is_for_the_one_that_knows_all_commands() {
+        for line in ["run", "run --help", "--help", "run x --nope", "list", "ps run", "help run"] {
+            let words: Vec<OsString> =
+                ["isolab-oci"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+            assert!(Alone::read(&words).is_none(), "{line}");
+        }
     }
 
     #[test]
