@@ -19,6 +19,7 @@ use crate::explain;
 use crate::init;
 use crate::pidfd;
 use crate::process::trampoline::Trampoline;
+use crate::standing_back::StandingBack;
 use crate::step::Failure;
 
 /// How a process ended.
@@ -185,6 +186,7 @@ impl Child {
         let Some(channel) = self.channel.take() else {
             return Err(self.state("has been started already"));
         };
+        let _until_it_runs = StandingBack::new();
         self.send_over(&channel, Command::Start)?;
         if !channel::wait(&channel, limit).map_err(|errno| self.unreceived(errno))? {
             return Ok(());

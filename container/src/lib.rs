@@ -43,6 +43,7 @@ mod process;
 pub mod processes;
 mod rootfs;
 mod spec;
+mod standing_back;
 mod step;
 mod sysctl;
 mod user_namespace;
