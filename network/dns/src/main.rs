@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use isolab_link as _;
@@ -24,6 +25,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use serve::Service;
 use zone::Names;
+
+/// How long changes that nobody has asked for stay unread.
+const SETTLING: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     match run() {
@@ -60,6 +64,9 @@ fn run() -> Result<()> {
     loop {
         let mut changes = [PollFd::new(service.names.changes(), PollFlags::POLLIN)];
         poll(&mut changes, PollTimeout::NONE).context("cannot wait for changes")?;
+        // Who asks looks himself. What changes comes with an instance's start, which needs the processor now, and
+        // often not alone.
+        thread::sleep(SETTLING);
         service.names.now();
     }
 }
