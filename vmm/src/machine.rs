@@ -106,21 +106,22 @@ impl Machine {
         let around = Surroundings { memory, cpus, serial: ports };
         let board = info_span!("back-ends").in_scope(|| board::open(board, around))?;
         let (device_set, shows_kvm) = (board.device_set(), board.shows_kvm());
+        let hardware = board.hardware();
+        // On another thread: made here, so that it has its place.
+        let load_kernel = info_span!("kernel");
         let load = || {
-            let _span = info_span!("kernel").entered();
-            let Some(hardware) = board.hardware() else { return Ok(None) };
-            let loaded = load::load(&kernel, &hardware, cpus, ports, &ram);
+            let _span = load_kernel.entered();
+            let Some(hardware) = &hardware else { return Ok(None) };
+            let loaded = load::load(&kernel, hardware, cpus, ports, &ram);
             loaded.inspect(|_| recorder.record(Event::KernelLoaded)).map(Some)
         };
         let own_memory = board.own_memory();
-        // On another thread: made here, so that it has its place.
-        let create_vm = info_span!("create-vm");
         let create = || {
-            let _span = create_vm.entered();
+            let _span = info_span!("create-vm").entered();
             let vm = vm::create(kvm, &ram, own_memory);
             vm.inspect(|_| recorder.record(Event::VmCreated))
         };
-        let (vm, kernel) = beside("create-vm", create, load)?;
+        let (kernel, vm) = beside("kernel", load, create)?;
         let (kernel, vm) = (kernel?, Arc::new(vm?));
 
         let (control, buses) = (Control::default(), Buses::default());
@@ -270,8 +271,9 @@ impl Drop for Machine {
     }
 }
 
-/// Calls `first` on a thread called `name`, and `second` on this one meanwhile: KVM_CREATE_VM mostly
-/// waits for a kernel thread.
+/// Calls `first` on a thread called `name`, and `second` on this one meanwhile: KVM_CREATE_VM mostly waits for a kernel
+/// thread. It is the second, which begins at once: where there is one CPU, a new thread does not get it before the one
+/// that made it waits.
 fn beside<A: Send, B>(
     name: &str,
     first: impl FnOnce() -> A + Send,
@@ -280,8 +282,6 @@ fn beside<A: Send, B>(
     thread::scope(|scope| {
         let first = threads::builder(name).spawn_scoped(scope, first);
         let first = first.map_err(|source| Error::Thread { name: name.into(), source })?;
-        // Where there is one CPU, the wait begins now, and not when `second` is done.
-        thread::yield_now();
         let second = second();
         let first = first.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
         Ok((first, second))
