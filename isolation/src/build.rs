@@ -93,8 +93,8 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
         false => (Some(HOSTNAME), Link::None),
     };
     let names = Names { hostname, network: &Network::of(link) };
-    let (own, shared) = (folder.files(), folder.shared());
-    let names = NameFiles::prepare(&own, shared, names, &[], &step.lower, Missing::Leave)?;
+    let (own, shared) = (folder.path(), folder.shared());
+    let names = NameFiles::prepare(own, shared, names, &[], &step.lower, Missing::Leave)?;
     let mut spec = spec(step)?;
     let mut mounts = spec.mounts().clone().unwrap_or_default();
     mounts.extend(names.mounts);

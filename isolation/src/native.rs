@@ -169,9 +169,9 @@ impl Root {
     fn prepare(spec: &InstanceSpec, names: Names) -> Result<Self, IsolationError> {
         let InstanceSpec { folder, image, filesystem, .. } = spec;
         upper::check(folder.shared())?;
-        let files = folder.files();
-        let io = |source| IsolationError::Io { action: "write to", path: files.clone(), source };
-        let [upper, work] = ["upper", "work"].map(|name| files.join(name));
+        let own = folder.path();
+        let io = |source| IsolationError::Io { action: "write to", path: own.to_owned(), source };
+        let [upper, work] = ["upper", "work"].map(|name| own.join(name));
         // An instance that is started again has what it wrote before.
         let is_first = !upper.exists();
         for folder in [&upper, &work] {
@@ -186,7 +186,7 @@ impl Root {
         let Prepared { mounts, leases } = filesystem.prepare_native(folder, &lower, user)?;
         let entries = &filesystem.hosts;
         let names =
-            NameFiles::prepare(&files, folder.shared(), names, entries, &lower, Missing::Make)?;
+            NameFiles::prepare(own, folder.shared(), names, entries, &lower, Missing::Make)?;
         lower.extend(names.lowest);
         let mounts = in_order([names.mounts, mounts].concat());
         let filesystem = RootFilesystem::Overlay { lower, upper, work };

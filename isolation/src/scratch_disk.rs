@@ -62,23 +62,23 @@ pub(crate) fn passing(folder: &Path) -> Result<File, IsolationError> {
     Ok(copy)
 }
 
-/// The disk that `files`, an instance's own folder, keeps; an empty one if there is none yet. The template
+/// The disk that `own`, an instance's folder, keeps; an empty one if there is none yet. The template
 /// is in `folder`.
 ///
 /// # Errors
 /// As [`passing`].
-pub(crate) fn lasting(files: &Path, folder: &Path) -> Result<File, IsolationError> {
+pub(crate) fn lasting(own: &Path, folder: &Path) -> Result<File, IsolationError> {
     let _span = debug_span!("scratch_disk").entered();
-    let path = files.join(KEPT);
+    let path = own.join(KEPT);
     let open = || File::options().read(true).write(true).open(&path);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened.map_err(io_in(&path, "open")),
     }
     // It appears whole, whenever we are killed.
-    let unfinished = tempfile::NamedTempFile::new_in(files).map_err(io_in(files, "write to"))?;
+    let unfinished = tempfile::NamedTempFile::new_in(own).map_err(io_in(own, "write to"))?;
     LASTING.copy_to(unfinished.as_file(), folder)?;
-    unfinished.persist(&path).map_err(|error| io_in(files, "write to")(error.error))
+    unfinished.persist(&path).map_err(|error| io_in(own, "write to")(error.error))
 }
 
 fn io_in(path: &Path, action: &'static str) -> impl Fn(io::Error) -> IsolationError {

@@ -109,7 +109,7 @@ fn inspect_in(instances: &Path) -> HostReport {
         .and_then(|folder| upper::check(folder.shared()).map(|()| folder));
     let native = match folder {
         Ok(folder) => {
-            let tried = levels::try_in(&folder.files());
+            let tried = levels::try_in(folder.path());
             let mut container = Verdict::new(
                 Level::Container,
                 // What it is made of says more about a failure than the failure itself.
@@ -122,7 +122,7 @@ fn inspect_in(instances: &Path) -> HostReport {
                 container.without = Some(without).filter(|without| !without.is_empty());
             }
             let process = Verdict::new(Level::Process, fault_of(&tried.process, []));
-            facts.push(kernel_features::overlayfs(&folder.files()));
+            facts.push(kernel_features::overlayfs(folder.path()));
             facts.extend([tried.process, tried.container, tried.limits]);
             if let Err(error) = folder.remove() {
                 facts.push(Fact::new("data folder", Err(Report::new(&error).to_string())));

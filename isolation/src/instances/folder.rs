@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! NAME/lock      under flock(2) as long as the instance has an owner; holds the `record`
-//! NAME/files/    what the instance needs, and what its workload writes
-//! NAME/…         what others keep of it: see isolab-instances
+//! NAME/upper/    what its workload writes at the levels without a machine; work/ is overlayfs's
+//! NAME/…         what else its level needs, and what others keep of it: see isolab-instances
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,8 +23,6 @@ use crate::error::IsolationError;
 use crate::instance_id;
 use crate::level::Level;
 use crate::security;
-
-const FILES: &str = "files";
 
 /// The folder of an instance that is ours. Removed with everything in it when dropped, unless it is
 /// [kept](InstanceFolder::keep); only [`InstanceFolder::remove`] can say that this failed.
@@ -52,7 +50,6 @@ impl InstanceFolder {
         let lock = options.create_new(true).write(true).mode(0o600).open(path.join(LOCK))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| e)?;
         record.append(&lock)?;
-        DirBuilder::new().mode(0o700).create(path.join(FILES))?;
         let (path, name) = (path.to_owned(), name.clone());
         Ok(Self { path, name, runtime_id, record, lock: Arc::new(lock), removed: false })
     }
@@ -135,7 +132,7 @@ impl InstanceFolder {
         &self.record.id
     }
 
-    /// The folder itself, for what is kept of an instance beside what its level needs.
+    /// The folder itself, for what its level needs and what else is kept of an instance.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -158,11 +155,6 @@ impl InstanceFolder {
     /// As the name, but of no other instance of this host, also where its data is kept elsewhere.
     pub(crate) fn runtime_id(&self) -> &str {
         &self.runtime_id
-    }
-
-    /// Where the instance may keep files.
-    pub(crate) fn files(&self) -> PathBuf {
-        self.path.join(FILES)
     }
 
     /// Where all instances are, for what they share.

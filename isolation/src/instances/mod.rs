@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(instances.sweep().unwrap().removed, []);
         drop(guardian);
         let again = named(&instances, "web").unwrap();
-        fs::write(again.files().join("written"), "").unwrap();
+        fs::write(again.path().join("written"), "").unwrap();
         again.remove().unwrap();
         drop(other);
         assert_eq!(left(&instances), [""; 0]);
@@ -321,7 +321,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         dead.record(vec!["/sys/fs/cgroup/isolab-is-gone-already".into()], child.id() as i32)
             .unwrap();
-        fs::create_dir_all(dead.files().join("work/work")).unwrap();
+        fs::create_dir_all(dead.path().join("work/work")).unwrap();
         let monitor = std::process::id();
         dead.abandon();
         // What others put there, and what looks like ours.
@@ -340,7 +340,7 @@ mod tests {
         fs::create_dir(instances.path.join(".new-early")).unwrap();
         fs::create_dir(instances.path.join(".new-later")).unwrap();
         fs::write(instances.path.join(".new-later/lock"), "").unwrap();
-        fs::create_dir_all(instances.path.join(".condemned-1/files/upper")).unwrap();
+        fs::create_dir_all(instances.path.join(".condemned-1/upper")).unwrap();
         fs::write(instances.path.join(".condemned-1/lock"), "").unwrap();
         fs::create_dir(instances.path.join(".condemned-2")).unwrap();
 
@@ -363,7 +363,7 @@ mod tests {
         let kept = [".scratch-v1.ext4", "link", "living", "locked", "piped", "theirs"];
         assert_eq!(left(&instances), kept);
         assert!(outside.join("lock").exists());
-        assert!(living.files().exists());
+        assert!(living.path().exists());
         assert!(matches!(named(&instances, "theirs"), Err(IsolationError::Setting { .. })));
         assert!(matches!(named(&instances, "link"), Err(IsolationError::Setting { .. })));
     }
@@ -378,9 +378,9 @@ mod tests {
                     for _ in 0..50 {
                         let name = format!("worker-{worker}");
                         let folder = named(instances, &name).unwrap();
-                        fs::write(folder.files().join("mine"), "").unwrap();
+                        fs::write(folder.path().join("mine"), "").unwrap();
                         instances.sweep().unwrap();
-                        assert!(folder.files().join("mine").exists());
+                        assert!(folder.path().join("mine").exists());
                         match worker {
                             0 | 1 => folder.abandon(),
                             _ => folder.remove().unwrap(),

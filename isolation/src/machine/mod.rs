@@ -172,7 +172,7 @@ impl Isolation for MachineLevel {
         })?;
         let image = DiskOptions { read_only: true, ..DiskOptions::new(spec.image.root_disk()?) };
         let scratch_file = match spec.folder.serves_further_runs() {
-            true => scratch_disk::lasting(&spec.folder.files(), spec.folder.shared())?,
+            true => scratch_disk::lasting(spec.folder.path(), spec.folder.shared())?,
             false => scratch_disk::passing(spec.folder.shared())?,
         };
         let scratch = DiskOptions {
