@@ -1,5 +1,10 @@
 //! The options that most command lines are made of.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the text is --help's, where brackets are what may be left out"
+)]
+
 use isolab_command::format::parse_size;
 use isolab_isolation::{InstanceName, Level};
 
