@@ -2,17 +2,23 @@
 //!
 //! ```text
 //! isolab-probe cpu|memory [PERCENT]
+//! isolab-probe serve ADDRESS:PORT
+//! isolab-probe request ADDRESS:PORT BYTES NUMBER
+//! isolab-probe connect ADDRESS:PORT NUMBER
 //! ```
 //!
 //! Each probe does a fixed number of operations, of which PERCENT (100 by default) are done, and writes one line: its
 //! name and the nanoseconds that one operation took, `syscall 123.4`. Where the clock is too coarse for so many, it does
 //! more of them. A probe that fails ends it: no figure is better than a wrong one.
+//!
+//! `serve` answers; `request` and `connect` write the number of exchanges with it and the nanoseconds that each took.
 
 mod clock;
 mod compute;
 mod exchange;
 mod kernel;
 mod memory;
+mod net;
 mod paging;
 mod processes;
 mod timer;
@@ -68,6 +74,15 @@ fn main() -> ExitCode {
             Ok(percent @ 1..=10_000) => measure(&memory::PROBES, percent),
             _ => return usage(),
         },
+        ["serve", address] => net::serve(address),
+        ["request", address, size, count] => match (size.parse(), positive(count)) {
+            (Ok(size), Some(count)) => tell(count, net::request(address, size, count)),
+            _ => return usage(),
+        },
+        ["connect", address, count] => match positive(count) {
+            Some(count) => tell(count, net::connections(address, count)),
+            None => return usage(),
+        },
         _ => return usage(),
     };
     match done {
@@ -80,8 +95,19 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: isolab-probe cpu|memory [PERCENT, 1 to 10000]");
+    eprintln!(
+        "usage: isolab-probe cpu|memory [PERCENT, 1 to 10000] | serve ADDRESS:PORT | \
+         request ADDRESS:PORT BYTES NUMBER | connect ADDRESS:PORT NUMBER"
+    );
     ExitCode::from(2)
+}
+
+fn positive(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number > 0)
+}
+
+fn tell(count: u32, each: io::Result<f64>) -> io::Result<()> {
+    writeln!(io::stdout(), "{count} {:.1}", each?)
 }
 
 /// Whoever started this has work of its own then, on the same processor if there is one only.

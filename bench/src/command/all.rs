@@ -2,10 +2,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use isolab_bench::report::{self, Findings, Report};
+use isolab_bench::runner::Runner;
+use isolab_bench::subjects::Level as Subject;
+use isolab_bench::workloads::density::{Density, DensityPlan};
+use isolab_bench::workloads::disk::levels as disk;
+use isolab_bench::workloads::net::levels as net;
 use isolab_bench::workloads::probes::Kind;
 use isolab_bench::workloads::startup::{self, StartupPlan};
 use isolab_bench::{Host, subjects};
@@ -13,18 +19,21 @@ use isolab_command::format::parse_size;
 use isolab_images::Store;
 use isolab_isolation::Level;
 
+use super::instances::{self, DiskWork, Instances, Shop};
 use super::running::Running;
-use super::{choose, own_program, probes, remarks_of};
+use super::{choose, own_program, probes, remarks_of, tiers};
 
 /// Of which the time is shared.
-const PARTS: u32 = 3;
+const PARTS: u32 = 7;
 /// Where the report goes if nothing else is said.
 const FOLDER: &str = "bench-results";
 /// A start of the least that an image has.
 const COMMAND: [&str; 2] = ["echo", "ready"];
 
-/// The price list: startup, CPU and memory at every level, as one report with plots.
+/// The price list: startup, CPU, memory, disk, network, density and requests at every level, as one report with plots.
 ///
+/// What cannot be measured here is left out, and the report says so: disk and network need fio, iperf3 and
+/// busybox-static on this host, the network root, and the requests the images of `isolab tiers build`.
 /// Each level has its turn in each round; the first level takes part twice, under two names, to
 /// test the benchmark itself. Ctrl-C keeps what was measured, and --resume goes on with it. The
 /// report is report.json, report.txt and report.html in --out, by default bench-results.
@@ -47,6 +56,10 @@ pub struct All {
     /// Percent of the operations that a probe does by default.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     operations: Option<u32>,
+    /// Parts that are left out, separated by commas: density, disk, net, tiers.
+    #[arg(long, value_name = "PART,...", value_delimiter = ',',
+        value_parser = ["density", "disk", "net", "tiers"])]
+    without: Vec<String>,
     /// The image that is started.
     #[arg(long, value_name = "IMAGE", default_value = "busybox")]
     image: String,
@@ -63,30 +76,109 @@ pub fn run(mut args: All) -> Result<ExitCode> {
     let image = (args.image.clone(), image.digest().to_owned());
     let (subjects, kernel) = subjects::levels(&args.isolation, args.kernel.as_deref(), true)?;
     let mut session = args.running.begin("report", PARTS)?;
-    let plan = StartupPlan {
-        program: own_program()?,
-        subjects: subjects.clone(),
-        options: vec!["--memory".into(), args.memory.to_string().into()],
-        image: args.image.clone(),
-        command: COMMAND.map(Into::into).into(),
-    };
-    let mut findings: Findings = session.runner.run(&mut startup::Startup::new(plan))?;
-    let percent = args.operations.unwrap_or(probes::percent(args.running.quick));
-    for kind in [Kind::Cpu, Kind::Memory] {
-        if !findings.interrupted {
-            let runner = &mut session.runner;
-            findings.extend(probes::measure(kind, subjects.clone(), args.memory, percent, runner)?);
-        }
-    }
+    let findings = measure(&args, &subjects, &mut session.runner)?;
     let report = session.report(Host::detect(Some(image), kernel), findings);
     let text = format!("{}report: {}\n", text(&report), folder.join("report.html").display());
     session.finish(&report, &text, &args.running.output)
 }
 
+/// Each part in turn. A part for which something is missing on this host is left out with a note.
+fn measure(args: &All, subjects: &[Subject], runner: &mut Runner) -> Result<Findings> {
+    let quick = args.running.quick;
+    let plan = StartupPlan {
+        program: own_program()?,
+        subjects: subjects.to_vec(),
+        options: vec!["--memory".into(), args.memory.to_string().into()],
+        image: args.image.clone(),
+        command: COMMAND.map(Into::into).into(),
+        cold: false,
+    };
+    let mut findings: Findings = runner.run(&mut startup::Startup::new(plan))?;
+    let percent = args.operations.unwrap_or(probes::percent(quick));
+    for kind in [Kind::Cpu, Kind::Memory] {
+        if !findings.interrupted {
+            findings.extend(probes::measure(
+                kind,
+                subjects.to_vec(),
+                args.memory,
+                percent,
+                runner,
+            )?);
+        }
+    }
+    // Once is enough for the test of the benchmark, and another kernel is another start.
+    let levels: Vec<Subject> = subjects
+        .iter()
+        .filter(|it| !report::is_again(&it.name) && it.other_work.is_none())
+        .cloned()
+        .collect();
+    for (name, part) in PARTS_OF_LEVELS {
+        if findings.interrupted || args.without.iter().any(|without| without == name) {
+            continue;
+        }
+        match part(args, levels.clone(), runner) {
+            Ok(more) => findings.extend(more),
+            Err(error) => findings.notes.push(format!("{name} is left out: {error:#}")),
+        }
+    }
+    Ok(findings)
+}
+
+type Part = fn(&All, Vec<Subject>, &mut Runner) -> Result<Findings>;
+
+/// By their names.
+const PARTS_OF_LEVELS: [(&str, Part); 4] =
+    [("density", density), ("disk", disk), ("net", net), ("tiers", tiers)];
+
+fn density(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Findings> {
+    let plan = DensityPlan {
+        program: own_program()?,
+        subjects,
+        instances: if args.running.quick { 2 } else { 10 },
+        options: vec!["--memory".into(), args.memory.to_string().into()],
+        image: args.image.clone(),
+    };
+    Ok(runner.run(&mut Density::new(plan))?)
+}
+
+fn disk(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Findings> {
+    let jobs = if args.running.quick { disk::QUICK.map(str::to_owned).into() } else { Vec::new() };
+    let work = DiskWork {
+        size: if args.running.quick { 16 << 20 } else { 64 << 20 },
+        requests: if args.running.quick { 200 } else { 1000 },
+        time: None,
+        direct: true,
+    };
+    instances::disk(Instances { subjects, memory: args.memory, jobs }, &work, runner)
+}
+
+fn net(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Findings> {
+    let jobs = if args.running.quick { net::QUICK.map(str::to_owned).into() } else { Vec::new() };
+    let (mebibytes, requests) = if args.running.quick { (4, 100) } else { (32, 1000) };
+    instances::net(Instances { subjects, memory: args.memory, jobs }, mebibytes, requests, runner)
+}
+
+fn tiers(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Findings> {
+    let store = Store::open_default()?;
+    store.resolve(tiers::IMAGE).context("isolab tiers build makes the images")?;
+    let shop = match args.running.quick {
+        true => {
+            Shop { apps: vec![1], rates: vec![25], time: Duration::from_secs(1), port: tiers::PORT }
+        }
+        false => Shop {
+            apps: vec![1, 2, 4],
+            rates: vec![25, 50, 100, 200],
+            time: Duration::from_secs(5),
+            port: tiers::PORT,
+        },
+    };
+    instances::tiers(subjects, shop, runner)
+}
+
 fn text(report: &Report) -> String {
-    let tables = report.benchmarks().into_iter().map(|benchmark| {
-        let table = report::by_metric(report, benchmark);
-        format!("{benchmark}: medians, and ratios to the first level\n{table}\n\n")
+    let tables = report.benchmarks().into_iter().map(|benchmark| match benchmark {
+        "disk" | "net" => instances::table(report, benchmark),
+        _ => instances::plain(report, benchmark),
     });
     format!("{}\n\n{}{}", report.host, tables.collect::<String>(), remarks_of(report))
 }

@@ -6,25 +6,34 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use isolab_bench::Host;
-use isolab_bench::runner::Rounds;
+use isolab_bench::report::Findings;
+use isolab_bench::runner::{Rounds, Runner};
 use isolab_bench::subjects::Peer;
-use isolab_bench::workloads::disk::{self, CacheMode, EngineKind};
-use isolab_bench::workloads::guest_jobs::{self, GuestJobs, Setup};
-use isolab_bench::workloads::net;
+use isolab_bench::workloads::disk::levels as levels_disk;
+use isolab_bench::workloads::disk::machines::{self as disk, CacheMode, EngineKind};
+use isolab_bench::workloads::jobs;
+use isolab_bench::workloads::jobs::guests::{GuestJobs, Setup};
+use isolab_bench::workloads::net::{levels as levels_net, machines as net};
+use isolab_bench::{Host, subjects};
 use isolab_command::format::parse_size;
 use isolab_isolation::{Level, guest_kernel};
 
+use super::instances::{self, DiskWork, Instances};
 use super::running::Output;
-use super::{duplicate, own_program, remarks_of};
+use super::{choose, duplicate, own_program, remarks_of};
 
 /// Options of both `disk` and `net`.
 #[derive(Debug, Args)]
 struct Common {
-    /// Other VMMs, separated by commas; those that are not installed are left out.
+    /// Levels, separated by commas; by default all of them, where no peers or subjects are named.
+    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',',
+        conflicts_with_all = ["peers", "only"])]
+    isolation: Vec<Level>,
+    /// Bare machines instead, ours and those of these VMMs, separated by commas; those that are not installed are left
+    /// out.
     #[arg(long, value_name = "VMM,...", value_delimiter = ',')]
     peers: Vec<Peer>,
-    /// Only these subjects, separated by commas; by default all.
+    /// Bare machines, but only these, separated by commas.
     #[arg(long, value_name = "SUBJECT,...", value_delimiter = ',')]
     only: Vec<String>,
     /// Only these jobs, separated by commas; by default all.
@@ -37,7 +46,7 @@ struct Common {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     time: Option<Duration>,
     /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
-    /// Its drivers must be built in.
+    /// A bare machine's drivers must be built in.
     #[arg(long, value_name = "KERNEL")]
     kernel: Option<String>,
     /// Memory of every guest.
@@ -47,17 +56,18 @@ struct Common {
     output: Output,
 }
 
-/// fio in the guest: virtio-blk and IDE, ours and QEMU's, over one disk.
+/// fio at every level, or in guests of bare machines: ours and QEMU's.
 ///
-/// Each subject is a machine of one vCPU with the same kernel, initramfs, memory and back end;
-/// they are measured in turn, A B C A B C. Exits are KVM's count of all exits while fio ran,
-/// interrupts are those of the disk, both for each request.
+/// At the levels it runs in one instance of each, by `isolab exec`, on a file of the root and on one of a volume (a folder,
+/// which is virtio-fs at paravirt; a disk at fullvirt). With --peers or --only, each subject is a machine of one vCPU with
+/// the same kernel, initramfs, memory and back end, over one disk. All are measured in turn, A B C B C A. Beside each
+/// figure is what a request costs the host: CPU time, system calls, context switches, exits by KVM's count, interrupts.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    isolab bench disk --peers qemu\n  \
+    isolab bench disk --isolation process,container --out results\n  \
     isolab bench disk --peers qemu --requests 200000\n  \
     scripts/kvm-host run --icount -- isolab bench disk --peers qemu --runs 3\n\n\
-    Subjects: vmm-virtio, vmm-emulated; with --peers qemu: qemu-microvm (virtio over MMIO),\n\
+    Subjects of --only: vmm-virtio, vmm-emulated; with --peers qemu: qemu-microvm (virtio over MMIO),\n\
     qemu-q35 (virtio over PCI), qemu-pc-ide.")]
 pub struct DiskBench {
     #[command(flatten)]
@@ -67,17 +77,18 @@ pub struct DiskBench {
     #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "time",
         value_parser = clap::value_parser!(u32).range(1..))]
     requests: u32,
-    /// A raw file or block device to work on, WHOSE CONTENT IS LOST; by default a file in
+    /// A raw file or block device for bare machines to work on, WHOSE CONTENT IS LOST; by default a file in
     /// /var/tmp.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "isolation")]
     disk: Option<PathBuf>,
     /// Size of that file.
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
     size: u64,
-    /// The host's page cache: none (O_DIRECT), writeback or writethrough.
+    /// The host's page cache: none (O_DIRECT), writeback or writethrough. At the levels: whether fio's requests pass the
+    /// page cache by (none) or go through it (writeback).
     #[arg(long, value_enum, default_value_t = Cache::None)]
     cache: Cache,
-    /// How requests reach the host's kernel. QEMU's equal of sync is aio=threads.
+    /// How a bare machine's requests reach the host's kernel. QEMU's equal of sync is aio=threads.
     #[arg(long, value_enum, default_value_t = Engine::IoUring)]
     engine: Engine,
 }
@@ -96,18 +107,18 @@ enum Engine {
     Sync,
 }
 
-/// iperf3 both ways and ping between host and guest: virtio-net and e1000, ours and QEMU's.
+/// Streams, round trips and connections at every level, or of bare machines: ours and QEMU's.
 ///
-/// Each subject is a machine of one vCPU with the same kernel, initramfs and memory on one tap;
-/// they are measured in turn, A B C A B C. tcp_send is guest to host. Exits are KVM's count of
-/// all exits while the program ran, interrupts are those of the network card, both for each MiB or
-/// round trip.
+/// At the levels an instance of each is on a network of isolab's, with the host and with a second instance of its level:
+/// iperf3 both ways, requests with answers of 64 bytes to 64 KiB, connections. With --peers or --only, each subject is a
+/// machine of one vCPU on one tap with the host: iperf3 both ways and ping (tcp_send is guest to host). All are
+/// measured in turn, A B C B C A. Beside each figure is what a MiB or round trip costs the host.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    isolab bench net --peers qemu\n  \
+    isolab bench net --isolation container,paravirt --out results\n  \
     isolab bench net --peers qemu --time 5\n  \
     scripts/kvm-host run -- isolab bench net --peers qemu --runs 3\n\n\
-    Subjects: vmm-virtio, vmm-virtio-vhost, vmm-e1000; with --peers qemu: qemu-microvm, qemu-q35,\n\
+    Subjects of --only: vmm-virtio, vmm-virtio-vhost, vmm-e1000; with --peers qemu: qemu-microvm, qemu-q35,\n\
     qemu-q35-vhost, qemu-pc-e1000.")]
 pub struct NetBench {
     #[command(flatten)]
@@ -116,7 +127,7 @@ pub struct NetBench {
     #[arg(long, value_name = "N", default_value_t = 32, conflicts_with = "time",
         value_parser = clap::value_parser!(u32).range(1..))]
     mebibytes: u32,
-    /// Round trips.
+    /// Round trips, and connections.
     #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "time",
         value_parser = clap::value_parser!(u32).range(1..))]
     pings: u32,
@@ -127,6 +138,23 @@ pub struct NetBench {
 /// # Errors
 /// What the operator should read.
 pub fn disk(args: DiskBench) -> Result<ExitCode> {
+    if args.common.is_of_levels() {
+        if args.disk.is_some() {
+            bail!("--disk is for bare machines: name some with --peers or --only");
+        }
+        let work = DiskWork {
+            size: args.size,
+            requests: args.requests,
+            time: args.common.time,
+            direct: match args.cache {
+                Cache::None => true,
+                Cache::Writeback => false,
+                Cache::Writethrough => bail!("no level has its page cache written through"),
+            },
+        };
+        let jobs = levels_disk::jobs();
+        return args.common.levels("disk", jobs, |it, runner| instances::disk(it, &work, runner));
+    }
     let (setup, kernel) = setup(&args.common, &disk::subjects(), &disk::jobs())?;
     let plan = disk::DiskPlan {
         setup,
@@ -158,6 +186,14 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
 /// # Errors
 /// What the operator should read.
 pub fn net(args: NetBench) -> Result<ExitCode> {
+    if args.common.is_of_levels() {
+        if args.common.time.is_some() {
+            bail!("--time is for bare machines: name some with --peers or --only");
+        }
+        return args.common.levels("net", levels_net::jobs(), |it, runner| {
+            instances::net(it, args.mebibytes, args.pings, runner)
+        });
+    }
     let (setup, kernel) = setup(&args.common, &net::subjects(), &net::jobs())?;
     let plan = net::NetPlan { setup, mebibytes: args.mebibytes, pings: args.pings };
     let show = Shown {
@@ -170,6 +206,44 @@ pub fn net(args: NetBench) -> Result<ExitCode> {
     show.measure(&args.common, kernel, workload, notes)
 }
 
+impl Common {
+    fn is_of_levels(&self) -> bool {
+        self.peers.is_empty() && self.only.is_empty()
+    }
+
+    /// Runs a benchmark of the levels, and prints and writes the report.
+    fn levels(
+        &self,
+        name: &'static str,
+        jobs: Vec<String>,
+        measure: impl FnOnce(Instances, &mut Runner) -> Result<Findings>,
+    ) -> Result<ExitCode> {
+        known("job", &self.jobs, &jobs)?;
+        let mut levels = self.isolation.clone();
+        choose(&mut levels, &[])?;
+        let (subjects, kernel) = subjects::levels(&levels, self.kernel.as_deref(), false)?;
+        let mut session = self.output.begin(name, Rounds::Fixed(self.runs))?;
+        let instances = Instances { subjects, memory: self.memory, jobs: self.jobs.clone() };
+        let mut findings = measure(instances, &mut session.runner)?;
+        if levels.iter().any(|level| level.is_virtual_machine()) {
+            findings.notes.extend(jobs::without_exits(&findings));
+        }
+        let report = session.report(Host::detect(None, kernel), findings);
+        let table = instances::table(&report, name);
+        let text = format!("{}\n\n{table}{}", report.host, remarks_of(&report));
+        session.finish(&report, &text, &self.output)
+    }
+}
+
+/// Refuses what there is not.
+fn known(kind: &str, chosen: &[String], all: &[impl AsRef<str>]) -> Result<()> {
+    let names: Vec<&str> = all.iter().map(AsRef::as_ref).collect();
+    match chosen.iter().find(|name| !names.contains(&name.as_str())) {
+        Some(unknown) => bail!("unknown {kind} `{unknown}`; there are {}", names.join(", ")),
+        None => Ok(()),
+    }
+}
+
 fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, String)> {
     if let Some(twice) = duplicate(&common.peers) {
         bail!("{twice} is named twice");
@@ -177,11 +251,8 @@ fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, St
     if let Some(peer) = common.peers.iter().find(|peer| peer.lightest().is_none()) {
         bail!("{peer} has no machines");
     }
-    for (kind, chosen, all) in [("subject", &common.only, subjects), ("job", &common.jobs, jobs)] {
-        if let Some(unknown) = chosen.iter().find(|name| !all.contains(&name.as_str())) {
-            bail!("unknown {kind} `{unknown}`; there are {}", all.join(", "));
-        }
-    }
+    known("subject", &common.only, subjects)?;
+    known("job", &common.jobs, jobs)?;
     let kernel = guest_kernel(Level::Paravirt, common.kernel.as_deref())?;
     let name = kernel.to_string();
     let setup = Setup {
@@ -218,14 +289,13 @@ impl Shown {
         // The guests' files, tap and server.
         drop(workload);
         findings.notes.extend(notes);
-        findings.notes.extend(guest_jobs::without_exits(&findings));
+        findings.notes.extend(jobs::without_exits(&findings));
         let mut report = session.report(Host::detect(None, Some(kernel)), findings);
         let (slow, fast) = self.pair;
-        report.notes.extend(guest_jobs::causes(&report, &self.jobs, slow, fast));
-        let table = guest_jobs::table(&report, self.name, &self.jobs, &self.subjects);
+        report.notes.extend(jobs::causes(&report, &self.jobs, slow, fast));
+        let table = jobs::table(&report, self.name, &self.jobs, &self.subjects);
         let mut text = format!(
-            "{}\n\nMedians; exits and interrupts for each piece of work; \
-             ratios of throughput\n{table}\n",
+            "{}\n\nMedians; costs of the host for each piece of work; ratios of throughput\n{table}\n",
             report.host
         );
         text += &remarks_of(&report);

@@ -5,9 +5,11 @@ mod compare;
 mod density;
 mod devices;
 mod image;
+mod instances;
 mod probes;
 mod running;
 mod startup;
+mod tiers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ enum Command {
     Image(image::Images),
     Disk(devices::DiskBench),
     Net(devices::NetBench),
+    Tiers(tiers::TiersBench),
     Compare(compare::Compare),
 }
 
@@ -59,6 +62,7 @@ impl Executable for Bench {
             Command::Image(args) => image::run(args),
             Command::Disk(args) => devices::disk(args),
             Command::Net(args) => devices::net(args),
+            Command::Tiers(args) => tiers::run(args),
             Command::Compare(args) => compare::run(args),
         }
     }

@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use isolab_bench::report::{self, Findings, Report};
 use isolab_bench::runner::Runner;
 use isolab_bench::subjects::Peer;
+use isolab_bench::workloads::engines::{self, Engines};
 use isolab_bench::workloads::machines::{self as starts, Machines, MachinesPlan};
 use isolab_bench::workloads::runtimes::{self, Runtimes, RuntimesPlan};
 use isolab_bench::workloads::service::{self, Service};
@@ -36,7 +37,7 @@ use super::{choose, own_program, remarks_of, tables_of};
 /// runs from the spawn of the VMM to its guest's line on the console, and to its end; memory is
 /// what is resident beyond guest RAM; exits are KVM's own count, until that line. Container
 /// runtimes are peers of isolab-oci: `RUNTIME run` of /bin/true, with the configuration of `runc
-/// spec`, from the spawn to the end.
+/// spec`, from the spawn to the end; podman is one of `isolab run`, each from a store of its own.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     scripts/kvm-host run --icount -- isolab bench startup --runs 5 --format json\n  \
@@ -47,7 +48,7 @@ pub struct Startup {
     #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
     isolation: Vec<Level>,
     /// Others, separated by commas: qemu, qemu-tcg, firecracker, cloud-hypervisor, kvmtool, crosvm; runc,
-    /// crun, youki. Those that are not installed are left out.
+    /// crun, youki; podman. Those that are not installed are left out.
     #[arg(long, value_name = "PEER,...", value_delimiter = ',')]
     peers: Vec<Peer>,
     #[command(flatten)]
@@ -61,6 +62,9 @@ pub struct Startup {
     /// The image.
     #[arg(long, value_name = "IMAGE", default_value = "busybox")]
     image: String,
+    /// Drop the host's caches of files before each start, which takes root and slows everybody there.
+    #[arg(long)]
+    cold: bool,
     /// Leave out networks and ports.
     #[arg(long)]
     no_network: bool,
@@ -75,9 +79,6 @@ pub struct Startup {
 /// What the operator should read.
 pub fn run(mut args: Startup) -> Result<ExitCode> {
     choose(&mut args.isolation, &args.peers)?;
-    if let Some(peer) = args.peers.iter().find(|peer| peer.is_engine()) {
-        bail!("the start of {peer}'s containers is not measured");
-    }
     let mut session = args.running.begin("startup", 1)?;
     let mut findings = Findings::default();
     let (mut image, mut kernel_name, mut baseline) = (None, None, None);
@@ -93,11 +94,19 @@ pub fn run(mut args: Startup) -> Result<ExitCode> {
             options: vec!["--memory".into(), args.memory.to_string().into()],
             image: args.image.clone(),
             command: args.command.clone(),
+            cold: args.cold,
         };
         findings.extend(measure_levels(plan, !args.no_network, &mut session.runner)?);
     }
+    let (engines, others): (Vec<Peer>, Vec<Peer>) =
+        args.peers.iter().partition(|peer| peer.is_engine());
+    if !engines.is_empty() {
+        let (mut engines, notes) = Engines::new(&own_program()?, &engines, args.memory)?;
+        findings.notes.extend(notes);
+        findings.extend(session.runner.run(&mut engines)?);
+    }
     let (runtimes, machines): (Vec<Peer>, Vec<Peer>) =
-        args.peers.iter().partition(|peer| peer.is_runtime());
+        others.into_iter().partition(|peer| peer.is_runtime());
     if !runtimes.is_empty() {
         let plan = RuntimesPlan { program: package::executable(runtimes::OWN)?, peers: runtimes };
         let (mut runtimes, notes) = Runtimes::new(&plan)?;
@@ -117,8 +126,8 @@ pub fn run(mut args: Startup) -> Result<ExitCode> {
 /// Starts, and before them services, if they are wanted.
 fn measure_levels(plan: StartupPlan, network: bool, runner: &mut Runner) -> Result<Findings> {
     let mut findings = Findings::default();
-    // Before the other part, which waits for everything that it has started.
-    if network {
+    // Before the other part, which waits for everything that it has started. A network that is in use is never cold.
+    if network && !plan.cold {
         findings.extend(runner.run(&mut Service::new(&plan)?)?);
     }
     findings.extend(runner.run(&mut startup::Startup::new(plan))?);
@@ -184,6 +193,11 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
         ];
         text += &tables_of(report, &metrics, machines::OWN);
     }
+    if report.summary(engines::OWN, startup::TO_EXIT).is_some() {
+        let table = report::by_metric(report, "engines");
+        text +=
+            &format!("A container to its end, medians (ratios to {})\n{table}\n\n", engines::OWN);
+    }
     if report.summary(runtimes::OWN, startup::TO_EXIT).is_some() {
         let metrics = [
             (startup::TO_EXIT, "From spawn of the runtime to its end, ms"),
@@ -192,7 +206,8 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
         text += &tables_of(report, &metrics, runtimes::OWN);
     }
     if first_level.is_some() {
-        let phases = report::medians(report, "startup", &startup::PHASES);
+        let benchmark = report.benchmarks().into_iter().find(|it| it.starts_with("startup"));
+        let phases = report::medians(report, benchmark.unwrap_or_default(), &startup::PHASES);
         text += &format!("Where the time to the first output line goes, medians, ms\n{phases}\n");
     }
     text + &remarks_of(report)

@@ -20,7 +20,9 @@ use isolab_guest::programs;
 use super::MachinesError;
 use super::observe::{Before, Exits, KvmStatistics};
 use super::run::Run;
-use crate::subjects::machine::{Boot, MachineSubject};
+use crate::meter::{Counted, Meter, Whose};
+use crate::subjects::MachineSubject;
+use crate::subjects::machine::Boot;
 
 /// The guest's init. Everything it says to the host begins with `isolab:`.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -89,6 +91,8 @@ pub struct Answer {
     pub exits: Option<Exits>,
     /// Interrupts of disks and network cards while it ran.
     pub interrupts: u64,
+    /// What else the VMM cost meanwhile, if the host's kernel counts it: see [`Counted::Time`].
+    pub counted: Vec<(&'static str, f64)>,
 }
 
 impl Conversation {
@@ -110,10 +114,14 @@ impl Conversation {
     pub fn command(&mut self, command: &str, limit: Duration) -> Result<Answer, MachinesError> {
         self.run.send(command, ANSWER_LIMIT)?;
         self.run.wait_for("isolab: ready")?;
+        let monitor = Whose { roots: vec![self.run.pid()], ..Whose::default() };
+        let meter = Meter::start(Counted::Time, &monitor);
         let before = self.exits();
         self.run.send("", limit)?;
         self.run.wait_for("isolab: over")?;
         let after = self.exits();
+        // Where they are not to be had, there are less figures.
+        let counted = meter.and_then(Meter::stop).unwrap_or_default();
         self.run.send("", ANSWER_LIMIT)?;
         let [before_interrupts, after_interrupts, output, errors] =
             ["before", "after", "output", "errors"].map(|name| self.part(name));
@@ -129,7 +137,7 @@ impl Conversation {
         let interrupts =
             of_devices(&after_interrupts?).saturating_sub(of_devices(&before_interrupts?));
         let exits = before.zip(after).map(|(before, after)| after.since(before));
-        Ok(Answer { output, exits, interrupts })
+        Ok(Answer { output, exits, interrupts, counted })
     }
 
     /// Ends the guest and waits for its VMM.

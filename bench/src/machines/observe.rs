@@ -60,16 +60,22 @@ pub struct Exits {
 }
 
 impl KvmStatistics {
+    /// Interrupts that the guest was given until now; `None` when KVM does not tell, or the VM has gone.
+    pub fn interrupts(&self) -> Option<u64> {
+        self.counter("irq_injections")
+    }
+
+    fn counter(&self, name: &str) -> Option<u64> {
+        fs::read_to_string(self.0.join(name)).ok()?.trim().parse().ok()
+    }
+
     /// Until now; `None` when KVM does not tell, or the VM has gone.
     pub fn exits(&self) -> Option<Exits> {
-        let counter = |name| -> Option<u64> {
-            fs::read_to_string(self.0.join(name)).ok()?.trim().parse().ok()
-        };
         Some(Exits {
-            all: counter("exits")?,
-            port: counter("io_exits")?,
-            mmio: counter("mmio_exits")?,
-            halt: counter("halt_exits")?,
+            all: self.counter("exits")?,
+            port: self.counter("io_exits")?,
+            mmio: self.counter("mmio_exits")?,
+            halt: self.counter("halt_exits")?,
         })
     }
 }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use isolab_isolation::timeline;
 
 use super::MachinesError;
-use crate::subjects::machine::{Boot, MachineSubject};
+use crate::subjects::MachineSubject;
+use crate::subjects::machine::Boot;
 
 /// Far longer than any start, on an emulated host that is busy as well; a guest that has not come
 /// up by then will not.

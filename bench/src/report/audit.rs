@@ -2,15 +2,12 @@
 //!
 //! The faults are those of van der Kouwe et al., "Benchmarking Crimes" (arXiv 1801.02381), that a runner can see.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::Measurement;
-use super::comparison::{Comparison, Pair};
+use super::pair::Pair;
 use crate::host::KvmKind;
-use crate::runner::FEWEST;
-use crate::statistics::{Interval, of_ratio};
+use crate::statistics::{FEWEST, Interval, of_ratio};
 
 /// An interval of a median wider than this part of it says next to nothing.
 const WIDEST: f64 = 0.5;
@@ -103,25 +100,4 @@ pub(super) fn faults(
         add(FaultKind::Emulated, "by QEMU's TCG".to_owned());
     }
     faults
-}
-
-/// A sentence for each fault and benchmark: how many comparisons have it.
-pub(super) fn remarks(comparisons: &[Comparison]) -> Vec<String> {
-    let mut counts: BTreeMap<(&str, FaultKind), usize> = BTreeMap::new();
-    for comparison in comparisons {
-        let mut kinds: Vec<_> = comparison.faults.iter().map(|fault| fault.kind).collect();
-        kinds.dedup();
-        for kind in kinds {
-            *counts.entry((&comparison.benchmark, kind)).or_default() += 1;
-        }
-    }
-    let sentence = |((benchmark, kind), count): ((&str, FaultKind), usize)| {
-        let all = comparisons.iter().filter(|it| it.benchmark == benchmark).count();
-        let consequence = if kind.forbids_ratio() { ": no ratio" } else { "" };
-        format!(
-            "{benchmark}: {count} of {all} comparisons are marked `{}`{consequence}",
-            kind.name()
-        )
-    };
-    counts.into_iter().map(sentence).collect()
 }

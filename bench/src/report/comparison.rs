@@ -1,27 +1,14 @@
 //! What can be said of one subject beside another.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Measurement;
-use super::audit::{self, Fault};
-use super::self_test::is_again;
+use super::audit::{self, Fault, FaultKind};
+use super::pair::{Pair, is_again};
 use crate::host::KvmKind;
 use crate::statistics::{Interval, of_ratio, p_value};
-
-/// Whose figures are compared with whose.
-#[derive(Clone, Debug)]
-pub struct Pair {
-    /// The workload.
-    pub benchmark: String,
-    /// Whose ratio it is.
-    pub subject: String,
-    /// To whom.
-    pub baseline: String,
-    /// What the subject does otherwise, if it does.
-    pub other_work: Option<String>,
-    /// The metric that must be the same of both.
-    pub control: Option<String>,
-}
 
 /// A metric of a subject beside that of its baseline.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,4 +107,25 @@ fn one(
         verdict: Verdict::of(p, ours.median, theirs.median),
         faults,
     }
+}
+
+/// A sentence for each fault and benchmark: how many comparisons have it.
+pub(super) fn remarks(comparisons: &[Comparison]) -> Vec<String> {
+    let mut counts: BTreeMap<(&str, FaultKind), usize> = BTreeMap::new();
+    for comparison in comparisons {
+        let mut kinds: Vec<_> = comparison.faults.iter().map(|fault| fault.kind).collect();
+        kinds.dedup();
+        for kind in kinds {
+            *counts.entry((&comparison.benchmark, kind)).or_default() += 1;
+        }
+    }
+    let sentence = |((benchmark, kind), count): ((&str, FaultKind), usize)| {
+        let all = comparisons.iter().filter(|it| it.benchmark == benchmark).count();
+        let consequence = if kind.forbids_ratio() { ": no ratio" } else { "" };
+        format!(
+            "{benchmark}: {count} of {all} comparisons are marked `{}`{consequence}",
+            kind.name()
+        )
+    };
+    counts.into_iter().map(sentence).collect()
 }

@@ -7,6 +7,7 @@ mod audit;
 mod change;
 mod comparison;
 mod page;
+mod pair;
 mod self_test;
 mod table;
 
@@ -17,9 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::audit::{Fault, FaultKind};
 pub use self::change::{Change, Changes, changes};
-pub use self::comparison::{Comparison, Pair, Verdict};
+pub use self::comparison::{Comparison, Verdict};
 pub use self::page::page;
-pub use self::self_test::{SelfTest, again};
+pub use self::pair::{Pair, again, is_again};
+pub use self::self_test::SelfTest;
 pub use self::table::{by_metric, medians, of_metric, plain_table, ratio};
 use crate::host::Host;
 use crate::statistics::Summary;
@@ -87,7 +89,10 @@ impl Findings {
         self.results.extend(more.results);
         self.pairs.extend(more.pairs);
         self.failures.extend(more.failures);
-        self.notes.extend(more.notes);
+        // What two workloads lack is told once.
+        let new = more.notes.into_iter().filter(|note| !self.notes.contains(note));
+        let new: Vec<String> = new.collect();
+        self.notes.extend(new);
         self.interrupted |= more.interrupted;
     }
 }
@@ -196,7 +201,7 @@ impl Report {
         if self.interrupted {
             remarks.push("the run was ended before its time".to_owned());
         }
-        remarks.extend(audit::remarks(&self.comparisons));
+        remarks.extend(comparison::remarks(&self.comparisons));
         remarks.extend(self.self_test.as_ref().map(ToString::to_string));
         remarks
     }

@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::comparison::{Comparison, Verdict};
 
-/// Behind the name of a subject that is measured once more.
-const AGAIN: &str = " (again)";
 /// Of comparisons of the same, so large a part may be called different.
 pub const ALLOWED: f64 = 0.05;
 /// A run of which as many are called different is one of a thousand whose error is no larger than allowed.
@@ -25,15 +23,6 @@ pub struct SelfTest {
     pub allowed: f64,
     /// Whether so many are more than chance explains: the run's verdicts mean nothing then.
     pub failed: bool,
-}
-
-/// The name under which a subject is measured once more.
-pub fn again(subject: &str) -> String {
-    format!("{subject}{AGAIN}")
-}
-
-pub(super) fn is_again(subject: &str) -> bool {
-    subject.ends_with(AGAIN)
 }
 
 impl SelfTest {

@@ -19,7 +19,7 @@ pub use self::interrupt::Interrupt;
 pub use self::journal::{Journal, JournalError};
 pub use self::progress::Progress;
 use crate::report::{Failure, Findings, Measurement, Pair};
-use crate::statistics::Summary;
+use crate::statistics::{FEWEST, Summary};
 
 /// What one turn found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,9 +85,6 @@ pub enum Rounds {
     /// As many as fit into this time, the warm-up included, but at least [`FEWEST`].
     Within(Duration),
 }
-
-/// With fewer samples of each of two, no difference between them is beyond chance.
-pub const FEWEST: u32 = 4;
 
 /// Runs workloads.
 pub struct Runner {

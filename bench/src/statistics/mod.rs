@@ -12,7 +12,7 @@ mod summary;
 
 pub use self::bootstrap::{Interval, of_median, of_ratio};
 pub use self::discoveries::discoveries;
-pub use self::permutation::p_value;
+pub use self::permutation::{FEWEST, p_value};
 pub use self::summary::{Summary, median};
 
 /// From which all random numbers come.

@@ -11,6 +11,9 @@ use super::SEED;
 /// Up to so many divisions are all looked at; of more, so many are drawn.
 const MOST: u64 = 20_000;
 
+/// With fewer samples of each of two, no difference between them is beyond chance.
+pub const FEWEST: u32 = 4;
+
 /// How likely samples of one kind would lie as far apart as `a` and `b`: between 0 and 1. With none of either, 1.
 pub fn p_value(a: &[f64], b: &[f64]) -> f64 {
     if a.is_empty() || b.is_empty() {

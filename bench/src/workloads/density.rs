@@ -4,7 +4,6 @@
 //! input. Memory is the proportional set size of all processes of theirs (proc_pid_smaps(5)): a page that ten of them share is
 //! a tenth of each one's. What the kernel keeps for them elsewhere (page tables, cgroups, KVM's own) is not in it.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
@@ -12,15 +11,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use isolab_isolation::timeline;
 use procfs::ProcError;
-use procfs::process::{self, Process};
+use procfs::process::Process;
 
-use crate::leftovers;
+use crate::metrics::STARTS;
 use crate::runner::{Figure, Workload};
 use crate::subjects::Level;
+use crate::{family, leftovers};
 
-/// The starts that are told, counted from 1.
-const TOLD: [(u32, &str); 4] =
-    [(1, "start_1st"), (10, "start_10th"), (50, "start_50th"), (100, "start_100th")];
 /// The mean of the proportional set size.
 pub const MEMORY_EACH: &str = "memory_each";
 /// How many of these fit into a GiB.
@@ -114,7 +111,7 @@ impl Workload for Density {
         for number in 1..=self.plan.instances {
             let (instance, milliseconds) = Instance::start(&self.plan, subject, number)?;
             running.push(instance);
-            let told = TOLD.iter().find(|(place, _)| *place == number);
+            let told = STARTS.iter().find(|(place, _)| *place == number);
             figures.extend(told.map(|(_, metric)| Figure::new(metric, "ms", milliseconds)));
         }
         let roots: Vec<u32> = running.iter().map(|instance| instance.child.id()).collect();
@@ -203,20 +200,8 @@ impl Drop for Instance {
 
 /// The proportional set size, in bytes, of the processes `roots` and all their descendants.
 fn memory(roots: &[u32]) -> Result<u64, ProcError> {
-    let mut others: Vec<(i32, i32)> = process::all_processes()?
-        .filter_map(|process| process.ok()?.stat().ok())
-        .map(|stat| (stat.pid, stat.ppid))
-        .collect();
-    let mut family: BTreeSet<i32> = roots.iter().map(|root| root.cast_signed()).collect();
-    loop {
-        let (children, rest): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|(_, parent)| family.contains(parent));
-        if children.is_empty() {
-            break;
-        }
-        family.extend(children.into_iter().map(|(pid, _)| pid));
-        others = rest;
-    }
+    let roots: Vec<i32> = roots.iter().map(|root| root.cast_signed()).collect();
+    let family = family::of(&roots, &[])?;
     let mut bytes = 0;
     for pid in family {
         let maps = match Process::new(pid).and_then(|process| process.smaps_rollup()) {

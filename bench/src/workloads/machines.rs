@@ -20,7 +20,8 @@ use crate::machines::observe::{Before, Memory};
 use crate::machines::run::Run;
 use crate::machines::{MachinesError, OWN};
 use crate::runner::{Figure, Workload};
-use crate::subjects::machine::{Boot, MachineSubject};
+use crate::subjects::MachineSubject;
+use crate::subjects::machine::Boot;
 use crate::subjects::{Peer, own};
 
 /// What is resident in the VMM beyond guest RAM when the guest's init has spoken.

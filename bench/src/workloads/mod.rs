@@ -2,11 +2,14 @@
 
 pub mod density;
 pub mod disk;
-pub mod guest_jobs;
+pub mod engines;
 pub mod images;
+pub mod jobs;
 pub mod machines;
 pub mod net;
+mod own_store;
 pub mod probes;
 pub mod runtimes;
 pub mod service;
 pub mod startup;
+pub mod tiers;

@@ -6,11 +6,10 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
-
-use tempfile::TempDir;
+use std::process::{Command, ExitStatus};
 
 use super::images::archive;
+use super::own_store::{IMAGE, OwnStore, OwnStoreError};
 use crate::leftovers;
 use crate::runner::{Figure, Workload};
 use crate::subjects::Level;
@@ -61,7 +60,7 @@ pub struct ProbesPlan {
 /// Why the probe has no figures.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbesError {
-    /// A file or a process.
+    /// A process.
     #[error("cannot {action} for {subject}")]
     Host {
         /// What was attempted: a verb and its object.
@@ -71,11 +70,12 @@ pub enum ProbesError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A command of isolab's or the probe failed.
-    #[error("`{command}` ended with {status} for {subject}; it said: {said}")]
+    /// The image of the probe.
+    #[error(transparent)]
+    Store(#[from] OwnStoreError),
+    /// The probe failed, or isolab.
+    #[error("`isolab run` of the probe ended with {status} for {subject}; it said: {said}")]
     Command {
-        /// What was run.
-        command: &'static str,
         /// The subject whose turn it was, as the tables call it.
         subject: String,
         /// Its exit status, which is not success.
@@ -93,15 +93,13 @@ pub enum ProbesError {
     },
 }
 
-/// The image's name in the store of the measurement, and the probe's path in it.
-const IMAGE: &str = "localhost/probe:latest";
+/// The probe's path in the image.
 const PROBE: &str = "/probe";
 
 /// The probe, once a turn.
 pub struct Probes {
     plan: ProbesPlan,
-    /// A store of its own.
-    store: TempDir,
+    store: OwnStore,
 }
 
 impl Probes {
@@ -110,32 +108,11 @@ impl Probes {
     /// # Errors
     /// [`ProbesError`]: it cannot be made or loaded.
     pub fn new(plan: ProbesPlan) -> Result<Self, ProbesError> {
-        let everyone = || "all subjects".to_owned();
-        let failed = |source| ProbesError::Host {
-            action: "make the image of the probe",
-            subject: everyone(),
-            source,
-        };
         leftovers::adopt();
-        let store = tempfile::tempdir().map_err(failed)?;
-        let path = store.path().join("probe.tar");
-        let layer = || -> io::Result<Vec<u8>> {
-            let mut layer = tar::Builder::new(Vec::new());
-            archive::add(&mut layer, &PROBE[1..], 0o755, &fs::read(&plan.probe)?)?;
-            layer.into_inner()
-        };
-        archive::write(&path, [layer()].into_iter()).map_err(failed)?;
-        let probes = Self { plan, store };
-        let mut load = probes.isolab();
-        load.args(["image", "load", "--tag", IMAGE]).arg(&path);
-        run(&mut load, "isolab image load", &everyone())?;
-        Ok(probes)
-    }
-
-    fn isolab(&self) -> Command {
-        let mut command = Command::new(&self.plan.program);
-        command.env("XDG_DATA_HOME", self.store.path()).stdin(Stdio::null());
-        command
+        let store = OwnStore::with_image(&plan.program, |layer| {
+            archive::add(layer, &PROBE[1..], 0o755, &fs::read(&plan.probe)?)
+        })?;
+        Ok(Self { plan, store })
     }
 }
 
@@ -160,11 +137,11 @@ impl Workload for Probes {
 
     fn turn(&mut self, subject: usize, _round: u32) -> Result<Vec<Figure>, ProbesError> {
         let subject = &self.plan.subjects[subject];
-        let mut command = self.isolab();
+        let mut command = self.store.isolab();
         command.args(["run", "--pull", "never", "--isolation", subject.level.name()]);
         command.args(["--memory", &self.plan.memory.to_string()]).args(&subject.options);
         command.args([IMAGE, PROBE, self.plan.kind.name(), &self.plan.percent.to_string()]);
-        let output = run(&mut command, "isolab run", &subject.name)?;
+        let output = run(&mut command, &subject.name)?;
         // What it left to others would be the next one's.
         leftovers::wait();
         parse(&output).map_err(|line| ProbesError::Garbled { subject: subject.name.clone(), line })
@@ -172,7 +149,7 @@ impl Workload for Probes {
 }
 
 /// Runs a command to its end, which has to be a good one; gives its standard output.
-fn run(command: &mut Command, name: &'static str, subject: &str) -> Result<String, ProbesError> {
+fn run(command: &mut Command, subject: &str) -> Result<String, ProbesError> {
     let output = command.output().map_err(|source| ProbesError::Host {
         action: "start isolab",
         subject: subject.to_owned(),
@@ -181,7 +158,6 @@ fn run(command: &mut Command, name: &'static str, subject: &str) -> Result<Strin
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(ProbesError::Command {
-            command: name,
             subject: subject.to_owned(),
             status: output.status,
             said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),

@@ -9,11 +9,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use isolab_isolation::timeline::{self, Milestone, Milestones};
 
 use crate::leftovers::{self, Cost};
+pub use crate::metrics::{PHASES, TO_FIRST_OUTPUT};
 use crate::runner::{Figure, Workload};
 use crate::subjects::Level;
 
-/// From spawn to the workload's first line of output.
-pub const TO_FIRST_OUTPUT: &str = "to_first_output";
 /// From spawn to the end of the `isolab run` process.
 pub const TO_EXIT: &str = "to_exit";
 /// From spawn until nothing of the run is left: what its end leaves to others, such as taking a VM
@@ -21,8 +20,6 @@ pub const TO_EXIT: &str = "to_exit";
 pub const TO_GONE: &str = "to_gone";
 /// From spawn to the start of the guest's init.
 pub const TO_GUEST_INIT: &str = "to_guest_init";
-/// The parts that `to_first_output` falls into.
-pub const PHASES: [&str; 4] = ["setup", "kernel_boot", "init", "workload"];
 
 /// Which levels are measured, and running what.
 pub struct StartupPlan {
@@ -36,6 +33,8 @@ pub struct StartupPlan {
     pub image: String,
     /// The command, which prints at least one line and exits with 0.
     pub command: Vec<OsString>,
+    /// Whether the host's caches of files are dropped before each start.
+    pub cold: bool,
 }
 
 /// Why a measurement cannot go on: half a comparison is none.
@@ -83,7 +82,7 @@ impl Workload for Startup {
     type Error = StartupError;
 
     fn name(&self) -> &'static str {
-        "startup"
+        if self.plan.cold { "startup_cold" } else { "startup" }
     }
 
     fn subjects(&self) -> Vec<String> {
@@ -102,6 +101,9 @@ impl Workload for Startup {
 fn run_once(plan: &StartupPlan, subject: &Level) -> Result<Vec<Figure>, StartupError> {
     let host =
         |action| move |source| StartupError::Host { action, subject: subject.name.clone(), source };
+    if plan.cold {
+        drop_caches().map_err(host("drop the host's caches (which takes root) for"))?;
+    }
     let timings = tempfile::NamedTempFile::new().map_err(host("keep the timings of"))?;
     let mut command = Command::new(&plan.program);
     command
@@ -121,6 +123,12 @@ fn run_once(plan: &StartupPlan, subject: &Level) -> Result<Vec<Figure>, StartupE
     // What did not end is not in it.
     found.extend(gone.map(|_| cost.figures()).into_iter().flatten());
     Ok(found)
+}
+
+/// Documentation/admin-guide/sysctl/vm.rst, "drop_caches": pages of files, names and inodes. What is not written yet stays.
+fn drop_caches() -> io::Result<()> {
+    nix::unistd::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3")
 }
 
 /// When a run did what, in nanoseconds of CLOCK_MONOTONIC.

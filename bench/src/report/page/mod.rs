@@ -1,6 +1,7 @@
 //! A report as one self-contained page: no script, nothing from elsewhere, plots as SVG. It follows the reader's light or
 //! dark, prints, and all that opens does so by keyboard. Each figure is a `<data>` with the very number of the JSON.
 
+mod curves;
 mod plot;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -72,6 +73,8 @@ fn benchmark(report: &Report, name: &str) -> Markup {
             h2 { (name) }
             (plot::phases(report, name))
             (plot::ratios(report, name))
+            (curves::all(report, name))
+            (plot::exits(report, name))
             (plot::distributions(report, name))
             (figures(report, name))
         }

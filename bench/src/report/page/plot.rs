@@ -5,16 +5,16 @@ use maud::{Markup, html};
 
 use super::super::Report;
 use super::super::table::significant;
-use crate::workloads::startup::{PHASES, TO_FIRST_OUTPUT};
+use crate::metrics::{EXITS, PHASES, RATE, THROUGHPUT, TO_FIRST_OUTPUT};
 
-const WIDTH: f64 = 860.0;
+pub(super) const WIDTH: f64 = 860.0;
 /// Where marks begin, to the right of their names.
-const LEFT: f64 = 210.0;
+pub(super) const LEFT: f64 = 210.0;
 /// Where they end, to the left of their figures.
-const RIGHT: f64 = 760.0;
+pub(super) const RIGHT: f64 = 760.0;
 const ROW: f64 = 22.0;
 /// Of the style; a ninth begins anew.
-const COLOURS: usize = 8;
+pub(super) const COLOURS: usize = 8;
 /// Curves of more metrics than these would be a wall; the table has all.
 const MOST_CURVES: usize = 6;
 
@@ -68,13 +68,58 @@ pub fn phases(report: &Report, benchmark: &str) -> Markup {
     }
 }
 
+/// What a reader looks for first: of jobs what they got done, beside which costs stand in the table.
+fn is_shown(report: &Report, benchmark: &str, metric: &str) -> bool {
+    let has_jobs = report.metrics(benchmark).iter().any(|it| it.ends_with(THROUGHPUT));
+    !has_jobs || (metric.ends_with(THROUGHPUT) && !metric.starts_with(RATE))
+}
+
+/// How often a piece of each job's work left a guest: a bar for each job and machine.
+pub fn exits(report: &Report, benchmark: &str) -> Markup {
+    let metrics: Vec<&str> =
+        report.metrics(benchmark).into_iter().filter(|metric| metric.ends_with(EXITS)).collect();
+    let bars: Vec<_> = metrics
+        .iter()
+        .flat_map(|metric| report.of(benchmark).filter(move |it| it.metric == **metric))
+        .filter(|it| it.summary.median.is_finite())
+        .collect();
+    let most = bars.iter().map(|it| it.summary.median).fold(0.0, f64::max);
+    if most <= 0.0 {
+        return html! {};
+    }
+    let subjects = report.subjects(benchmark);
+    let colour = |name: &str| subjects.iter().position(|it| *it == name).unwrap_or(0) % COLOURS;
+    let width = |value: f64| value / most * (RIGHT - LEFT);
+    let height = ROW * bars.len() as f64 + 8.0;
+    html! {
+        figure {
+            svg viewBox={ "0 0 " (WIDTH) " " (height) } role="img"
+                aria-label={ "Bars: exits for each piece of work of " (benchmark) } {
+                @for (row, it) in bars.iter().enumerate() {
+                    @let y = ROW * row as f64 + 4.0;
+                    @let job = it.metric.trim_end_matches(EXITS);
+                    text x=(LEFT - 8.0) y=(y + 15.0) text-anchor="end" { (job) " " (it.subject) }
+                    rect class={ "f" (colour(&it.subject)) } x=(LEFT) y=(y + 3.0) width=(width(it.summary.median))
+                        height=(ROW - 8.0) {
+                        title { (job) ", " (it.subject) ": " (significant(it.summary.median)) " exits " (it.unit) }
+                    }
+                    text x=(LEFT + width(it.summary.median) + 6.0) y=(y + 15.0) {
+                        (significant(it.summary.median)) " " (it.unit)
+                    }
+                }
+            }
+            figcaption { "How often a piece of work leaves the guest: medians of KVM's count." }
+        }
+    }
+}
+
 /// Ratios that passed the audit, with their intervals, on a logarithmic scale: half is as far from one as twice.
 pub fn ratios(report: &Report, benchmark: &str) -> Markup {
     let metrics = report.metrics(benchmark);
     let mut bars: Vec<_> = report
         .comparisons
         .iter()
-        .filter(|it| it.benchmark == benchmark)
+        .filter(|it| it.benchmark == benchmark && is_shown(report, benchmark, &it.metric))
         .filter_map(|it| Some((it, it.ratio?, it.ratio_interval?)))
         .filter(|(_, ratio, interval)| *ratio > 0.0 && interval.low > 0.0)
         .collect();
@@ -118,7 +163,9 @@ pub fn ratios(report: &Report, benchmark: &str) -> Markup {
 
 /// The empirical distribution of each metric: the part of samples up to a value, a curve a subject.
 pub fn distributions(report: &Report, benchmark: &str) -> Markup {
-    let metrics: Vec<&str> = report.metrics(benchmark).into_iter().take(MOST_CURVES).collect();
+    let metrics = report.metrics(benchmark).into_iter();
+    let metrics: Vec<&str> =
+        metrics.filter(|metric| is_shown(report, benchmark, metric)).take(MOST_CURVES).collect();
     html! { @for metric in metrics { (distribution(report, benchmark, metric)) } }
 }
 

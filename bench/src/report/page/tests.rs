@@ -55,6 +55,27 @@ fn its_numbers_are_the_json_s() {
 }
 
 #[test]
+fn curves_and_exits_are_there_where_they_were_measured() {
+    let of = |metric: &str| measured("paravirt", metric, vec![3.0; 5]);
+    let some = |metrics: &[&str]| page(&report_of(metrics.iter().map(|it| of(it)).collect()));
+    for (metrics, label) in [
+        (&["root_randread_512_throughput", "root_randread_1m_throughput"][..], "reading the root"),
+        (
+            &["volume_randread_4k_throughput", "volume_randread_64k_throughput"],
+            "reading the volume",
+        ),
+        (&["start_1st", "start_10th"], "the start of one more instance"),
+        (&["rate_25_p99", "rate_100_p99"], "how much is asked (p99)"),
+    ] {
+        let title = |page: &str| page.contains(label) && page.contains("<circle");
+        assert!(title(&some(metrics)), "{label}");
+        assert!(!title(&some(&metrics[..1])), "{label}: one point is no curve");
+    }
+    let page = some(&["read_exits", "read_throughput"]);
+    assert!(page.contains("Bars: exits") && page.contains("read paravirt"), "{page}");
+}
+
+#[test]
 fn it_has_its_plots_and_nothing_from_elsewhere() {
     let page = page(&report());
     for part in ["Bars: the phases", "Bars: ratios", "Curves: the part", "id=\"remarks\""] {

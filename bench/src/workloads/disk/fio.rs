@@ -1,11 +1,41 @@
 //! What fio prints with `--output-format=json` (fio(1), "JSON output").
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
-use super::super::guest_jobs::Figures;
+use super::super::jobs::Figures;
 
 /// Finds the figures in what fio printed.
 pub type Reading = fn(&str) -> Result<Figures, String>;
+
+/// How much fio does.
+#[derive(Clone, Copy, Debug)]
+pub enum Amount {
+    /// So many requests.
+    Requests(u32),
+    /// As many as come.
+    Time(Duration),
+}
+
+/// A call of fio on `file`, a path with options about it, with requests of `block` bytes. Unless `direct`, the page cache is
+/// in between.
+pub fn command(file: &str, direct: bool, block: u32, amount: Amount, options: &str) -> String {
+    let amount = match amount {
+        // Beyond the end of the file, fio begins anew.
+        Amount::Requests(count) => format!("--io_size={}", u64::from(count) * u64::from(block)),
+        Amount::Time(time) => format!("--time_based --runtime={}ms", time.as_millis()),
+    };
+    let direct = u8::from(direct);
+    format!(
+        "fio --name=job --filename={file} --direct={direct} --thread --output-format=json --bs={block} {amount} {options}"
+    )
+}
+
+/// One request: what fio costs without the job's work.
+pub fn idle(file: &str, direct: bool) -> String {
+    command(file, direct, 4096, Amount::Requests(1), "--rw=read --ioengine=libaio")
+}
 
 #[derive(Deserialize)]
 struct Output {
@@ -111,6 +141,17 @@ mod tests {
             direction(reads),
             direction(writes)
         )
+    }
+
+    #[test]
+    fn fio_is_told_how_much_or_how_long() {
+        let counted = command("/dev/vda", true, 131_072, Amount::Requests(300), "--rw=read");
+        assert!(counted.contains("--direct=1 "), "{counted}");
+        assert!(counted.ends_with("--bs=131072 --io_size=39321600 --rw=read"), "{counted}");
+        let timed = Amount::Time(Duration::from_millis(1500));
+        let timed = command("/data/file --size=9", false, 4096, timed, "--rw=randread");
+        assert!(timed.contains("--filename=/data/file --size=9 --direct=0 "), "{timed}");
+        assert!(timed.ends_with("--time_based --runtime=1500ms --rw=randread"), "{timed}");
     }
 
     #[test]

@@ -59,13 +59,40 @@ pub(in crate::workloads) fn add<W: Write>(
     mode: u32,
     content: &[u8],
 ) -> io::Result<()> {
-    let mut header = tar::Header::new_gnu();
+    let mut header = of_root(tar::EntryType::Regular, mode);
     header.set_size(content.len() as u64);
+    archive.append_data(&mut header, name, content)
+}
+
+/// A folder of root's, of one time.
+pub(in crate::workloads) fn folder<W: Write>(
+    archive: &mut tar::Builder<W>,
+    name: &str,
+    mode: u32,
+) -> io::Result<()> {
+    let mut header = of_root(tar::EntryType::Directory, mode);
+    archive.append_data(&mut header, name, io::empty())
+}
+
+/// A symbolic link of root's, of one time.
+pub(in crate::workloads) fn link<W: Write>(
+    archive: &mut tar::Builder<W>,
+    name: &str,
+    target: &str,
+) -> io::Result<()> {
+    let mut header = of_root(tar::EntryType::Symlink, 0o777);
+    archive.append_link(&mut header, name, target)
+}
+
+fn of_root(kind: tar::EntryType, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(0);
     header.set_mode(mode);
     header.set_mtime(1_000_000_000);
     header.set_uid(0);
     header.set_gid(0);
-    archive.append_data(&mut header, name, content)
+    header
 }
 
 fn digest(content: &[u8]) -> String {

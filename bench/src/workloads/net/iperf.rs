@@ -6,11 +6,10 @@ use std::process::{Child, Command, Stdio};
 
 use serde::Deserialize;
 
-use super::super::guest_jobs::Figures;
-use super::tap::HOST;
+use super::super::jobs::Figures;
 use crate::machines::MachinesError;
 
-/// An iperf3 that listens on the tap's address. Killed when dropped.
+/// An iperf3 that listens on an address of the host's. Killed when dropped.
 pub struct Server(Child);
 
 impl Server {
@@ -18,11 +17,11 @@ impl Server {
     ///
     /// # Errors
     /// iperf3 cannot be started, or does not listen.
-    pub fn start(program: &Path) -> Result<Self, MachinesError> {
+    pub fn start(program: &Path, address: &str) -> Result<Self, MachinesError> {
         let failed =
             |source| MachinesError::Host { action: "start", subject: "the host's iperf3", source };
         let mut child = Command::new(program)
-            .args(["--server", "--bind", HOST, "--forceflush"])
+            .args(["--server", "--bind", address, "--forceflush"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -42,6 +41,13 @@ impl Server {
         // What it says of each client is read by nobody, but must not block it.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
         Ok(server)
+    }
+}
+
+impl Server {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
     }
 }
 

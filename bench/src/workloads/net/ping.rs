@@ -1,6 +1,6 @@
 //! What ping (iputils) prints with `-q`.
 
-use super::super::guest_jobs::Figures;
+use super::super::jobs::Figures;
 
 /// With `-f`, ping gives an echo this many milliseconds before it sends another (ping(8): "or one
 /// hundred times per second").

@@ -1,0 +1,259 @@
+//! iperf3 and our probe in instances of the levels on one network of isolab's: with the host, whose end is the network's
+//! gateway, and with a second instance of the same level.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use isolab_guest::programs;
+
+use super::{STREAM, iperf};
+use crate::machines::MachinesError;
+use crate::subjects::Level;
+use crate::workloads::jobs::instances::{
+    InstanceJobs, InstancesError, Participants, Peer, store_of, succeed,
+};
+use crate::workloads::jobs::{Figures, Job, Units};
+use crate::workloads::own_store::{IMAGE, OwnStore};
+
+/// What is measured, and at which levels.
+pub struct NetLevelsPlan {
+    /// The `isolab` to run.
+    pub program: PathBuf,
+    /// The probe's executable.
+    pub probe: PathBuf,
+    /// In the order of each round.
+    pub subjects: Vec<Level>,
+    /// Memory of every instance, in bytes.
+    pub memory: u64,
+    /// MiB of each stream.
+    pub mebibytes: u32,
+    /// Requests of each size, and connections.
+    pub requests: u32,
+    /// The jobs that are done; none: all of them.
+    pub jobs: Vec<String>,
+}
+
+/// Why the network cannot be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum NetLevelsError {
+    /// The instances.
+    #[error(transparent)]
+    Instances(#[from] InstancesError),
+    /// The host's iperf3.
+    #[error(transparent)]
+    Server(#[from] MachinesError),
+    /// The host's probe.
+    #[error("cannot start the host's probe")]
+    Probe(#[source] std::io::Error),
+}
+
+/// 198.18.0.0/15 is for benchmarks (RFC 2544, C.2.2).
+const SUBNET: &str = "198.18.78.0/24";
+const GATEWAY: &str = "198.18.78.1";
+const SUBJECT: &str = "198.18.78.2";
+const PEER: &str = "198.18.78.3";
+const KEEPER: &str = "198.18.78.4";
+/// Where a probe listens.
+const PORT: &str = "7411";
+
+const ROUND_TRIPS: Units = Units { throughput: "per s", work: "round trip" };
+const CONNECTIONS: Units = Units { throughput: "per s", work: "connection" };
+
+/// The sizes of a request and its answer, in bytes.
+const SIZES: [(&str, u32); 3] = [("64", 64), ("1k", 1 << 10), ("64k", 64 << 10)];
+
+/// For a first look.
+pub const QUICK: [&str; 4] = ["send_host", "receive_host", "request_64_host", "request_64_peer"];
+
+/// The workload of this plan, and a note for each thing that is left out.
+///
+/// # Errors
+/// A program is not installed, or the image, the network or a server cannot be made.
+pub fn workload(plan: &NetLevelsPlan) -> Result<(InstanceJobs, Vec<String>), NetLevelsError> {
+    let iperf3 = programs::find("iperf3", "iperf3").map_err(InstancesError::from)?;
+    let store = store_of(&plan.program, &[iperf3.clone(), plan.probe.clone()])?;
+    let network = Network::make(&store, &plan.probe)?;
+    let servers = (iperf::Server::start(&iperf3, GATEWAY)?, Probe::start(&plan.probe)?);
+    let others = vec![servers.0.id(), servers.1.0.id()];
+    let on = |address: &str| -> Vec<OsString> {
+        let network = format!("{},ip={address}", network.name);
+        vec!["--network".into(), network.into()]
+    };
+    let probe = plan.probe.display();
+    let participants = Participants {
+        subjects: plan.subjects.clone(),
+        memory: plan.memory,
+        options: |_| vec!["--network".into(), format!("{},ip={SUBJECT}", name()).into()],
+        peer: Some(Peer {
+            options: on(PEER),
+            command: format!("iperf3 --server >/tmp/iperf3 & exec {probe} serve {PEER}:{PORT}"),
+        }),
+    };
+    // Until both ends answer.
+    let ready = |address: &str| {
+        format!(
+            "until {probe} connect {address}:{PORT} 1; do sleep 0.1; done; \
+             until iperf3 --client {address} --bytes 1M; do sleep 0.1; done"
+        )
+    };
+    let warm_up = format!("({}; {}) >/tmp/warm-up 2>&1", ready(GATEWAY), ready(PEER));
+    let (mut workload, notes) = InstanceJobs::new(
+        "net",
+        participants,
+        store,
+        warm_up,
+        jobs_of(&plan.probe, plan.mebibytes, plan.requests),
+        &plan.jobs,
+    );
+    workload.others = others;
+    workload.keeps = Box::new((servers, network));
+    Ok((workload, notes))
+}
+
+/// The names of the jobs, in their order.
+pub fn jobs() -> Vec<String> {
+    jobs_of(Path::new("probe"), 1, 1).into_iter().map(|job| job.name).collect()
+}
+
+fn jobs_of(probe: &Path, mebibytes: u32, requests: u32) -> Vec<Job> {
+    let probe = probe.display();
+    let mut jobs = Vec::new();
+    for (end, address) in [("host", GATEWAY), ("peer", PEER)] {
+        let mut add = |name: &str, command: String, idle: String, parse: fn(&str) -> _, units| {
+            jobs.push(Job {
+                name: format!("{name}_{end}"),
+                command,
+                idle,
+                limit: Duration::from_secs(600),
+                parse,
+                units,
+            });
+        };
+        let stream =
+            |bytes: &str| format!("iperf3 --client {address} --bytes {bytes} --interval 0 --json");
+        let (much, little) = (stream(&format!("{mebibytes}M")), stream("1K"));
+        add("send", much.clone(), little.clone(), iperf::stream, STREAM);
+        add("receive", much + " --reverse", little, iperf::stream, STREAM);
+        let idle = format!("{probe} request {address}:{PORT} 64 1");
+        for (name, size) in SIZES {
+            let command = format!("{probe} request {address}:{PORT} {size} {requests}");
+            add(&format!("request_{name}"), command, idle.clone(), exchanges, ROUND_TRIPS);
+        }
+        let connect = |count: u32| format!("{probe} connect {address}:{PORT} {count}");
+        add("connect", connect(requests), connect(1), exchanges, CONNECTIONS);
+    }
+    jobs
+}
+
+/// The figures in `NUMBER NANOSECONDS`: so many exchanges one after the other, each of which took so long.
+fn exchanges(output: &str) -> Result<Figures, String> {
+    let numbers = output.trim_end().split_once(' ');
+    let numbers = numbers
+        .and_then(|(count, each)| Some((count.parse::<f64>().ok()?, each.parse::<f64>().ok()?)));
+    match numbers {
+        Some((work, each)) if work > 0.0 && each > 0.0 && each.is_finite() => {
+            Ok(Figures { throughput: 1e9 / each, latency: Some(each / 1e3), work })
+        }
+        _ => Err(format!("the probe printed `{output}`, which is no number with a time")),
+    }
+}
+
+fn name() -> String {
+    format!("bench-{}", std::process::id())
+}
+
+/// A network with somebody on it, so that its gateway is there. Both are removed with this.
+struct Network {
+    store: Rc<OwnStore>,
+    name: String,
+}
+
+impl Network {
+    fn make(store: &Rc<OwnStore>, probe: &Path) -> Result<Self, InstancesError> {
+        let network = Self { store: Rc::clone(store), name: name() };
+        let words = ["network", "create", "--subnet", SUBNET, "--gateway", GATEWAY, &network.name];
+        network.isolab(&words)?;
+        let on = format!("{},ip={KEEPER}", network.name);
+        let begin = ["run", "-d", "--rm", "--pull", "never", "--network", &on];
+        let probe = probe.display().to_string();
+        let serve = [&probe, "serve", "127.0.0.1:7411"];
+        network.isolab(&[&begin[..], &["--name", &network.keeper(), IMAGE], &serve].concat())?;
+        Ok(network)
+    }
+
+    fn keeper(&self) -> String {
+        format!("{}-keeper", self.name)
+    }
+
+    fn isolab(&self, words: &[&str]) -> Result<(), InstancesError> {
+        let mut command = self.store.isolab();
+        command.args(words);
+        succeed(&mut command, &format!("isolab {}", words.join(" ")), "all subjects").map(drop)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        // What cannot be removed is there to be seen, by `isolab ps` and `isolab network ls`.
+        let _ = self.isolab(&["rm", "--force", &self.keeper()]);
+        let _ = self.isolab(&["network", "rm", &self.name]);
+    }
+}
+
+/// The host's probe, which answers. Killed when dropped.
+struct Probe(Child);
+
+impl Probe {
+    fn start(program: &Path) -> Result<Self, NetLevelsError> {
+        let mut child = Command::new(program)
+            .args(["serve", &format!("{GATEWAY}:{PORT}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(NetLevelsError::Probe)?;
+        let stdout = child.stdout.take();
+        let probe = Self(child);
+        // It says when it listens.
+        let mut line = String::new();
+        if let Some(stdout) = stdout {
+            BufReader::new(stdout).read_line(&mut line).map_err(NetLevelsError::Probe)?;
+        }
+        match line.is_empty() {
+            false => Ok(probe),
+            true => Err(NetLevelsError::Probe(std::io::Error::other("it has ended"))),
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // Both fail when it has ended and been waited for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exchanges_are_a_number_and_a_time() {
+        let expected = Figures { throughput: 20_000.0, latency: Some(50.0), work: 400.0 };
+        assert_eq!(exchanges("400 50000.0\n"), Ok(expected));
+        for bad in ["", "400", "0 5", "4 0", "4 inf", "4 fast", "4 5\n6 7"] {
+            assert!(exchanges(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_job_is_done_with_both_ends() {
+        let names = jobs();
+        assert_eq!(names.len(), 12);
+        assert!(QUICK.iter().all(|quick| names.iter().any(|name| name == quick)));
+    }
+}
