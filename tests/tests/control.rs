@@ -167,6 +167,62 @@ fn the_balloon_takes_and_returns_memory() {
     machine.ends_by_force();
 }
 
+/// Accesses of all kinds: of a disk, of the bus's configuration space, of a serial port.
+const ACCESSES: &str = "disk=$(ls /dev/vda /dev/sda 2>/dev/null); echo counting begins; read -r go; \
+                        for i in 1 2 3 4 5 6 7 8; do cat /sys/bus/pci/devices/*/config >/dev/null; done; \
+                        dd if=$disk of=/dev/null bs=4096 count=100 iflag=direct 2>/dev/null; \
+                        echo counting ends; read -r go; poweroff -f || reboot -f";
+
+/// What we count is what KVM counts, within 2 %: exits for ports and for devices' memory, which are all that it hands on.
+#[test]
+fn accesses_are_as_many_as_kvm_counts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().join("disk");
+    fs::write(&disk, vec![0x5a; 1 << 20]).unwrap();
+    for (devices, kind) in [("virtio", "mmio"), ("emulated", "port")] {
+        let socket = folder.path().join(devices);
+        let options = ["--memory", "128M", "--devices", devices, "--disk", disk.to_str().unwrap()];
+        let (run, _initrd) = boot_slim(ACCESSES, &options);
+        let mut running = run.arg("--api-socket").arg(&socket).start(Stdio::piped());
+        running.wait_for("counting begins");
+        let process = running.id();
+        let count = || -> [(&str, u64, u64); 2] {
+            let stats = Sandbox::empty().isolab(&["vm", "stats"]).arg(&socket).finish().success();
+            let stats: Value = serde_json::from_str(&stats).unwrap();
+            let ours = |kind: &str| -> u64 {
+                let all = stats["accesses"].as_array().unwrap().iter();
+                let of = all.filter(|it| it["access"].as_str().unwrap().starts_with(kind));
+                of.map(|it| it["count"].as_u64().unwrap()).sum()
+            };
+            let kvm = kvm_counters(process);
+            [("port", ours("port"), kvm("io_exits")), ("mmio", ours("mmio"), kvm("mmio_exits"))]
+        };
+        let before = count();
+        running.feed(b"go\n");
+        running.wait_for("counting ends");
+        let after = count();
+        for ((name, ours, kvms), (_, ours_before, kvms_before)) in after.into_iter().zip(before) {
+            let (ours, kvms) = (ours - ours_before, kvms - kvms_before);
+            // A few are the console's and the clock's own.
+            let apart = ours.abs_diff(kvms);
+            assert!(apart * 50 <= kvms || apart <= 4, "{devices}, {name}: {ours}, KVM {kvms}");
+            assert!(name != kind || ours > 1000, "{devices}: {ours} accesses say nothing");
+        }
+        running.feed(b"go\n");
+        assert!(running.finish().status.success());
+    }
+}
+
+/// What KVM counts of the only machine of a process (Documentation/virt/kvm/api.rst, the binary statistics' names).
+fn kvm_counters(process: u32) -> impl Fn(&str) -> u64 {
+    let machines = fs::read_dir("/sys/kernel/debug/kvm").expect("debugfs is mounted");
+    let mut machines = machines.map(|entry| entry.unwrap().path());
+    let begin = format!("{process}-");
+    let mine = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&begin);
+    let folder = machines.find(mine).expect("KVM knows the machine");
+    move |name| fs::read_to_string(folder.join(name)).unwrap().trim().parse().unwrap()
+}
+
 #[test]
 fn clients_of_every_kind_leave_the_machine_alone() {
     let mut machine = Machine::start(TICKING, &[]);

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isolab_tests::networked::Host;
 use isolab_tests::{Done, Sandbox, TIME_LIMIT, text};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -34,7 +35,9 @@ fn the_price_list_is_one_report_in_three_forms() {
     let sandbox = Sandbox::with_busybox();
     let out = sandbox.data().join("results");
     let words = ["bench", "all", "--runs", "4", "--operations", "1", "--out", text(&out)];
-    let table = sandbox.isolab(&words).args(&LEVELS).finish().success();
+    // Nobody has built the images of the tiers; disk and net have a test of their own.
+    let without = ["--without", "disk,net"];
+    let table = sandbox.isolab(&words).args(&LEVELS).args(&without).finish().success();
     let report = read(&out.join("report.json"));
     assert_eq!(report["schema"], "isolab-bench-report/1");
     for (benchmark, metric) in [
@@ -50,6 +53,11 @@ fn the_price_list_is_one_report_in_three_forms() {
         assert_eq!(measured(&report, benchmark, metric), three(4), "{metric} in {report}");
         assert!(table.contains(metric), "no {metric} in {table}");
     }
+    let two = ["process", "container"].map(|name| (name.to_owned(), 4));
+    assert_eq!(measured(&report, "density", "start_10th"), two, "{report}");
+    let notes = report["notes"].as_array().unwrap();
+    let is_told = |note: &&Value| note.as_str().unwrap().starts_with("tiers is left out: ");
+    assert_eq!(notes.iter().filter(is_told).count(), 1, "{notes:?}");
     // The same subject twice is a test of the benchmark, and no comparison.
     let compared = report["self_test"]["comparisons"].as_u64().unwrap();
     assert!(compared > 25, "{report}");
@@ -62,7 +70,15 @@ fn the_price_list_is_one_report_in_three_forms() {
         assert_eq!(it["ratio"].is_number(), is_sound, "a ratio is what passes the audit: {it}");
     }
     let page = fs::read_to_string(out.join("report.html")).unwrap();
-    for part in ["<svg", "id=\"startup\"", "id=\"cpu\"", "id=\"memory\"", "id=\"remarks\""] {
+    for part in [
+        "Bars: the phases",
+        "Curves: the start of one more instance",
+        "id=\"startup\"",
+        "id=\"cpu\"",
+        "id=\"memory\"",
+        "id=\"density\"",
+        "id=\"remarks\"",
+    ] {
         assert!(page.contains(part), "no {part}");
     }
     // The very digits: who parses them may lose the last.
@@ -76,6 +92,67 @@ fn the_price_list_is_one_report_in_three_forms() {
     let json = out.join("report.json");
     let same = sandbox.isolab(&["bench", "compare", text(&json), text(&json)]).finish().success();
     assert!(same.contains("0 of ") && same.contains("changed beyond noise"), "{same}");
+}
+
+/// Each job's figures at two levels, with what they cost. What is not there is no figure.
+#[track_caller]
+fn has_jobs(report: &Value, benchmark: &str, jobs: &[&str]) {
+    let two = ["process", "container"].map(|name| (name.to_owned(), 1));
+    for job in jobs {
+        for quantity in ["throughput", "latency", "cpu", "context_switches", "page_faults"] {
+            // A stream has none of its own.
+            let is_stream = job.starts_with("send") && quantity == "latency";
+            let expected = if is_stream { &[][..] } else { &two };
+            let metric = format!("{job}_{quantity}");
+            assert_eq!(measured(report, benchmark, &metric), expected, "{metric} in {report}");
+        }
+        let results = report["results"].as_array().unwrap().iter();
+        let throughput = format!("{job}_throughput");
+        for found in results.filter(|it| it["metric"] == throughput) {
+            assert!(found["median"].as_f64().unwrap() > 0.0, "{found}");
+        }
+    }
+}
+
+#[test]
+fn disks_and_networks_are_measured_at_the_levels() {
+    let host = Host::new();
+    let report = |words: &[&str], jobs: &[&str]| -> Value {
+        let begin = [&["bench"], words, &["--runs", "1", "--format", "json", "--jobs"]].concat();
+        let jobs = jobs.join(",");
+        let report = host.isolab(&[&begin[..], &[&jobs], &LEVELS].concat()).success();
+        serde_json::from_str(&report).unwrap()
+    };
+    let jobs = ["root_randread_4k", "volume_write_4k_fsync"];
+    has_jobs(&report(&["disk", "--size", "4M", "--requests", "50"], &jobs), "disk", &jobs);
+    let jobs = ["send_host", "request_64_peer", "connect_host"];
+    has_jobs(&report(&["net", "--mebibytes", "4", "--pings", "50"], &jobs), "net", &jobs);
+    assert_eq!(host.left(), [""; 0], "nothing is left");
+    let run = |words: &[&str]| host.isolab(&[&["bench"], words].concat());
+    run(&["disk", "--jobs", "root_magic"]).fails_with(125, &["root_magic", "volume_randread_1m"]);
+    run(&["disk", "--disk", "/dev/null"]).fails_with(125, &["--peers"]);
+    run(&["net", "--isolation", "process", "--peers", "qemu"]).fails_with(2, &["cannot be used"]);
+}
+
+#[test]
+fn starts_are_measured_beside_an_engine_s_and_with_cold_caches() {
+    let sandbox = Sandbox::with_busybox();
+    let report = |words: &[&str]| -> Value {
+        let begin = ["bench", "startup", "--runs", "1", "--format", "json"];
+        let report = sandbox.isolab(&[&begin, words].concat()).finish().success();
+        serde_json::from_str(&report).unwrap()
+    };
+    let engines = report(&["--peers", "podman"]);
+    for metric in ["to_first_output", "to_exit", "to_gone", "cpu_time"] {
+        let found = measured(&engines, "engines", metric);
+        let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+        // With the OCI runtime that this host's cgroups let run.
+        let [ours, theirs] = names[..] else { panic!("{metric} in {engines}") };
+        assert!(ours == "isolab run" && theirs.starts_with("podman run"), "{names:?}");
+    }
+    let cold = report(&["--cold", "--isolation", "process"]);
+    let process = [("process".to_owned(), 1)];
+    assert_eq!(measured(&cold, "startup_cold", "to_first_output"), process, "{cold}");
 }
 
 #[test]
