@@ -89,8 +89,7 @@ fn kinds() -> impl Iterator<Item = Kind> {
 }
 
 /// For a first look.
-pub const QUICK: [&str; 4] =
-    ["root_randread_4k", "volume_randread_4k", "volume_randread_64k", "volume_write_4k_fsync"];
+pub const QUICK: [&str; 2] = ["volume_randread_4k", "volume_write_4k_fsync"];
 
 /// The names of the jobs, in their order.
 pub fn jobs() -> Vec<String> {

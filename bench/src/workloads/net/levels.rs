@@ -67,7 +67,7 @@ const CONNECTIONS: Units = Units { throughput: "per s", work: "connection" };
 const SIZES: [(&str, u32); 3] = [("64", 64), ("1k", 1 << 10), ("64k", 64 << 10)];
 
 /// For a first look.
-pub const QUICK: [&str; 4] = ["send_host", "receive_host", "request_64_host", "request_64_peer"];
+pub const QUICK: [&str; 2] = ["send_host", "request_64_peer"];
 
 /// The workload of this plan, and a note for each thing that is left out.
 ///
