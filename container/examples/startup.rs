@@ -76,6 +76,7 @@ fn run_ours(id: &str, bundle: &Path) -> Outcome<()> {
         bundle: Some(bundle.to_path_buf()),
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
+        map_ids: false,
         keep_keyring: false,
         create_cwd: false,
         cgroup_manager: None,

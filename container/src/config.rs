@@ -19,6 +19,10 @@ pub struct ContainerConfig {
     pub spec: Spec,
     /// What is mounted as the container's root.
     pub rootfs: RootFilesystem,
+    /// The files of the overlay are the host's ids, and appear inside as the same ids of the container's user namespace,
+    /// new or joined, by its `uidMappings` and `gidMappings`. It takes the host's root, Linux 5.19, and a file system
+    /// that can map ids.
+    pub map_ids: bool,
     /// The bundle's folder, an absolute path. Only hooks and whoever answers for seccomp are told of it, and need one.
     pub bundle: Option<PathBuf>,
     /// The three standard streams.

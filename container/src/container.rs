@@ -17,6 +17,7 @@ use crate::hooks;
 use crate::idmap::IdMaps;
 use crate::instance::{Instance, Parts, Told};
 use crate::namespaces::{Namespaces, is_root_of_host};
+use crate::net_devices;
 use crate::plan::InitPlan;
 use crate::process::capabilities::CapabilitySets;
 use crate::process::labels::needs_selinux;
@@ -73,6 +74,7 @@ impl Container {
             id,
             spec,
             rootfs,
+            map_ids,
             bundle,
             stdio,
             cgroup,
@@ -92,9 +94,18 @@ impl Container {
         let namespaces = Namespaces::from_oci(linux.namespaces().as_deref().unwrap_or_default())?;
         let user = namespaces.has(CloneFlags::CLONE_NEWUSER);
         check_namespaces(&namespaces, user)?;
+        let net_devices = net_devices::plan(linux, &namespaces)?;
         let is_new_user = namespaces.is_new(CloneFlags::CLONE_NEWUSER);
         let id_maps = is_new_user.then(|| id_maps(linux)).transpose()?;
-        let mut root = RootPlan::new(&rootfs, user)?;
+        let mappings = mappings(linux, user);
+        let mut root = match (map_ids, mappings) {
+            (false, _) => RootPlan::new(&rootfs, user)?,
+            (true, Some(mappings)) => RootPlan::mapped(&rootfs, mappings)?,
+            (true, None) => {
+                let problem = "needed to map the ids of the root filesystem";
+                return Err(Error::invalid("linux.uidMappings", problem));
+            }
+        };
         root.readonly = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
         if let Some(flags) = root_propagation(linux)? {
             root.propagate(flags)?;
@@ -121,7 +132,7 @@ impl Container {
         if let Some(terminal) = &mut process.terminal {
             terminal.add_console()?;
         }
-        let mut mounts = mount_plans(&spec, linux, user)?;
+        let mut mounts = mount_plans(&spec, mappings)?;
         if let Some(label) = linux.mount_label().as_ref().filter(|label| !label.is_empty()) {
             mounts.iter_mut().try_for_each(|mount| mount.label(label))?;
         }
@@ -199,6 +210,7 @@ impl Container {
             namespaces: namespaces.new,
             pid_namespace: namespaces.pid.map(|joined| joined.fd),
             id_maps,
+            net_devices,
             plan,
             cgroup,
             awaited,
@@ -265,10 +277,6 @@ fn check_host(linux: &Linux) -> Result<()> {
         };
         return Err(Error::unsupported("linux.intelRdt", problem));
     }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        let problem = "network devices cannot be moved by this runtime";
-        return Err(Error::unsupported("linux.netDevices", problem));
-    }
     if linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()) {
         needs_selinux("linux.mountLabel")?;
     }
@@ -318,15 +326,17 @@ fn process_plan(spec: &Spec, user: bool, id_maps: Option<&IdMaps>) -> Result<Pro
     Ok(plan)
 }
 
-fn mount_plans(spec: &Spec, linux: &Linux, user: bool) -> Result<Vec<MountPlan>> {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
+/// Of a user namespace that is joined, they are its own, if told.
+fn mappings(linux: &Linux, user: bool) -> Option<Mappings<'_>> {
     let mappings = Mappings {
         uid: linux.uid_mappings().as_deref().unwrap_or_default(),
         gid: linux.gid_mappings().as_deref().unwrap_or_default(),
     };
-    // Of a user namespace that is joined, they are its own, if told.
-    let mappings =
-        (user && !mappings.uid.is_empty() && !mappings.gid.is_empty()).then_some(mappings);
+    (user && !mappings.uid.is_empty() && !mappings.gid.is_empty()).then_some(mappings)
+}
+
+fn mount_plans(spec: &Spec, mappings: Option<Mappings>) -> Result<Vec<MountPlan>> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
     mounts.iter().enumerate().map(|(index, mount)| MountPlan::new(mount, index, mappings)).collect()
 }
 

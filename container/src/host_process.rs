@@ -105,6 +105,7 @@ impl HostProcess {
             namespaces,
             pid_namespace,
             id_maps: None,
+            net_devices: Vec::new(),
             plan,
             cgroup,
             awaited: None,

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::wait::WaitPidFlag;
 use nix::unistd::{Pid, getegid, geteuid};
@@ -47,11 +48,16 @@ impl IdMaps {
         self.gid.itself_alone
     }
 
-    /// A user namespace with these maps and nobody in it.
-    pub(crate) fn namespace(&self) -> Result<OwnedFd> {
-        let attempt = "clone a process into a user namespace for id-mapped mounts";
+    /// A user namespace with these maps, and with it `others`, which belong to it; nobody is in them. `names`: those of
+    /// /proc/PID/ns that are wanted.
+    pub(crate) fn namespaces<const COUNT: usize>(
+        &self,
+        others: CloneFlags,
+        names: [&str; COUNT],
+    ) -> Result<[OwnedFd; COUNT]> {
+        let attempt = "clone a process into a user namespace that is to be kept";
         // SAFETY: the clone sleeps until it is killed, and makes system calls only.
-        let cloned = unsafe { clone(CloneFlags::CLONE_NEWUSER, None, Parent::Caller) };
+        let cloned = unsafe { clone(CloneFlags::CLONE_NEWUSER | others, None, Parent::Caller) };
         let Some(Cloned { pid, pidfd }) = cloned.map_err(|errno| Error::host(attempt, errno))?
         else {
             loop {
@@ -63,14 +69,19 @@ impl IdMaps {
                 }
             }
         };
-        let path = format!("/proc/{pid}/ns/user");
-        let opened = self.write(pid).and_then(|()| {
-            File::open(&path).map_err(|source| Error::host(format!("open {path}"), source))
-        });
+        let open = |name: &str| {
+            let path = format!("/proc/{pid}/ns/{name}");
+            let opened = File::open(&path).map(OwnedFd::from);
+            opened.map_err(|source| Error::host(format!("open {path}"), source))
+        };
+        let opened = self.write(pid);
+        let opened =
+            opened.and_then(|()| names.iter().map(|name| open(name)).collect::<Result<Vec<_>>>());
         // Of our own child there is nothing else to learn.
         let _ = pidfd::send(&pidfd, libc::SIGKILL);
         let _ = pidfd::reap(pidfd.as_fd(), WaitPidFlag::WEXITED);
-        opened.map(OwnedFd::from)
+        // As many as there are names.
+        opened?.try_into().map_err(|_| Error::host(attempt, Errno::EPROTO))
     }
 
     /// Writes the maps of a process that waits in its new user namespace.

@@ -66,7 +66,8 @@ impl ChildPlan for InitPlan {
         let namespaces = self.join_namespaces.iter().map(|joined| joined.fd.as_raw_fd());
         let socket = self.start_socket.as_ref().map(AsRawFd::as_raw_fd);
         let mounts = self.rootfs.mounts.iter().filter_map(MountPlan::descriptor);
-        self.stdio.descriptors().chain(namespaces).chain(socket).chain(mounts).collect()
+        let root = self.rootfs.root.descriptor();
+        self.stdio.descriptors().chain(namespaces).chain(socket).chain(mounts).chain(root).collect()
     }
 
     fn further_descriptors(&self) -> u32 {

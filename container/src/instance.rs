@@ -19,6 +19,7 @@ use crate::guardian::{Guardian, Ward};
 use crate::handle::Handle;
 use crate::hooks;
 use crate::idmap::IdMaps;
+use crate::net_devices::{self, NetDevice};
 use crate::pid_namespace::{ChildrenIn, Hidden};
 use crate::plan::InitPlan;
 
@@ -53,6 +54,8 @@ pub(crate) struct Parts {
     /// In which it is born.
     pub pid_namespace: Option<OwnedFd>,
     pub id_maps: Option<IdMaps>,
+    /// They become the container's.
+    pub net_devices: Vec<NetDevice>,
     pub plan: InitPlan,
     pub cgroup: Option<Cgroup>,
     /// One that somebody else makes, in its place.
@@ -70,6 +73,7 @@ impl Instance {
             namespaces,
             pid_namespace,
             id_maps,
+            net_devices,
             plan,
             cgroup,
             awaited,
@@ -108,16 +112,26 @@ impl Instance {
         // The child has copies; ours would keep the other ends from seeing end-of-file.
         instance.plan.stdio.close();
         let child = &mut instance.child;
-        if let Some(id_maps) = id_maps {
+        if let Some(id_maps) = &id_maps {
             id_maps.write(child.pid())?;
-            if namespaces.contains(CloneFlags::CLONE_NEWNET) {
-                // While it waits for us: soon it lets nobody look at it.
-                let path = format!("/proc/{}/ns/net", child.pid());
-                let opened = File::open(&path);
-                let opened =
-                    opened.map_err(|source| Error::host(format!("open {path}"), source))?;
-                instance.network_namespace = Some(opened.into());
+        }
+        let is_new_network = namespaces.contains(CloneFlags::CLONE_NEWNET);
+        if is_new_network && (id_maps.is_some() || !net_devices.is_empty()) {
+            // While it waits for us, in a new user namespace: soon it lets nobody look at it.
+            let path = format!("/proc/{}/ns/net", child.pid());
+            let opened = File::open(&path);
+            let opened = opened.map_err(|source| Error::host(format!("open {path}"), source))?;
+            instance.network_namespace = Some(opened.into());
+        }
+        if !net_devices.is_empty() {
+            let joined = instance.plan.joined_network().map(AsFd::as_fd);
+            let network = instance.network_namespace.as_ref().map(AsFd::as_fd).or(joined);
+            // The plan has devices only with a namespace for them.
+            if let Some(network) = network {
+                net_devices::move_all(&net_devices, network, child.pid().as_raw())?;
             }
+        }
+        if id_maps.is_some() {
             child.send(Command::Mapped)?;
         }
         // The child mounts its root file system meanwhile.

@@ -39,6 +39,10 @@ impl JoinedNamespace {
         Self { fd, kind: CloneFlags::CLONE_NEWNET, path }
     }
 
+    pub(crate) fn is(&self, kind: CloneFlags) -> bool {
+        self.kind == kind
+    }
+
     /// Whether it is the user namespace that we are in.
     fn is_ours(&self) -> bool {
         let identity = |file: FileStat| (file.st_dev, file.st_ino);

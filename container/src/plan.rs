@@ -4,6 +4,8 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
+use nix::sched::CloneFlags;
+
 use crate::namespaces::JoinedNamespace;
 use crate::process::plan::ProcessPlan;
 use crate::process::stdio::StdioPlan;
@@ -46,6 +48,12 @@ impl InitPlan {
     /// Whether the root is a part of what is mounted, as opposed to all of it.
     pub(crate) fn is_chrooted(&self) -> bool {
         matches!(self.rootfs.root.entry, Entry::Chroot)
+    }
+
+    /// The network namespace that is joined.
+    pub(crate) fn joined_network(&self) -> Option<&OwnedFd> {
+        let is_network = |joined: &&JoinedNamespace| joined.is(CloneFlags::CLONE_NEWNET);
+        self.join_namespaces.iter().find(is_network).map(|joined| &joined.fd)
     }
 }
 

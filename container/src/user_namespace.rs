@@ -1,5 +1,6 @@
-//! Work that takes root of a user namespace whose ids are of the caller's ranges: only there can a caller who is not
-//! root remove what containers wrote as other users.
+//! User namespaces beside a container's: work that takes root of one whose ids are of the caller's ranges, as only there
+//! can a caller who is not root remove what containers wrote as other users; and one that a container is to join, with its
+//! network.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,6 +14,18 @@ use oci_spec::runtime::LinuxIdMapping;
 use crate::error::{Error, Result};
 use crate::idmap::IdMaps;
 use crate::process::credentials::become_root_of_user_namespace;
+
+/// A new user namespace with these maps, and a network namespace that belongs to it, where root of the first may do all
+/// that root may do with a network. Both exist as long as the descriptors, or who is in them.
+///
+/// # Errors
+/// They cannot be made, or the maps are refused.
+pub fn user_and_network_namespace(
+    uid: &[LinuxIdMapping],
+    gid: &[LinuxIdMapping],
+) -> Result<[OwnedFd; 2]> {
+    IdMaps::new(uid, gid)?.namespaces(CloneFlags::CLONE_NEWNET, ["user", "net"])
+}
 
 /// Runs `work` in a process of its own, which is root of a new user namespace with these maps, and waits for it.
 ///

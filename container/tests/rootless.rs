@@ -63,6 +63,7 @@ fn config(args: &[&str], limits: Limits) -> ContainerConfig {
         bundle: None,
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
+        map_ids: false,
         keep_keyring: false,
         create_cwd: false,
         cgroup_manager: None,

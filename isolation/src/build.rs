@@ -116,6 +116,7 @@ fn run(step: &BuildStep, steps: &ContainerSteps) -> Result<i32, IsolationError> 
         bundle: None,
         stdio,
         cgroup: CgroupPlacement::Own,
+        map_ids: false,
         keep_keyring: false,
         create_cwd: true,
         cgroup_manager: None,

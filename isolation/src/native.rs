@@ -111,6 +111,7 @@ impl Isolation for ContainerLevel {
             bundle: None,
             stdio,
             cgroup: CgroupPlacement::Own,
+            map_ids: false,
             keep_keyring: false,
             create_cwd: true,
             cgroup_manager: None,

@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn all_of_version_1_and_no_other() {
-        for version in ["1.0.0", "1.2.1", "1.0.2-dev"] {
+        for version in ["1.0.0", "1.2.1", "1.3.0", "1.0.2-dev"] {
             check_version(version).unwrap();
         }
         for version in ["", "0.9", "2.0.0", "10.0"] {

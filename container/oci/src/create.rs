@@ -150,6 +150,7 @@ fn container(
         stdio: streams(terminal, options.preserve_fds),
         cgroup: CgroupPlacement::Own,
         cgroup_manager: scope.map(|scope| Box::new(scope) as Box<dyn CgroupManager>),
+        map_ids: false,
         keep_keyring: options.no_new_keyring,
         create_cwd: false,
         no_pivot: options.no_pivot,

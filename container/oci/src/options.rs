@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// The latest version of the runtime specification that this runtime knows all of.
+pub const OCI_VERSION: &str = "1.3.0";
+
 /// As engines read runc's: Docker takes what is before and behind the word "version".
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1");
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 /// An OCI runtime: runs containers from bundles, for podman and other engines.
 #[derive(Debug, Parser)]

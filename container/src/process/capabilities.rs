@@ -195,6 +195,12 @@ fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<(), Errno>
     Errno::result(result).map(drop)
 }
 
+/// Makes all effective that the calling thread may have, and that a change of its ids has taken.
+pub(crate) fn make_effective() -> Result<(), Errno> {
+    let held = held()?;
+    capset(held, held, 0)
+}
+
 /// The permitted set of the calling thread.
 pub(crate) fn held() -> Result<u64, Errno> {
     let mut header = Header { version: VERSION_3, pid: 0 };

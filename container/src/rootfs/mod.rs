@@ -8,6 +8,7 @@ pub(crate) mod cgroup_mount;
 mod copy_up;
 pub(crate) mod devices;
 pub(crate) mod id_mapped;
+mod mapped_overlay;
 pub(crate) mod mask;
 pub(crate) mod mounts;
 pub(crate) mod options;

@@ -15,6 +15,7 @@ use super::id_mapped::{self, Mappings};
 use super::options::{Attributes, Extent, MountOptions};
 use super::resolve::{DescriptorPath, InnerPath, Target};
 use crate::error::{Error, Result};
+use crate::namespaces::is_root_of_host;
 use crate::step::{At, Failure, Step};
 
 /// One mount, ready for mount(2).
@@ -52,6 +53,10 @@ enum Kind {
     Bind(Target),
     /// The cgroup tree; the runtime knows its shape, see `cgroup::mounts`.
     Cgroup,
+}
+
+fn extent_of(flags: MsFlags) -> Extent {
+    if flags.contains(MsFlags::MS_REC) { Extent::Tree } else { Extent::Mount }
 }
 
 impl MountPlan {
@@ -97,17 +102,18 @@ impl MountPlan {
                     let problem = "ids are mapped of bind mounts alone";
                     return Err(Error::invalid(format!("{field}.options"), problem));
                 }
-                let mounts = match options.flags.contains(MsFlags::MS_REC) {
-                    true => Extent::Tree,
-                    false => Extent::Mount,
-                };
                 let mapped = extent.unwrap_or(Extent::Mount);
+                let mounts = extent_of(options.flags);
                 Some(id_mapped::tree(&source, mounts, mapped, mappings, &field)?)
             }
             (None, Some(_)) => {
                 let problem =
                     "idmap needs uidMappings and gidMappings, of the mount or the container";
                 return Err(Error::invalid(format!("{field}.options"), problem));
+            }
+            // What is root's alone on the host is out of reach of root of a user namespace.
+            (Some(_), None) if bind && is_root_of_host() => {
+                Some(id_mapped::copy(&source, extent_of(options.flags), &field)?)
             }
             _ => None,
         };

@@ -1,20 +1,22 @@
 //! Making the root filesystem a mount, and entering it.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{self, Path};
 use std::{fmt, io};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use procfs::process::MountInfo;
 
-use super::bind::{NONE, add_flags, bind, change};
+use super::bind::{NONE, add_flags, attach, bind, change};
+use super::id_mapped::Mappings;
+use super::mapped_overlay;
 use super::resolve::write_decimal;
 use crate::config::RootFilesystem;
 use crate::error::{Error, Result};
@@ -70,7 +72,17 @@ impl Entry {
 #[derive(Debug)]
 enum Source {
     Directory(CString),
-    Overlay { lower: Vec<CString>, upper: CString, work: CString, user: bool },
+    Overlay {
+        lower: Vec<CString>,
+        upper: CString,
+        work: CString,
+        user: bool,
+    },
+    /// An overlay that the runtime has made, and that is nowhere yet.
+    Mapped {
+        tree: OwnedFd,
+        upper: CString,
+    },
 }
 
 impl RootPlan {
@@ -95,6 +107,27 @@ impl RootPlan {
         Ok(RootPlan { source, entry, shares_namespace, readonly, propagation, shared_in })
     }
 
+    /// An overlay whose files are of the container's ids, by these maps.
+    pub(crate) fn mapped(rootfs: &RootFilesystem, mappings: Mappings) -> Result<Self> {
+        let mut plan = Self::new(rootfs, false)?;
+        match &plan.source {
+            Source::Overlay { lower, upper, work, .. } => {
+                let tree = mapped_overlay::make(lower, upper, work, mappings)?;
+                plan.source = Source::Mapped { tree, upper: upper.clone() };
+                Ok(plan)
+            }
+            _ => Err(Error::unsupported("rootfs", "ids are mapped of an overlay alone")),
+        }
+    }
+
+    /// What the child needs of the runtime's.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        match &self.source {
+            Source::Mapped { tree, .. } => Some(tree.as_raw_fd()),
+            _ => None,
+        }
+    }
+
     /// Sets `linux.rootfsPropagation`.
     pub(crate) fn propagate(&mut self, flags: MsFlags) -> Result<()> {
         self.propagation = Some(flags);
@@ -109,7 +142,7 @@ impl RootPlan {
     pub(crate) fn mount_point(&self) -> &CStr {
         match &self.source {
             Source::Directory(path) => path,
-            Source::Overlay { upper, .. } => upper,
+            Source::Overlay { upper, .. } | Source::Mapped { upper, .. } => upper,
         }
     }
 
@@ -117,7 +150,7 @@ impl RootPlan {
     pub(crate) fn layer(&self, index: usize) -> String {
         match &self.source {
             Source::Overlay { lower, .. } => lower.get(index),
-            Source::Directory(_) => None,
+            Source::Directory(_) | Source::Mapped { .. } => None,
         }
         .map(|path| path.to_string_lossy().into_owned())
         .unwrap_or_default()
@@ -145,6 +178,16 @@ impl RootPlan {
             Source::Overlay { lower, upper, work, user } => {
                 mount_overlay(lower, upper, work, *user)?;
                 open_directory(upper).at(Step::OpenRoot)
+            }
+            Source::Mapped { tree, .. } => {
+                // Over the root, which paths begin beneath: what is root's alone on the host, as the upper directory is,
+                // is out of reach here.
+                let target = open_directory(c"/").at(Step::OpenRoot)?;
+                attach(tree, &target).at(Step::MountRoot)?;
+                fcntl(tree, FcntlArg::F_DUPFD_CLOEXEC(0)).at(Step::OpenRoot).map(|fd| {
+                    // SAFETY: a new descriptor that nobody else owns.
+                    unsafe { OwnedFd::from_raw_fd(fd) }
+                })
             }
         }
     }
@@ -191,7 +234,7 @@ impl fmt::Display for RootPlan {
         let path = self.mount_point().to_string_lossy();
         match &self.source {
             Source::Directory(_) => write!(f, "{path}"),
-            Source::Overlay { .. } => write!(f, "overlay with upper directory {path}"),
+            _ => write!(f, "overlay with upper directory {path}"),
         }
     }
 }
@@ -241,14 +284,14 @@ fn hide(paths: &[CString]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
+pub(super) fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Mounts an overlay whose directories are named by descriptor, relative to /proc/self/fd: mount data is limited to a
 /// page, which a few dozen paths would fill, and paths may contain the separators `:` and `,`. The descriptors are
 /// opened here because newer kernels take layers from the caller's own mount namespace only.
-fn mount_overlay(
+pub(super) fn mount_overlay(
     lower: &[CString],
     upper_path: &CStr,
     work: &CStr,

@@ -81,6 +81,7 @@ impl Fixture {
             bundle: Some(self.dir.path().to_path_buf()),
             stdio: Stdio::null(),
             cgroup: CgroupPlacement::Own,
+            map_ids: false,
             keep_keyring: false,
             create_cwd: false,
             cgroup_manager: None,

@@ -50,6 +50,7 @@ fn container(folder: &Path, limits: Limits) -> Result<(), IsolationError> {
         bundle: None,
         stdio: Stdio::null(),
         cgroup: CgroupPlacement::Own,
+        map_ids: false,
         keep_keyring: false,
         create_cwd: true,
         cgroup_manager: None,
