@@ -6,67 +6,10 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
+use support::podman::{OPTIONS, Podman};
 use support::{make_archive, runtime_path, said};
-use tempfile::TempDir;
-
-/// A store of podman's with an image of busybox.
-struct Podman(TempDir);
-
-/// Containers here are made with these. The limits that podman asks for by default take CAP_SYS_RESOURCE, which a test
-/// machine may not have; and on cgroup v1 it would show the host's tree.
-const OPTIONS: [&str; 8] = [
-    "--network",
-    "none",
-    "--cgroupns",
-    "private",
-    "--ulimit",
-    "nofile=1024:1024",
-    "--ulimit",
-    "nproc=1000:1000",
-];
-
-impl Podman {
-    fn new() -> Self {
-        let podman = Podman(tempfile::tempdir().unwrap());
-        let archive = make_archive(podman.0.path());
-        podman.says(&["import", "-q", archive.to_str().unwrap(), "test"]);
-        podman
-    }
-
-    fn path(&self, sub: &str) -> PathBuf {
-        self.0.path().join(sub)
-    }
-
-    fn run(&self, words: &[&str]) -> (i32, String, String) {
-        let mut command = Command::new("podman");
-        for (option, sub) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
-            command.arg(option).arg(self.path(sub));
-        }
-        command.args(["--storage-driver", "vfs", "--events-backend", "file"]);
-        command.args(["--cgroup-manager", "cgroupfs", "--runtime"]);
-        said(command.arg(runtime_path()).args(words))
-    }
-
-    fn says(&self, words: &[&str]) -> String {
-        let (code, output, errors) = self.run(words);
-        assert_eq!(code, 0, "{words:?}: {output}{errors}");
-        output
-    }
-
-    fn create(&self, options: &[&str], command: &[&str]) -> (i32, String, String) {
-        self.run(&[&["run"], &OPTIONS[..], options, &["test"], command].concat())
-    }
-}
-
-impl Drop for Podman {
-    fn drop(&mut self) {
-        self.run(&["pod", "rm", "--all", "--force", "--time", "0"]);
-        self.run(&["rm", "--all", "--force", "--time", "0"]);
-    }
-}
 
 #[test]
 fn podman_runs_enters_pauses_and_removes_containers() {

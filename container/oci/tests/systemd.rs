@@ -1,9 +1,10 @@
 //! `--systemd-cgroup`, with a systemd of the test's own: PID 1 of a pid namespace, with dbus-daemon, in a cgroup that is
-//! the top of its tree. Needs root, and Debian's packages systemd and dbus.
+//! the top of its tree. Needs root, and Debian's packages systemd, dbus and podman.
 #![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
 mod support;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::json;
 use tempfile::TempDir;
 
-use support::{Answer, Bundle};
+use support::podman::Podman;
+use support::{Answer, Bundle, runtime_path};
 
 const UNITS: [(&str, &str); 3] = [
     (
@@ -104,20 +106,18 @@ impl Systemd {
         self.pid != 0 && self.run("busctl", &["status", "org.freedesktop.systemd1"]).0
     }
 
+    /// The words that bring what follows into its namespaces.
+    fn entering(&self) -> Vec<OsString> {
+        let pid = self.pid.to_string();
+        let words = ["--target", &pid, "--mount", "--pid", "--net", "--uts", "--ipc"];
+        ["nsenter"].into_iter().chain(words).map(OsString::from).collect()
+    }
+
     /// A command in its namespaces.
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .args([
-                "--target",
-                &self.pid.to_string(),
-                "--mount",
-                "--pid",
-                "--net",
-                "--uts",
-                "--ipc",
-            ])
-            .arg(program);
+        let words = self.entering();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(program);
         command
     }
 
@@ -129,7 +129,7 @@ impl Systemd {
     /// The runtime, with its answer in files of the bundle.
     fn oci(&self, bundle: &Bundle, words: &[&str]) -> Answer {
         let [output, errors] = ["output", "errors"].map(|name| bundle.path(name));
-        let mut command = self.command(&support::runtime_path());
+        let mut command = self.command(&runtime_path());
         command.arg("--root").arg(bundle.path("state")).args(words).stdin(Stdio::null());
         command
             .stdout(fs::File::create(&output).unwrap())
@@ -287,4 +287,43 @@ fn without_systemd_and_with_another_path_it_says_so() {
     bundle.configure(|spec| spec["linux"]["cgroupsPath"] = json!("/machine/one"));
     bundle.oci(&words).fails(1, "slice:prefix:name");
     bundle.is_gone();
+}
+
+#[test]
+fn podman_has_its_cgroups_made_by_systemd() {
+    let systemd = Systemd::start();
+    let folder = tempfile::tempdir().unwrap();
+    let podman = Podman::made(folder, systemd.entering(), "systemd", runtime_path());
+    let script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done";
+    let options = ["-d", "--name", "one", "--memory", "64m", "--pids-limit", "50"];
+    let (code, id, errors) = podman.create(&options, &["sh", "-c", script]);
+    assert_eq!(code, 0, "{errors}");
+    let scope = format!("libpod-{}.scope", id.trim());
+    let memory = if is_version_2() { "MemoryMax" } else { "MemoryLimit" };
+    for (name, value) in [
+        ("ActiveState", "active"),
+        ("Slice", "machine.slice"),
+        ("Delegate", "yes"),
+        (memory, "67108864"),
+        ("TasksMax", "50"),
+    ] {
+        assert_eq!(systemd.property(&scope, name), value, "{name}");
+    }
+    let cgroups = systemd.cgroups(&scope);
+    let members = |cgroup: &PathBuf| fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+    assert!(!cgroups.is_empty() && cgroups.iter().all(|one| !members(one).is_empty()));
+    let (code, output, errors) = podman.run(&["exec", "one", "sh", "-c", "echo inside; exit 4"]);
+    assert_eq!((code, output.as_str()), (4, "inside\n"), "{errors}");
+    podman.says(&["pause", "one"]);
+    assert_eq!(podman.tells("one", "{{.State.Status}}"), "paused");
+    podman.says(&["unpause", "one"]);
+    assert!(podman.says(&["stats", "--no-stream", "one"]).contains("one"));
+    podman.says(&["stop", "--time", "60", "one"]);
+    assert_eq!(podman.tells("one", "{{.State.ExitCode}}"), "3");
+    podman.says(&["rm", "one"]);
+    assert_eq!(systemd.property(&scope, "LoadState"), "not-found");
+    assert_eq!(systemd.cgroups(&scope), Vec::<PathBuf>::new());
+    let (code, output, errors) =
+        podman.create(&["--rm", "--pids-limit", "1"], &["sh", "-c", "exit 6"]);
+    assert_eq!(code, 6, "{output}{errors}");
 }
