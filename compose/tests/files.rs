@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use isolab_compose::{Project, ProjectOptions, Variables, to_json, to_yaml};
 
@@ -119,7 +120,7 @@ fn later_files_go_over_earlier_ones() {
             "a.yaml",
             "services:\n  s:\n    image: i\n    build: .\n    command: one two\n    environment: [A=1, B=1]\n    \
              ports: ['80:80', '81:81']\n    volumes: ['./a:/a', './b:/b']\n    cap_add: [CHOWN]\n    \
-             labels: {a: '1'}\n    healthcheck: {test: [CMD, a, b], retries: 5}\n    depends_on: [t]\n    \
+             labels: {a: '1'}\n    healthcheck: {test: [CMD, a, b], retries: 5, start_interval: 2s}\n    depends_on: [t]\n    \
              env_file: e\n  t: {image: t}\n  u: {image: u, expose: [1], tmpfs: /x}\n",
         ),
         (
@@ -154,6 +155,7 @@ fn later_files_go_over_earlier_ones() {
     assert_eq!(service.labels.len(), 2);
     let health = service.health.as_ref().unwrap();
     assert_eq!((health.command.as_deref(), health.retries), (Some(&["c".to_owned()][..]), Some(5)));
+    assert_eq!(health.start_interval, Some(Duration::from_secs(2)));
     assert_eq!(service.depends_on.keys().collect::<Vec<_>>(), ["t", "u"]);
     let build = service.build.as_ref().unwrap();
     assert_eq!((build.context.as_path(), build.target.as_deref()), (folder.path(), Some("x")));

@@ -87,7 +87,6 @@ fn what_isolab_cannot_do_is_named_with_its_line_and_the_reason() {
         ("extra_hosts: ['h:host-gateway']", 4),
         ("logging: {driver: syslog}", 4),
         ("security_opt: ['label:user:USER']", 4),
-        ("healthcheck: {start_interval: 1s}", 4),
         ("volumes:\n- type: npipe\n  source: a\n  target: /a", 5),
         ("volumes:\n- type: image\n  source: i\n  target: /a\n  image: {subpath: x}", 8),
         ("volumes:\n- type: cluster\n  source: a\n  target: /a", 5),

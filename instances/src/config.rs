@@ -218,13 +218,17 @@ pub struct HealthCheck {
     pub retries: u32,
     /// How long after the start failures do not count.
     pub start_period: Duration,
+    /// In place of `interval` for that long, until the workload has been well once; none is `interval`.
+    #[serde(default)]
+    pub start_interval: Option<Duration>,
 }
 
 impl HealthCheck {
     /// Docker's and podman's defaults.
     pub fn new(command: Vec<String>) -> Self {
         let (interval, timeout) = (Duration::from_secs(30), Duration::from_secs(30));
-        Self { command, interval, timeout, retries: 3, start_period: Duration::ZERO }
+        let start_period = Duration::ZERO;
+        Self { command, interval, timeout, retries: 3, start_period, start_interval: None }
     }
 }
 

@@ -129,6 +129,7 @@ fn of_config(config: &Config) -> Value {
             "Timeout": health.timeout.as_nanos() as u64,
             "Retries": health.retries,
             "StartPeriod": health.start_period.as_nanos() as u64,
+            "StartInterval": health.start_interval.map_or(0, |it| it.as_nanos() as u64),
         })
     });
     json!({

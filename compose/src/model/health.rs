@@ -24,6 +24,8 @@ pub struct Health {
     pub retries: Option<u32>,
     /// How long after the start failures do not count.
     pub start_period: Option<Duration>,
+    /// In place of `interval` meanwhile, until the first success.
+    pub start_interval: Option<Duration>,
 }
 
 impl Health {
@@ -35,15 +37,13 @@ impl Health {
             timeout: fields.read("timeout", positive)?,
             retries: fields.parse("retries")?,
             start_period: fields.read("start_period", duration)?,
+            start_interval: fields.read("start_interval", positive)?,
             command: None,
         };
         if let Some(test) = fields.take("test") {
             health.take_test(test)?;
         }
-        fields.finish(&[(
-            "start_interval",
-            "checks are made at one interval, from the beginning on",
-        )])?;
+        fields.finish(&[])?;
         Ok(health)
     }
 
@@ -89,6 +89,7 @@ impl Health {
                 .start_period
                 .or_else(|| nanos("StartPeriod"))
                 .unwrap_or(usual.start_period),
+            start_interval: self.start_interval.or_else(|| nanos("StartInterval")),
             ..usual
         })
     }

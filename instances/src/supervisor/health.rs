@@ -34,7 +34,11 @@ pub(super) fn watch(
     let body = move || {
         let run = record.state().restarts;
         let started = Instant::now();
-        while !record.wait_run_ended(run, check.interval) {
+        let pause = || {
+            let status = record.state().health.map(|health| health.status).unwrap_or_default();
+            pause(&check, status, started.elapsed())
+        };
+        while !record.wait_run_ended(run, pause()) {
             let result = run_once(&process, controller.as_ref(), check.timeout);
             let counts = started.elapsed() >= check.start_period;
             record.change(|state| {
@@ -45,6 +49,12 @@ pub(super) fn watch(
     };
     let thread = thread::Builder::new().name("health".to_owned()).spawn(body);
     thread.map(drop).map_err(InstanceError::host("start a thread"))
+}
+
+/// Until the next check.
+fn pause(check: &HealthCheck, status: HealthStatus, elapsed: Duration) -> Duration {
+    let is_starting = status == HealthStatus::Starting && elapsed < check.start_period;
+    check.start_interval.filter(|_| is_starting).unwrap_or(check.interval)
 }
 
 fn note(health: &mut Health, check: Check, counts: bool, retries: u32) {
@@ -110,6 +120,24 @@ fn attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_is_looked_at_more_often() {
+        let seconds = Duration::from_secs;
+        let mut check = HealthCheck::new(Vec::new());
+        (check.start_period, check.start_interval) = (seconds(60), Some(seconds(1)));
+        for (status, elapsed, expected) in [
+            (HealthStatus::Starting, 0, 1),
+            (HealthStatus::Starting, 59, 1),
+            (HealthStatus::Starting, 60, 30),
+            (HealthStatus::Healthy, 2, 30),
+            (HealthStatus::Unhealthy, 2, 30),
+        ] {
+            assert_eq!(pause(&check, status, seconds(elapsed)), seconds(expected), "{status:?}");
+        }
+        check.start_interval = None;
+        assert_eq!(pause(&check, HealthStatus::Starting, Duration::ZERO), seconds(30));
+    }
 
     #[test]
     fn so_many_failures_in_a_row_make_it_unhealthy() {
