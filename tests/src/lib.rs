@@ -27,6 +27,8 @@ pub mod networked;
 pub mod odd_image;
 pub mod piped;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod standby;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod tiers;
 pub mod unread;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]

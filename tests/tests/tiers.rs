@@ -1,28 +1,34 @@
 //! The shop in three tiers at `process` and `container`, on any host. `scripts/make-tiers-images` makes its images.
 
-use isolab_tests::tiers;
+use isolab_tests::{standby, tiers};
 
 #[test]
 fn containers() {
     let level = "container";
-    tiers::a_life(&["--isolation", level], [("web", level), ("app", level), ("db", level)]);
+    let expected = [("web", level), ("app", level), ("db", level)];
+    tiers::a_life(tiers::host(), &["--isolation", level], expected);
 }
 
 #[test]
 fn processes() {
     let level = "process";
-    tiers::a_life(&["--isolation", level], [("web", level), ("app", level), ("db", level)]);
+    let expected = [("web", level), ("app", level), ("db", level)];
+    tiers::a_life(tiers::host(), &["--isolation", level], expected);
 }
 
 #[test]
-#[ignore = "it stops the second server before web, which looks once a second, knows that the first is back"]
 fn servers_come_and_go() {
     tiers::servers_come_and_go("container");
 }
 
 #[test]
 fn acknowledged_orders_stay() {
-    tiers::acknowledged_orders_stay("container", 5);
+    tiers::acknowledged_orders_stay(tiers::host(), "container", 5);
+}
+
+#[test]
+fn a_standby_takes_over() {
+    standby::takes_over("container");
 }
 
 #[test]

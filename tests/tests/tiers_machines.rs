@@ -1,20 +1,10 @@
-//! The shop in three tiers at the VM levels, and mixed.
+//! The shop in three tiers in guests, as shortly as it can be. tiers_machines_whole.rs has the rest.
 
 use isolab_tests::tiers;
 
 #[test]
-fn paravirt() {
-    let level = "paravirt";
-    tiers::a_life(&["--isolation", level], [("web", level), ("app", level), ("db", level)]);
-}
-
-#[test]
-fn mixed() {
-    let levels = ["--web", "container", "--app", "process", "--db", "fullvirt"];
-    tiers::a_life(&levels, [("web", "container"), ("app", "process"), ("db", "fullvirt")]);
-}
-
-#[test]
-fn acknowledged_orders_stay() {
-    tiers::acknowledged_orders_stay("paravirt", 1);
+fn an_order_at_all_vm_levels() {
+    let levels = ["--web", "container", "--app", "paravirt", "--db", "fullvirt"];
+    let expected = [("web", "container"), ("app", "paravirt"), ("db", "fullvirt")];
+    tiers::a_short_life(tiers::host(), &levels, expected);
 }

@@ -13,7 +13,8 @@ use crate::images;
 /// Build what is not built, and start the three tiers; returns when all of them are ready.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  isolab tiers up --isolation container\n  \
-    isolab tiers up --web container --app process --db paravirt --apps 2")]
+    isolab tiers up --web container --app process --db paravirt --apps 2\n  \
+    isolab tiers up --apps 2 --db-standby")]
 pub struct Up {
     /// The level of all tiers: process, container, paravirt or fullvirt.
     #[arg(long, value_name = "LEVEL", default_value = "container")]
@@ -31,6 +32,10 @@ pub struct Up {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     apps: u32,
+    /// A second database that follows the first, and takes over when that is lost (pg_auto_failover); an order is
+    /// confirmed when both have it.
+    #[arg(long)]
+    db_standby: bool,
     /// The port of the host at which the shop is.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
@@ -43,7 +48,7 @@ pub struct Up {
 #[derive(Args)]
 #[command(after_help = "Example:\n  isolab tiers down --volumes")]
 pub struct Down {
-    /// The database's volume, and with it the orders, as well.
+    /// The databases' volumes, and with them the orders, as well.
     #[arg(long, short)]
     volumes: bool,
 }
@@ -54,12 +59,12 @@ pub fn up(project: &str, args: &Up) -> Result<ExitCode> {
     if !args.no_build {
         images::build(folder.path(), false)?;
     }
-    let mut compose = compose(project, folder.path())?;
+    let mut compose = compose(project, folder.path(), args.db_standby)?;
     compose.args(["up", "--detach", "--wait", "--no-build"]);
     compose.env("SHOP_PORT", args.port.to_string());
     compose.arg("--scale").arg(format!("app={}", args.apps));
-    for (tier, level) in args.levels() {
-        compose.arg("--isolation").arg(format!("{tier}={}", level.name()));
+    for (service, level) in args.levels() {
+        compose.arg("--isolation").arg(format!("{service}={}", level.name()));
     }
     run(compose)
 }
@@ -67,21 +72,31 @@ pub fn up(project: &str, args: &Up) -> Result<ExitCode> {
 /// Ends them.
 pub fn down(project: &str, args: &Down) -> Result<ExitCode> {
     let folder = images::unpack()?;
-    let mut compose = compose(project, folder.path())?;
+    // Whether there is a standby or not.
+    let mut compose = compose(project, folder.path(), true)?;
     compose.arg("down").args(args.volumes.then_some("--volumes"));
     run(compose)
 }
 
 impl Up {
-    fn levels(&self) -> [(&'static str, Level); 3] {
+    /// The level of each service.
+    fn levels(&self) -> Vec<(&'static str, Level)> {
         let or = |level: Option<Level>| level.unwrap_or(self.isolation);
-        [("web", or(self.web)), ("app", or(self.app)), ("db", or(self.db))]
+        let db = or(self.db);
+        let mut levels = vec![("web", or(self.web)), ("app", or(self.app)), ("db", db)];
+        if self.db_standby {
+            levels.extend([("db-standby", db), ("db-monitor", db)]);
+        }
+        levels
     }
 }
 
-fn compose(project: &str, folder: &Path) -> Result<Command> {
+fn compose(project: &str, folder: &Path, with_standby: bool) -> Result<Command> {
     let mut compose = Command::new(package::executable("isolab-compose")?);
     compose.arg("--project-name").arg(project).arg("--file").arg(folder.join("compose.yaml"));
+    if with_standby {
+        compose.arg("--file").arg(folder.join("standby.yaml"));
+    }
     Ok(compose)
 }
 
@@ -110,5 +125,8 @@ mod tests {
         let levels = Line::parse_from(line).up.levels();
         let expected = [("web", Level::Paravirt), ("app", Level::Process), ("db", Level::Paravirt)];
         assert_eq!(levels, expected);
+        let line = ["up", "--db", "process", "--db-standby"];
+        let levels = Line::parse_from(line).up.levels();
+        assert_eq!(levels[2..], ["db", "db-standby", "db-monitor"].map(|it| (it, Level::Process)));
     }
 }

@@ -17,6 +17,9 @@ pub fn of(error: &(dyn Error + 'static)) -> Option<String> {
         SiteError::Missing { .. } => Some(
             "`isolab tiers status` shows what runs, `isolab tiers up` starts the rest".to_owned(),
         ),
+        SiteError::NoPrimary => Some(
+            "the standby takes over within ten seconds; `isolab tiers status` shows it".to_owned(),
+        ),
         SiteError::NoAddress { .. } => None,
     }
 }

@@ -37,14 +37,18 @@ macro_rules! embedded {
     };
 }
 
-/// All that the images and the compose file are made of, but for the application server, which is an executable of the
+/// All that the images and the compose files are made of, but for the application server, which is an executable of the
 /// package.
 const FILES: &[Embedded] = embedded![
     "compose.yaml",
+    "standby.yaml",
     "app/Dockerfile",
     "db/Dockerfile",
+    "db/monitor.conf",
+    "db/node.sh",
     "db/pg_hba.conf",
     "db/postgresql.conf",
+    "db/roles.sql",
     "db/schema.sql",
     "db/seed.sql",
     "web/Dockerfile",
@@ -140,7 +144,8 @@ mod tests {
     #[test]
     fn no_file_of_the_images_is_forgotten() {
         let tiers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tiers");
-        let mut there = BTreeSet::from(["compose.yaml", "app/Dockerfile"].map(|it| tiers.join(it)));
+        let single = ["compose.yaml", "standby.yaml", "app/Dockerfile"];
+        let mut there = BTreeSet::from(single.map(|it| tiers.join(it)));
         files_in(&tiers.join("web"), &mut there);
         files_in(&tiers.join("db"), &mut there);
         let embedded: BTreeSet<_> = FILES.iter().map(|(path, _)| tiers.join(path)).collect();

@@ -2,35 +2,52 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Result;
 use isolab_instances::{Catalogue, Instance};
+
+use crate::http::get_json;
+
+/// Who does not tell within that is too busy to.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What `isolab compose` writes on its instances, as docker compose does.
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 
-/// One of the three.
+/// One of the three, or who watches over the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// nginx.
     Web,
     /// The application server.
     App,
-    /// PostgreSQL.
+    /// PostgreSQL: one, or one that writes and one that follows.
     Db,
+    /// The monitor of two databases, which no request meets.
+    Monitor,
 }
 
 impl Tier {
-    /// All of them, as a request meets them.
-    pub const ALL: [Self; 3] = [Self::Web, Self::App, Self::Db];
+    /// Which one a service of the compose files is of.
+    fn of_service(service: &str) -> Option<Self> {
+        match service {
+            "web" => Some(Self::Web),
+            "app" => Some(Self::App),
+            "db" | "db-standby" => Some(Self::Db),
+            "db-monitor" => Some(Self::Monitor),
+            _ => None,
+        }
+    }
 
-    /// Its service in the compose file.
+    /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Self::Web => "web",
             Self::App => "app",
             Self::Db => "db",
+            Self::Monitor => "monitor",
         }
     }
 
@@ -39,7 +56,7 @@ impl Tier {
         match self {
             Self::Web => 80,
             Self::App => 8000,
-            Self::Db => 5432,
+            Self::Db | Self::Monitor => 5432,
         }
     }
 }
@@ -65,6 +82,9 @@ pub enum SiteError {
         /// Which one.
         tier: Tier,
     },
+    /// Of several databases the application has none that writes.
+    #[error("no database takes writes at the moment")]
+    NoPrimary,
     /// It runs, and is on no network.
     #[error("instance `{instance}` has no address")]
     NoAddress {
@@ -120,6 +140,22 @@ impl Site {
         of_tier.next().ok_or(SiteError::Missing { tier })
     }
 
+    /// The database that the application writes to.
+    ///
+    /// # Errors
+    /// There is none, or the application cannot tell.
+    pub async fn primary(&self) -> Result<&Member> {
+        let databases: Vec<_> = self.running().filter(|it| it.tier == Tier::Db).collect();
+        if let [only] = databases[..] {
+            return Ok(only);
+        }
+        let app = self.one(Tier::App)?.address()?;
+        let stats = get_json(app, "/api/stats", PATIENCE).await?;
+        let address = stats["database"]["address"].as_str().and_then(|it| it.parse().ok());
+        let is_it = |member: &&Member| address.is_some_and(|it| member.has_address(it));
+        Ok(databases.into_iter().find(is_it).ok_or(SiteError::NoPrimary)?)
+    }
+
     /// Those that run.
     pub fn running(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.instance.state.status.is_running())
@@ -154,6 +190,5 @@ fn tier_of(instance: &Instance, project: &str) -> Option<Tier> {
     if labels.get(PROJECT).is_none_or(|it| it != project) {
         return None;
     }
-    let service = labels.get(SERVICE)?;
-    Tier::ALL.into_iter().find(|tier| tier.name() == service)
+    Tier::of_service(labels.get(SERVICE)?)
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -12,10 +11,7 @@ use isolab_isolation::Level;
 use serde_json::{Value, json};
 
 use crate::http::{Ask, Connection, get_json};
-use crate::site::{Member, Site, Tier};
-
-/// Who does not tell within that is too busy to.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::site::{Member, PATIENCE, Site, Tier};
 
 /// Tell what runs of the shop: where, at which level, what it takes of the host, what it was asked, and how often
 /// caches had the answer.
@@ -55,12 +51,13 @@ async fn row(site: &Site, member: &Member) -> Value {
     let cpus = instance.config.as_ref().and_then(|config| config.request.limits.cpus);
     let address = member.address().ok();
     let asked = match address.filter(|_| instance.state.status.is_running()) {
-        Some(address) => asked(site, member.tier, address).await,
+        Some(address) => asked(site, member, address).await,
         None => Asked::default(),
     };
     json!({
         "tier": member.tier.name(),
         "instance": instance.name(),
+        "role": asked.role,
         "level": entry.level.name(),
         "state": instance.state.status.name(),
         "health": instance.state.health.as_ref().map(|health| health.status.name()),
@@ -80,6 +77,8 @@ async fn row(site: &Site, member: &Member) -> Value {
 /// What a tier tells of its own work; None where it does not.
 #[derive(Debug, Default)]
 struct Asked {
+    /// Of a database: `primary`, the one that writes, or `standby`, one that follows.
+    role: Option<&'static str>,
     /// Of nginx all HTTP requests, of the application server those below /api, of PostgreSQL transactions.
     requests: Option<u64>,
     /// Products that the cache had, or blocks that PostgreSQL's buffers had.
@@ -88,8 +87,8 @@ struct Asked {
     misses: Option<u64>,
 }
 
-async fn asked(site: &Site, tier: Tier, address: SocketAddr) -> Asked {
-    match tier {
+async fn asked(site: &Site, member: &Member, address: SocketAddr) -> Asked {
+    match member.tier {
         Tier::Web => Asked { requests: web_requests(address).await, ..Asked::default() },
         Tier::App => {
             let stats = get_json(address, "/api/stats", PATIENCE).await.unwrap_or_default();
@@ -97,16 +96,25 @@ async fn asked(site: &Site, tier: Tier, address: SocketAddr) -> Asked {
                 requests: stats["requests"]["answered"].as_u64(),
                 hits: stats["cache"]["hits"].as_u64(),
                 misses: stats["cache"]["misses"].as_u64(),
+                role: None,
             }
         }
-        // The application asks it for us, as it has the password.
+        Tier::Monitor => Asked::default(),
+        // The application asks it for us, as it has the password; the one that follows it never asks.
         Tier::Db => {
             let app = site.one(Tier::App).and_then(Member::address);
             let stats = match app {
                 Ok(app) => get_json(app, "/api/stats", PATIENCE).await.unwrap_or_default(),
                 Err(_) => Value::Null,
             };
+            let primary = stats["database"]["address"].as_str().and_then(|it| it.parse().ok());
+            match primary.map(|it| member.has_address(it)) {
+                Some(true) => {}
+                Some(false) => return Asked { role: Some("standby"), ..Asked::default() },
+                None => return Asked::default(),
+            }
             Asked {
+                role: Some("primary"),
                 requests: stats["database"]["transactions"].as_u64(),
                 hits: stats["database"]["buffer_hits"].as_u64(),
                 misses: stats["database"]["buffer_reads"].as_u64(),
@@ -156,8 +164,12 @@ fn table(rows: &[Value]) -> Table {
             None => text("state"),
         };
         let cache = row["cache"]["rate"].as_f64().map(|rate| format!("{:.2} %", rate * 100.0));
+        let tier = match row["role"].as_str() {
+            Some(role) => format!("{} ({role})", text("tier")),
+            None => text("tier"),
+        };
         table.add_row([
-            text("tier"),
+            tier,
             text("instance"),
             text("level"),
             state,

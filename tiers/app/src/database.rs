@@ -18,8 +18,6 @@ use crate::server_timing::{Part, ServerTiming};
 /// Where orders announce the products that they changed (NOTIFY).
 pub const CHANGES: &str = "product";
 
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Until a host that vanished without a word is given up.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -42,11 +40,14 @@ impl Database {
         let parameters = config.database.parse::<tokio_postgres::Config>();
         let mut parameters = parameters.context("--database")?;
         let limit = config.statement_timeout.as_millis();
+        // One host that hangs is not to take the time of the next one, which may be the one that writes now.
+        let hosts = u32::try_from(parameters.get_hosts().len()).unwrap_or(u32::MAX).max(1);
+        let connect_timeout = config.connection_timeout / hosts;
         // TCP's own retransmission would hold a request for minutes.
         parameters
             .application_name("isolab-shop")
             .options(format!("-c statement_timeout={limit}"))
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(connect_timeout)
             .tcp_user_timeout(USER_TIMEOUT)
             .keepalives_idle(KEEPALIVE);
         // A connection that the database closed is seen as closed; whether the others live need not be asked each time.
@@ -55,7 +56,7 @@ impl Database {
         let pool = Pool::builder(manager)
             .max_size(config.connections)
             .wait_timeout(Some(config.connection_timeout))
-            .create_timeout(Some(config.connection_timeout))
+            .create_timeout(Some(config.connection_timeout + connect_timeout / 2))
             .runtime(Runtime::Tokio1);
         Ok(Self { pool: pool.build().context("the pool of connections")?, parameters })
     }

@@ -26,7 +26,7 @@ use crate::site::{Site, Tier};
 /// Put load on the shop, and tell how long answers took and what failed.
 ///
 /// With --rate requests are due at that rate whatever becomes of them, and their time counts from then on. Without it
-/// each connection asks again when it has been answered.
+/// each connection asks again when it has been answered. Ctrl-C ends it early: what was answered by then is told.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  isolab tiers load --rate 500 --duration 30s\n  \
     isolab tiers load --connections 64 --mix cached=1 --format json | jq .throughput")]

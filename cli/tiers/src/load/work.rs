@@ -1,11 +1,12 @@
 //! The connections, each of which asks one request after the other.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use tokio::signal::ctrl_c;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -23,6 +24,8 @@ struct Work {
     /// Which run this is, so that its orders are its own.
     run: u64,
     pace: Pace,
+    /// Whether nobody wants more.
+    is_enough: AtomicBool,
     /// The number of the next request.
     next: AtomicU64,
     tally: Mutex<Tally>,
@@ -35,7 +38,7 @@ enum Pace {
     Closed { end: Instant },
 }
 
-/// Asks until the time is over, and gives what became of it.
+/// Asks until the time is over or SIGINT comes, and gives what became of it.
 ///
 /// # Errors
 /// The runtime cannot be started.
@@ -65,6 +68,7 @@ async fn drive(target: SocketAddr, args: &Command) -> Result<Tally> {
         mix: args.mix.clone(),
         run: now.as_nanos() as u64,
         pace,
+        is_enough: AtomicBool::new(false),
         next: AtomicU64::new(0),
         tally: Mutex::new(Tally::new(args.mix.kinds())),
     });
@@ -72,12 +76,24 @@ async fn drive(target: SocketAddr, args: &Command) -> Result<Tally> {
     for _ in 0..args.connections {
         connections.spawn(Arc::clone(&work).ask_again_and_again());
     }
-    while let Some(ended) = connections.join_next().await {
-        ended.context("a connection")?;
+    tokio::select! {
+        ended = join(&mut connections) => ended?,
+        interrupted = ctrl_c() => {
+            interrupted.context("cannot take SIGINT")?;
+            work.stop();
+            join(&mut connections).await?;
+        }
     }
     let mut tally = work.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
     tally.took = start.elapsed();
     Ok(tally)
+}
+
+async fn join(connections: &mut JoinSet<()>) -> Result<()> {
+    while let Some(ended) = connections.join_next().await {
+        ended.context("a connection")?;
+    }
+    Ok(())
 }
 
 /// A request's turn.
@@ -110,19 +126,28 @@ impl Work {
         }
     }
 
+    /// What is under way is answered, and counts; what is due and was not sent does not.
+    fn stop(&self) {
+        self.is_enough.store(true, Ordering::Relaxed);
+        if let Pace::Open { permits, .. } = &self.pace {
+            permits.close();
+        }
+    }
+
     async fn turn(&self) -> (u64, Turn) {
+        let is_enough = || self.is_enough.load(Ordering::Relaxed);
         match &self.pace {
             Pace::Closed { end } => {
                 let (number, now) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
-                (number, if now < *end { Turn::Ask(now) } else { Turn::Over })
+                (number, if now < *end && !is_enough() { Turn::Ask(now) } else { Turn::Over })
             }
             Pace::Open { schedule, permits, end } => {
-                // Nobody closes it.
+                // It is closed when it is enough.
                 if let Ok(permit) = permits.acquire().await {
                     permit.forget();
                 }
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
-                let turn = if number >= schedule.count {
+                let turn = if number >= schedule.count || is_enough() {
                     Turn::Over
                 } else if Instant::now() > *end {
                     Turn::Skip

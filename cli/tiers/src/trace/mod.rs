@@ -74,7 +74,7 @@ pub fn run(project: &str, args: &Command) -> Result<ExitCode> {
 }
 
 async fn follow(site: &Site, args: &Command) -> Result<Story> {
-    let (web, db) = (site.one(Tier::Web)?, site.one(Tier::Db)?);
+    let (web, db) = (site.one(Tier::Web)?, site.primary().await?);
     let plans = plans::Switch::on(db)?;
     let asked_at = Timestamp::now();
     let before = counters(site);

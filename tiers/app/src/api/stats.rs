@@ -45,6 +45,8 @@ struct Connections {
 
 #[derive(Debug, Serialize)]
 struct Tables {
+    /// Of the database that was asked; none where it is reached without a network.
+    address: Option<String>,
     products: i64,
     orders: i64,
     /// Blocks that were in PostgreSQL's buffers, and blocks that were read, since its statistics began.
@@ -62,7 +64,7 @@ pub async fn stats(
     let connection = shop.database.connection(&timing).await?;
     let ask = async {
         let text = "SELECT (SELECT count(*) FROM product), (SELECT count(*) FROM shop_order), \
-                    blks_hit, blks_read, xact_commit FROM pg_stat_database WHERE datname = current_database()";
+                    blks_hit, blks_read, xact_commit, host(inet_server_addr()) FROM pg_stat_database WHERE datname = current_database()";
         let statement = connection.prepare_cached(text).await?;
         connection.query_one(&statement, &[]).await
     };
@@ -86,6 +88,7 @@ pub async fn stats(
             waiting: status.waiting,
         },
         database: Tables {
+            address: row.try_get(5)?,
             products: row.try_get(0)?,
             orders: row.try_get(1)?,
             buffer_hits: row.try_get(2)?,
