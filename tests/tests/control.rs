@@ -216,11 +216,14 @@ fn accesses_are_as_many_as_kvm_counts() {
 /// What KVM counts of the only machine of a process (Documentation/virt/kvm/api.rst, the binary statistics' names).
 fn kvm_counters(process: u32) -> impl Fn(&str) -> u64 {
     let machines = fs::read_dir("/sys/kernel/debug/kvm").expect("debugfs is mounted");
-    let mut machines = machines.map(|entry| entry.unwrap().path());
     let begin = format!("{process}-");
-    let mine = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(&begin);
-    let folder = machines.find(mine).expect("KVM knows the machine");
-    move |name| fs::read_to_string(folder.join(name)).unwrap().trim().parse().unwrap()
+    let mut names = machines.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let name = names.find(|name| name.starts_with(&begin)).expect("KVM knows the machine");
+    move |counter| {
+        let path = format!("/sys/kernel/debug/kvm/{name}/{counter}");
+        let text = fs::read_to_string(path).expect("KVM counts it");
+        text.trim().parse().expect("a counter is a number")
+    }
 }
 
 #[test]

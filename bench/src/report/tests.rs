@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::self_test::again;
+use super::pair::again;
 use super::*;
 use crate::host::KvmKind;
 use crate::statistics::Interval;

@@ -195,7 +195,7 @@ fn parts(story: &Value) -> Vec<Figure> {
         let time = &span["time"];
         let Some(seconds) = time["secs"].as_f64().zip(time["nanos"].as_f64()) else { continue };
         let milliseconds = seconds.0 * 1e3 + seconds.1 / 1e6;
-        let metric = format!("trace_{lane}_{}", name.replace(char::is_whitespace, "_"));
+        let metric = format!("trace_{lane}_{}", name.trim().replace(char::is_whitespace, "_"));
         match found.iter_mut().find(|it| it.metric == metric) {
             Some(known) => known.value += milliseconds,
             None => {
@@ -239,7 +239,7 @@ mod tests {
     fn parts_of_one_name_are_added() {
         let span = |lane: &str, name: &str, nanos: u64| json!({ "lane": lane, "name": name, "time": { "secs": 0, "nanos": nanos } });
         let story = json!({ "spans": [
-            span("db", "query", 1_000_000), span("web", "way to app", 500_000),
+            span("db", "query", 1_000_000), span("web", "  way to app", 500_000),
             span("db", "query", 250_000),
         ] });
         let expected = [("trace_db_query", "ms", 1.25), ("trace_web_way_to_app", "ms", 0.5)];

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_tests::networked::Host;
-use isolab_tests::{Done, Sandbox, TIME_LIMIT, text};
+use isolab_tests::{Done, Sandbox, TIME_LIMIT, checkout, text};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -120,7 +120,7 @@ fn disks_and_networks_are_measured_at_the_levels() {
     let report = |words: &[&str], jobs: &[&str]| -> Value {
         let begin = [&["bench"], words, &["--runs", "1", "--format", "json", "--jobs"]].concat();
         let jobs = jobs.join(",");
-        let report = host.isolab(&[&begin[..], &[&jobs], &LEVELS].concat()).success();
+        let report = host.isolab(&[&begin[..], &[jobs.as_str()], &LEVELS].concat()).success();
         serde_json::from_str(&report).unwrap()
     };
     let jobs = ["root_randread_4k", "volume_write_4k_fsync"];
@@ -132,6 +132,32 @@ fn disks_and_networks_are_measured_at_the_levels() {
     run(&["disk", "--jobs", "root_magic"]).fails_with(125, &["root_magic", "volume_randread_1m"]);
     run(&["disk", "--disk", "/dev/null"]).fails_with(125, &["--peers"]);
     run(&["net", "--isolation", "process", "--peers", "qemu"]).fails_with(2, &["cannot be used"]);
+}
+
+#[test]
+fn a_shop_is_measured_at_the_levels() {
+    let host = Host::new();
+    for tier in ["web", "app", "db"] {
+        let image = checkout().join(format!("target/tiers-images/shop-{tier}.tar"));
+        host.isolab(&["image", "load", text(&image)]).success();
+    }
+    let words =
+        ["bench", "tiers", "--runs", "1", "--apps", "1", "--rates", "25", "--duration", "1"];
+    let report = host.isolab(&[&words[..], &["--format", "json"], &LEVELS].concat()).success();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let two = ["process", "container"].map(|name| (name.to_owned(), 1));
+    for metric in [
+        "to_ready",
+        "static_throughput",
+        "read_p99",
+        "write_cpu",
+        "rate_25_p50",
+        "apps_1_throughput",
+        "trace_app_ask_the_database",
+    ] {
+        assert_eq!(measured(&report, "tiers", metric), two, "{metric} in {report}");
+    }
+    assert_eq!(host.left(), [""; 0], "nothing is left");
 }
 
 #[test]
