@@ -5,8 +5,10 @@
 //! VM levels; [`lifecycle`] what instances in the background do, [`networked`] those on networks, [`user_mode`] those
 //! of a user who is not root, [`volumes`] what they keep. [`guests`] are machines whose init is a script;
 //! [`devices`] has what disks and networks must do on both machines; [`odd_image`] an image whose
-//! files are the same at every level.
+//! files are the same at every level; [`pages`] what a reader of our pages sees in a [`browser`].
 
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod browser;
 pub mod carried;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod composed;
@@ -25,6 +27,8 @@ pub mod lifecycle;
 pub mod networked;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod odd_image;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod pages;
 pub mod piped;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod standby;
