@@ -9,5 +9,6 @@ mod costs;
 mod files;
 mod hosts;
 mod private;
+mod projects;
 mod registries;
 mod registry;
