@@ -152,7 +152,7 @@ fn plots(page: &mut Page, benchmark: &str, fewest: usize) {
            const marks = [...svg.querySelectorAll('rect, path, polyline, circle, line')]; \
            const inside = it => {{ const at = it.getBoundingClientRect(); return at.left >= box.left - 1 \
              && at.right <= box.right + 1 && at.top >= box.top - 1 && at.bottom <= box.bottom + 1; }}; \
-           return {{ seen: box.width > 200 && box.height > 40, marks: marks.length, inside: marks.every(inside), \
+           return {{ seen: box.width > 200 && box.height > 20, marks: marks.length, inside: marks.every(inside), \
              words: svg.getAttribute('aria-label') ?? '' }}; }})"
     ));
     let plots = plots.as_array().unwrap();
