@@ -33,7 +33,7 @@ impl Archive {
             return Ok(());
         }
         self.parents(&path)?;
-        self.entry(&path, ModeFileType::Directory, permissions, &[])?;
+        self.entry(builder(&path, ModeFileType::Directory, permissions), &[])?;
         self.folders.insert(path);
         Ok(())
     }
@@ -43,9 +43,24 @@ impl Archive {
     /// # Errors
     /// `path` is no path inside the archive, or the content is 4 GiB or longer.
     pub fn file(&mut self, path: &str, permissions: u32, content: &[u8]) -> io::Result<()> {
+        self.file_of((0, 0), path, permissions, content)
+    }
+
+    /// Likewise, for a file of this user and group.
+    ///
+    /// # Errors
+    /// As for [`Archive::file`].
+    pub fn file_of(
+        &mut self,
+        (uid, gid): (u32, u32),
+        path: &str,
+        permissions: u32,
+        content: &[u8],
+    ) -> io::Result<()> {
         let path = inside(path)?;
         self.parents(&path)?;
-        self.entry(&path, ModeFileType::Regular, permissions, content)
+        let header = builder(&path, ModeFileType::Regular, permissions).uid(uid).gid(gid);
+        self.entry(header, content)
     }
 
     /// The archive so far, to which a file of `length` bytes with these permissions is to be added: its
@@ -80,15 +95,9 @@ impl Archive {
         }
     }
 
-    fn entry(
-        &mut self,
-        path: &str,
-        kind: ModeFileType,
-        permissions: u32,
-        content: &[u8],
-    ) -> io::Result<()> {
+    fn entry(&mut self, header: NewcBuilder, content: &[u8]) -> io::Result<()> {
         let length = u32::try_from(content.len()).map_err(io::Error::other)?;
-        let mut writer = builder(path, kind, permissions).write(&mut self.bytes, length);
+        let mut writer = header.write(&mut self.bytes, length);
         writer.write_all(content)?;
         writer.finish()?;
         Ok(())

@@ -12,7 +12,7 @@ pub mod programs;
 mod threads;
 
 pub use isolab_protocol::{
-    CapabilitySets, FileRequest, GuestUsage, Interface, InterfaceAddress, KernelSettings, Line,
-    MARKER_PORT, Marker, Mount, MountSource, NameFile, Process, ProcessId, ProcessRecord, Rights,
-    Rlimit, RootDisks, Service, Task, User, WORKLOAD, WindowSize, Workload,
+    CapabilitySets, FILES_DIR, FileRequest, GuestUsage, Interface, InterfaceAddress,
+    KernelSettings, Line, MARKER_PORT, Marker, Mount, MountSource, NameFile, Process, ProcessId,
+    ProcessRecord, Rights, Rlimit, RootDisks, Service, Task, User, WORKLOAD, WindowSize, Workload,
 };

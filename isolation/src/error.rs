@@ -21,6 +21,14 @@ pub enum IsolationError {
     /// The image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A file of the host that a guest is to see cannot be read.
+    #[error("cannot read {}", path.display())]
+    HostFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A volume cannot be used.
     #[error(transparent)]
     Volume(#[from] VolumeError),

@@ -1,15 +1,17 @@
 //! Projects of several services: what `isolab compose` does at any level, each test on a host of its own.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lifecycle::until;
 use crate::networked::{Host, ask, until_answered};
-use crate::{Done, text};
+use crate::{Done, text, tool};
 
 /// A project's folder, on a host of its own.
 pub struct Composed {
@@ -152,6 +154,65 @@ pub fn a_life(level: &str) {
     project.assert_gone();
 }
 
+/// What is asked and told besides: files as they come out, waiting for health, following logs, signals, dependants.
+pub fn other_commands(level: &str) {
+    let file = format!(
+        "x-isolation: {level}\nservices:\n  \
+           db:\n    image: busybox\n    command: {}\n    \
+             healthcheck: {{test: 'wget -qO- http://127.0.0.1/', interval: 200ms, retries: 100}}\n  \
+           app:\n    image: busybox\n    command: {}\n    depends_on: {{db: {{condition: service_healthy, restart: true}}}}\n  \
+           aside: {{image: busybox, command: sleep 1000, stop_signal: KILL, network_mode: none}}\n",
+        server("db"),
+        "sh -c 'trap \"echo heard; exit 0\" TERM; trap \"echo told\" USR1; echo ready; while :; do sleep 0.1; done'",
+    );
+    let project = Composed::new(&file);
+    assert_eq!(project.compose(&["config", "--services"]).success(), "db\napp\naside\n");
+    let told = project.compose(&["config", "--format", "json"]).success();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["services"]["app"]["depends_on"]["db"]["restart"], true, "{told}");
+    // What is printed is a file again.
+    let written = project.path("written.yaml");
+    project.compose(&["config", "--output", text(&written)]).success();
+    let again = project.host.isolab(&["compose", "-f", text(&written), "-p", "p", "config"]);
+    assert_eq!(again.success(), fs::read_to_string(&written).unwrap());
+    project.compose(&["up", "-d", "--wait"]).success();
+    let health = project.compose(&["ps", "--format", "{{.Status}}", "db"]).success();
+    assert!(health.contains("(healthy)"), "{health}");
+    assert_eq!(project.compose(&["ps", "--services"]).success(), "app\naside\ndb\n");
+    assert_eq!(project.compose(&["ps", "--quiet"]).success().lines().count(), 3);
+    // A signal reaches the workload; who follows it hears what it says, and its end.
+    let path = project.path("compose.yaml");
+    let words = ["compose", "-f", text(&path), "-p", "p", "logs", "--follow", "app"];
+    let mut logs = project.host.start(&words);
+    logs.wait_for("app-1  | ready");
+    project.compose(&["kill", "--signal", "USR1", "app"]).success();
+    logs.wait_for("app-1  | told");
+    project.compose(&["kill", "-s", "TERM", "app"]).success();
+    logs.wait_for("app-1  | heard");
+    assert!(logs.finish().status.success());
+    until("its end", || project.states().contains("p-app-1 exited"));
+    assert_eq!(project.compose(&["ps", "--status", "exited", "--services"]).success(), "app\n");
+    project.compose(&["start", "app"]).success();
+    // Who says so starts anew with what it depends on, and nobody else does.
+    let started = |name: &str| {
+        project.host.isolab(&["inspect", "--format", "{{.State.StartedAt}}", name]).success()
+    };
+    let names = ["p-app-1", "p-db-1", "p-aside-1"];
+    let before = names.map(started);
+    project.compose(&["restart", "db"]).success();
+    let after = names.map(started);
+    let is_new = [0, 1, 2].map(|at| before[at] != after[at]);
+    assert_eq!(is_new, [true, true, false], "{before:?} {after:?}");
+    project.compose(&["restart", "--no-deps", "db"]).success();
+    assert_eq!(started("p-app-1"), after[0]);
+    project.compose(&["kill"]).success();
+    until("the end of all", || {
+        project.states() == "p-app-1 exited, p-aside-1 exited, p-db-1 exited"
+    });
+    project.compose(&["down", "--volumes"]).success();
+    project.assert_gone();
+}
+
 /// What goes wrong is told with the service and what it wrote last, and what cannot be is refused before anything is.
 pub fn failures(level: &str) {
     let project = Composed::new("services:\n  s: {image: busybox, command: 'true'}\n");
@@ -198,7 +259,9 @@ pub fn levels() {
     project.write("file", "");
     for (lines, level, words) in [
         ("volumes: ['./folder:/x']", "fullvirt", "no PC hardware shares a folder"),
-        ("volumes: ['./file:/x']", "paravirt", "is no folder"),
+        ("volumes: ['./file:/x']", "paravirt", "paravirt can see read-only and not otherwise"),
+        ("volumes: ['./file:/x']", "fullvirt", "fullvirt can see read-only and not otherwise"),
+        ("volumes: ['/dev/null:/x:ro']", "paravirt", "is no folder and no file"),
         ("network_mode: host", "paravirt", "host"),
         ("devices: ['/dev/null:/dev/x']", "paravirt", "device"),
         ("sysctls: {net.ipv4.ip_forward: 1}", "process", "kernel parameters"),
@@ -242,6 +305,68 @@ pub fn watched(level: &str) {
     assert!(done.stdout.contains("a-1  | ends\n"), "{}", done.stdout);
     assert_eq!(project.states(), "p-a-1 exited, p-b-1 exited");
     project.compose(&["down"]).success();
+    project.assert_gone();
+}
+
+/// Secrets and configurations are files in the instances of each of these levels: with the owner and mode that they have
+/// on the host, and for nobody there to write.
+pub fn files(levels: &[&str]) {
+    let mut file =
+        "secrets: {key: {file: ./key}}\nconfigs: {settings: {file: ./settings}}\nservices:\n"
+            .to_owned();
+    for level in levels {
+        file += &format!(
+            "  {level}:\n    image: busybox\n    x-isolation: {level}\n    command: sleep 1000\n    stop_signal: KILL\n    \
+             mem_limit: 96m\n    network_mode: none\n    read_only: true\n    configs: [settings]\n    \
+             secrets: [key, {{source: key, target: /etc/shop/deep/key}}]\n"
+        );
+    }
+    let project = Composed::new(&file);
+    let key = project.path("key");
+    // No text, and not a whole number of anything.
+    fs::write(&key, (0..5000_u32).map(|at| (at * 7 % 256) as u8).collect::<Vec<_>>()).unwrap();
+    chown(&key, Some(7), Some(65534)).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o440)).unwrap();
+    project.write("settings", "of the first\n");
+    let sum = tool("sha256sum", &[text(&key)]);
+    let (sum, _) = sum.split_once(' ').unwrap();
+    project.compose(&["up", "-d"]).success();
+    let exec = |level: &str, words: &[&str]| {
+        project.compose(&[&["exec", "-T"], &words[..2], &[level], &words[2..]].concat())
+    };
+    for level in levels {
+        let as_user = |user: &str, line: &str| exec(level, &["--user", user, "sh", "-c", line]);
+        for place in ["/run/secrets/key", "/etc/shop/deep/key"] {
+            let seen = as_user("0", &format!("stat -c '%u %g %a' {place}")).success();
+            assert_eq!(seen, "7 65534 440\n", "{level}");
+            // Who is of its group can read it, as on the host.
+            let seen = as_user("9:65534", &format!("sha256sum <{place}")).success();
+            assert_eq!(seen, format!("{sum}  -\n"), "{level}");
+            let written = as_user("0", &format!("echo x >>{place}"));
+            assert!(written.stderr.contains("Read-only file system"), "{level}: {written:?}");
+        }
+        let others = as_user("9:9", "cat /run/secrets/key");
+        assert!(others.stderr.contains("Permission denied"), "{level}: {others:?}");
+        assert_eq!(as_user("0", "cat /settings").success(), "of the first\n", "{level}");
+    }
+    // A machine has a file as it was when it was started.
+    project.write("settings", "of the second\n");
+    project.compose(&["restart", "--timeout", "0"]).success();
+    for level in levels {
+        assert_eq!(
+            exec(level, &["--user", "0", "cat", "/settings"]).success(),
+            "of the second\n",
+            "{level}"
+        );
+    }
+    project.write("settings", &"x".repeat((4 << 20) + 1));
+    for level in levels.iter().filter(|level| level.ends_with("virt")) {
+        let fails = project.compose(&["restart", "--timeout", "0", level]);
+        fails.fails_with(125, &["settings: single files of a machine are 4 MiB at most"]);
+    }
+    fs::remove_file(&key).unwrap();
+    project.compose(&["up", "-d"]).fails_with(125, &["compose.yaml:", "there is no", "key"]);
+    project.compose(&["down", "--volumes"]).success();
     project.assert_gone();
 }
 

@@ -10,6 +10,11 @@ fn a_life() {
 }
 
 #[test]
+fn other_commands() {
+    composed::other_commands("container");
+}
+
+#[test]
 fn failures() {
     LEVELS.into_iter().for_each(composed::failures);
 }
@@ -17,6 +22,11 @@ fn failures() {
 #[test]
 fn levels() {
     composed::levels();
+}
+
+#[test]
+fn files() {
+    composed::files(&LEVELS);
 }
 
 #[test]

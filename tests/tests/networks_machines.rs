@@ -41,6 +41,11 @@ fn a_project_of_all_levels() {
 }
 
 #[test]
+fn files_of_a_project() {
+    composed::files(&["container", "paravirt", "fullvirt"]);
+}
+
+#[test]
 fn without_root() {
     user_mode::a_life("paravirt");
 }

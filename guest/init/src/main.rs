@@ -52,11 +52,13 @@ fn run(channel: &mut Option<Channel>) -> Result<(), Failure> {
     // Unpacked into RAM, which is the workload's.
     fs::remove_dir_all(GUEST_DIR).map_err(|e| format!("remove {GUEST_DIR}: {e}"))?;
     let volumes = mounts::find_disks(&mut workload)?;
+    let files = mounts::hold_files(&mut workload)?;
     let image = root::enter(&workload.root, &workload.name_files)?;
     machine::mount_api_filesystems(&workload.kernel)?;
     root::read_ahead(&image);
     let channel = channel.insert(Channel::open(&workload.line)?);
     mounts::mount_all(&workload, &volumes)?;
+    drop(files);
     machine::set_hostname(&workload.hostname)?;
     network::bring_up_loopback()?;
     network::configure(&workload.interfaces)?;

@@ -1,14 +1,18 @@
-//! What is mounted over the root file system: volumes, shared folders, memory.
+//! What is mounted over the root file system: volumes, shared folders, single files, memory.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_protocol::{Line, Mount, MountSource, Workload};
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
 use nix::unistd::syncfs;
 
 use crate::Failure;
@@ -64,11 +68,26 @@ fn read_uuid(device: &str) -> std::io::Result<[u8; 16]> {
     Ok(uuid)
 }
 
+/// Holds the files that came in the initramfs, which is below the root later on and has no paths: they are mounted by
+/// what /proc calls these descriptors.
+pub fn hold_files(workload: &mut Workload) -> Result<Vec<OwnedFd>, Failure> {
+    let mut held = Vec::new();
+    for one in &mut workload.mounts {
+        if let MountSource::File(path) = &mut one.source {
+            let file = open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(|e| format!("open {path}: {e}"))?;
+            *path = format!("/proc/self/fd/{}", file.as_raw_fd());
+            held.push(file);
+        }
+    }
+    Ok(held)
+}
+
 /// Mounts everything below the root, which is in place, and then makes the root itself read-only if it is to be.
 pub fn mount_all(workload: &Workload, disks: &[(usize, String)]) -> Result<(), Failure> {
     for (at, one) in workload.mounts.iter().enumerate() {
         let disk = disks.iter().find(|(number, _)| *number == at).map(|(_, name)| name.as_str());
-        fs::create_dir_all(&one.target).map_err(|e| format!("create {}: {e}", one.target))?;
+        make_target(one).map_err(|e| format!("create {}: {e}", one.target))?;
         mount_one(one, disk).map_err(|e| format!("mount a volume on {}: {e}", one.target))?;
     }
     if workload.read_only {
@@ -76,6 +95,17 @@ pub fn mount_all(workload: &Workload, disks: &[(usize, String)]) -> Result<(), F
         mount(NONE, "/", NONE, flags, NONE).map_err(|e| format!("make / read-only: {e}"))?;
     }
     Ok(())
+}
+
+/// Makes what is missing of a mount's target: a folder, or for a file an empty one.
+fn make_target(one: &Mount) -> io::Result<()> {
+    if !matches!(one.source, MountSource::File(_)) {
+        return fs::create_dir_all(&one.target);
+    }
+    if let Some(parent) = Path::new(&one.target).parent() {
+        fs::create_dir_all(parent)?;
+    }
+    File::options().create(true).append(true).open(&one.target).map(drop)
 }
 
 fn mount_one(one: &Mount, disk: Option<&str>) -> Result<(), Errno> {
@@ -87,12 +117,15 @@ fn mount_one(one: &Mount, disk: Option<&str>) -> Result<(), Errno> {
         MountSource::Share(tag) => mount(Some(tag.as_str()), target, Some("virtiofs"), flags, data),
         MountSource::Disk(_) => mount(disk, target, Some("ext4"), flags, data),
         MountSource::Memory => mount(Some("tmpfs"), target, Some("tmpfs"), flags, data),
-        MountSource::Root => {
-            mount(Some(target), target, NONE, MsFlags::MS_BIND, NONE)?;
-            let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
-            mount(NONE, target, NONE, flags, NONE)
-        }
+        MountSource::File(path) => bind(path, target, flags),
+        MountSource::Root => bind(target, target, flags),
     }
+}
+
+/// A bind mount, whose flags a second call gives it (mount(2)).
+fn bind(source: &str, target: &str, flags: MsFlags) -> Result<(), Errno> {
+    mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE)?;
+    mount(NONE, target, NONE, flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT, NONE)
 }
 
 /// Flags, and what is the file system's own. How mounts spread does not matter in a guest, which has one mount

@@ -32,6 +32,10 @@ pub use workload::{Line, NameFile, RootDisks, Workload};
 /// starts, so that the workload sees its image only.
 pub const GUEST_DIR: &str = "/.isolab";
 
+/// The folder in the initramfs that holds [files that are mounted](MountSource::File). It stays, below the workload's
+/// root.
+pub const FILES_DIR: &str = "/.isolab-files";
+
 /// Where the initramfs holds the [`Workload`], as JSON.
 pub const WORKLOAD_FILE: &str = "/.isolab/workload.json";
 

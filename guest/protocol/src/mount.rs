@@ -26,6 +26,8 @@ pub enum MountSource {
     Share(String),
     /// A disk with an ext4 file system of this UUID.
     Disk([u8; 16]),
+    /// A file that came in the initramfs, by its path there.
+    File(String),
     /// Memory: a tmpfs.
     Memory,
     /// What the root file system has there, which can be written also where the rest of it cannot.

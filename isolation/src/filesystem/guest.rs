@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use isolab_guest::{Mount, MountSource as GuestSource};
+use isolab_guest::initramfs::SeenFile;
+use isolab_guest::{FILES_DIR, Mount, MountSource as GuestSource};
 use isolab_images::{MERGED, Merged, run_with_merged};
 use isolab_volumes::{Kind, Lease, TopFolder, VolumeName, Volumes};
 
@@ -16,11 +17,12 @@ use crate::instance::InstanceSpec;
 use crate::level::Level;
 
 /// What a machine gets besides its root.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct GuestMounts {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) disks: Vec<GuestDisk>,
     pub(crate) shares: Vec<GuestShare>,
+    pub(crate) files: Vec<SeenFile>,
     pub(crate) leases: Vec<Lease>,
 }
 
@@ -43,21 +45,31 @@ pub(crate) struct GuestShare {
 const MOST_PC_DISKS: usize = 1;
 /// As many letters as there are behind `vda` and `vdb`.
 const MOST_VIRTIO_DISKS: usize = 24;
+/// Bytes of single files, which are in the guest's RAM.
+const MOST_FILES: u64 = 4 << 20;
 
 fn refused(why: String) -> IsolationError {
     IsolationError::Setting { field: "volume", why }
 }
 
-/// Whether a machine of this level can see `path` of the host.
-fn check_host(level: Level, path: &Path) -> Result<(), IsolationError> {
+/// Whether a machine of this level can see `path` of the host. Of a file it sees a copy, which nobody can write: what a
+/// guest would write to it could not come back.
+fn check_host(level: Level, path: &Path, read_only: bool) -> Result<(), IsolationError> {
     let shown = path.display();
+    if path.is_file() {
+        return read_only.then_some(()).ok_or_else(|| {
+            refused(format!("{shown} is a file, which {level} can see read-only and not otherwise"))
+        });
+    }
     if level == Level::Fullvirt {
         return Err(refused(format!(
             "{shown} cannot be seen at fullvirt: no PC hardware shares a folder of the host; use a named volume"
         )));
     }
     if !path.is_dir() {
-        return Err(refused(format!("{shown} is no folder, and {level} shares folders only")));
+        return Err(refused(format!(
+            "{shown} is no folder and no file, and {level} sees only those"
+        )));
     }
     Ok(())
 }
@@ -69,11 +81,11 @@ impl Filesystem {
     /// The first mount that it cannot show, with the reason.
     pub fn check(&self, level: Level) -> Result<(), IsolationError> {
         let of_host = self.mounts.iter().filter_map(|mount| match &mount.source {
-            MountSource::Host(path) => Some(path),
+            MountSource::Host(path) => Some((path, mount.read_only)),
             _ => None,
         });
         let mut of_machine = of_host.filter(|_| level.is_virtual_machine());
-        of_machine.try_for_each(|path| check_host(level, path))
+        of_machine.try_for_each(|(path, read_only)| check_host(level, path, read_only))
     }
 
     /// Makes what is to be mounted in the machine of this instance.
@@ -123,8 +135,27 @@ impl GuestMounts {
         path: &Path,
         read_only: bool,
     ) -> Result<GuestSource, IsolationError> {
-        check_host(level, path)?;
+        check_host(level, path, read_only)?;
+        if path.is_file() {
+            return self.copy(path);
+        }
         Ok(self.share(path.to_owned(), read_only))
+    }
+
+    fn copy(&mut self, path: &Path) -> Result<GuestSource, IsolationError> {
+        let taken: usize = self.files.iter().map(|file| file.content.len()).sum();
+        let inside = format!("{FILES_DIR}/{}", self.files.len());
+        let file = SeenFile::read(path, inside.clone(), MOST_FILES - taken as u64);
+        let file = file
+            .map_err(|source| IsolationError::HostFile { path: path.to_owned(), source })?
+            .ok_or_else(|| {
+                let shown = path.display();
+                refused(format!(
+                    "{shown}: single files of a machine are 4 MiB at most; a folder may hold more"
+                ))
+            })?;
+        self.files.push(file);
+        Ok(GuestSource::File(inside))
     }
 
     fn share(&mut self, path: PathBuf, read_only: bool) -> GuestSource {

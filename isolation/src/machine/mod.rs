@@ -167,7 +167,7 @@ impl Isolation for MachineLevel {
         drivers.extend(taps.first().map(|_| hardware.network_driver));
         let initramfs = debug_span!("initramfs", kernel = %kernel).in_scope(|| {
             let modules = modules::with_dependencies(&kernel, &drivers)?;
-            initramfs::pack(&workload, &modules, init.length)
+            initramfs::pack(&workload, &modules, &volumes.files, init.length)
                 .map_err(IsolationError::host("pack the initramfs"))
         })?;
         let image = DiskOptions { read_only: true, ..DiskOptions::new(spec.image.root_disk()?) };
