@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::browser::Page;
-use crate::tiers::Shop;
+use crate::tiers::{Shop, host};
 use crate::{Sandbox, text};
 
 /// Where the host finds the shop.
@@ -15,7 +15,7 @@ const SHOP: &str = "http://127.0.0.1:8080/";
 
 /// A customer looks at the list, searches, looks at a product and orders it.
 pub fn the_shop(level: &str) {
-    let shop = Shop::up(&["--isolation", level]);
+    let shop = Shop::up(host(), &["--isolation", level]);
     let mut page = Page::open();
     page.go(SHOP);
     list(&mut page);
