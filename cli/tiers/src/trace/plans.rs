@@ -151,7 +151,11 @@ impl Reader {
                     self.close();
                 }
             }
-            _ => self.open = duration(line).map(|duration| (duration, String::new())),
+            // Other programs of the instance write lines between those of a plan.
+            _ => {
+                let begun = duration(line).map(|duration| (duration, String::new()));
+                self.open = begun.or(self.open.take());
+            }
         }
         !self.is_over
     }
@@ -195,6 +199,7 @@ mod tests {
         \t{\n\
         \t  \"Query Text\": \"SELECT name FROM product WHERE id = $1\",\n\
         \t  \"Plan\": {\n\
+        07:27:09 1 INFO  Monitor assigned new state \"primary\"\n\
         \t    \"Node Type\": \"Limit\",\n\
         \t    \"Actual Rows\": 1,\n\
         \t    \"Shared Hit Blocks\": 2,\n\
