@@ -228,7 +228,7 @@ fn run_instance(
         Arc::clone(&controller),
         connected.attachments.clone(),
     );
-    if let Err(error) = served {
+    if let Err(error) = &served {
         // It runs all the same.
         eprintln!("isolab: warning: {}", Report::new(error));
     }
@@ -245,6 +245,7 @@ fn run_instance(
         })
         .context("cannot wait for signals")?;
     let ended = info_span!("wait").in_scope(|| instance.wait());
+    drop(served);
     if let Some(watched) = watched {
         watched.finish();
     }

@@ -80,8 +80,7 @@ impl<'a> Plan<'a> {
         let failed = |source| ComposeError::Image { service: service.to_owned(), source };
         let name = project.image(service);
         let image = store.resolve(&name).map_err(failed)?;
-        let details = store.inspect(&name).map_err(failed)?;
-        let health = said.health.clone().unwrap_or_default().check(&details.config);
+        let health = said.health.clone().unwrap_or_default().check(image.healthcheck());
         let (filesystem, anonymous) = filesystem(project, said)?;
         let request = Request {
             entrypoint: said.entrypoint.clone(),

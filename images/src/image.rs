@@ -6,8 +6,9 @@ use std::sync::Arc;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 
 use crate::blob::BlobId;
-use crate::document::{bad_document, manifest_for_this_machine, read_config};
+use crate::document::{bad_document, manifest_for_this_machine, parse_config};
 use crate::error::ImageError;
+use crate::healthcheck::{self, ImageHealthcheck};
 use crate::store::Store;
 use crate::store::lock::FileLock;
 use crate::store::names::{name_of, name_or_digest};
@@ -24,6 +25,7 @@ pub struct Image {
     digest: String,
     manifest: ImageManifest,
     config: ImageConfiguration,
+    healthcheck: Option<ImageHealthcheck>,
     /// Keeps the collector away from what the image needs.
     #[expect(dead_code, reason = "held for its Drop")]
     lease: Option<Arc<FileLock>>,
@@ -61,14 +63,26 @@ impl Image {
         let blobs = store.blobs();
         let (id, manifest) = manifest_for_this_machine(&blobs, descriptor)?;
         let config_id = BlobId::parse(manifest.config().digest().as_ref())?;
-        let config = read_config(&blobs, &config_id)?;
+        let text = blobs.read_document(&config_id)?;
+        let config = parse_config(&config_id, &text)?;
+        let healthcheck = healthcheck::parse(&config_id, &text)?;
         let (layers, diff_ids) = (manifest.layers().len(), config.rootfs().diff_ids().len());
         if layers != diff_ids {
             let why = format!("{diff_ids} diff_ids for {layers} layers");
             return Err(bad_document("config", &config_id, why));
         }
         let entry = descriptor.clone();
-        Ok(Self { store, reference, entry, digest: id.full(), id, manifest, config, lease: None })
+        Ok(Self {
+            store,
+            reference,
+            entry,
+            digest: id.full(),
+            id,
+            manifest,
+            config,
+            healthcheck,
+            lease: None,
+        })
     }
 
     pub(crate) fn id(&self) -> &BlobId {
@@ -102,6 +116,11 @@ impl Image {
     /// The image configuration (image-spec, config.md).
     pub fn config(&self) -> &ImageConfiguration {
         &self.config
+    }
+
+    /// How it wants its workload to be looked after, if it says so.
+    pub fn healthcheck(&self) -> Option<&ImageHealthcheck> {
+        self.healthcheck.as_ref()
     }
 
     /// Compressed bytes of all layers.

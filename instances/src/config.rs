@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::Duration;
 
 use isolab_images::Image;
 use isolab_isolation::{Level, Patience, Request, oci};
@@ -12,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::{self, Durability};
 use crate::error::InstanceError;
+use crate::health::HealthCheck;
 use crate::networking::Networking;
 use crate::signal::parse_signal;
-use crate::time::{Timestamp, parse_duration};
+use crate::time::Timestamp;
 
 const NAME: &str = "config.json";
 const VERSION: u32 = 1;
@@ -204,34 +204,6 @@ impl RestartPolicy {
     }
 }
 
-/// A command that tells whether the workload is well: by its exit code, 0 or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HealthCheck {
-    /// The command and its arguments.
-    pub command: Vec<String>,
-    /// From the end of one check to the next.
-    pub interval: Duration,
-    /// How long a check may take; then it has failed.
-    pub timeout: Duration,
-    /// How many failures in a row make the workload unhealthy.
-    pub retries: u32,
-    /// How long after the start failures do not count.
-    pub start_period: Duration,
-    /// In place of `interval` for that long, until the workload has been well once; none is `interval`.
-    #[serde(default)]
-    pub start_interval: Option<Duration>,
-}
-
-impl HealthCheck {
-    /// Docker's and podman's defaults.
-    pub fn new(command: Vec<String>) -> Self {
-        let (interval, timeout) = (Duration::from_secs(30), Duration::from_secs(30));
-        let start_period = Duration::ZERO;
-        Self { command, interval, timeout, retries: 3, start_period, start_interval: None }
-    }
-}
-
 /// How a workload's output is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -254,15 +226,6 @@ impl fmt::Display for ProcessSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.args.join(" "))
     }
-}
-
-/// Reads an interval of a health check, of which `disable` is none.
-///
-/// # Errors
-/// What could have been written.
-pub fn parse_interval(text: &str) -> Result<Duration, &'static str> {
-    let interval = parse_duration(text)?;
-    if interval < Duration::from_millis(1) { Err("expected 1ms or more") } else { Ok(interval) }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod client;
 mod config;
 mod document;
 mod error;
+mod health;
 mod held;
 pub mod host;
 mod lifecycle;
@@ -32,14 +33,13 @@ pub mod time;
 
 pub use catalogue::{Catalogue, Instance};
 pub use client::{Asides, Session, Streams};
-pub use config::{
-    Config, HealthCheck, LogOptions, NoRestartPolicy, ProcessSummary, RestartPolicy, parse_interval,
-};
+pub use config::{Config, LogOptions, NoRestartPolicy, ProcessSummary, RestartPolicy};
 pub use error::InstanceError;
+pub use health::{HealthCheck, HealthOptions, parse_interval, shell_line};
 pub use held::Held;
 pub use isolab_network::{HostName, PublishedPort};
 pub use lifecycle::Starting;
 pub use networking::{Attachment, Connected, Networking, sweep_networks};
 pub use signal::parse_signal;
 pub use state::{Check, Health, HealthStatus, State, Status};
-pub use supervisor::{Describe, serve_foreground};
+pub use supervisor::{Describe, Foreground, serve_foreground};

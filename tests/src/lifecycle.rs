@@ -137,7 +137,10 @@ pub fn a_service(level: &str) {
     assert_eq!(bench.isolab(&["stop", "web"]).success(), "web\n");
     assert_eq!(bench.names(&[]), [""; 0]);
     assert_eq!(bench.names(&["-a", "--filter", "exited=3"]), ["web"]);
-    assert_eq!(bench.field("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 3");
+    assert_eq!(
+        bench.field("web", "{{.State.Status}} {{.State.ExitCode}} {{.State.Pid}}"),
+        "exited 3 0"
+    );
     assert_eq!(bench.isolab(&["wait", "web"]).success(), "3\n");
     assert!(bench.logs("web").stdout.ends_with("bye\n"));
     bench.isolab(&["exec", "web", "true"]).fails_with(125, &["`web` is exited"]);
@@ -339,6 +342,49 @@ pub fn health(level: &str) {
     bench.isolab(&["exec", "sick", "touch", "/tmp/cure"]).success();
     until("it is found well", || bench.field("sick", "{{.State.Health.Status}}") == "healthy");
     bench.isolab(&["rm", "-f", "sick"]).success();
+    health_by_the_image(&bench);
+}
+
+/// The checks that an image declares, in the background and in the foreground.
+fn health_by_the_image(bench: &Bench) {
+    let folder = tempfile::tempdir().unwrap();
+    let dockerfile = "FROM busybox\n\
+                      HEALTHCHECK --interval=100ms --retries=2 CMD test -e /tmp/well || { echo poorly; exit 1; }\n";
+    fs::write(folder.path().join("Dockerfile"), dockerfile).unwrap();
+    bench.isolab(&["image", "build", "-t", "checked", text(folder.path())]).success();
+    let level = bench.level;
+    let started = |name: &str, options: &[&str]| {
+        let begin = ["run", "-d", "--isolation", level, "--name", name];
+        bench.isolab(&[&begin, options, &["checked", "sleep", "1000"]].concat()).success();
+    };
+    let status = |name: &str| bench.field(name, "{{.State.Health.Status}}");
+    started("own", &[]);
+    until("it is found ill by the image", || status("own") == "unhealthy");
+    let inspected = bench.isolab(&["inspect", "own"]).success();
+    let inspected: Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(inspected[0]["State"]["Health"]["Log"][0]["Output"], "poorly\n", "{inspected}");
+    assert_eq!(inspected[0]["Config"]["Healthcheck"]["Retries"], 2, "{inspected}");
+    bench.isolab(&["exec", "own", "touch", "/tmp/well"]).success();
+    until("it is found well by the image", || status("own") == "healthy");
+    // The command line has the last word.
+    started("other", &["--health-cmd", "true"]);
+    until("it is found well by another", || status("other") == "healthy");
+    started("none", &["--no-healthcheck"]);
+    let inspected: Value =
+        serde_json::from_str(&bench.isolab(&["inspect", "none"]).success()).unwrap();
+    assert_eq!(inspected[0]["State"]["Health"], Value::Null, "{inspected}");
+    bench.isolab(&["rm", "-f", "own", "other", "none"]).success();
+    // In the foreground, which leaves nothing.
+    let script = "touch /tmp/well; trap 'exit 4' TERM; while :; do sleep 0.1; done";
+    let words = ["run", "--isolation", level, "--name", "front", "checked", "sh", "-c", script];
+    let front = bench.sandbox.isolab(&words).start(Stdio::null());
+    until("it is found well in the foreground", || {
+        bench.names(&["--filter", "health=healthy"]) == ["front"]
+    });
+    front.signal(Signal::SIGTERM);
+    let done = front.finish();
+    assert_eq!((done.code(), done.stderr.as_str()), (Some(4), ""), "{done:?}");
+    assert_eq!(bench.sandbox.instances(), [""; 0]);
 }
 
 /// More output than the log holds, and a log that is removed meanwhile.

@@ -58,8 +58,7 @@ pub struct Common {
     /// Guest kernel of the VM levels: slim, stock, cloud, or a vmlinux or bzImage.
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<String>,
-    /// Remove the instance when it ends. In the foreground without --restart and --health-cmd that is
-    /// always so.
+    /// Remove the instance when it ends. In the foreground without --restart that is always so.
     #[arg(long)]
     pub rm: bool,
     /// The image: a name, or a digest.

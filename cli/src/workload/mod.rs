@@ -43,8 +43,7 @@ impl Workload {
 
     /// Whether the instance lives in a process of its own, also when somebody watches.
     pub fn is_supervised(&self) -> bool {
-        let seldom = &self.seldom;
-        seldom.restart != RestartPolicy::No || seldom.health.health_cmd.is_some()
+        self.seldom.restart != RestartPolicy::No
     }
 
     /// What is asked for, in full: what we have of environment and files is in it. And what follows from it, which
@@ -60,7 +59,7 @@ impl Workload {
         config.networking.check(common.isolation)?;
         (config.interactive, config.terminal) = (common.interactive, common.tty);
         (config.auto_remove, config.restart) = (common.rm, seldom.restart);
-        config.health = seldom.health.check()?;
+        config.health = seldom.health.options()?.check(image.healthcheck());
         config.stop_timeout = seldom.stop_timeout;
         config.labels.extend(seldom.label.iter().map(|label| {
             let (name, value) = label.split_once('=').unwrap_or((label, ""));

@@ -23,7 +23,6 @@ use isolab_isolation::Level;
 pub use self::build::Build;
 pub use self::dependency::{Condition, Dependency};
 use self::fields::Fields;
-pub use self::health::Health;
 pub use self::mount::{Mount, MountKind};
 pub use self::network::{Attached, Membership, ProjectNetwork};
 pub use self::resources::Resources;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use isolab_instances::{LogOptions, RestartPolicy, parse_signal};
+use isolab_instances::{HealthOptions, LogOptions, RestartPolicy, parse_signal};
 use isolab_isolation::{
     Device, HostEntry, InstanceName, Level, Seccomp, Security, Ulimit, UserNamespace,
     parse_hostname, parse_size, read_profile,
@@ -15,7 +15,7 @@ use isolab_network::PublishedPort;
 use super::build::Build;
 use super::dependency::{self, Dependency};
 use super::fields::{Fields, read_text};
-use super::health::Health;
+use super::health;
 use super::mount::{self, Mount};
 use super::network::{self, Attached, ProjectNetwork, valued};
 use super::resources::Resources;
@@ -71,7 +71,7 @@ pub struct Service {
     /// What it waits for.
     pub depends_on: BTreeMap<String, Dependency>,
     /// How to find out whether it is well.
-    pub health: Option<Health>,
+    pub health: Option<HealthOptions>,
     /// When it is started again.
     pub restart: RestartPolicy,
     /// How much it may use, and of how many instances it is.
@@ -193,7 +193,7 @@ impl Service {
                 .map(|node| dependency::read_all(node, &what))
                 .transpose()?
                 .unwrap_or_default(),
-            health: health.map(|node| Health::read(node, &what)).transpose()?,
+            health: health.map(|node| health::read(node, &what)).transpose()?,
             restart,
             resources,
             user: fields.text("user")?,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use isolab_images::Image;
 use isolab_isolation::{Controller, Level};
 
+use super::health;
 use super::record::Record;
 use super::served::Served;
 use super::server::serve;
@@ -13,11 +14,21 @@ use crate::config::Config;
 use crate::document::Durability;
 use crate::error::InstanceError;
 use crate::networking::Attachment;
-use crate::state::{State, Status};
+use crate::state::{Health, State, Status};
 use crate::time::Timestamp;
 
+/// An instance of the foreground as other commands see it: until this is dropped, which has to be before its folder
+/// goes.
+pub struct Foreground(Arc<Record>);
+
+impl Drop for Foreground {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Lets other commands see the instance whose folder is `folder` and that this process waits for, and
-/// act on it: all but attach to it. `networks` are its places on them. It ends with the process.
+/// act on it: all but attach to it. `networks` are its places on them. Its health checks are made as well.
 ///
 /// # Errors
 /// The folder cannot be written, or the host is out of threads.
@@ -28,16 +39,26 @@ pub fn serve_foreground(
     image: &Image,
     controller: Arc<dyn Controller>,
     networks: Vec<Attachment>,
-) -> Result<(), InstanceError> {
+) -> Result<Foreground, InstanceError> {
     config.write(folder, Durability::UntilCrash)?;
     let started_at = Some(Timestamp::now());
     let state = State { status: Status::Running, started_at, ..State::default() };
     let record = Arc::new(Record::new(folder.to_owned(), state));
-    record.set_controller(Some(controller));
+    let foreground = Foreground(Arc::clone(&record));
+    record.set_controller(Some(Arc::clone(&controller)));
+    let check = config.health.clone();
     // The catalogue takes what has a configuration and an owner, and no state, for one that runs: a start
     // has one file less to write, and its end to remove. A change writes it.
-    if !networks.is_empty() {
-        record.change(|state| state.networks = networks);
+    if !networks.is_empty() || check.is_some() {
+        record.change(|state| {
+            state.networks = networks;
+            state.health = check.as_ref().map(|_| Health::default());
+        });
     }
-    serve(folder, &Served::new(record, None, level, config, image))
+    let served = Served::new(Arc::clone(&record), None, level, config, image);
+    serve(folder, &served)?;
+    if let Some((check, process)) = check.zip(served.first_process()) {
+        health::watch(check, &record, controller, &process, image)?;
+    }
+    Ok(foreground)
 }

@@ -11,8 +11,8 @@ use isolab_images::Image;
 use isolab_isolation::{Controller, ExecProcess, FurtherProcess, Stdio, oci};
 
 use super::record::Record;
-use crate::config::HealthCheck;
 use crate::error::InstanceError;
+use crate::health::HealthCheck;
 use crate::state::{Check, Health, HealthStatus};
 use crate::time::Timestamp;
 

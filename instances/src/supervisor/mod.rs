@@ -16,7 +16,7 @@ mod server;
 mod spawn;
 mod terminal;
 
-pub use foreground::serve_foreground;
+pub use foreground::{Foreground, serve_foreground};
 pub use life::Describe;
 pub(crate) use server::SOCKET;
 pub(crate) use spawn::spawn;

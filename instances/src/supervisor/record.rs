@@ -22,11 +22,14 @@ struct Inner {
     is_stopped: bool,
     /// Nothing is left of it, and this is the code to tell.
     done: Option<i32>,
+    /// The folder is about to go.
+    is_closed: bool,
 }
 
 impl Record {
     pub(super) fn new(folder: PathBuf, state: State) -> Self {
-        let inner = Inner { state, controller: None, is_stopped: false, done: None };
+        let inner =
+            Inner { state, controller: None, is_stopped: false, done: None, is_closed: false };
         Self { folder, inner: Mutex::new(inner), changed: Condvar::new() }
     }
 
@@ -43,6 +46,9 @@ impl Record {
     /// not keep the workload from anything: who reads an older state corrects it when we are gone.
     pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
         let mut inner = self.lock();
+        if inner.is_closed {
+            return;
+        }
         change(&mut inner.state);
         if let Err(error) = inner.state.write(&self.folder) {
             let why = std::error::Error::source(&error).map_or(String::new(), |it| it.to_string());
@@ -50,6 +56,11 @@ impl Record {
         }
         drop(inner);
         self.changed.notify_all();
+    }
+
+    /// Writes nothing any more: what comes of the folder is another's.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
     }
 
     /// The workload runs, and is reached by this.
