@@ -6,12 +6,15 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use isolab_file_semantics::{EXPECTATIONS, check};
-use isolab_tests::cached;
 use isolab_tests::devices::{stock_initramfs, text, tool, value};
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim};
+use isolab_tests::{TIME_LIMIT, cached};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
 /// Of the folders in the guest of [`a_share_is_a_file_system_like_others`].
@@ -33,6 +36,7 @@ fn guest_works_in_its_shares() {
     }
     guest_cannot_do_what_is_the_host_s(Path::new("/mnt/auto"));
     guest_fills_the_disk(Path::new("/mnt/small"));
+    guest_shares_locks_with_the_host(Path::new("/mnt/auto"));
     println!("all is well");
 }
 
@@ -64,6 +68,29 @@ fn guest_fills_the_disk(folder: &Path) {
     drop(file);
     fs::remove_file(folder.join("file")).unwrap();
     fs::write(folder.join("file"), block).unwrap();
+}
+
+/// A lock of a whole file.
+fn whole(kind: libc::c_int) -> libc::flock {
+    let (l_type, l_whence) = (kind as i16, libc::SEEK_SET as i16);
+    libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+fn opened(path: &Path) -> fs::File {
+    fs::File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+}
+
+fn guest_shares_locks_with_the_host(folder: &Path) {
+    let (ours, theirs) = (opened(&folder.join("ours")), opened(&folder.join("theirs")));
+    fcntl(&ours, FcntlArg::F_SETLK(&whole(libc::F_WRLCK))).unwrap();
+    let mut found = whole(libc::F_RDLCK);
+    fcntl(&theirs, FcntlArg::F_GETLK(&mut found)).unwrap();
+    assert_eq!((i32::from(found.l_type), found.l_pid), (libc::F_WRLCK, 0));
+    let lock = whole(libc::F_RDLCK);
+    assert_eq!(fcntl(&theirs, FcntlArg::F_SETLK(&lock)), Err(Errno::EAGAIN));
+    // The host looks, and gives its own up.
+    fs::write(folder.join("ready"), "").unwrap();
+    fcntl(&theirs, FcntlArg::F_SETLKW(&lock)).unwrap();
 }
 
 #[test]
@@ -102,8 +129,19 @@ fn a_share_is_a_file_system_like_others() {
     for share in shares.iter().chain([&ro, &small]) {
         options.extend(["--share", share]);
     }
+    let set = |file: &fs::File| fcntl(file, FcntlArg::F_OFD_SETLK(&whole(libc::F_WRLCK)));
+    let theirs = opened(&host.path().join("auto/theirs"));
+    set(&theirs).unwrap();
     let (run, _dir) = boot(&cached("kernels/slim/vmlinux"), initramfs, &options);
+    let run = run.start(Stdio::null());
+    let deadline = Instant::now() + TIME_LIMIT;
+    while !host.path().join("auto/ready").exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let seen = set(&opened(&host.path().join("auto/ours")));
+    drop(theirs);
     let done = run.finish();
+    assert_eq!(seen, Err(Errno::EAGAIN), "the guest's lock on the host: {done:?}");
     tool("umount", &[text(&host.path().join("small"))]);
     let statistics = done.stderr.clone();
     let output = done.success();

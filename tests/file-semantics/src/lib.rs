@@ -18,13 +18,14 @@ use nix::fcntl::{
     fcntl, renameat2,
 };
 use nix::sys::stat::Mode;
-use nix::unistd::{Whence, lseek, mkfifo, syncfs};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, Whence, fork, getpid, lseek, mkfifo, syncfs};
 
 /// One expectation: its name, and what checks it in an empty folder.
 pub type Expectation = (&'static str, fn(&Path));
 
 /// All of them.
-pub const EXPECTATIONS: [Expectation; 18] = [
+pub const EXPECTATIONS: [Expectation; 19] = [
     ("rename", rename),
     ("links", links),
     ("unlinked open files", unlinked_open_files),
@@ -36,6 +37,7 @@ pub const EXPECTATIONS: [Expectation; 18] = [
     ("private mappings", private_mappings),
     ("shared mappings", shared_mappings),
     ("locks", locks),
+    ("locks of processes", locks_of_processes),
     ("attributes", attributes),
     ("owners", owners),
     ("times", times),
@@ -312,6 +314,74 @@ fn locks(folder: &Path) {
     assert_eq!(flock(File::open(&path).unwrap()).err(), Some(Errno::EAGAIN));
     drop(held);
     flock(File::open(&path).unwrap()).unwrap();
+}
+
+/// A lock of the whole file, as fcntl(2) takes it.
+fn whole(kind: libc::c_int) -> libc::flock {
+    let (l_type, l_whence) = (kind as i16, libc::SEEK_SET as i16);
+    libc::flock { l_type, l_whence, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+/// Forks, and gives the child's answer and its id when it ends. The child may only make system calls: others of this
+/// process's threads may hold what they like.
+fn in_child(answer: impl FnOnce() -> u8) -> (u8, Pid) {
+    // SAFETY: the child makes system calls and leaves by _exit(2); it allocates nothing and drops nothing.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let code = answer();
+            // SAFETY: it ends the process, whose buffers and destructors are the parent's.
+            unsafe { libc::_exit(code.into()) }
+        }
+        ForkResult::Parent { child } => match waitpid(child, None).unwrap() {
+            WaitStatus::Exited(_, code) => (code as u8, child),
+            other => panic!("the child of a test: {other:?}"),
+        },
+    }
+}
+
+fn locks_of_processes(folder: &Path) {
+    let path = folder.join("file");
+    let file = made(&path);
+    let us = getpid();
+    let set = |kind| fcntl(&file, FcntlArg::F_SETLK(&whole(kind)));
+    let is_refused = |kind| set(kind) == Err(Errno::EAGAIN);
+    set(libc::F_WRLCK).unwrap();
+    // A child has its parent's descriptors, and none of its locks.
+    let (seen, _) = in_child(|| {
+        let mut found = whole(libc::F_RDLCK);
+        let asked = fcntl(&file, FcntlArg::F_GETLK(&mut found));
+        let is_told = asked.is_ok() && found.l_pid == us.as_raw();
+        u8::from(is_refused(libc::F_RDLCK)) | u8::from(is_told) << 1
+    });
+    assert_eq!(seen, 3, "refused, and told who has it");
+    set(libc::F_RDLCK).unwrap();
+    let (seen, _) = in_child(|| u8::from(set(libc::F_RDLCK).is_ok() && is_refused(libc::F_WRLCK)));
+    assert_eq!(seen, 1, "two may read");
+    // The child's went with it; ours go when any descriptor of the file is closed.
+    set(libc::F_WRLCK).unwrap();
+    drop(File::open(&path).unwrap());
+    let (seen, _) = in_child(|| u8::from(set(libc::F_WRLCK).is_ok()));
+    assert_eq!(seen, 1, "a lock goes with the first close");
+    // Who waits gets it when it is given up: by the child's end, as its parent waits.
+    let (mut ready, mut said) = std::io::pipe().unwrap();
+    let waiter = std::thread::scope(|scope| {
+        let holder = scope.spawn(|| {
+            in_child(|| {
+                let locked = set(libc::F_WRLCK).is_ok();
+                // A byte is one system call; the pause is for the parent to wait in vain for a while.
+                let told = said.write_all(b"!").is_ok();
+                let pause = libc::timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+                // SAFETY: reads a timespec that lives.
+                unsafe { libc::nanosleep(&raw const pause, std::ptr::null_mut()) };
+                u8::from(locked && told)
+            })
+        });
+        ready.read_exact(&mut [0]).unwrap();
+        let waited = fcntl(&file, FcntlArg::F_SETLKW(&whole(libc::F_WRLCK))).map(drop);
+        assert_eq!(holder.join().unwrap().0, 1);
+        waited
+    });
+    assert_eq!(waiter, Ok(()));
 }
 
 fn attributes(folder: &Path) {

@@ -60,15 +60,17 @@ impl Share {
     /// # Errors
     /// EBADF.
     pub fn release(&self, handle: u64) -> Result<(), Errno> {
+        self.locks.released(handle);
         self.handles.remove(handle)
     }
 
-    /// One of the guest's descriptors of the open file was closed: what a file system has to say only
-    /// then, as NFS does, the guest hears.
+    /// `owner`, a process of the guest, has closed one of its descriptors of the open file: its locks on the file
+    /// go, and what a file system has to say only then, as NFS does, the guest hears.
     ///
     /// # Errors
     /// The host's.
-    pub fn flush(&self, handle: u64) -> Result<(), Errno> {
+    pub fn flush(&self, number: u64, handle: u64, owner: u64) -> Result<(), Errno> {
+        self.locks.closed(number, owner);
         close(dup(&*self.handles.file(handle)?)?)
     }
 

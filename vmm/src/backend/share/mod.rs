@@ -17,6 +17,7 @@ mod data;
 mod directory;
 mod handles;
 mod inodes;
+mod locks;
 pub mod name;
 mod names;
 mod options;
@@ -37,6 +38,8 @@ use self::credentials::Ids;
 pub use self::directory::DirectoryEntry;
 use self::handles::Handles;
 use self::inodes::{Inode, Inodes};
+use self::locks::Locks;
+pub use self::locks::{LockKind, LockRange, LockRequest, Obstacle, Ticket};
 pub use self::names::Creator;
 pub use self::options::{CachePolicy, MAX_TAG_LENGTH, ShareOptions, ShareOptionsError};
 
@@ -86,6 +89,7 @@ pub struct Entry {
 pub struct Share {
     inodes: Inodes,
     handles: Handles,
+    locks: Locks,
     /// For directories that are open.
     listings: Budget,
     /// /proc/self/fd, by which an `O_PATH` descriptor is opened for content. Its links lead to what the
@@ -118,6 +122,7 @@ impl Share {
         Ok(Self {
             inodes: Inodes::new(root, &stat, budget),
             handles: Handles::default(),
+            locks: Locks::default(),
             listings: Budget::new(directory::MAX_OPEN),
             descriptors,
             read_only: options.read_only,
@@ -127,6 +132,7 @@ impl Share {
 
     /// The guest has gone, or starts again: closes and forgets all that it had.
     pub fn clear(&self) {
+        self.locks.clear();
         self.handles.clear();
         self.inodes.clear();
     }

@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use super::operations::{attributes, content, directories, names, start, xattrs};
+use super::operations::{attributes, content, directories, locks, names, start, xattrs};
 use super::protocol::{Reply, opcode};
 use super::session::{Answer, Request, Session};
 
@@ -19,7 +19,8 @@ pub fn serve(
     match request.header.opcode {
         opcode::INIT => start::initialize(session, request, reply),
         opcode::DESTROY => start::end(session),
-        // The answer of what was interrupted is on its way.
+        // The answer of what was interrupted is on its way. For a lock that is waited for it is not, but Linux's driver
+        // sends none for that.
         opcode::INTERRUPT => Ok(Answer::Nothing),
         opcode::FORGET => names::forget(session, request),
         opcode::BATCH_FORGET => names::forget_several(session, request),
@@ -49,14 +50,15 @@ pub fn serve(
         opcode::OPENDIR => directories::open(session, request, reply),
         opcode::READDIR | opcode::READDIRPLUS => directories::read(session, request, reply),
         opcode::FSYNCDIR => directories::synchronize(session, request),
+        opcode::GETLK => locks::obstacle(session, request, reply),
+        opcode::SETLK => locks::lock(session, request),
+        opcode::SETLKW => locks::lock_or_wait(session, request),
         opcode::GETXATTR => xattrs::get(session, request, reply),
         opcode::LISTXATTR => xattrs::list(session, request, reply),
         opcode::SETXATTR => xattrs::set(session, request),
         opcode::REMOVEXATTR => xattrs::remove(session, request),
         // None of them has a meaning that host and guest share.
         opcode::IOCTL => Err(Errno::ENOTTY),
-        // Locks among them, which the guest's kernel then keeps by itself: it can wait for one
-        // and give up, which a request on a virtqueue cannot, and see a deadlock.
         _ => Err(Errno::ENOSYS),
     }
 }

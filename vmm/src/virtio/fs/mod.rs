@@ -6,6 +6,8 @@
 //! [`share`](crate::backend::share)'s.
 
 mod dispatch;
+#[cfg(test)]
+mod lock_tests;
 mod operations;
 mod protocol;
 mod request;
@@ -94,11 +96,13 @@ impl VirtioDevice for VirtioFs {
                 return Err(ActivateError::MissingQueue { device: NAME, queue: number });
             }
         }
-        let worker =
-            Worker::spawn(NAME, FsWorker::new(queues, &self.session)).map_err(|source| {
-                ActivateError::Host { device: NAME, action: "start its thread", source }
-            })?;
-        self.worker = Some(worker);
+        let worker = FsWorker::new(queues, &self.session);
+        let worker = worker.and_then(|worker| Worker::spawn(NAME, worker));
+        self.worker = Some(worker.map_err(|source| ActivateError::Host {
+            device: NAME,
+            action: "start its thread",
+            source,
+        })?);
         Ok(())
     }
 

@@ -47,6 +47,9 @@ pub mod opcode {
     pub const READDIR: u32 = 28;
     pub const RELEASEDIR: u32 = 29;
     pub const FSYNCDIR: u32 = 30;
+    pub const GETLK: u32 = 31;
+    pub const SETLK: u32 = 32;
+    pub const SETLKW: u32 = 33;
     pub const CREATE: u32 = 35;
     pub const INTERRUPT: u32 = 36;
     pub const DESTROY: u32 = 38;
@@ -64,6 +67,7 @@ pub mod opcode {
 /// What both sides can do, of `fuse_init_in.flags` and, from bit 32 on, `flags2`.
 pub mod init {
     pub const ASYNC_READ: u64 = 1 << 0;
+    pub const POSIX_LOCKS: u64 = 1 << 1;
     pub const ATOMIC_O_TRUNC: u64 = 1 << 3;
     pub const BIG_WRITES: u64 = 1 << 5;
     pub const AUTO_INVAL_DATA: u64 = 1 << 12;
@@ -105,6 +109,16 @@ pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// `fuse_fsync_in.fsync_flags`: the content only.
 pub const FSYNC_FDATASYNC: u32 = 1 << 0;
+
+/// `fuse_lk_in.lk_flags`: of flock(2), not of fcntl(2).
+pub const LK_FLOCK: u32 = 1 << 0;
+
+/// `fuse_file_lock.type`, as Linux's fcntl(2) has them.
+pub mod lock_type {
+    pub const READ: u32 = 0;
+    pub const WRITE: u32 = 1;
+    pub const UNLOCK: u32 = 2;
+}
 
 /// `struct fuse_in_header`.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +204,11 @@ impl<'r> Reply<'r> {
     pub fn new(bytes: &'r mut Vec<u8>) -> Self {
         bytes.clear();
         bytes.resize(Self::HEADER, 0);
+        Self(bytes)
+    }
+
+    /// One that was begun already.
+    pub fn begun(bytes: &'r mut Vec<u8>) -> Self {
         Self(bytes)
     }
 

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use super::protocol::{Arguments, Header, open};
-use crate::backend::share::{CachePolicy, Share};
+use crate::backend::share::{CachePolicy, LockRequest, Share, Ticket};
 use crate::backend::vectors::VectorBuffer;
 use crate::memory::GuestRam;
 use crate::virtio::chain::Chain;
 
 /// How a request ended that did not fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// What is in the [`Reply`](super::protocol::Reply).
     Reply,
@@ -17,6 +16,17 @@ pub enum Answer {
     InPlace(u32),
     /// Nothing: the guest does not wait for one.
     Nothing,
+    /// Nothing yet: that is for when the lock can be had.
+    Waits(WaitingLock),
+}
+
+/// A lock that the guest waits for.
+pub struct WaitingLock {
+    /// To be asked for again.
+    pub request: LockRequest,
+    /// Its place among those who wait.
+    #[expect(dead_code, reason = "held for its Drop")]
+    pub ticket: Ticket,
 }
 
 /// A request, with all that it is about.

@@ -1,6 +1,7 @@
 //! A guest for tests: sends FUSE requests through a device's queue.
 
 use std::path::Path;
+use std::rc::Rc;
 
 use tempfile::TempDir;
 
@@ -17,6 +18,9 @@ const REQUEST: u64 = 0x1_0000;
 const CONTENT: u64 = 0x10_0000;
 const ANSWER: u64 = 0x4_0000;
 const ROOM: u32 = 0x4_0000;
+/// The same of a request that waits while others are made.
+const LATER_REQUEST: u64 = 0x3_0000;
+const LATER_ANSWER: u64 = 0x3_8000;
 /// Length of an entry, behind which is what was opened.
 pub const ENTRY: usize = 128;
 
@@ -62,8 +66,10 @@ pub struct Guest {
     pub device: VirtioFs,
     pub driver: Driver,
     pub inbox: Inbox,
-    pub folder: TempDir,
+    pub folder: Rc<TempDir>,
     _forgets: Driver,
+    /// Answers that nobody has waited for yet: heads of chains, and bytes written.
+    arrived: Vec<(u32, u32)>,
     pub uid: u32,
     pub gid: u32,
 }
@@ -75,14 +81,24 @@ impl Guest {
 
     /// With a folder below that one.
     pub fn on(place: &Path) -> Self {
-        Self::in_folder(tempfile::tempdir_in(place).unwrap(), |_| {}, Budget::new(20_000))
+        let folder = Rc::new(tempfile::tempdir_in(place).unwrap());
+        Self::in_folder(folder, |_| {}, Budget::new(20_000))
+    }
+
+    /// Another one with the same folder.
+    pub fn beside(other: &Self) -> Self {
+        Self::in_folder(Rc::clone(&other.folder), |_| {}, Budget::new(100))
     }
 
     pub fn with(change: impl FnOnce(&mut ShareOptions), budget: Budget) -> Self {
-        Self::in_folder(tempfile::tempdir().unwrap(), change, budget)
+        Self::in_folder(Rc::new(tempfile::tempdir().unwrap()), change, budget)
     }
 
-    fn in_folder(folder: TempDir, change: impl FnOnce(&mut ShareOptions), budget: Budget) -> Self {
+    fn in_folder(
+        folder: Rc<TempDir>,
+        change: impl FnOnce(&mut ShareOptions),
+        budget: Budget,
+    ) -> Self {
         let mut options = ShareOptions::new(folder.path(), "test");
         change(&mut options);
         let memory = memory();
@@ -91,7 +107,8 @@ impl Guest {
         let mut device = VirtioFs::open(&options, budget).unwrap();
         let queues = vec![forgets.queue(0, 0), driver.queue(1, 0)];
         device.activate(activation(&memory, 0, queues, interrupt)).unwrap();
-        Self { device, driver, inbox, folder, _forgets: forgets, uid: 0, gid: 0 }
+        let (arrived, uid, gid) = (Vec::new(), 0, 0);
+        Self { device, driver, inbox, folder, _forgets: forgets, arrived, uid, gid }
     }
 
     pub fn path(&self, name: &str) -> std::path::PathBuf {
@@ -136,13 +153,45 @@ impl Guest {
     /// Sends a chain and reads the answer. An answer without a header is `Err(0)`.
     pub fn send(&mut self, buffers: &[Buffer]) -> Answer {
         self.driver.write(ANSWER, &[0; 16]);
-        self.driver.send(buffers);
-        let used = self.driver.wait_used(&self.inbox, 1)[0].1 as usize;
+        let head = self.driver.send(buffers);
+        self.answer(head, ANSWER)
+    }
+
+    /// Sends a request whose answer [`Guest::later`] waits for.
+    pub fn begin(&mut self, opcode: u32, node: u64, arguments: &Words) -> u16 {
+        let mut request = self.header(Header::LENGTH + arguments.0.len(), opcode, node);
+        request.extend(&arguments.0);
+        self.driver.write(LATER_REQUEST, &request);
+        let request = readable(LATER_REQUEST, request.len() as u32);
+        self.driver.send(&[request, writable(LATER_ANSWER, 200)])
+    }
+
+    /// The answer of what was begun last.
+    pub fn later(&mut self, head: u16) -> Answer {
+        self.answer(head, LATER_ANSWER)
+    }
+
+    /// Whether a request has been answered, as far as this guest has heard.
+    pub fn has_arrived(&mut self, head: u16) -> bool {
+        let used = self.driver.used();
+        self.arrived.extend(used);
+        self.arrived.iter().any(|(arrived, _)| *arrived == u32::from(head))
+    }
+
+    fn answer(&mut self, head: u16, address: u64) -> Answer {
+        let used = loop {
+            let is_it = |(arrived, _): &(u32, u32)| *arrived == u32::from(head);
+            if let Some(at) = self.arrived.iter().position(is_it) {
+                break self.arrived.remove(at).1 as usize;
+            }
+            let used = self.driver.wait_used(&self.inbox, 1);
+            self.arrived.extend(used);
+        };
         if used < 16 {
             assert_eq!(used, 0);
             return Err(0);
         }
-        let answer = self.driver.read(ANSWER, used);
+        let answer = self.driver.read(address, used);
         assert_eq!((u32_at(&answer, 0) as usize, u64_at(&answer, 8)), (used, 7));
         match -(u32_at(&answer, 4).cast_signed()) {
             0 => Ok(answer[16..].to_vec()),

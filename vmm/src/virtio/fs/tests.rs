@@ -30,8 +30,9 @@ fn features_are_agreed_on_and_an_old_guest_is_refused() {
     let agreed = u64::from(u32_at(&answer, 12)) | u64::from(u32_at(&answer, 32)) << 32;
     assert_ne!(agreed & init::DO_READDIRPLUS, 0);
     assert_ne!(agreed & init::DIRECT_IO_ALLOW_MMAP, 0);
-    // Not what nobody here would do: POSIX_LOCKS, WRITEBACK_CACHE.
-    assert_eq!(agreed & (1 << 1 | 1 << 16 | init::CACHE_SYMLINKS), 0);
+    assert_ne!(agreed & init::POSIX_LOCKS, 0);
+    // Not what nobody here would do: FLOCK_LOCKS, WRITEBACK_CACHE.
+    assert_eq!(agreed & (1 << 10 | 1 << 16 | init::CACHE_SYMLINKS), 0);
     assert_eq!(guest.initialize(36, 0).map(|answer| u32_at(&answer, 12)), Ok(0));
     assert_eq!(guest.initialize(30, 0), Err(libc::EPROTO));
     let next_major = words().u32(8).u32(0).u32(0).u32(0);

@@ -53,7 +53,11 @@ pub fn write(
 }
 
 pub fn flush(session: &Session, request: &mut Request<'_>) -> Result<Answer, Errno> {
-    session.share().flush(request.arguments.u64()?)?;
+    // `struct fuse_flush_in`.
+    let arguments = &mut request.arguments;
+    let handle = arguments.u64()?;
+    arguments.skip(8)?;
+    session.share().flush(request.header.node, handle, arguments.u64()?)?;
     Ok(Answer::Reply)
 }
 

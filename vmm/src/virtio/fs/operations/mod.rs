@@ -5,6 +5,7 @@
 pub mod attributes;
 pub mod content;
 pub mod directories;
+pub mod locks;
 pub mod names;
 pub mod start;
 pub mod xattrs;

@@ -17,6 +17,7 @@ const CONGESTED: u16 = MAX_BACKGROUND / 4 * 3;
 
 /// What we can do and want to.
 const WANTED: u64 = init::ASYNC_READ
+    | init::POSIX_LOCKS
     | init::ATOMIC_O_TRUNC
     | init::BIG_WRITES
     | init::AUTO_INVAL_DATA
