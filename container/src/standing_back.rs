@@ -13,7 +13,7 @@ impl StandingBack {
     pub(crate) fn new() -> Option<Self> {
         // SAFETY: takes a number, of the calling thread.
         let policy = unsafe { libc::sched_getscheduler(0) };
-        (policy == libc::SCHED_OTHER && set(libc::SCHED_BATCH).is_ok()).then_some(Self(()))
+        (policy == libc::SCHED_OTHER && set(libc::SCHED_BATCH).is_ok()).then(|| Self(()))
     }
 }
 
