@@ -73,3 +73,98 @@ mod stack {
         UNKNOWN
     }
 }
+
+#[cfg(panic = "abort")]
+mod messages {
+    use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+    use std::io::Write;
+    use std::ptr::null_mut;
+
+    /// EINVAL and ERANGE of Linux on x86-64.
+    const INVALID: c_int = 22;
+    const TOO_LONG: c_int = 34;
+
+    unsafe extern "C" {
+        /// The C library's text of an error number, never translated; null of one that is none (glibc 2.32).
+        fn strerrordesc_np(number: c_int) -> *const c_char;
+    }
+
+    /// Writes the text of an error number, of which std asks. The C library's own would look for a translation, which
+    /// takes character sets from shared libraries, and prints by a printf(3) that knows all formats.
+    // SAFETY: strerror_r(3)'s name, for callers of POSIX's, and signature.
+    #[unsafe(no_mangle)]
+    extern "C" fn __xpg_strerror_r(number: c_int, buffer: *mut c_char, length: usize) -> c_int {
+        if length == 0 {
+            return TOO_LONG;
+        }
+        // SAFETY: `buffer` has `length` bytes, as the caller of strerror_r(3) promises; nobody else writes there.
+        let buffer = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
+        // SAFETY: takes any number.
+        let text = unsafe { strerrordesc_np(number) };
+        // One byte is for the end.
+        let mut rest = &mut buffer[..length - 1];
+        let (written, code) = if text.is_null() {
+            (write!(rest, "Unknown error {number}"), INVALID)
+        } else {
+            // SAFETY: a string of the C library's, which stays.
+            (rest.write_all(unsafe { CStr::from_ptr(text) }.to_bytes()), 0)
+        };
+        let left = rest.len();
+        buffer[length - 1 - left] = 0;
+        if written.is_ok() { code } else { TOO_LONG }
+    }
+
+    /// Ends the process by what the C library has found wrong with itself. Its own would say that by printf(3), and
+    /// translated.
+    // SAFETY: the name and signature of what the C library's assert(3) calls; it never returns.
+    #[unsafe(no_mangle)]
+    extern "C" fn __assert_fail(
+        assertion: *const c_char,
+        _file: *const c_char,
+        _line: c_uint,
+        _function: *const c_char,
+    ) -> ! {
+        // SAFETY: assert(3) gives a string.
+        let text = unsafe { CStr::from_ptr(assertion) };
+        // There is nobody to be told that it cannot be told.
+        let _ = std::io::stderr().write_all(text.to_bytes());
+        std::process::abort()
+    }
+
+    /// Finds no symbol: std looks by this for functions that newer C libraries have, and does without. The C library's own
+    /// can load shared libraries for it.
+    // SAFETY: dlsym(3)'s name and signature; null is its answer where there is no such symbol.
+    #[unsafe(no_mangle)]
+    extern "C" fn dlsym(_handle: *mut c_void, _symbol: *const c_char) -> *mut c_void {
+        null_mut()
+    }
+
+    /// The text as it is: what the C library says is never translated, which takes a catalogue's character set, and that a
+    /// shared library.
+    // SAFETY: the name and signature by which the C library asks for its texts; a text without a translation is the answer
+    // wherever there is no catalogue.
+    #[unsafe(no_mangle)]
+    extern "C" fn __dcgettext(
+        _domain: *const c_char,
+        text: *const c_char,
+        _category: c_int,
+    ) -> *const c_char {
+        text
+    }
+
+    /// Prints nothing: of what the executables have of the C library, only its reader of /etc/host.conf would tell something
+    /// by this.
+    // SAFETY: the name by which the C library prints on stderr. Its arguments are the caller's to remove from the stack,
+    // however many there are.
+    #[unsafe(no_mangle)]
+    extern "C" fn __fxprintf() -> c_int {
+        -1
+    }
+
+    /// Prints nothing: malloc_stats(3) and malloc_info(3) are the C library's only callers, and nobody calls those.
+    // SAFETY: fprintf(3)'s name. Its arguments are the caller's to remove from the stack, however many there are.
+    #[unsafe(no_mangle)]
+    extern "C" fn fprintf() -> c_int {
+        -1
+    }
+}
