@@ -167,11 +167,11 @@ fn the_balloon_takes_and_returns_memory() {
     machine.ends_by_force();
 }
 
-/// Accesses of all kinds: of a disk, of the bus's configuration space, of a serial port.
+/// Accesses of all kinds: of the bus's configuration space, of a disk, and of a serial port, for each byte.
 const ACCESSES: &str = "disk=$(ls /dev/vda /dev/sda 2>/dev/null); echo counting begins; read -r go; \
                         for i in 1 2 3 4 5 6 7 8; do cat /sys/bus/pci/devices/*/config >/dev/null; done; \
                         dd if=$disk of=/dev/null bs=4096 count=100 iflag=direct 2>/dev/null; \
-                        echo counting ends; read -r go; poweroff -f || reboot -f";
+                        printf '%2000s' x; echo counting ends; read -r go; poweroff -f || reboot -f";
 
 /// What we count is what KVM counts, within 2 %: exits for ports and for devices' memory, which are all that it hands on.
 #[test]
@@ -179,7 +179,7 @@ fn accesses_are_as_many_as_kvm_counts() {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = folder.path().join("disk");
     fs::write(&disk, vec![0x5a; 1 << 20]).unwrap();
-    for (devices, kind) in [("virtio", "mmio"), ("emulated", "port")] {
+    for devices in ["virtio", "emulated"] {
         let socket = folder.path().join(devices);
         let options = ["--memory", "128M", "--devices", devices, "--disk", disk.to_str().unwrap()];
         let (run, _initrd) = boot_slim(ACCESSES, &options);
@@ -206,7 +206,7 @@ fn accesses_are_as_many_as_kvm_counts() {
             // A few are the console's and the clock's own.
             let apart = ours.abs_diff(kvms);
             assert!(apart * 50 <= kvms || apart <= 4, "{devices}, {name}: {ours}, KVM {kvms}");
-            assert!(name != kind || ours > 1000, "{devices}: {ours} accesses say nothing");
+            assert!(name != "port" || ours > 2000, "{devices}: {ours} accesses say nothing");
         }
         running.feed(b"go\n");
         assert!(running.finish().status.success());

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
@@ -19,11 +21,31 @@ pub struct DirectAlignment {
     pub offset: u32,
 }
 
-/// Locks the whole file for its open file description, shared or alone.
+/// How long a lock is waited for. The kernel takes a machine apart behind its end ([`crate::teardown`]), in some 40 ms and
+/// on a busy host more: until then its disks are locked, and whoever has seen its end may start the next one at once.
+const LOCK_TIME: Duration = Duration::from_secs(1);
+const LOCK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Locks the whole file for its open file description, shared or alone; waits a moment for who is about to give it up.
 ///
 /// # Errors
 /// EAGAIN or EACCES when another holds it; others where there are no locks.
 pub fn lock(file: &File, shared: bool) -> io::Result<()> {
+    let deadline = Instant::now() + LOCK_TIME;
+    loop {
+        match try_lock(file, shared) {
+            Err(error) if is_held(&error) && Instant::now() < deadline => thread::sleep(LOCK_AGAIN),
+            locked => return locked,
+        }
+    }
+}
+
+/// Whether a lock is refused because another has it.
+pub fn is_held(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
+}
+
+fn try_lock(file: &File, shared: bool) -> io::Result<()> {
     let kind = if shared { libc::F_RDLCK } else { libc::F_WRLCK };
     let range = libc::flock {
         l_type: kind as libc::c_short,

@@ -12,7 +12,7 @@ use super::buffer::Vectors;
 use super::error::DiskError;
 use super::format;
 use super::host_file::{
-    DirectAlignment, device_is_read_only, direct_alignment, lock, logical_block_size,
+    DirectAlignment, device_is_read_only, direct_alignment, is_held, lock, logical_block_size,
 };
 use super::{
     CacheMode, DiskCounters, DiskOperation, DiskOptions, DiskRequest, EngineKind, SECTOR_SIZE,
@@ -81,9 +81,7 @@ impl DiskImage {
         let mut notes = Vec::new();
         match lock(&file, options.read_only) {
             Ok(()) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
-                return Err(DiskError::InUse { path: path.clone() });
-            }
+            Err(error) if is_held(&error) => return Err(DiskError::InUse { path: path.clone() }),
             Err(error) => {
                 notes.push(format!(
                     "disk '{}' cannot be locked ({error}): make sure that nothing else writes it",

@@ -385,7 +385,12 @@ fn two_writers_are_one_too_many_and_readers_share() {
         let error = DiskImage::open(second).unwrap_err();
         assert!(matches!(error, DiskError::InUse { .. }), "{error}");
     }
-    drop(first);
+    // Whoever comes while it is given up gets it.
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| DiskImage::open(&writable).map(drop));
+        drop(first);
+        next.join().unwrap().unwrap();
+    });
     let _one = DiskImage::open(&read_only).unwrap();
     let _two = DiskImage::open(&read_only).unwrap();
     assert!(matches!(DiskImage::open(&writable), Err(DiskError::InUse { .. })));
