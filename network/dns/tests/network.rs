@@ -147,6 +147,8 @@ fn as_root_ipv6_works_at_once_and_internal_networks_have_no_way_out() {
 #[test]
 fn as_root_the_host_s_own_rules_and_settings_stay_as_they_were() {
     let host = Host::new();
+    // A new network namespace has it as the machine has.
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
     // Otherwise the rule below drops what is bridged, too. Not every kernel has it.
     let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
     tool(
