@@ -268,7 +268,7 @@ impl Bringing<'_> {
                     self.observer.happened(Subject::Instance(instance.name()), Event::Running);
                     continue;
                 }
-                // What was to end, and has ended well, has done what it is for.
+                // Also one that has ended well: it does again what it is for, as Docker has it.
                 Some(instance) => instance.clone(),
                 None => {
                     let instance = self.create(plan, at)?;

@@ -222,6 +222,9 @@ fn nic(options: &NetOptions) -> Result<Nic, BoardError> {
     if options.queue_pairs != 1 {
         return Err(BoardError::NetOption("more than one queue pair"));
     }
+    if options.rate != RateLimit::default() {
+        return Err(BoardError::NetOption("a rate limit"));
+    }
     let MacAddress(mac) = options.mac.unwrap_or_else(MacAddress::random);
     // Its drivers leave checksums and segments to a tap behind it, and a stream has neither.
     if let TapSource::Stream(_) = options.tap {
@@ -283,6 +286,8 @@ mod tests {
         let mut limited = options(&folder, "a");
         limited.rate.operations_per_second = std::num::NonZeroU64::new(1);
         assert!(matches!(open(&limited, false), Err(BoardError::RateLimit { .. })));
+        let limited = NetOptions { rate: limited.rate, ..NetOptions::default() };
+        assert!(matches!(nic(&limited), Err(BoardError::NetOption("a rate limit"))));
         let vhost = NetOptions { vhost: true, ..NetOptions::default() };
         assert!(matches!(nic(&vhost), Err(BoardError::NetOption("vhost"))));
         let queues = NetOptions { queue_pairs: 2, ..NetOptions::default() };
