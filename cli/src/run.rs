@@ -201,7 +201,7 @@ fn run_instance(
     let whose = (folder.name().as_str(), folder.id());
     // Dropped behind the instance: its interfaces go first.
     let (network, mut connected) = debug_span!("connect")
-        .in_scope(|| config.networking.connect(isolation, whose, config.request.limits))?;
+        .in_scope(|| config.networking.connect(isolation, whose, &config.request))?;
     let spec = InstanceSpec {
         spec,
         folder,

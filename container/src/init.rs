@@ -79,6 +79,7 @@ impl ChildPlan for InitPlan {
     }
 
     fn enter(&self) -> Result<(), Failure> {
+        set_oom_score(&self.process)?;
         namespaces::join_from_outside(&self.join_namespaces)
     }
 
@@ -89,10 +90,12 @@ impl ChildPlan for InitPlan {
         if self.await_id_maps {
             channel::await_command(child_end, Command::Mapped).at(Step::AwaitIdMaps)?;
         }
+        if !self.join_before {
+            set_oom_score(&self.process)?;
+        }
         if self.user_namespace {
             credentials::become_root_of_user_namespace()?;
         }
-        set_oom_score(&self.process)?;
         if let Some(offsets) = &self.time {
             namespaces::enter_new_time(offsets).at(Step::TimeNamespace)?;
         }
@@ -153,7 +156,8 @@ pub(crate) fn take_streams(stdio: &StdioPlan) -> Result<(), Failure> {
     })
 }
 
-/// Child: by the host's /proc, in which it still is.
+/// Child: by the host's /proc, in which it still is, and as whom the runtime is: the files there of who has become another
+/// user are the host's root's (proc(5), PR_SET_DUMPABLE).
 pub(crate) fn set_oom_score(process: &ProcessPlan) -> Result<(), Failure> {
     let Some(score) = &process.oom_score_adj else { return Ok(()) };
     proc_file::write(c"/proc/self/oom_score_adj", score).at(Step::OomScoreAdj)

@@ -77,4 +77,6 @@ pub use process::terminal::resize;
 pub use rootfs::options::mount_options;
 pub use spec::{DEFAULT_CAPABILITIES, DEFAULT_PATH, Limits, default_process, default_spec};
 pub use sysctl::sysctl_path;
-pub use user_namespace::{as_root_of_user_namespace, user_and_network_namespace};
+pub use user_namespace::{
+    as_root_of_joined_user_namespace, as_root_of_user_namespace, user_and_network_namespace,
+};

@@ -1,19 +1,23 @@
 //! User namespaces beside a container's: work that takes root of one whose ids are of the caller's ranges, as only there
-//! can a caller who is not root remove what containers wrote as other users; and one that a container is to join, with its
-//! network.
+//! can a caller who is not root remove what containers wrote as other users; one that a container is to join, with its
+//! network; and work that takes root of a container's own, as the host's has no id in its files.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe2, read, write};
 use oci_spec::runtime::LinuxIdMapping;
 
+use crate::child::ExitStatus;
+use crate::descriptors::close_all_but;
 use crate::error::{Error, Result};
 use crate::idmap::IdMaps;
-use crate::process::credentials::become_root_of_user_namespace;
+use crate::process::credentials::{become_root_of_user_namespace, setgroups};
 
 /// A new user namespace with these maps, and a network namespace that belongs to it, where root of the first may do all
 /// that root may do with a network. Both exist as long as the descriptors, or who is in them.
@@ -80,4 +84,62 @@ fn child(made: &OwnedFd, go: &OwnedFd) -> Result<(), Errno> {
         return Err(Errno::EPERM);
     }
     become_root_of_user_namespace().map_err(|failure| failure.errno)
+}
+
+/// Runs `work` in a process of its own, which is root of the user namespace `namespace` and of nothing else, and waits for
+/// its end: `work` says with which code. It has the standard streams and `keep` open, and may own no other descriptor.
+///
+/// # Errors
+/// The process cannot be made, or may not go into the namespace.
+pub fn as_root_of_joined_user_namespace(
+    namespace: BorrowedFd<'_>,
+    keep: &[BorrowedFd<'_>],
+    work: impl FnOnce() -> u8,
+) -> Result<ExitStatus> {
+    let failed = |source: Errno| Error::host("make a process in a user namespace", source);
+    let mut keep: Vec<_> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    let (entered, their_entered) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    keep.push(their_entered.as_raw_fd());
+    keep.sort_unstable();
+    // SAFETY: as above: `work` gets by with the allocator and system calls, and the child ends by _exit.
+    match unsafe { fork() }.map_err(failed)? {
+        ForkResult::Child => {
+            let code = match enter(namespace, &keep) {
+                Ok(()) => i32::from(work()),
+                Err(errno) => {
+                    // Where that fails the parent hears of the end alone.
+                    let _ = write(&their_entered, &(errno as i32).to_ne_bytes());
+                    1
+                }
+            };
+            // SAFETY: as above.
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => {
+            drop(their_entered);
+            let mut why = [0; 4];
+            let told = read(&entered, &mut why).map_err(failed)?;
+            let ended = waitpid(child, None).map_err(failed)?;
+            if told == why.len() {
+                return Err(failed(Errno::from_raw(i32::from_ne_bytes(why))));
+            }
+            match ended {
+                WaitStatus::Exited(_, code) => Ok(ExitStatus::Exited(code)),
+                WaitStatus::Signaled(_, signal, _) => {
+                    Ok(ExitStatus::Signaled { signal, oom_killed: false })
+                }
+                _ => Err(failed(Errno::ECHILD)),
+            }
+        }
+    }
+}
+
+/// The caller's groups stay outside: they have names of the host's, and rights there.
+fn enter(namespace: BorrowedFd<'_>, keep: &[i32]) -> Result<(), Errno> {
+    setgroups(&[])?;
+    setns(namespace, CloneFlags::CLONE_NEWUSER)?;
+    become_root_of_user_namespace().map_err(|failure| failure.errno)?;
+    // Behind the change of user, which the kernel forgets it with (prctl(2)).
+    set_pdeathsig(Signal::SIGKILL)?;
+    close_all_but(keep)
 }

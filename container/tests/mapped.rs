@@ -5,10 +5,14 @@
 mod support;
 
 use std::fs::{self, Permissions};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-use isolab_container::{Container, RootFilesystem, default_process, user_and_network_namespace};
+use isolab_container::{
+    Container, ExitStatus, RootFilesystem, as_root_of_joined_user_namespace, default_process,
+    user_and_network_namespace,
+};
+use nix::sys::signal::{Signal, raise};
 use serde_json::{Value, json};
 
 use support::{Fixture, PATH, capture, read_all, run};
@@ -48,14 +52,15 @@ fn layers(fixture: &Fixture) -> RootFilesystem {
 #[test]
 fn files_are_the_container_s_inside_and_the_host_s_on_the_disk() {
     // As an instance's folder, it is root's alone.
-    let fixture = Fixture::new();
+    let fixture = Fixture::on_disk();
     fs::set_permissions(fixture.dir.path(), Permissions::from_mode(0o700)).unwrap();
     fs::write(fixture.path("hosts"), "of the host\n").unwrap();
     let script = "stat -c %u:%g / /bin/busybox /etc/seven; ls /var; echo x >/etc/new; chown 7:8 /etc/new; \
                   mkdir /var/made; rm /etc/seven; cat /etc/hosts; stat -c %u /etc/hosts /etc/plain; id -u; \
-                  cat /proc/self/uid_map; grep -c ' / / ' /proc/self/mountinfo; touch /etc/plain || echo read-only";
+                  cat /proc/self/uid_map; cat /proc/self/oom_score_adj; grep -c ' / / ' /proc/self/mountinfo; touch /etc/plain || echo read-only";
     let mut config = fixture.changed(&["sh", "-c", script], |spec| {
         maps(spec);
+        spec["process"]["oomScoreAdj"] = json!(300);
         let file = |target: &str, options: &[&str]| {
             json!({"destination": target, "type": "bind", "source": fixture.path("hosts"), "options": options})
         };
@@ -70,7 +75,7 @@ fn files_are_the_container_s_inside_and_the_host_s_on_the_disk() {
     let expected = ["0:0", "0:0", "7:8", "of the host", "0", "65534", "0"];
     assert_eq!(lines[..7], expected, "{output}");
     assert_eq!(lines[7].split_whitespace().collect::<Vec<_>>(), ["0", "200000", "65536"]);
-    assert!(output.ends_with("read-only\n"), "{output}");
+    assert!(lines[8] == "300" && output.ends_with("read-only\n"), "{output}");
     let owner = |path: &str| {
         let metadata = fs::symlink_metadata(fixture.path("upper").join(path)).unwrap();
         (metadata.uid(), metadata.gid())
@@ -81,15 +86,16 @@ fn files_are_the_container_s_inside_and_the_host_s_on_the_disk() {
 
 #[test]
 fn a_namespace_that_was_made_before_is_joined_with_its_network() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::on_disk();
     let mut spec = json!({"linux": {"namespaces": []}});
     maps(&mut spec);
     let map = serde_json::from_value::<Vec<_>>(spec["linux"]["uidMappings"].clone()).unwrap();
     let [user, network] = user_and_network_namespace(&map, &map).unwrap();
     let script = "ip link set lo up && ip addr add 10.1.2.3/32 dev lo && ip addr show dev lo; touch /made && stat -c %u /made; \
-                  for n in user net; do readlink /proc/self/ns/$n; done; echo ready; exec sleep 1000";
+                  for n in user net; do readlink /proc/self/ns/$n; done; cat /proc/self/oom_score_adj; echo ready; exec sleep 1000";
     let mut config = fixture.changed(&["sh", "-c", script], |spec| {
         maps(spec);
+        spec["process"]["oomScoreAdj"] = json!(300);
         let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.retain(|one| one["type"] != "network" && one["type"] != "user");
         let path = |fd: i32| format!("/proc/self/fd/{fd}");
@@ -111,6 +117,7 @@ fn a_namespace_that_was_made_before_is_joined_with_its_network() {
     }
     // Root there is root of its network: it has the host's capabilities for it.
     assert!(said.contains("10.1.2.3") && said.contains("\n0\n"), "{said}");
+    assert!(said.ends_with("\n300\nready\n"), "{said}");
     for namespace in ["user", "net"] {
         let link = fs::read_link(format!("/proc/{}/ns/{namespace}", container.pid())).unwrap();
         assert!(said.contains(link.to_str().unwrap()), "{namespace}: {said}");
@@ -126,8 +133,46 @@ fn a_namespace_that_was_made_before_is_joined_with_its_network() {
 }
 
 #[test]
+fn work_is_done_as_root_of_a_container_s_namespace_and_of_nothing_else() {
+    let mut spec = json!({"linux": {"namespaces": []}});
+    maps(&mut spec);
+    let map = serde_json::from_value::<Vec<_>>(spec["linux"]["uidMappings"].clone()).unwrap();
+    let [user, network] = user_and_network_namespace(&map, &map).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    chown(folder.path(), Some(FIRST), Some(FIRST)).unwrap();
+    let (made, other) = (folder.path().join("made"), tempfile::tempdir().unwrap());
+    let (kept, not_kept) = (fs::File::open("/dev/null").unwrap(), network.as_raw_fd());
+    let is_open = |fd: i32| fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok();
+    let run = |work: &mut dyn FnMut() -> u8| {
+        as_root_of_joined_user_namespace(user.as_fd(), &[kept.as_fd()], work)
+    };
+    let whole = run(&mut || {
+        let namespace = fs::read_link("/proc/self/ns/user").unwrap();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let has_no_groups = status.contains("\nGroups:\t \n");
+        fs::write(&made, format!("{namespace:?}")).unwrap();
+        let is_root = chown(&made, Some(7), Some(8)).is_ok();
+        let is_denied = fs::write(other.path().join("x"), "").is_err();
+        let open = (is_open(kept.as_raw_fd()), is_open(not_kept));
+        let all = [has_no_groups, is_root, is_denied, open == (true, false)];
+        all.into_iter().fold(0, |bits, it| bits << 1 | u8::from(it))
+    });
+    assert_eq!(whole.unwrap(), ExitStatus::Exited(0b1111));
+    let owner = fs::metadata(&made).unwrap();
+    assert_eq!((owner.uid(), owner.gid()), (FIRST + 7, FIRST + 8));
+    let entered = fs::read_to_string(&made).unwrap();
+    assert_ne!(entered, format!("{:?}", fs::read_link("/proc/self/ns/user").unwrap()));
+    let killed = run(&mut || u8::from(raise(Signal::SIGKILL).is_ok()));
+    let signal = Signal::SIGKILL;
+    assert_eq!(killed.unwrap(), ExitStatus::Signaled { signal, oom_killed: false });
+    // A network namespace is none for users.
+    let error = as_root_of_joined_user_namespace(network.as_fd(), &[], || 0).unwrap_err();
+    assert!(error.to_string().contains("a user namespace"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_mapped_is_an_error_and_leaves_nothing() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::on_disk();
     let fails = |change: fn(&mut Value), rootfs: RootFilesystem, words: &str| {
         let mut config = fixture.changed(&["true"], change);
         (config.rootfs, config.map_ids) = (rootfs, true);

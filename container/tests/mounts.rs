@@ -228,13 +228,13 @@ fn ids_are_mapped_in_a_mount() {
 #[test]
 #[ignore = "in a mount namespace of its own, by ids_are_mapped_in_a_mount"]
 fn inner_id_mapped() {
-    let fixture = Fixture::new();
-    let source = fixture.path("source");
-    fs::create_dir(&source).unwrap();
-    // Of which the kernel can map the ids.
-    mount(&["-t", "tmpfs", "outer", source.to_str().unwrap()]);
-    fs::create_dir(source.join("below")).unwrap();
-    mount(&["-t", "tmpfs", "inner", source.join("below").to_str().unwrap()]);
+    let fixture = Fixture::on_disk();
+    let (source, inner) = (fixture.path("source"), fixture.path("inner"));
+    for folder in [&source, &source.join("below"), &inner] {
+        fs::create_dir(folder).unwrap();
+    }
+    mount(&["--bind", source.to_str().unwrap(), source.to_str().unwrap()]);
+    mount(&["--bind", inner.to_str().unwrap(), source.join("below").to_str().unwrap()]);
     for path in [source.join("file"), source.join("below/file")] {
         fs::write(&path, "").unwrap();
         chown(&path, Some(1), Some(2)).unwrap();

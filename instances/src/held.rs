@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use isolab_images::Store;
 use isolab_isolation::{
@@ -74,14 +73,13 @@ impl Held {
         self.folder.id()
     }
 
-    /// Where its files are for this process, as the workload would see them.
+    /// The process that would become the workload, and sees files as that would.
     ///
     /// # Errors
     /// It was killed.
-    pub fn root(&self) -> Result<PathBuf, InstanceError> {
+    pub fn process(&self) -> Result<i32, InstanceError> {
         let lost = || InstanceError::NoSuchInstance(self.folder.name().to_string());
-        let process = self.folder.process().ok_or_else(lost)?;
-        Ok(format!("/proc/{}/root", process.pid).into())
+        Ok(self.folder.process().ok_or_else(lost)?.pid)
     }
 
     /// Takes apart what was made.

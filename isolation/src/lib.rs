@@ -39,7 +39,7 @@ pub use instances::{
     Entry, InstanceFolder, InstanceName, Instances, Leftover, NameError, ProcessId, Sweep,
     parse_hostname,
 };
-pub use isolab_container::{Limits, WindowSize};
+pub use isolab_container::{Limits, WindowSize, as_root_of_joined_user_namespace};
 pub use isolab_guest::FileRequest;
 pub use isolab_guest::control::Patience;
 pub use isolab_guest::kernels::GuestKernel;
@@ -51,8 +51,8 @@ pub use network::{Link, Network};
 pub use oci_spec::runtime as oci;
 pub use request::{FurtherProcess, Request};
 pub use security::{
-    CapabilityChoice, Device, ProfileError, Seccomp, Security, UNCONFINED, Ulimit, UserNamespace,
-    read_profile,
+    CapabilityChoice, Device, ProfileError, Seccomp, Security, UNCONFINED, Ulimit, UserAndNetwork,
+    UserIds, UserNamespace, read_profile,
 };
 pub use size::parse_size;
 pub use tap_network::{OpenStream, OpenTap, TapNetwork, TapNetworkError};

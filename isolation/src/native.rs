@@ -24,13 +24,13 @@ use tracing::debug_span;
 use self::controller::{NativeController, streams};
 use crate::controller::{Controller, Stdio};
 use crate::error::IsolationError;
-use crate::filesystem::native::{Prepared, in_order};
+use crate::filesystem::native::{Prepared, in_order, map_ids_of};
 use crate::instance::{Instance, InstanceSpec, Isolation};
 use crate::instances::InstanceFolder;
 use crate::level::Level;
 use crate::name_files::{Missing, NameFiles, Names};
 use crate::network::Link;
-use crate::security::check_ids;
+use crate::security::{UserAndNetwork, UserIds, check_ids, wants_ids};
 use crate::stdio::Copies;
 use crate::timeline::{Milestone, Milestones, now};
 use crate::upper;
@@ -53,8 +53,10 @@ impl Isolation for ProcessLevel {
         let resources = spec.spec.linux().as_ref().and_then(|linux| linux.resources().clone());
         let limited = resources.as_ref().is_some_and(has_limits);
         let names = Names { hostname: None, network: &spec.network };
-        let root = debug_span!("root").in_scope(|| Root::prepare(&spec, names))?;
-        let (streams, copies) = streams(Level::Process, &mut process, take(&mut spec.stdio))?;
+        let root = debug_span!("root").in_scope(|| Root::prepare(&spec, names, false))?;
+        let owner = process.user().uid();
+        let stdio = take(&mut spec.stdio);
+        let (streams, copies) = streams(Level::Process, owner, &mut process, stdio)?;
         let process = HostProcess::create(HostProcessConfig {
             id: spec.folder.runtime_id().to_owned(),
             process,
@@ -68,7 +70,7 @@ impl Isolation for ProcessLevel {
             network: match mem::replace(&mut spec.network.link, Link::None) {
                 Link::Namespace(namespace) => HostProcessNetwork::Joined(namespace),
                 Link::Host => HostProcessNetwork::Host,
-                Link::None | Link::Taps(_) => HostProcessNetwork::Own,
+                Link::None | Link::Taps(_) | Link::Owned(_) => HostProcessNetwork::Own,
             },
             create_cwd: true,
             kill_with_parent: true,
@@ -76,18 +78,21 @@ impl Isolation for ProcessLevel {
         });
         let process = process.map_err(|error| upper::explain(error, spec.folder.shared()))?;
         let InstanceSpec { folder, image, .. } = spec;
-        let held = Held { folder, image, leases: root.leases };
+        let held = Held { folder, image, leases: root.leases, ids: None };
         NativeInstance::boxed(Level::Process, process.into_instance(), held, copies)
     }
 }
 
 impl Isolation for ContainerLevel {
     fn create(&self, mut spec: InstanceSpec) -> Result<Box<dyn Instance>, IsolationError> {
-        check_ids(&spec.spec)?;
         spec.network.check(Level::Container)?;
+        // Kept until the container is in it.
+        let (ids, _user) = set_user_namespace(&mut spec.spec, &mut spec.network.link)?;
+        check_ids(&spec.spec)?;
         let hostname = spec.spec.hostname().clone().unwrap_or_default();
         let names = Names { hostname: Some(&hostname), network: &spec.network };
-        let root = debug_span!("root").in_scope(|| Root::prepare(&spec, names))?;
+        let prepare = || Root::prepare(&spec, names, ids.is_some());
+        let root = debug_span!("root").in_scope(prepare)?;
         let mut mounts = spec.spec.mounts().clone().unwrap_or_default();
         // Who mounts something on /dev/shm wants that one.
         let is_replaced = |mount: &Mount| {
@@ -102,16 +107,18 @@ impl Isolation for ContainerLevel {
         }
         let stdio = take(&mut spec.stdio);
         let process = spec.spec.process_mut().get_or_insert_default();
-        let (stdio, copies) = streams(Level::Container, process, stdio)?;
+        let uid = process.user().uid();
+        let owner = ids.as_ref().map_or(uid, |ids| ids.on_host(uid));
+        let (stdio, copies) = streams(Level::Container, owner, process, stdio)?;
         let InstanceSpec { spec: oci, folder, image, init, .. } = spec;
         let config = ContainerConfig {
             id: folder.runtime_id().to_owned(),
             spec: oci,
             rootfs: root.filesystem,
+            map_ids: ids.is_some(),
             bundle: None,
             stdio,
             cgroup: CgroupPlacement::Own,
-            map_ids: false,
             keep_keyring: false,
             create_cwd: true,
             cgroup_manager: None,
@@ -124,9 +131,39 @@ impl Isolation for ContainerLevel {
             false => Container::create(config),
         };
         let container = container.map_err(|error| upper::explain(error, folder.shared()))?;
-        let held = Held { folder, image, leases: root.leases };
+        let held = Held { folder, image, leases: root.leases, ids };
         NativeInstance::boxed(Level::Container, container.into_instance(), held, copies)
     }
+}
+
+/// Gives a container that is to have a user namespace its ids, and the namespace if one is there already.
+fn set_user_namespace(
+    spec: &mut Spec,
+    link: &mut Link,
+) -> Result<(Option<UserIds>, Option<OwnedFd>), IsolationError> {
+    if !wants_ids(spec) {
+        return Ok((None, None));
+    }
+    let (ids, user) = match mem::replace(link, Link::None) {
+        Link::Owned(UserAndNetwork { ids, user, network }) => {
+            *link = Link::Namespace(network);
+            (ids, Some(user))
+        }
+        other => {
+            *link = other;
+            (UserIds::take()?, None)
+        }
+    };
+    let [users, groups] = ids.maps()?;
+    let linux = spec.linux_mut().get_or_insert_default();
+    linux.set_uid_mappings(Some(users)).set_gid_mappings(Some(groups));
+    let path = user.as_ref().map(|user| format!("/proc/self/fd/{}", user.as_raw_fd()).into());
+    for namespace in linux.namespaces_mut().iter_mut().flatten() {
+        if namespace.typ() == LinuxNamespaceType::User {
+            namespace.set_path(path.clone());
+        }
+    }
+    Ok((Some(ids), user))
 }
 
 /// The network namespace in the specification's words: a new one, none of its own, or one that is there.
@@ -167,7 +204,9 @@ struct Root {
 }
 
 impl Root {
-    fn prepare(spec: &InstanceSpec, names: Names) -> Result<Self, IsolationError> {
+    /// `map_ids`: it is for a user namespace, in which what is isolab's has the ids that it has on the disk. What is the
+    /// host's has not: it belongs to nobody there.
+    fn prepare(spec: &InstanceSpec, names: Names, map_ids: bool) -> Result<Self, IsolationError> {
         let InstanceSpec { folder, image, filesystem, .. } = spec;
         upper::check(folder.shared())?;
         let own = folder.path();
@@ -184,10 +223,14 @@ impl Root {
         }
         let user = spec.spec.process().as_ref().map(|process| process.user());
         let user = user.map_or((0, 0), |user| (user.uid(), user.gid()));
-        let Prepared { mounts, leases } = filesystem.prepare_native(folder, &lower, user)?;
+        let Prepared { mounts, leases } =
+            filesystem.prepare_native(folder, &lower, user, map_ids)?;
         let entries = &filesystem.hosts;
-        let names =
+        let mut names =
             NameFiles::prepare(own, folder.shared(), names, entries, &lower, Missing::Make)?;
+        if map_ids {
+            names.mounts.iter_mut().for_each(map_ids_of);
+        }
         lower.extend(names.lowest);
         let mounts = in_order([names.mounts, mounts].concat());
         let filesystem = RootFilesystem::Overlay { lower, upper, work };
@@ -222,6 +265,8 @@ struct Held {
     folder: InstanceFolder,
     image: Image,
     leases: Vec<Lease>,
+    /// Those of a user namespace of its own.
+    ids: Option<UserIds>,
 }
 
 impl NativeInstance {
@@ -262,7 +307,8 @@ impl Instance for NativeInstance {
         let terminal = self.master.as_ref().map(OwnedFd::try_clone).transpose();
         let terminal =
             terminal.map_err(IsolationError::host("duplicate a terminal's descriptor"))?;
-        Ok(Box::new(NativeController { level: self.level, handle, terminal }))
+        let first_user = self.held.ids.as_ref().map_or(0, |ids| ids.on_host(0));
+        Ok(Box::new(NativeController { level: self.level, first_user, handle, terminal }))
     }
 
     fn terminal(&mut self) -> Option<OwnedFd> {
@@ -278,10 +324,10 @@ impl Instance for NativeInstance {
     }
 
     fn remove(self: Box<Self>) -> Result<(), IsolationError> {
-        let Self { instance, held: Held { folder, image, leases }, .. } = *self;
+        let Self { instance, held: Held { folder, image, leases, ids }, .. } = *self;
         instance.remove()?;
         folder.remove()?;
-        drop((image, leases));
+        drop((image, leases, ids));
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::error::IsolationError;
 use crate::level::Level;
+use crate::security::UserAndNetwork;
 use crate::tap_network::TapNetwork;
 
 /// How an instance is connected.
@@ -28,6 +29,8 @@ pub enum Link {
     Host,
     /// Interfaces in a network namespace, which is set up; for those levels.
     Namespace(OwnedFd),
+    /// The same, for a container whose user namespace it belongs to.
+    Owned(UserAndNetwork),
     /// Taps, on which the guest sets its interfaces up; for the others.
     Taps(Vec<TapNetwork>),
 }
@@ -60,6 +63,9 @@ impl Network {
     pub fn check(&self, level: Level) -> Result<(), IsolationError> {
         let why = match (&self.link, level.is_virtual_machine()) {
             (Link::Host, true) => "a virtual machine cannot share the host's interfaces",
+            (Link::Owned(_), _) if level != Level::Container => {
+                "a user namespace's network is a container's"
+            }
             (Link::Namespace(_), true) => "a virtual machine has no network namespace",
             (Link::Taps(_), false) => "a tap is for the levels paravirt and fullvirt",
             _ => return Ok(()),

@@ -30,7 +30,7 @@ mod user_mode;
 pub use endpoint::{Endpoint, EndpointKind, EndpointRequest};
 pub use error::NetworkError;
 pub use lease::{Lease, leases_in};
-pub use link::namespace::{in_namespace, new_namespace};
+pub use link::namespace::{bring_up_loopback, in_namespace, new_namespace};
 pub use mac::{BadMacAddress, MacAddress};
 pub use name::{BadName, HostName, NetworkName, USER_MODE};
 pub use networks::{DEFAULT_NETWORK, Folders, Networks, NewNetwork};

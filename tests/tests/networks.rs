@@ -1,6 +1,6 @@
 //! Instances on networks at `process` and `container`, on any host.
 
-use isolab_tests::networked;
+use isolab_tests::{networked, user_ids};
 
 const LEVELS: [&str; 2] = ["process", "container"];
 
@@ -32,4 +32,9 @@ fn a_crowd() {
 #[test]
 fn nginx() {
     LEVELS.into_iter().for_each(networked::nginx);
+}
+
+#[test]
+fn a_user_namespace() {
+    user_ids::a_life();
 }

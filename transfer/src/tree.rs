@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -68,6 +68,11 @@ impl Tree {
     /// The tree whose root this descriptor is.
     pub fn of(root: OwnedFd) -> Self {
         Self { root }
+    }
+
+    /// The descriptor of its root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 
     /// What is at `path`, following links; None where there is nothing.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -11,11 +11,14 @@ use isolab_instances::{Catalogue, Held, Instance, InstanceError, Streams};
 use isolab_transfer::{FileRequest, Found, Kind, Rights, Tree};
 
 use crate::place::Place;
+use crate::with_ids::{self, WithIds};
 
 /// Where files are.
 pub enum CopyEnd {
     /// The host's, or a container's.
     Tree(Tree, Rights),
+    /// A container's that runs with ids of its own.
+    WithIds(WithIds),
     /// A virtual machine's.
     Guest(Catalogue, Box<Instance>),
     /// An archive.
@@ -32,18 +35,18 @@ impl CopyEnd {
         };
         let instance = catalogue.find(name)?;
         let other_end = held.iter().find(|one| one.id() == instance.entry.id);
-        let root = match other_end {
-            Some(one) => Some(one.root()?),
+        let process = match other_end {
+            Some(one) => Some(one.process()?),
             None if !instance.entry.is_owned => {
                 let one = catalogue.hold(&instance, "copy files")?;
-                let root = one.root()?;
+                let process = one.process()?;
                 held.push(one);
-                Some(root)
+                Some(process)
             }
             None => None,
         };
-        if let Some(root) = root {
-            return Ok(Self::Tree(Tree::open(&root)?, Rights::Kept));
+        if let Some(process) = process {
+            return Self::of_process(process);
         }
         if !instance.state.status.is_running() {
             return Err(instance.wrong_state("copy files").into());
@@ -53,20 +56,29 @@ impl CopyEnd {
         }
         let lost = || InstanceError::NoSuchInstance(name.clone());
         let process = instance.entry.process.ok_or_else(lost)?;
-        let tree = Tree::open(&PathBuf::from(format!("/proc/{process}/root")))?;
-        // Its number may have become another's before it was opened, but not if it is the instance's still.
+        let end = Self::of_process(process)?;
+        // Its number may have become another's before that was opened, but not if it is the instance's still.
         let again = catalogue.find(&instance.entry.id)?;
         if !again.entry.is_owned || again.entry.process != Some(process) {
             return Err(lost().into());
         }
-        Ok(Self::Tree(tree, Rights::Kept))
+        Ok(end)
+    }
+
+    /// The files that a process of a container's sees.
+    fn of_process(process: i32) -> Result<Self> {
+        let tree = Tree::open(Path::new(&format!("/proc/{process}/root")))?;
+        Ok(match with_ids::namespace_of(process)? {
+            Some(namespace) => Self::WithIds(WithIds { tree, namespace }),
+            None => Self::Tree(tree, Rights::Kept),
+        })
     }
 
     /// What is at a path.
     pub fn look(&self, path: &Path) -> Result<Option<Found>> {
         match self {
             Self::Archive => bail!("an archive is read once"),
-            Self::Tree(tree, _) => Ok(tree.look(path)?),
+            Self::Tree(tree, _) | Self::WithIds(WithIds { tree, .. }) => Ok(tree.look(path)?),
             Self::Guest(catalogue, instance) => {
                 let (mut answer, writer) = io::pipe()?;
                 ask(catalogue, instance, FileRequest::Look(path.to_owned()), None, writer)?;
@@ -92,9 +104,9 @@ impl CopyEnd {
             Self::Tree(tree, _) => {
                 Ok(tree.send(path, name, io::BufWriter::new(File::from(output)))?)
             }
+            Self::WithIds(container) => container.perform(&send(path, name), None, Some(output)),
             Self::Guest(catalogue, instance) => {
-                let request = FileRequest::Send { path: path.to_owned(), name: name.to_owned() };
-                ask(catalogue, instance, request, None, output)
+                ask(catalogue, instance, send(path, name), None, output)
             }
         }
     }
@@ -109,6 +121,9 @@ impl CopyEnd {
                 io::copy(&mut input, &mut io::sink())?;
                 Ok(())
             }
+            Self::WithIds(container) => {
+                container.perform(&FileRequest::Receive(folder.to_owned()), Some(input), None)
+            }
             Self::Guest(catalogue, instance) => {
                 let request = FileRequest::Receive(folder.to_owned());
                 let null = File::options().write(true).open("/dev/null")?;
@@ -116,6 +131,10 @@ impl CopyEnd {
             }
         }
     }
+}
+
+fn send(path: &Path, name: &Path) -> FileRequest {
+    FileRequest::Send { path: path.to_owned(), name: name.to_owned() }
 }
 
 /// Has a guest do something with its files.

@@ -2,6 +2,7 @@
 
 mod end;
 mod place;
+mod with_ids;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use clap::Parser;
 use isolab_command::Executable;
 use isolab_command::logging::Logging;
@@ -105,14 +106,15 @@ fn copy(from: &CopyEnd, path: &Path, name: &Path, to: &CopyEnd, folder: &Path) -
     let sent = sent.unwrap_or_else(|_| bail!("the sender panicked"));
     // Who receives tells why it stopped; who sends then has only a broken pipe to tell of.
     match (sent, received) {
-        (Err(sent), Err(received)) => {
-            let is_pipe = sent.chain().any(|cause| {
-                cause
-                    .downcast_ref::<io::Error>()
-                    .is_some_and(|it| it.kind() == io::ErrorKind::BrokenPipe)
-            });
-            Err(if is_pipe { received } else { sent })
-        }
+        (Err(sent), Err(received)) => Err(if is_broken_pipe(&sent) { received } else { sent }),
         (sent, received) => sent.and(received),
     }
+}
+
+/// Whether nobody reads any more what was to be written.
+fn is_broken_pipe(error: &Error) -> bool {
+    error.chain().any(|cause| {
+        let of_kind = |it: &io::Error| it.kind() == io::ErrorKind::BrokenPipe;
+        cause.downcast_ref::<io::Error>().is_some_and(of_kind)
+    })
 }

@@ -47,7 +47,8 @@ pub struct SecurityOptions {
     #[arg(long)]
     init: bool,
     /// Whom a container's ids stand for. Without root: host and auto make the caller root, and the other ids those of
-    /// its ranges of /etc/subuid and /etc/subgid; keep-id makes the caller itself. As root there is host only.
+    /// its ranges of /etc/subuid and /etc/subgid; keep-id makes the caller itself. As root auto gives it 65536 ids of its
+    /// own, of the ranges of the name containers.
     #[arg(long, value_name = "MODE", default_value = "", hide_default_value = true)]
     userns: UserNamespace,
     /// Share the host's processes: host.

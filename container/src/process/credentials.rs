@@ -70,7 +70,8 @@ fn reachable_if_long() -> Result<(), Errno> {
     if path[0] == b'/' { Ok(()) } else { Err(Errno::EXDEV) }
 }
 
-fn setgroups(groups: &[libc::gid_t]) -> Result<(), Errno> {
+/// Child: the supplementary groups.
+pub(crate) fn setgroups(groups: &[libc::gid_t]) -> Result<(), Errno> {
     // SAFETY: the kernel reads `len` ids from the slice.
     Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })
         .map(drop)

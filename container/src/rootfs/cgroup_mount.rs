@@ -107,12 +107,21 @@ impl CgroupMountPlan {
     fn show(&self, root: BorrowedFd, target: &InnerPath, source: &Source) -> Result<(), Errno> {
         let below = target.open_or_create(root, Target::Directory)?;
         let path = DescriptorPath::new(&below);
-        let on = |fstype: &CStr, data: Option<&CStr>| {
+        let on = |path: &DescriptorPath, fstype: &CStr, data: Option<&CStr>| {
             mount(Some(fstype), path.as_c_str(), Some(fstype), self.flags, data)
         };
         match source {
-            Source::Controllers(controllers) => on(c"cgroup", Some(controllers)),
-            Source::Unified => on(c"cgroup2", None),
+            Source::Controllers(controllers) => on(&path, c"cgroup", Some(controllers)),
+            Source::Unified => match on(&path, c"cgroup2", None) {
+                // It is there already, of the host's /sys that is bound where a user namespace may have none of its own
+                // (sysfs belongs to a network), and no file system is mounted on itself. Between them an empty one, so
+                // that the host's tree does not come to light below either.
+                Err(Errno::EBUSY) => {
+                    on(&path, c"tmpfs", Some(c"mode=555,size=4k"))?;
+                    on(&DescriptorPath::new(&target.open(root)?), c"cgroup2", None)
+                }
+                other => other,
+            },
             Source::Directory(own) => {
                 bind(own, path.as_c_str(), MsFlags::empty())?;
                 add_flags(&target.open(root)?, self.flags)

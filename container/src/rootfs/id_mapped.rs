@@ -79,7 +79,8 @@ pub(super) fn map(
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
-        propagation: 0,
+        // A copy of a shared mount is shared with it: what is mounted in it would be the host's, too.
+        propagation: libc::MS_SLAVE,
         userns_fd: namespace.as_raw_fd() as u64,
     };
     match set_attributes(tree, recursive(extent), &attributes) {

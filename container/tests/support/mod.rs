@@ -34,11 +34,20 @@ pub struct Outcome {
 
 impl Fixture {
     pub fn new() -> Self {
+        Self::in_folder(&std::env::temp_dir())
+    }
+
+    /// Not on tmpfs, which /tmp may be: it maps no ids before Linux 6.3.
+    pub fn on_disk() -> Self {
+        Self::in_folder(Path::new("/var/tmp"))
+    }
+
+    fn in_folder(folder: &Path) -> Self {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests run real containers and need root: sudo -E cargo test -p isolab-container"
         );
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(folder).unwrap();
         let root = dir.path().join("rootfs");
         for sub in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
             fs::create_dir_all(root.join(sub)).unwrap();

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use isolab_isolation::{
-    Interface, InterfaceAddress, Level, Limits, Link, Network, OpenStream, OpenTap, TapNetwork,
+    Interface, InterfaceAddress, Level, Limits, Link, Network, OpenStream, OpenTap, Request,
+    TapNetwork, UserAndNetwork,
 };
 use isolab_network::{
     Endpoint, EndpointKind, EndpointRequest, INTERFACE, Lease, NetworkName, NetworkOption,
-    UserMode, new_namespace,
+    UserMode, bring_up_loopback, new_namespace,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ use crate::error::InstanceError;
 
 /// More queues than that of a tap have nothing to do: each is a processor's of the guest.
 const MAX_QUEUES: u32 = 8;
+/// What is done to a network namespace's descriptor, for errors.
+const DUPLICATE: &str = "duplicate a network namespace's descriptor";
 /// What an Ethernet carries, in bytes; a PC's controller knows no more.
 const ETHERNET_MTU: u16 = 1500;
 
@@ -60,7 +63,7 @@ impl Networking {
         &self,
         level: Level,
         (name, id): (&str, &str),
-        limits: Limits,
+        request: &Request,
     ) -> Result<(Network, Connected), InstanceError> {
         let options = match self.understand()? {
             Asked::Networks(options) => options,
@@ -74,9 +77,18 @@ impl Networking {
             }
         };
         let networks = open()?;
-        let namespace = match level.is_virtual_machine() {
-            true => None,
-            false => Some(new_namespace()?),
+        let mut ids = None;
+        let namespace = match level {
+            Level::Paravirt | Level::Fullvirt => None,
+            // Root of a user namespace has rights in networks that belong to it alone.
+            Level::Container if request.security.has_user_namespace() => {
+                let made = UserAndNetwork::make()?;
+                bring_up_loopback(&made.network)?;
+                let network = made.network.try_clone();
+                ids = Some(made);
+                Some(network.map_err(InstanceError::host(DUPLICATE))?)
+            }
+            Level::Process | Level::Container => Some(new_namespace()?),
         };
         let mut connected = Connected::default();
         for (index, option) in options.into_iter().enumerate() {
@@ -84,12 +96,10 @@ impl Networking {
             let interface = format!("eth{index}");
             let kind = match &namespace {
                 Some(namespace) => EndpointKind::Namespace {
-                    namespace: namespace.try_clone().map_err(InstanceError::host(
-                        "duplicate a network namespace's descriptor",
-                    ))?,
+                    namespace: namespace.try_clone().map_err(InstanceError::host(DUPLICATE))?,
                     interface: interface.clone(),
                 },
-                None => EndpointKind::Tap { queues: queues(level, limits) },
+                None => EndpointKind::Tap { queues: queues(level, request.limits) },
             };
             let endpoint = networks.attach(
                 &network,
@@ -105,7 +115,11 @@ impl Networking {
             connected.attachments.push(Attachment::of(&endpoint, interface));
             connected.endpoints.push(endpoint);
         }
-        Ok((connected.network(level, namespace), connected))
+        let mut network = connected.network(level, namespace);
+        if let Some(ids) = ids {
+            network.link = Link::Owned(ids);
+        }
+        Ok((network, connected))
     }
 }
 

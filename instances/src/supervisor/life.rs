@@ -199,9 +199,9 @@ impl Supervised {
         let config = &self.config;
         let (stdio, ends) = terminal::prepare(config.interactive, config.terminal)?;
         let whose = (folder.name().as_str(), folder.id());
-        let limits = config.request.limits;
         // Dropped behind the instance: its interfaces go first.
-        let (network, mut connected) = config.networking.connect(self.level, whose, limits)?;
+        let (network, mut connected) =
+            config.networking.connect(self.level, whose, &config.request)?;
         let spec = InstanceSpec {
             folder: folder.share()?,
             spec: config.request.to_spec(self.level, &self.image)?,

@@ -19,12 +19,14 @@ pub(crate) struct Prepared {
 }
 
 impl Filesystem {
-    /// Makes what is to be mounted, for an image of these layers and a workload of this user and group.
+    /// Makes what is to be mounted, for an image of these layers and a workload of this user and group. `map_ids`: as
+    /// for the root.
     pub(crate) fn prepare_native(
         &self,
         folder: &InstanceFolder,
         layers: &[PathBuf],
         user: (u32, u32),
+        map_ids: bool,
     ) -> Result<Prepared, IsolationError> {
         let mut prepared = Prepared::default();
         for mount in &self.mounts {
@@ -42,7 +44,11 @@ impl Filesystem {
                     ("bind", path)
                 }
             };
-            prepared.mounts.push(mount.to_oci(kind, &source)?);
+            let mut made = mount.to_oci(kind, &source)?;
+            if map_ids && matches!(mount.source, MountSource::Volume { .. }) {
+                map_ids_of(&mut made);
+            }
+            prepared.mounts.push(made);
         }
         Ok(prepared)
     }
@@ -62,6 +68,11 @@ impl VolumeMount {
             .build()
             .map_err(|error| IsolationError::Setting { field: "mounts", why: error.to_string() })
     }
+}
+
+/// Has a bind mount's files belong to the ids that they have on the disk, in a container's user namespace.
+pub(crate) fn map_ids_of(mount: &mut Mount) {
+    mount.options_mut().get_or_insert_default().push("idmap".to_owned());
 }
 
 /// In an order in which no mount hides another: what is above comes first, and of two on one path the first is left

@@ -19,6 +19,8 @@ use crate::workload_status::WorkloadStatus;
 
 pub(super) struct NativeController {
     pub level: Level,
+    /// Which of the host's users is root there.
+    pub first_user: u32,
     pub handle: Handle,
     /// The master of the workload's terminal.
     pub terminal: Option<OwnedFd>,
@@ -38,7 +40,8 @@ impl Controller for NativeController {
         mut process: Process,
         stdio: Stdio,
     ) -> Result<Box<dyn ExecProcess>, IsolationError> {
-        let (streams, mut copies) = streams(self.level, &mut process, stdio)?;
+        let owner = self.first_user.saturating_add(process.user().uid());
+        let (streams, mut copies) = streams(self.level, owner, &mut process, stdio)?;
         copies.start()?;
         let mut executed = self.handle.exec(&process, streams)?;
         let terminal = executed.terminal();
@@ -138,14 +141,14 @@ impl ExecProcess for NativeExec {
     }
 }
 
-/// The streams in the container runtime's words, and the copying they need. Says in `process` whether it has a
-/// terminal.
+/// The streams in the container runtime's words, and the copying they need; `uid` is the process's user on the host. Says
+/// in `process` whether it has a terminal.
 pub(super) fn streams(
     level: Level,
+    uid: u32,
     process: &mut Process,
     stdio: Stdio,
 ) -> Result<(isolab_container::Stdio, Copies), IsolationError> {
-    let uid = process.user().uid();
     process.set_terminal(Some(matches!(stdio, Stdio::Terminal(_))));
     process.set_console_size(None);
     Ok(match stdio {

@@ -13,6 +13,7 @@ mod profile;
 mod refuse;
 mod subordinate;
 mod ulimit;
+mod user_ids;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,10 +25,11 @@ use serde::{Deserialize, Serialize};
 pub use self::capabilities::CapabilityChoice;
 pub use self::device::Device;
 pub use self::namespaces::UserNamespace;
-pub(crate) use self::namespaces::{as_root_of_ranges, check_ids};
+pub(crate) use self::namespaces::{as_root_of_ranges, check_ids, wants_ids};
 pub use self::profile::{ProfileError, read_profile};
 pub(crate) use self::subordinate::{NoRanges, SubordinateIds};
 pub use self::ulimit::Ulimit;
+pub use self::user_ids::{UserAndNetwork, UserIds};
 use crate::error::IsolationError;
 use crate::level::Level;
 
@@ -124,7 +126,7 @@ impl Security {
         groups: &[u32],
         process: &mut Process,
     ) -> Result<(), IsolationError> {
-        let new_user_namespace = level == Level::Container && !geteuid().is_root();
+        let new_user_namespace = level == Level::Container && self.has_user_namespace();
         let is_root = process.user().uid() == 0;
         let sets = capabilities::sets(self, level, is_root, new_user_namespace)?;
         let no_new_privileges = match (self.no_new_privileges, level) {
@@ -144,6 +146,11 @@ impl Security {
         let groups = namespaces::groups(self, level, groups)?;
         process.user_mut().set_umask(self.umask).set_additional_gids(Some(groups));
         Ok(())
+    }
+
+    /// Whether a container has a user namespace of its own.
+    pub fn has_user_namespace(&self) -> bool {
+        !geteuid().is_root() || self.user_namespace == UserNamespace::Auto
     }
 
     fn seccomp(&self, spec: &Spec) -> Result<Option<LinuxSeccomp>, IsolationError> {

@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use isolab_container::as_root_of_user_namespace;
 use nix::unistd::{getegid, geteuid};
-use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Spec,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Security;
@@ -22,7 +25,7 @@ pub enum UserNamespace {
     Default,
     /// The same, asked for by name.
     Host,
-    /// A user namespace, whose ids are of ranges of /etc/subuid.
+    /// A user namespace, whose ids are of ranges of /etc/subuid; of root's containers, each has its own.
     Auto,
     /// A user namespace in which the caller has the id that it has on the host.
     KeepId,
@@ -82,8 +85,25 @@ pub(super) fn apply(asked: &Security, spec: &mut Spec) -> Result<(), IsolationEr
     if !geteuid().is_root() {
         let (_, [users, groups]) = maps(asked);
         linux.set_uid_mappings(Some(to_oci(&users)?)).set_gid_mappings(Some(to_oci(&groups)?));
+    } else if asked.user_namespace == UserNamespace::Auto {
+        // Its ids are found when it is made (`UserIds`), which is each time that it is started.
+        let namespace = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::User).build();
+        let namespace = namespace.map_err(|error| IsolationError::Setting {
+            field: "user namespace",
+            why: error.to_string(),
+        })?;
+        linux.namespaces_mut().get_or_insert_default().push(namespace);
     }
     Ok(())
+}
+
+/// Whether the container is to have a user namespace whose ids are still to be found.
+pub(crate) fn wants_ids(spec: &Spec) -> bool {
+    spec.linux().as_ref().is_some_and(|linux| {
+        let is_user = |one: &LinuxNamespace| one.typ() == LinuxNamespaceType::User;
+        let has_own = linux.namespaces().iter().flatten().any(is_user);
+        has_own && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty)
+    })
 }
 
 /// Does `work` as root of a user namespace as containers of this caller have it. None where there are no ranges, or it
@@ -94,7 +114,7 @@ pub(crate) fn as_root_of_ranges(work: impl FnOnce() -> std::io::Result<()>) -> O
     as_root_of_user_namespace(&to_oci(&users).ok()?, &to_oci(&groups).ok()?, work).ok()
 }
 
-fn to_oci(maps: &[IdMap]) -> Result<Vec<LinuxIdMapping>, IsolationError> {
+pub(super) fn to_oci(maps: &[IdMap]) -> Result<Vec<LinuxIdMapping>, IsolationError> {
     let one = |map: &IdMap| {
         let mapping = LinuxIdMappingBuilder::default().container_id(map.inside);
         let mapping = mapping.host_id(map.host).size(map.count).build();
@@ -166,6 +186,7 @@ pub(crate) fn check_ids(spec: &Spec) -> Result<(), IsolationError> {
             continue;
         }
         let why = match SubordinateIds::of_caller() {
+            _ if geteuid().is_root() => format!("{what} {id} is beyond the container's ids"),
             Err(missing) => format!(
                 "without root a container has no {what} but the caller, and here {}; {}",
                 missing.why, missing.hint

@@ -83,6 +83,12 @@ impl SubordinateIds {
     }
 }
 
+/// Those of another user's name, of users and of groups.
+pub(super) fn ranges_of(name: &str) -> [Vec<IdRange>; 2] {
+    // No line is for the number, which is nobody's (-1).
+    FILES.map(|file| ranges(&fs::read_to_string(file).unwrap_or_default(), name, u32::MAX))
+}
+
 /// The caller alone.
 pub(super) fn single(inside: u32, host: u32) -> Vec<IdMap> {
     vec![mapping(inside, host, 1)]

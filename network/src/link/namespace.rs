@@ -27,6 +27,14 @@ pub fn in_namespace<T>(
     act()
 }
 
+/// Brings up the loopback interface of a network namespace that somebody else has made.
+///
+/// # Errors
+/// As [`in_namespace`], or the kernel's.
+pub fn bring_up_loopback(namespace: impl AsFd) -> Result<(), NetworkError> {
+    in_namespace(namespace, || Links::new().bring_up(LOOPBACK, "lo"))
+}
+
 /// A new network namespace, with a loopback interface that is up. It exists as long as the descriptor,
 /// or who is in it.
 ///

@@ -261,7 +261,7 @@ fn limits_and_settings_of_a_container() {
     fails(&["--group-add", "nobody-here"], &["nobody-here"]);
     fails(&["--umask", "999"], &["octal"]);
     fails(&["--uts", "host", "--hostname", "x"], &["--hostname"]);
-    fails(&["--userns", "auto"], &["user namespace", "ordinary user"]);
+    fails(&["--userns", "keep-id"], &["user namespace", "ordinary users"]);
 }
 
 #[test]

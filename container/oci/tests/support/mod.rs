@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
+pub mod containerd;
 pub mod podman;
 
 use std::fs::{self, File};
