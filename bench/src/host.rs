@@ -1,9 +1,9 @@
 //! What a measurement ran on: the head of every report.
 
-use std::arch::x86_64::__cpuid;
 use std::collections::BTreeMap;
 use std::fs;
 
+use raw_cpuid::{CpuId, Hypervisor};
 use serde::{Deserialize, Serialize};
 
 /// Whether KVM runs on a processor's own virtualisation.
@@ -37,17 +37,17 @@ impl KvmKind {
     }
 
     fn detect() -> Self {
-        // Leaf 1, ECX bit 31: a hypervisor is present; leaf 0x40000000: its signature.
-        if __cpuid(1).ecx >> 31 == 0 {
+        let cpuid = CpuId::new();
+        if !cpuid.get_feature_info().is_some_and(|features| features.has_hypervisor()) {
             return KvmKind::Hardware;
         }
-        let leaf = __cpuid(0x4000_0000);
-        let signature = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat();
+        let hypervisor = cpuid.get_hypervisor_info().map(|it| it.identify());
         let icount = fs::read_to_string("/proc/cmdline")
             .is_ok_and(|line| line.split_whitespace().any(|word| word == "isolab.icount"));
-        match (&signature[..], icount) {
-            (b"TCGTCGTCGTCG", true) => KvmKind::EmulatedIcount,
-            (b"TCGTCGTCGTCG", false) => KvmKind::Emulated,
+        match (hypervisor, icount) {
+            // Of its own making (TCG); with KVM it has KVM's signature.
+            (Some(Hypervisor::QEMU), true) => KvmKind::EmulatedIcount,
+            (Some(Hypervisor::QEMU), false) => KvmKind::Emulated,
             _ => KvmKind::Nested,
         }
     }

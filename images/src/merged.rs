@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_s_links_on_the_way_to_a_layer_are_followed() {
+    fn as_root_a_host_s_links_on_the_way_to_a_layer_are_followed() {
         let (dir, merged) = layers();
         let link = dir.path().join("link");
         symlink(dir.path(), &link).unwrap();

@@ -225,21 +225,10 @@ fn split(text: &str) -> Vec<String> {
     fields
 }
 
-/// `64m`, as Docker's units.
+/// `64m`, in powers of 1024.
 fn bytes(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let unit = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-    let (number, unit) = lower.split_at(unit);
-    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(format!("size={text} is no size such as 64m")),
-    };
-    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    size.ok_or_else(|| format!("size={text} is no size such as 64m"))
+    let size = parse_size::Config::new().with_binary().parse_size(text);
+    size.map_err(|_| format!("size={text} is no size such as 64m"))
 }
 
 #[cfg(test)]
