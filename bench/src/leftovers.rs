@@ -21,6 +21,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks, and so the error of what [`wait`] returns.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
+/// What a network namespace, a VM or a tree of mounts takes to go, some of it behind grace periods of RCU of 10 to 20 ms each.
+const REST: Duration = Duration::from_millis(100);
+
 /// What children that have been waited for, and theirs, have cost (getrusage(2)).
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
@@ -88,4 +91,10 @@ pub fn wait() -> Option<u64> {
             Err(_) => return Some(timeline::now()), // ECHILD
         }
     }
+}
+
+/// Before something is timed that costs milliseconds: leaves the kernel the time to take apart what was before it. That
+/// work is no process's, so nothing tells when it is done.
+pub fn rest() {
+    thread::sleep(REST);
 }

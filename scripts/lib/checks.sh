@@ -39,6 +39,19 @@ for p in packages:
     [ -z "$newer" ] || die "$newer"
 }
 
+# The compiler of that version, where rustup has it: lints do not know which functions were unsafe then.
+OLDEST_RUST=$(sed -n 's/^rust-version = "\(.*\)"$/\1.0/p' "$(dirname "${BASH_SOURCE[0]}")/../../Cargo.toml")
+
+check_with_oldest_rust() {
+    rustup run "$OLDEST_RUST" cargo --version >/dev/null 2>&1 || return 0
+    step "Rust $OLDEST_RUST" rustup run "$OLDEST_RUST" cargo check --workspace --quiet --target-dir target/oldest-rust
+}
+
+leave_out_oldest_rust() {
+    rustup run "$OLDEST_RUST" cargo --version >/dev/null 2>&1 ||
+        leave_out "the build with Rust $OLDEST_RUST: rustup toolchain install $OLDEST_RUST"
+}
+
 # The program that `cargo deny` is, if it is in the cache or on PATH.
 find_cargo_deny() {
     local cached

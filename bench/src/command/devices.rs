@@ -60,7 +60,7 @@ struct Common {
 ///
 /// At the levels it runs in one instance of each, by `isolab exec`, on a file of the root and on one of a volume (a folder,
 /// which is virtio-fs at paravirt; a disk at fullvirt). With --peers or --only, each subject is a machine of one vCPU with
-/// the same kernel, initramfs, memory and back end, over one disk. All are measured in turn, A B C B C A. Beside each
+/// the same kernel, initramfs, memory and back end, over one disk. All have their turn in each round. Beside each
 /// figure is what a request costs the host: CPU time, system calls, context switches, exits by KVM's count, interrupts.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -111,8 +111,8 @@ enum Engine {
 ///
 /// At the levels an instance of each is on a network of isolab's, with the host and with a second instance of its level:
 /// iperf3 both ways, requests with answers of 64 bytes to 64 KiB, connections. With --peers or --only, each subject is a
-/// machine of one vCPU on one tap with the host: iperf3 both ways and ping (tcp_send is guest to host). All are
-/// measured in turn, A B C B C A. Beside each figure is what a MiB or round trip costs the host.
+/// machine of one vCPU on one tap with the host: iperf3 both ways and ping (tcp_send is guest to host). All have
+/// their turn in each round. Beside each figure is what a MiB or round trip costs the host.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     isolab bench net --isolation container,paravirt --out results\n  \

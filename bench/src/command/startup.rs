@@ -24,7 +24,7 @@ use super::{choose, own_program, remarks_of, tables_of};
 
 /// From spawning `isolab run` to the workload's first output line and to its end, and to a port that answers.
 ///
-/// One round warms up, then the levels are measured in turn, A B C D A B C D. Both VM levels run
+/// One round warms up, then each level has its turn in each round. Both VM levels run
 /// one and the same kernel; where that is not the stock one, fullvirt-stock is one more subject:
 /// an unmodified OS on emulated hardware.
 ///

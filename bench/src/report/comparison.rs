@@ -8,7 +8,7 @@ use super::Measurement;
 use super::audit::{self, Fault, FaultKind};
 use super::pair::{Pair, is_again};
 use crate::host::KvmKind;
-use crate::statistics::{Interval, of_ratio, p_value};
+use crate::statistics::{Interval, LEVEL, of_ratio, p_value};
 
 /// A metric of a subject beside that of its baseline.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ pub enum Verdict {
 impl Verdict {
     /// Of `samples` beside `base`, whose p-value is `p`.
     pub(super) fn of(p: f64, median: f64, base: f64) -> Self {
-        match p <= 0.05 {
+        match p <= LEVEL {
             true if median < base => Verdict::Less,
             true if median > base => Verdict::More,
             _ => Verdict::NoDifference,

@@ -143,7 +143,7 @@ impl Report {
             schema: SCHEMA.to_owned(),
             origin,
             host,
-            self_test: SelfTest::of(&again),
+            self_test: SelfTest::of(&results, &again),
             results,
             comparisons,
             failures,

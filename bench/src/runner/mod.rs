@@ -1,12 +1,13 @@
 //! The one runner of all benchmarks: a round that warms caches and is not counted, then those that are. In each the
-//! subjects have their turns, so that a drift of the host meets all alike, and each round begins with another one
-//! (A B C D B C D A), so that nobody always follows the same other. Every sample is kept.
+//! subjects have their turns, so that a drift of the host meets all alike, and in an order of its own, so that what a turn
+//! leaves to the next one does as well ([`order`]). Every sample is kept.
 //!
 //! A subject that fails takes no further part and has no figure: its failure is reported instead. Ctrl-C ends after the
 //! turn that is under way, and what whole rounds found is kept.
 
 mod interrupt;
 mod journal;
+mod order;
 mod progress;
 
 use std::borrow::Cow;
@@ -121,8 +122,7 @@ impl Runner {
         let mut round = u32::from(workload.warms_itself());
         let mut interrupted = false;
         'rounds: while self.has_round(round, begun.elapsed()) {
-            for step in 0..subjects.len() {
-                let place = (step + round as usize) % subjects.len();
+            for place in order::order(subjects.len(), round) {
                 let subject = &subjects[place];
                 if failures[place].is_some() {
                     continue;

@@ -1,6 +1,7 @@
 use std::io;
 
 use super::*;
+use crate::statistics::p_value;
 
 /// A workload whose turns are told beforehand.
 struct Told {
@@ -122,4 +123,52 @@ fn what_a_journal_knows_is_not_measured_again() {
     // The warm-up is not of the past.
     assert_eq!(told.turns, [(0, 0), (1, 0), (0, 2), (1, 2)]);
     assert_eq!(found(&findings)[0], ("b", "time", "ms", &[1.0, 2.0][..]));
+}
+
+/// A clock that counts instructions: nothing is left to chance. Each turn takes what its subject takes, and what the turn
+/// before left it to do.
+struct Deterministic {
+    subjects: [(&'static str, f64, f64); 6],
+    left: f64,
+}
+
+impl Workload for Deterministic {
+    type Error = io::Error;
+
+    fn name(&self) -> &'static str {
+        "deterministic"
+    }
+
+    fn subjects(&self) -> Vec<String> {
+        self.subjects.iter().map(|(name, ..)| (*name).to_owned()).collect()
+    }
+
+    fn turn(&mut self, subject: usize, _round: u32) -> Result<Vec<Figure>, io::Error> {
+        let (_, takes, leaves) = self.subjects[subject];
+        let took = takes + std::mem::replace(&mut self.left, leaves);
+        Ok(vec![Figure::new("time", "ms", took)])
+    }
+}
+
+#[test]
+fn what_a_turn_leaves_to_the_next_makes_no_difference_and_hides_none() {
+    for rounds in [5, 6, 10, 12] {
+        let subjects = [
+            ("process", 100.0, 0.5),
+            ("container", 104.0, 1.0),
+            ("paravirt", 110.0, 2.0),
+            ("fullvirt", 110.0, 2.0),
+            ("stock", 200.0, 3.0),
+            ("process (again)", 100.0, 0.5),
+        ];
+        let findings =
+            Runner::fixed(rounds).run(&mut Deterministic { subjects, left: 0.0 }).unwrap();
+        let samples = |subject: &str| {
+            &findings.results.iter().find(|it| it.subject == subject).unwrap().summary.samples
+        };
+        let beside = |a, b| p_value(samples(a), samples(b));
+        assert!(beside("process (again)", "process") > 0.1, "{rounds}: {:?}", findings.results);
+        assert!(beside("paravirt", "fullvirt") > 0.1, "{rounds}: {:?}", findings.results);
+        assert!(beside("container", "process") < 0.01, "{rounds}: {:?}", findings.results);
+    }
 }

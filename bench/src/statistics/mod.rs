@@ -9,11 +9,16 @@ mod bootstrap;
 mod discoveries;
 mod permutation;
 mod summary;
+mod together;
 
 pub use self::bootstrap::{Interval, of_median, of_ratio};
 pub use self::discoveries::discoveries;
 pub use self::permutation::{FEWEST, p_value};
 pub use self::summary::{Summary, median};
+pub use self::together::{Together, chance_of};
+
+/// What is less likely than this by chance alone is called a difference.
+pub const LEVEL: f64 = 0.05;
 
 /// From which all random numbers come.
 const SEED: u64 = 20_261_128;

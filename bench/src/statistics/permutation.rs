@@ -16,43 +16,81 @@ pub const FEWEST: u32 = 4;
 
 /// How likely samples of one kind would lie as far apart as `a` and `b`: between 0 and 1. With none of either, 1.
 pub fn p_value(a: &[f64], b: &[f64]) -> f64 {
-    if a.is_empty() || b.is_empty() {
-        return 1.0;
-    }
-    let ranks = doubled_ranks(a, b);
-    let all: u64 = ranks.iter().sum();
-    // The sum's distance from what is expected, times the number of samples, so that all stays in integers.
-    let (size, number) = (a.len() as u64, ranks.len() as u64);
-    let distance = |sum: u64| (sum * number).abs_diff(all * size);
-    let seen = distance(ranks[..a.len()].iter().sum());
-    match divisions(number, size).filter(|count| *count <= MOST) {
-        Some(count) => {
-            let mut as_far = 0;
-            each_sum(&ranks, a.len(), 0, &mut |sum| as_far += u64::from(distance(sum) >= seen));
-            as_far as f64 / count as f64
-        }
-        None => {
-            let (mut ranks, mut random) = (ranks, Rng::with_seed(SEED));
-            let as_far = (0..MOST).filter(|_| {
-                random.shuffle(&mut ranks);
-                distance(ranks[..a.len()].iter().sum()) >= seen
-            });
-            // What was measured is one of the divisions (Phipson and Smyth 2010).
-            (as_far.count() as f64 + 1.0) / (MOST as f64 + 1.0)
-        }
-    }
+    Ranks::of(a, b).map_or(1.0, |ranks| {
+        let (distances, seen) = (ranks.distances(), ranks.seen());
+        let as_far = distances.iter().filter(|distance| **distance >= seen).count();
+        as_far as f64 / distances.len() as f64
+    })
 }
 
-/// Twice the rank of each sample of `a`, then of `b`, among all. Equal ones share the mean of theirs, of which twice is
-/// an integer.
-fn doubled_ranks(a: &[f64], b: &[f64]) -> Vec<u64> {
-    let all = [a, b].concat();
-    let rank = |sample: &f64| {
-        let below = all.iter().filter(|other| other.total_cmp(sample).is_lt()).count();
-        let equal = all.iter().filter(|other| other.total_cmp(sample).is_eq()).count();
-        (2 * below + equal + 1) as u64
-    };
-    all.iter().map(rank).collect()
+/// The ranks of two sets of samples among all.
+pub(super) struct Ranks {
+    /// Twice the rank of each sample of the one set, then of the other. Equal ones share the mean of theirs, of which
+    /// twice is an integer.
+    doubled: Vec<u64>,
+    /// Their sum.
+    all: u64,
+    /// How many are of the one.
+    size: usize,
+}
+
+impl Ranks {
+    /// `None` with none of either.
+    pub(super) fn of(a: &[f64], b: &[f64]) -> Option<Self> {
+        let all = [a, b].concat();
+        let rank = |sample: &f64| {
+            let below = all.iter().filter(|other| other.total_cmp(sample).is_lt()).count();
+            let equal = all.iter().filter(|other| other.total_cmp(sample).is_eq()).count();
+            (2 * below + equal + 1) as u64
+        };
+        let doubled: Vec<u64> = all.iter().map(rank).collect();
+        let all = doubled.iter().sum();
+        (!a.is_empty() && !b.is_empty()).then_some(Self { doubled, all, size: a.len() })
+    }
+
+    /// How far apart the two sets would be, were the one the samples of these numbers: of [`Ranks::of`]'s `a`, then `b`.
+    pub(super) fn apart(&self, one: &[usize]) -> u64 {
+        self.distance(one.iter().map(|number| self.doubled[*number]).sum())
+    }
+
+    /// From this distance on, two sets of one kind are that far apart with no more than `level`; `None` where they never
+    /// are.
+    pub(super) fn critical(&self, level: f64) -> Option<u64> {
+        let mut distances = self.distances();
+        distances.sort_unstable();
+        let most = (level * distances.len() as f64) as usize;
+        let (near, far) = distances.split_at(distances.len() - most);
+        // Of equal ones all are far, or none.
+        far.iter().find(|distance| near.last().is_none_or(|near| *distance > near)).copied()
+    }
+
+    /// Of a sum of ranks from what is expected, times the number of samples, so that all stays in integers.
+    fn distance(&self, sum: u64) -> u64 {
+        (sum * self.doubled.len() as u64).abs_diff(self.all * self.size as u64)
+    }
+
+    fn seen(&self) -> u64 {
+        self.distance(self.doubled[..self.size].iter().sum())
+    }
+
+    /// Of all divisions, or of drawn ones.
+    fn distances(&self) -> Vec<u64> {
+        let (number, size) = (self.doubled.len() as u64, self.size as u64);
+        let mut distances = Vec::new();
+        if divisions(number, size).is_some_and(|count| count <= MOST) {
+            let tell = &mut |sum| distances.push(self.distance(sum));
+            each_sum(&self.doubled, self.size, 0, tell);
+            return distances;
+        }
+        let (mut ranks, mut random) = (self.doubled.clone(), Rng::with_seed(SEED));
+        // What was measured is one of the divisions (Phipson and Smyth 2010).
+        distances.push(self.seen());
+        distances.extend((0..MOST).map(|_| {
+            random.shuffle(&mut ranks);
+            self.distance(ranks[..self.size].iter().sum())
+        }));
+        distances
+    }
 }
 
 /// How many ways there are to choose `size` of `number`; `None` when there are very many.

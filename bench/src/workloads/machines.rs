@@ -133,6 +133,7 @@ fn unit_of(metric: &str) -> &'static str {
 }
 
 fn time(subject: &MachineSubject, boot: &Boot) -> Result<Vec<(&'static str, f64)>, MachinesError> {
+    leftovers::rest();
     let spawned = timeline::now();
     let mut run = Run::start(subject, boot, Stdio::null())?;
     let init = run.wait_for(INIT_LINE)?;

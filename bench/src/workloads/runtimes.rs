@@ -127,6 +127,7 @@ impl Workload for Runtimes {
 
     fn turn(&mut self, subject: usize, round: u32) -> Result<Vec<Figure>, RuntimesError> {
         let subject = &self.subjects[subject];
+        leftovers::rest();
         let mut figures = vec![Figure::new(TO_EXIT, "ms", self.workspace.run(subject)?)];
         // What it left to others would be the next one's.
         leftovers::wait();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use isolab_isolation::timeline;
 
 use super::startup::{StartupError, StartupPlan, observe};
+use crate::leftovers;
 use crate::runner::{Figure, Workload};
 use crate::subjects::Level;
 
@@ -102,6 +103,7 @@ impl<'a> Service<'a> {
         let options = ["-d", "--rm", "--name", &name, "--network", &self.name, "-p", &publish];
         let mut command = self.run(subject, &options);
         command.arg(&self.plan.image).args(SERVICE);
+        leftovers::rest();
         let spawned = timeline::now();
         let output = output_of(&mut command).map_err(host("start"))?;
         let detached = timeline::now();

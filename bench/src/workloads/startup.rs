@@ -148,6 +148,7 @@ pub(crate) fn observe(command: &mut Command, subject: &str) -> Result<Observed, 
         .stdout(Stdio::piped())
         .stderr(stderr.reopen().map_err(host("keep the messages of"))?);
 
+    leftovers::rest();
     let spawned = timeline::now();
     let mut child = command.spawn().map_err(host("start"))?;
     let mut line = Vec::new();

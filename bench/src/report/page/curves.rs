@@ -5,7 +5,7 @@ use maud::{Markup, html};
 
 use super::super::Report;
 use super::super::table::significant;
-use super::plot::{COLOURS, LEFT, RIGHT, WIDTH};
+use super::plot::{COLOURS, LEFT, RIGHT, WIDTH, tenths};
 use crate::metrics::{PERCENTILES, RATE, READS, STARTS, THROUGHPUT};
 
 const HEIGHT: f64 = 240.0;
@@ -106,14 +106,14 @@ fn plot(report: &Report, benchmark: &str, title: &str, across: &str, places: &[P
                 text.faint x=(LEFT - 6.0) y=(TOP + 8.0) text-anchor="end" { (significant(highest)) " " (unit) }
                 text.faint x=(LEFT - 6.0) y=(BOTTOM) text-anchor="end" { "0" }
                 @for place in places.iter().filter(|it| (first..=last).contains(&it.at)) {
-                    text.faint x=(x(place.at)) y=(BOTTOM + 16.0) text-anchor="middle" { (place.name) }
+                    text.faint x=(tenths(x(place.at))) y=(BOTTOM + 16.0) text-anchor="middle" { (place.name) }
                 }
                 text.faint x=(RIGHT) y=(BOTTOM + 34.0) text-anchor="end" { (across) }
                 @for (place, curve) in curves.iter().enumerate() {
                     @let colour = place % COLOURS;
                     path class={ "s" (colour) } d=(line(curve)) { title { (curve.name) } }
                     @for (at, value) in &curve.points {
-                        circle class={ "f" (colour) } cx=(x(*at)) cy=(y(*value)) r="3" {
+                        circle class={ "f" (colour) } cx=(tenths(x(*at))) cy=(tenths(y(*value))) r="3" {
                             title { (curve.name) " at " (at) " " (across) ": " (significant(*value)) " " (unit) }
                         }
                     }

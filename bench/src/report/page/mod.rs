@@ -111,16 +111,14 @@ fn row(it: &Measurement, compared: Option<&Comparison>) -> Markup {
             th scope="row" { (it.metric) }
             td { (it.subject) }
             td { (it.unit) }
-            td.number { strong { (number(&id("median"), summary.median)) } }
-            td.number {
-                (number(&id("low"), summary.interval.low)) " to " (number(&id("high"), summary.interval.high))
-            }
-            td.number { (number(&id("min"), summary.min)) }
-            td.number { (number(&id("p95"), summary.p95)) }
-            td.number { (number(&id("p99"), summary.p99)) }
-            td.number { (number(&id("max"), summary.max)) }
-            td.number { (summary.samples.len()) }
-            td.number {
+            td { (number(&id("median"), summary.median)) }
+            td { (number(&id("low"), summary.interval.low)) " to " (number(&id("high"), summary.interval.high)) }
+            td { (number(&id("min"), summary.min)) }
+            td { (number(&id("p95"), summary.p95)) }
+            td { (number(&id("p99"), summary.p99)) }
+            td { (number(&id("max"), summary.max)) }
+            td { (summary.samples.len()) }
+            td {
                 @if let Some(compared) = compared {
                     @match compared.ratio {
                         Some(value) => { data id=(id("ratio")) value=(value) { (ratio(compared)) } },

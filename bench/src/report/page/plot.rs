@@ -18,6 +18,11 @@ pub(super) const COLOURS: usize = 8;
 /// Curves of more metrics than these would be a wall; the table has all.
 const MOST_CURVES: usize = 6;
 
+/// A place or length of the plots: a tenth is finer than a screen's.
+pub(super) fn tenths(length: f64) -> f64 {
+    (length * 10.0).round() / 10.0
+}
+
 /// Where the time to the first output goes: a bar a subject, of its phases one behind the other.
 pub fn phases(report: &Report, benchmark: &str) -> Markup {
     let subjects: Vec<(&str, Vec<f64>)> = report
@@ -54,13 +59,13 @@ pub fn phases(report: &Report, benchmark: &str) -> Markup {
                     text x=(LEFT - 8.0) y=(y + 15.0) text-anchor="end" { (subject) }
                     @for (colour, part) in parts.iter().enumerate() {
                         @let before: f64 = parts[..colour].iter().sum();
-                        rect class={ "f" (colour) } x=(LEFT + before * scale) y=(y + 3.0)
-                            width=(part * scale) height=(ROW - 6.0) {
+                        rect class={ "f" (colour) } x=(tenths(LEFT + before * scale)) y=(y + 3.0)
+                            width=(tenths(part * scale)) height=(ROW - 6.0) {
                             title { (subject) ", " (PHASES[colour]) ": " (significant(*part)) " ms" }
                         }
                     }
                     @let sum: f64 = parts.iter().sum();
-                    text x=(LEFT + sum * scale + 6.0) y=(y + 15.0) { (significant(sum)) " ms" }
+                    text x=(tenths(LEFT + sum * scale + 6.0)) y=(y + 15.0) { (significant(sum)) " ms" }
                 }
             }
             figcaption { "Where the time to the first line of output goes: medians." }
@@ -99,11 +104,11 @@ pub fn exits(report: &Report, benchmark: &str) -> Markup {
                     @let y = ROW * row as f64 + 4.0;
                     @let job = it.metric.trim_end_matches(EXITS);
                     text x=(LEFT - 8.0) y=(y + 15.0) text-anchor="end" { (job) " " (it.subject) }
-                    rect class={ "f" (colour(&it.subject)) } x=(LEFT) y=(y + 3.0) width=(width(it.summary.median))
+                    rect class={ "f" (colour(&it.subject)) } x=(LEFT) y=(y + 3.0) width=(tenths(width(it.summary.median)))
                         height=(ROW - 8.0) {
                         title { (job) ", " (it.subject) ": " (significant(it.summary.median)) " exits " (it.unit) }
                     }
-                    text x=(LEFT + width(it.summary.median) + 6.0) y=(y + 15.0) {
+                    text x=(tenths(LEFT + width(it.summary.median) + 6.0)) y=(y + 15.0) {
                         (significant(it.summary.median)) " " (it.unit)
                     }
                 }
@@ -140,20 +145,20 @@ pub fn ratios(report: &Report, benchmark: &str) -> Markup {
         figure {
             svg viewBox={ "0 0 " (WIDTH) " " (height) } role="img"
                 aria-label={ "Bars: ratios of medians of " (benchmark) ", with 95 % intervals, logarithmic" } {
-                line.axis x1=(x(1.0)) x2=(x(1.0)) y1="0" y2=(height) {}
+                line.axis x1=(tenths(x(1.0))) x2=(tenths(x(1.0))) y1="0" y2=(height) {}
                 @for (row, (it, ratio, interval)) in bars.iter().enumerate() {
                     @let y = ROW * row as f64 + 4.0;
                     @let (from, to) = (x(ratio.min(1.0)), x(ratio.max(1.0)));
                     text x=(LEFT - 8.0) y=(y + 15.0) text-anchor="end" { (it.metric) " " (it.subject) }
-                    rect class={ "f" (colour(&it.subject)) } x=(from) y=(y + 3.0) width=(to - from)
+                    rect class={ "f" (colour(&it.subject)) } x=(tenths(from)) y=(y + 3.0) width=(tenths(to - from))
                         height=(ROW - 8.0) {
                         title {
                             (it.metric) ", " (it.subject) ": " (significant(*ratio)) " times " (it.baseline) "'s, "
                             (significant(interval.low)) " to " (significant(interval.high))
                         }
                     }
-                    line.whisker x1=(x(interval.low)) x2=(x(interval.high)) y1=(y + 10.0) y2=(y + 10.0) {}
-                    text x=(x(interval.high.max(1.0)) + 6.0) y=(y + 15.0) { (significant(*ratio)) "x" }
+                    line.whisker x1=(tenths(x(interval.low))) x2=(tenths(x(interval.high))) y1=(y + 10.0) y2=(y + 10.0) {}
+                    text x=(tenths(x(interval.high.max(1.0)) + 6.0)) y=(y + 15.0) { (significant(*ratio)) "x" }
                 }
             }
             figcaption { "Ratios to the baseline that passed the audit, with 95 % intervals; logarithmic." }
