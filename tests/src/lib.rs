@@ -36,6 +36,8 @@ pub mod standby;
 pub mod tiers;
 pub mod unread;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
+pub mod user_ids;
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod user_mode;
 #[allow(clippy::unwrap_used, reason = "helpers of tests fail as the tests themselves do")]
 pub mod volumes;
@@ -56,6 +58,12 @@ use tempfile::TempDir;
 /// How long anything may take before a test calls it hung. Generous: the host may be emulated, and
 /// busy.
 pub const TIME_LIMIT: Duration = Duration::from_secs(600);
+
+/// How often what is left to chance is tried: ISOLAB_TEST_ROUNDS, for when there is time, or as often as `usual`.
+pub fn rounds(usual: u32) -> u32 {
+    let asked = env::var("ISOLAB_TEST_ROUNDS").ok();
+    asked.map_or(usual, |asked| asked.parse().expect("ISOLAB_TEST_ROUNDS is a number"))
+}
 
 /// The checkout.
 pub fn checkout() -> PathBuf {
@@ -143,6 +151,7 @@ impl Sandbox {
     /// `isolab` with these arguments, on this store.
     pub fn isolab(&self, arguments: &[&str]) -> Run {
         let mut command = Command::new(isolab_path());
+        let arguments = user_ids::with_options(arguments);
         command.args(arguments).env("XDG_DATA_HOME", self.data.path()).stdin(Stdio::null());
         Run(command)
     }

@@ -314,20 +314,23 @@ fn load(shop: &Shop) {
     assert!(closed["all"]["nanoseconds"]["p99"].as_u64().unwrap() > 0, "{closed:#}");
 }
 
-/// An application server is killed under load, comes back, and then the other one is stopped: no request that may be
-/// asked twice fails.
-pub fn servers_come_and_go(level: &str) {
+/// An application server is killed under load, so many times, comes back, and then the other one is stopped: no request
+/// that may be asked twice fails.
+pub fn servers_come_and_go(level: &str, rounds: u32) {
     let shop = Shop::up(host(), &["--isolation", level, "--apps", "2"]);
     let [first, second] = &shop.instances("app")[..] else { panic!("two servers") };
     // It ends when it is told to; the time is that of a test that hangs.
-    let load = ["tiers", "load", "--rate", "50", "--duration", "600s", "--format", "json"];
+    let duration = format!("{}s", 600 * rounds);
+    let load = ["tiers", "load", "--rate", "50", "--duration", &duration, "--format", "json"];
     let load = shop.host.start(&[&load[..], &["--mix", "cached=3,read=2,compute=1"]].concat());
     until_trusted(&shop, &[first, second]);
-    kill_process(&shop, first, "{{.State.Pid}}");
     let restarts =
         || shop.host.isolab(&["inspect", "--format", "{{.RestartCount}}", first]).success();
-    until("it is started again", || restarts() == "1\n");
-    until_trusted(&shop, &[first, second]);
+    for round in 1..=rounds {
+        kill_process(&shop, first, "{{.State.Pid}}");
+        until("it is started again", || restarts() == format!("{round}\n"));
+        until_trusted(&shop, &[first, second]);
+    }
     shop.host.isolab(&["stop", second]).success();
     let inspected =
         shop.host.isolab(&["inspect", "--format", "{{.State.ExitCode}}", second]).success();
@@ -351,14 +354,16 @@ const FEW: usize = 20;
 fn until_trusted(shop: &Shop, servers: &[&String]) {
     let web = &shop.instances("web")[0];
     let template = "{{.NetworkSettings.Networks.shop_front.IPAddress}}";
+    // None while it is between two runs.
     let address = |name: &&String| {
-        let text = shop.host.isolab(&["inspect", "--format", template, name]).success();
-        format!("{}:8000", text.trim_end())
+        let done = shop.host.isolab(&["inspect", "--format", template, name]);
+        done.status.success().then(|| format!("{}:8000", done.stdout.trim_end()))
     };
     // What comes from now on.
     let before = requests_of(shop, web).len();
     until(&format!("web trusts {servers:?}"), || {
-        let addresses: Vec<_> = servers.iter().map(address).collect();
+        let addresses = servers.iter().map(address).collect::<Option<Vec<_>>>();
+        let Some(addresses) = addresses else { return false };
         let lines = requests_of(shop, web).split_off(before);
         let well = lines.iter().rev().take_while(|line| addresses.contains(&line.0));
         let well: Vec<_> = well.collect();

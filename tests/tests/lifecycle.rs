@@ -1,8 +1,6 @@
 //! Instances in the background at `process` and `container`, on any host.
 
-use std::env;
-
-use isolab_tests::{ends, lifecycle};
+use isolab_tests::{ends, lifecycle, rounds};
 
 const LEVELS: [&str; 2] = ["process", "container"];
 
@@ -53,7 +51,5 @@ fn a_flood() {
 
 #[test]
 fn kills_at_any_moment() {
-    // ISOLAB_TEST_ROUNDS=50 is for when there is time.
-    let rounds = env::var("ISOLAB_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
-    LEVELS.into_iter().for_each(|level| lifecycle::kills(level, rounds.unwrap_or(12)));
+    LEVELS.into_iter().for_each(|level| lifecycle::kills(level, rounds(50)));
 }

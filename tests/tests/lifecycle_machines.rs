@@ -1,6 +1,6 @@
 //! Instances in the background at the VM levels: needs a host with a working KVM, see `scripts/kvm-host`.
 
-use isolab_tests::{ends, lifecycle};
+use isolab_tests::{ends, lifecycle, rounds};
 
 const LEVELS: [&str; 2] = ["paravirt", "fullvirt"];
 
@@ -56,5 +56,5 @@ fn a_flood() {
 
 #[test]
 fn kills_at_any_moment() {
-    LEVELS.into_iter().for_each(|level| lifecycle::kills(level, 3));
+    LEVELS.into_iter().for_each(|level| lifecycle::kills(level, rounds(3)));
 }

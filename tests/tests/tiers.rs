@@ -1,6 +1,6 @@
 //! The shop in three tiers at `process` and `container`, on any host. `scripts/make-tiers-images` makes its images.
 
-use isolab_tests::{standby, tiers};
+use isolab_tests::{rounds, standby, tiers};
 
 #[test]
 fn containers() {
@@ -18,12 +18,12 @@ fn processes() {
 
 #[test]
 fn servers_come_and_go() {
-    tiers::servers_come_and_go("container");
+    tiers::servers_come_and_go("container", rounds(1));
 }
 
 #[test]
 fn acknowledged_orders_stay() {
-    tiers::acknowledged_orders_stay(tiers::host(), "container", 5);
+    tiers::acknowledged_orders_stay(tiers::host(), "container", rounds(5));
 }
 
 #[test]

@@ -29,9 +29,9 @@ pub struct Status {
 pub fn run(project: &str, args: &Status) -> Result<ExitCode> {
     let site = Site::find(project)?;
     let runtime = crate::runtime()?;
-    let mut rows = Vec::new();
+    let (mut rows, mut told) = (Vec::new(), None);
     for member in &site.members {
-        rows.push(runtime.block_on(row(&site, member)));
+        rows.push(runtime.block_on(row(&site, member, &mut told)));
     }
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&rows)?),
@@ -40,7 +40,8 @@ pub fn run(project: &str, args: &Status) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn row(site: &Site, member: &Member) -> Value {
+/// `told` is what an application server told, if one did.
+async fn row(site: &Site, member: &Member, told: &mut Option<Value>) -> Value {
     let (instance, entry) = (&member.instance, &member.instance.entry);
     // One that does not run has none of these.
     let stats = site.catalogue.stats(instance).unwrap_or_default();
@@ -50,8 +51,11 @@ async fn row(site: &Site, member: &Member) -> Value {
     let is_machine = matches!(entry.level, Level::Paravirt | Level::Fullvirt);
     let cpus = instance.config.as_ref().and_then(|config| config.request.limits.cpus);
     let address = member.address().ok();
-    let asked = match address.filter(|_| instance.state.status.is_running()) {
-        Some(address) => asked(site, member, address).await,
+    // What was healthy when it ended says nothing now.
+    let is_running = instance.state.status.is_running();
+    let health = instance.state.health.as_ref().filter(|_| is_running);
+    let asked = match address.filter(|_| is_running) {
+        Some(address) => asked(member, address, told).await,
         None => Asked::default(),
     };
     json!({
@@ -60,7 +64,7 @@ async fn row(site: &Site, member: &Member) -> Value {
         "role": asked.role,
         "level": entry.level.name(),
         "state": instance.state.status.name(),
-        "health": instance.state.health.as_ref().map(|health| health.status.name()),
+        "health": health.map(|health| health.status.name()),
         "address": address,
         "processes": processes.as_ref().map(Vec::len),
         "threads": stats.pids,
@@ -87,26 +91,27 @@ struct Asked {
     misses: Option<u64>,
 }
 
-async fn asked(site: &Site, member: &Member, address: SocketAddr) -> Asked {
+async fn asked(member: &Member, address: SocketAddr, told: &mut Option<Value>) -> Asked {
     match member.tier {
         Tier::Web => Asked { requests: web_requests(address).await, ..Asked::default() },
         Tier::App => {
             let stats = get_json(address, "/api/stats", PATIENCE).await.unwrap_or_default();
-            Asked {
+            let asked = Asked {
                 requests: stats["requests"]["answered"].as_u64(),
                 hits: stats["cache"]["hits"].as_u64(),
                 misses: stats["cache"]["misses"].as_u64(),
                 role: None,
+            };
+            if !stats.is_null() {
+                told.get_or_insert(stats);
             }
+            asked
         }
         Tier::Monitor => Asked::default(),
-        // The application asks it for us, as it has the password; the one that follows it never asks.
+        // The application asked it for us, as it has the password, before (members are sorted by tier); the one that
+        // follows it never asks.
         Tier::Db => {
-            let app = site.one(Tier::App).and_then(Member::address);
-            let stats = match app {
-                Ok(app) => get_json(app, "/api/stats", PATIENCE).await.unwrap_or_default(),
-                Err(_) => Value::Null,
-            };
+            let Some(stats) = told.as_ref() else { return Asked::default() };
             let primary = stats["database"]["address"].as_str().and_then(|it| it.parse().ok());
             match primary.map(|it| member.has_address(it)) {
                 Some(true) => {}

@@ -269,6 +269,7 @@ fn is_shared(name: &OsStr) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+    use std::time::{Duration, Instant};
 
     fn instances() -> (tempfile::TempDir, Instances) {
         let dir = tempfile::tempdir().unwrap();
@@ -278,6 +279,19 @@ mod tests {
 
     fn named(instances: &Instances, name: &str) -> Result<InstanceFolder, IsolationError> {
         instances.create(Some(name.parse().unwrap()), Level::Container)
+    }
+
+    /// A child that another test makes has a copy of each lock until it executes its program.
+    fn named_soon(instances: &Instances, name: &str) -> InstanceFolder {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match named(instances, name) {
+                Err(IsolationError::NameInUse { .. }) if Instant::now() < deadline => {
+                    std::thread::yield_now();
+                }
+                named => return named.unwrap(),
+            }
+        }
     }
 
     fn left(instances: &Instances) -> Vec<String> {
@@ -376,8 +390,7 @@ mod tests {
                 let instances = &instances;
                 scope.spawn(move || {
                     for _ in 0..50 {
-                        let name = format!("worker-{worker}");
-                        let folder = named(instances, &name).unwrap();
+                        let folder = named_soon(instances, &format!("worker-{worker}"));
                         fs::write(folder.path().join("mine"), "").unwrap();
                         instances.sweep().unwrap();
                         assert!(folder.path().join("mine").exists());
