@@ -16,14 +16,13 @@ mod shop;
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
 use tracing::error;
 
 use api::health;
 use config::Config;
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = Config::read();
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
     let result = if config.check { health::check(config.listen) } else { server::run(config) };
     match result {
