@@ -1,5 +1,6 @@
 //! What can be done to an instance while somebody waits for it, and further processes in it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -156,7 +157,7 @@ pub struct ProcessEntry {
 }
 
 /// What an instance has used so far, seen from the host. None: the host or the level has no such figure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// CPU time that its processes have had; of a machine, its vCPUs and our own work for it.
     pub cpu_time: Option<Duration>,
@@ -182,4 +183,7 @@ pub struct Stats {
     pub network_sent: Option<u64>,
     /// How often a machine's vCPUs have left the guest for our process.
     pub exits: Option<u64>,
+    /// Of these, for a device's ports and memory, by the device's name.
+    #[serde(default)]
+    pub exits_by_device: Option<BTreeMap<String, u64>>,
 }

@@ -195,6 +195,9 @@ pub fn figures_of_a_guest(level: &str) {
     // The shell and two sleeps.
     assert_eq!((figure("GuestPIDs"), &stats[0]["PIDs"]), (3, &Value::Null), "{stats}");
     assert!(figure("Exits") > 0 && stats[0]["ExitsPerSecond"].is_u64(), "{stats}");
+    let devices = stats[0]["ExitsByDevice"].as_object().expect("exits by device");
+    let by_device: u64 = devices.values().map(|count| count.as_u64().expect("a count")).sum();
+    assert!((1..=figure("Exits")).contains(&by_device), "{stats}");
     let table = bench.isolab(&["stats", "--no-stream", "worker"]).success();
     assert!(table.contains("3*"), "{table}");
     // One that stands still is not asked.

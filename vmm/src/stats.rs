@@ -156,6 +156,15 @@ impl Stats {
             + stats.accesses.iter().map(|a| a.count).sum::<u64>();
         stats
     }
+
+    /// Exits for accesses, by the name of the device that answered, or [`NO_DEVICE`].
+    pub fn exits_by_device(&self) -> BTreeMap<String, u64> {
+        let mut devices = BTreeMap::new();
+        for AccessCount { device, count, .. } in &self.accesses {
+            *devices.entry(device.clone()).or_default() += count;
+        }
+        devices
+    }
 }
 
 impl fmt::Display for Stats {
@@ -204,6 +213,8 @@ mod tests {
         let stats = Stats::collect([first, second]);
         assert_eq!(stats.exits, 4);
         assert_eq!(stats.reasons["interrupted"], 1);
+        let devices = [("com1".to_owned(), 1), ("rtc".to_owned(), 2)];
+        assert_eq!(stats.exits_by_device(), BTreeMap::from(devices));
         assert_eq!((stats.accesses[0].address, stats.accesses[0].count), (Some(0x71), 2));
         let table = stats.to_string();
         assert!(table.contains("port read"), "{table}");

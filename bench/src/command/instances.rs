@@ -85,10 +85,15 @@ fn run(mut workload: InstanceJobs, notes: Vec<String>, runner: &mut Runner) -> R
 /// The table of a benchmark's jobs, and what its figures are.
 pub fn table(report: &Report, benchmark: &str) -> String {
     let jobs = jobs::names(report, benchmark);
-    let table = jobs::table(report, benchmark, &jobs, &report.subjects(benchmark));
-    format!(
-        "{benchmark}: medians; costs of the host for each piece of work; ratios of throughput\n{table}\n\n"
-    )
+    let subjects = report.subjects(benchmark);
+    let table = jobs::table(report, benchmark, &jobs, &subjects);
+    let mut text = format!(
+        "{benchmark}: medians; costs of the host for each piece of work; ratios of throughput\n{table}\n"
+    );
+    for sentence in jobs::exits_by_device(report, benchmark, &jobs, &subjects) {
+        text += &format!("{sentence}\n");
+    }
+    text + "\n"
 }
 
 /// Likewise of a benchmark without jobs.

@@ -105,6 +105,7 @@ fn row(instance: &Instance, stats: &Stats, seen: &mut Seen) -> Value {
         "GuestPIDs": stats.guest_pids,
         "Exits": stats.exits,
         "ExitsPerSecond": exits_a_second,
+        "ExitsByDevice": stats.exits_by_device,
     })
 }
 

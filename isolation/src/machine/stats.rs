@@ -19,6 +19,7 @@ pub(super) fn collect(
     usage: Option<GuestUsage>,
 ) -> Stats {
     let disks = machine.disk_traffic();
+    let exits = machine.stats();
     let cpu_time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).ok().map(Duration::from);
     Stats {
         cpu_time,
@@ -31,7 +32,8 @@ pub(super) fn collect(
         // What the host's end receives is what the guest has sent.
         network_received: sum(links, "tx_bytes"),
         network_sent: sum(links, "rx_bytes"),
-        exits: Some(machine.stats().exits),
+        exits: Some(exits.exits),
+        exits_by_device: Some(exits.exits_by_device()),
         ..Stats::default()
     }
 }

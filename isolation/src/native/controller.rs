@@ -105,6 +105,7 @@ impl Controller for NativeController {
             network_received: network.map(|(received, _)| received),
             network_sent: network.map(|(_, sent)| sent),
             exits: None,
+            exits_by_device: None,
         })
     }
 }

@@ -277,6 +277,22 @@ impl Instance<'_> {
         let output = succeed(&mut exec, command, &self.subject)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+
+    /// Of a machine, what its monitor has counted until now, if it tells.
+    fn exits_by_device(&self) -> Option<BTreeMap<String, u64>> {
+        let mut stats = self.store.isolab();
+        stats.args(["stats", "--no-stream", "--format", "json", &self.name]);
+        let told = stats.output().ok().filter(|output| output.status.success())?;
+        let rows: Vec<StatsRow> = serde_json::from_slice(&told.stdout).ok()?;
+        rows.into_iter().find_map(|row| row.exits_by_device)
+    }
+}
+
+/// A row of `isolab stats`.
+#[derive(serde::Deserialize)]
+struct StatsRow {
+    #[serde(rename = "ExitsByDevice")]
+    exits_by_device: Option<BTreeMap<String, u64>>,
 }
 
 impl Drop for Instance<'_> {
@@ -303,6 +319,7 @@ impl Observed<'_> {
         counted: &[Counted],
     ) -> Result<(String, Costs), InstancesError> {
         let mut costs = Costs::default();
+        let devices = self.kvm.as_ref().and_then(|_| self.instance.exits_by_device());
         let before = self.kvm.as_ref().and_then(KvmStatistics::exits);
         let interrupts = self.kvm.as_ref().and_then(KvmStatistics::interrupts);
         let output = match counted.contains(&Counted::Time) {
@@ -314,6 +331,12 @@ impl Observed<'_> {
             exits.into_iter().for_each(|exits| costs.add_exits(exits));
             let given = interrupts.zip(kvm.interrupts());
             costs.add(given.map(|(before, after)| (INTERRUPTS, (after - before) as f64)));
+            if let (Some(before), Some(after)) = (devices, self.instance.exits_by_device()) {
+                costs.add_devices(after.iter().map(|(device, count)| {
+                    let before = before.get(device).copied().unwrap_or_default();
+                    (device.as_str(), count.saturating_sub(before) as f64)
+                }));
+            }
         }
         if counted.contains(&Counted::SystemCalls) {
             self.counting(Counted::SystemCalls, command, limit, &mut costs)?;

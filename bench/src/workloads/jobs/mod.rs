@@ -5,9 +5,10 @@ pub mod guests;
 pub mod instances;
 mod table;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-pub use self::table::{causes, names, table};
+pub use self::table::{causes, exits_by_device, names, table};
 use crate::machines::Exits;
 use crate::meter::{CPU, FAULTS, SWITCHES, SYSTEM_CALLS};
 use crate::report::Findings;
@@ -56,6 +57,8 @@ const THROUGHPUT: &str = "throughput";
 const LATENCY: &str = "latency";
 /// Exits of all kinds, and of some, for each piece of work.
 const EXITS: [&str; 4] = ["exits", "exits_port", "exits_mmio", "exits_halt"];
+/// In front of a device's name: those for its ports and memory, which our own monitor counts.
+const EXITS_OF: &str = "exits_of_";
 /// Interrupts that a guest was given.
 const INTERRUPTS: &str = "interrupts";
 /// What a program costs, in the order of the tables.
@@ -69,11 +72,16 @@ fn metric(job: &str, quantity: &str) -> String {
 
 /// What a program cost, by quantity: each a count, or microseconds.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Costs(Vec<(&'static str, f64)>);
+struct Costs(Vec<(Cow<'static, str>, f64)>);
 
 impl Costs {
     fn add(&mut self, counts: impl IntoIterator<Item = (&'static str, f64)>) {
-        self.0.extend(counts);
+        self.0.extend(counts.into_iter().map(|(name, count)| (name.into(), count)));
+    }
+
+    fn add_devices<'a>(&mut self, exits: impl IntoIterator<Item = (&'a str, f64)>) {
+        let named = |(device, count)| (format!("{EXITS_OF}{device}").into(), count);
+        self.0.extend(exits.into_iter().map(named));
     }
 
     fn add_exits(&mut self, exits: Exits) {
@@ -82,20 +90,21 @@ impl Costs {
     }
 
     fn get(&self, quantity: &str) -> Option<f64> {
-        self.0.iter().find(|(name, _)| *name == quantity).map(|(_, value)| *value)
+        self.0.iter().find(|(name, _)| name == quantity).map(|(_, value)| *value)
     }
 
     /// Those that both have.
     fn without(&self, idle: &Costs) -> Costs {
-        let left =
-            |(name, value): &(&'static str, f64)| Some((*name, (value - idle.get(name)?).max(0.0)));
+        let left = |(name, value): &(Cow<'static, str>, f64)| {
+            Some((name.clone(), (value - idle.get(name)?).max(0.0)))
+        };
         Costs(self.0.iter().filter_map(left).collect())
     }
 }
 
 /// Everything that is told of a job.
 fn figures(job: &Job, found: Figures, costs: &Costs) -> Vec<Figure> {
-    let figure = |quantity, unit: String, value| Figure {
+    let figure = |quantity: &str, unit: String, value| Figure {
         metric: metric(&job.name, quantity).into(),
         unit: unit.into(),
         value,
@@ -107,6 +116,9 @@ fn figures(job: &Job, found: Figures, costs: &Costs) -> Vec<Figure> {
         let unit = if quantity == CPU { format!("us per {work}") } else { format!("per {work}") };
         let each = costs.get(quantity).map(|value| value / found.work);
         all.extend(each.map(|value| figure(quantity, unit, value)));
+    }
+    for (name, count) in costs.0.iter().filter(|(name, _)| name.starts_with(EXITS_OF)) {
+        all.push(figure(name, format!("per {work}"), count / found.work));
     }
     all
 }
@@ -129,6 +141,8 @@ mod tests {
         idle.add_exits(Exits { all: 500, port: 0, mmio: 3, halt: 1 });
         all.add([(INTERRUPTS, 1.0), (CPU, 48.0), (FAULTS, 7.0)]);
         idle.add([(INTERRUPTS, 0.0), (CPU, 8.0)]);
+        all.add_devices([("ide", 2.0), ("uart", 1.0)]);
+        idle.add_devices([("ide", 0.0)]);
         let job = Job {
             name: "read".to_owned(),
             command: String::new(),
@@ -147,6 +161,7 @@ mod tests {
             ("read_exits_mmio", "per request", 0.0),
             ("read_exits_halt", "per request", 1.0),
             ("read_interrupts", "per request", 0.25),
+            ("read_exits_of_ide", "per request", 0.5),
         ];
         // Of faults nobody knows what idling costs.
         assert_eq!(found, expected);

@@ -2,7 +2,7 @@
 
 use comfy_table::CellAlignment;
 
-use super::{EXITS, INTERRUPTS, LATENCY, THROUGHPUT, metric};
+use super::{EXITS, EXITS_OF, INTERRUPTS, LATENCY, THROUGHPUT, metric};
 use crate::meter::{CPU, SWITCHES, SYSTEM_CALLS};
 use crate::metrics;
 use crate::report::{Measurement, Report, plain_table, ratio};
@@ -85,6 +85,46 @@ pub fn causes(report: &Report, jobs: &[&str], slow: &str, fast: &str) -> Vec<Str
     jobs.iter().filter_map(sentence).collect()
 }
 
+/// A sentence for each job and subject whose exits are for devices: for which.
+pub fn exits_by_device(
+    report: &Report,
+    benchmark: &str,
+    jobs: &[&str],
+    subjects: &[&str],
+) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for job in jobs {
+        for subject in subjects {
+            let Some(all) = find(report, benchmark, subject, &metric(job, EXITS[0])) else {
+                continue;
+            };
+            let begin = metric(job, EXITS_OF);
+            let of_subject = report
+                .results
+                .iter()
+                .filter(|it| (it.benchmark.as_str(), it.subject.as_str()) == (benchmark, subject));
+            let mut devices: Vec<(&str, f64)> = of_subject
+                .filter_map(|it| Some((it.metric.strip_prefix(&begin)?, it.summary.median)))
+                // The others together are not what a figure is explained by.
+                .filter(|(_, exits)| exits * 20.0 >= all.summary.median)
+                .collect();
+            devices.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+            if devices.is_empty() {
+                continue;
+            }
+            let devices: Vec<String> =
+                devices.iter().map(|(device, exits)| format!("{exits:.2} for {device}")).collect();
+            sentences.push(format!(
+                "{job}, {subject}: of {:.2} exits {} {}",
+                all.summary.median,
+                all.unit,
+                devices.join(", ")
+            ));
+        }
+    }
+    sentences
+}
+
 /// The jobs of a benchmark, in their order.
 pub fn names<'a>(report: &'a Report, benchmark: &'a str) -> Vec<&'a str> {
     let metrics = report.metrics(benchmark).into_iter();
@@ -122,6 +162,10 @@ mod tests {
                 results.push(measured(subject, kind, "per request", exits));
             }
             results.push(measured(subject, INTERRUPTS, "per request", 0.5));
+            for (device, share) in [("ide", 0.6), ("rtc", 0.01), ("apic", 0.3)] {
+                let quantity = format!("{EXITS_OF}{device}");
+                results.push(measured(subject, &quantity, "per request", exits * share));
+            }
         }
         let pair = Pair {
             benchmark: "startup".to_owned(),
@@ -154,6 +198,13 @@ mod tests {
                         9.0 memory, 9.0 halt) per request against 1.0 exits";
         assert!(causes[0].starts_with(expected), "{causes:?}");
         assert!(super::causes(&report(), &["randread"], "theirs", "ours").is_empty());
+    }
+
+    #[test]
+    fn devices_with_a_part_in_the_exits_are_named() {
+        let told = exits_by_device(&report(), "startup", &["randread"], &["theirs", "slow"]);
+        let expected = "randread, slow: of 9.00 exits per request 5.40 for ide, 2.70 for apic";
+        assert_eq!(told, [expected]);
     }
 
     #[test]
