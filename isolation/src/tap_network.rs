@@ -37,10 +37,10 @@ impl From<OpenTap<'_>> for TapNetwork {
     fn from(open: OpenTap<'_>) -> Self {
         let descriptors: Vec<_> = open.queues.iter().map(AsRawFd::as_raw_fd).collect();
         let tap = NetOptions {
-            queue_pairs: u16::try_from(descriptors.len()).unwrap_or(u16::MAX),
+            queue_pairs: Some(u16::try_from(descriptors.len()).unwrap_or(u16::MAX)),
             tap: TapSource::Descriptors(descriptors),
             mac: Some(MacAddress(open.mac)),
-            vhost: open.vhost,
+            vhost: Some(open.vhost),
             ..NetOptions::default()
         };
         Self { tap, link: Some(open.link), interface: open.interface }

@@ -56,15 +56,15 @@ pub struct Run {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
     firmware: Option<PathBuf>,
     /// A raw disk: PATH[,readonly][,cache=writeback|writethrough|none][,engine=io_uring|sync]
-    /// [,id=NAME][,bps=BYTES][,iops=N][,format=raw]. An image that is plainly qcow2, VMDK or the like
+    /// [,id=NAME][,poll=MICROSECONDS][,bps=BYTES][,iops=N][,format=raw]. An image that is plainly qcow2, VMDK or the like
     /// is refused without format=raw.
     #[arg(long, value_name = "DISK")]
     disk: Vec<DiskOptions>,
     /// An ISO image in a CD-ROM drive; needs --devices emulated.
     #[arg(long, value_name = "FILE")]
     cdrom: Vec<PathBuf>,
-    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,bps=][,pps=];
-    /// without a name a new tap is made.
+    /// A network: tap[=NAME][,mac=ADDRESS][,mtu=BYTES][,queues=PAIRS][,vhost=on|off][,poll=MICROSECONDS]
+    /// [,bps=][,pps=]; without a name a new tap is made. By default the host's kernel moves the frames (vhost) where it can.
     #[arg(long, value_name = "NET")]
     net: Vec<NetOptions>,
     /// A folder of this host, which the guest mounts by its tag (mount -t virtiofs TAG /mnt):

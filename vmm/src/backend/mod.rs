@@ -5,6 +5,7 @@ pub mod disk;
 pub mod frame_stream;
 pub mod net;
 pub mod output;
+pub mod poll_limit;
 pub mod regular_file;
 pub mod serial_port;
 pub mod share;

@@ -161,6 +161,22 @@ impl Tap {
         Ok(Self { name, mtu, queues })
     }
 
+    /// As [`Tap::open`], but with one queue where the tap is there already and has no more, and with all of those whose
+    /// descriptors are given.
+    ///
+    /// # Errors
+    /// [`TapError`].
+    pub fn open_up_to(source: &TapSource, queue_pairs: u16) -> Result<Self, TapError> {
+        let queue_pairs = match source {
+            TapSource::Descriptors(fds) => u16::try_from(fds.len()).unwrap_or(u16::MAX),
+            _ => queue_pairs,
+        };
+        match Self::open(source, queue_pairs) {
+            Err(TapError::OtherKind { .. }) if queue_pairs > 1 => Self::open(source, 1),
+            other => other,
+        }
+    }
+
     /// The interface's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -492,6 +508,28 @@ mod tests {
             assert!(other.contains("`lo`") && other.contains("multi_queue"), "{other}");
             let wrong = Tap::open(&TapSource::Named("taken".into()), 2).unwrap_err();
             assert!(matches!(wrong, TapError::OtherKind { pairs: 2, .. }), "{wrong}");
+        });
+    }
+
+    #[test]
+    fn as_root_there_are_as_many_queues_as_the_tap_has_room_for() {
+        in_namespace(|| {
+            // A tap that someone made, and keeps, with one queue or several.
+            for (name, multi_queue, queues) in [("one", false, 1), ("several", true, 4)] {
+                let (_, file) = open_queue(name, multi_queue).unwrap();
+                // SAFETY: TUNSETPERSIST takes its argument by value.
+                let kept = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETPERSIST, 1) };
+                assert_eq!(kept, 0);
+                drop(file);
+                let tap = Tap::open_up_to(&TapSource::Named(name.into()), 4).unwrap();
+                assert_eq!(tap.queues.len(), queues, "{name}");
+            }
+            assert_eq!(Tap::open_up_to(&TapSource::New, 2).unwrap().queues.len(), 2);
+            let (_, file) = open_queue("given", false).unwrap();
+            let given = TapSource::Descriptors(vec![file.into_raw_fd()]);
+            assert_eq!(Tap::open_up_to(&given, 2).unwrap().queues.len(), 1);
+            let lo = Tap::open_up_to(&TapSource::Named("lo".into()), 4).unwrap_err();
+            assert!(matches!(lo, TapError::OtherKind { .. }), "{lo}");
         });
     }
 

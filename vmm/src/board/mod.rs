@@ -165,10 +165,12 @@ pub enum BoardError {
     #[error("net: {0} needs a virtio device; the emulated controller has one queue in user space")]
     NetOption(&'static str),
     /// What only a virtio disk has.
-    #[error("disk `{}`: bps= and iops= need a virtio device; emulated IDE has no rate limit", path.display())]
-    RateLimit {
+    #[error("disk `{}`: {option} needs a virtio device", path.display())]
+    DiskOption {
         /// The disk's image, as it was named.
         path: PathBuf,
+        /// What was asked for.
+        option: &'static str,
     },
     /// The firmware cannot be used.
     #[error(transparent)]

@@ -32,8 +32,8 @@ use crate::virtio::stats::QueueCounters;
 use crate::virtio::transport::acpi as transport_acpi;
 use crate::virtio::vsock::{Peer, VirtioVsock, VsockOptions};
 
-/// Queues of a disk: one per vCPU, up to this.
-const MAX_DISK_QUEUES: u32 = 16;
+/// Queues of a disk and queue pairs of a network: one per vCPU, up to this.
+const MAX_QUEUES: u32 = 16;
 
 /// Lets RDRAND seed the random numbers at once, as most distributions' kernels do by themselves:
 /// who made the CPU or the host deceitful need not bend this to read the guest's memory.
@@ -99,17 +99,18 @@ impl Paravirtual {
         let Options { transport, disks, nets, shares, vsock, vsock_peer, rng, console, balloon } =
             options;
         let mut board = Self { transport, devices: Vec::new(), reach: Reach::default(), around };
+        let queues = around.cpus.min(MAX_QUEUES) as u16;
         for options in &disks {
             let image = DiskImage::open(options)?;
             board.reach.notes.extend(image.notes());
             board.reach.disks.push(image.counters());
-            let queues = around.cpus.min(MAX_DISK_QUEUES) as u16;
             let device = Block::new(image, queues, options.rate);
             let device = device.map_err(BoardError::host("virtio-blk"))?;
+            let device = device.with_polling(options.poll.into());
             board.add(device.counters(), device);
         }
         for options in &nets {
-            let device = VirtioNet::open(options)?;
+            let device = VirtioNet::open(options, queues)?;
             board.add(device.counters(), device);
         }
         board.share(&shares)?;

@@ -12,6 +12,7 @@ use super::{Board, BoardError, Devices, Plugged, Reach, Surroundings};
 use crate::backend::disk::{DiskCounters, DiskImage, DiskOptions};
 use crate::backend::net::{MacAddress, NetOptions, TapSource};
 use crate::backend::output::Output;
+use crate::backend::poll_limit::PollLimit;
 use crate::backend::tap::Tap;
 use crate::boot::acpi::BoardTables;
 use crate::boot::hardware::Hardware;
@@ -203,8 +204,12 @@ fn drives(options: &Options) -> Result<Drives, BoardError> {
 }
 
 fn open(options: &DiskOptions, is_cdrom: bool) -> Result<(DriveImage, Arc<DiskImage>), BoardError> {
+    let refused = |option| BoardError::DiskOption { path: options.path.clone(), option };
     if options.rate != RateLimit::default() {
-        return Err(BoardError::RateLimit { path: options.path.clone() });
+        return Err(refused("a rate limit"));
+    }
+    if options.poll != PollLimit::default() {
+        return Err(refused("poll="));
     }
     let read_only = options.read_only || is_cdrom;
     let image = DiskImage::open(&DiskOptions { read_only, ..options.clone() })?;
@@ -216,14 +221,17 @@ fn open(options: &DiskOptions, is_cdrom: bool) -> Result<(DriveImage, Arc<DiskIm
 }
 
 fn nic(options: &NetOptions) -> Result<Nic, BoardError> {
-    if options.vhost {
+    if options.vhost == Some(true) {
         return Err(BoardError::NetOption("vhost"));
     }
-    if options.queue_pairs != 1 {
+    if options.queue_pairs.is_some_and(|pairs| pairs != 1) {
         return Err(BoardError::NetOption("more than one queue pair"));
     }
     if options.rate != RateLimit::default() {
         return Err(BoardError::NetOption("a rate limit"));
+    }
+    if options.poll.is_some() {
+        return Err(BoardError::NetOption("poll="));
     }
     let MacAddress(mac) = options.mac.unwrap_or_else(MacAddress::random);
     // Its drivers leave checksums and segments to a tap behind it, and a stream has neither.
@@ -285,12 +293,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut limited = options(&folder, "a");
         limited.rate.operations_per_second = std::num::NonZeroU64::new(1);
-        assert!(matches!(open(&limited, false), Err(BoardError::RateLimit { .. })));
+        let refused = |options: &DiskOptions| match open(options, false) {
+            Err(BoardError::DiskOption { option, .. }) => option,
+            _ => panic!("taken"),
+        };
+        assert_eq!(refused(&limited), "a rate limit");
+        let poll = PollLimit::from_micros(1);
+        assert_eq!(refused(&DiskOptions { poll, ..options(&folder, "b") }), "poll=");
+        let polled = NetOptions { poll: Some(poll), ..NetOptions::default() };
+        assert!(matches!(nic(&polled), Err(BoardError::NetOption("poll="))));
         let limited = NetOptions { rate: limited.rate, ..NetOptions::default() };
         assert!(matches!(nic(&limited), Err(BoardError::NetOption("a rate limit"))));
-        let vhost = NetOptions { vhost: true, ..NetOptions::default() };
+        let vhost = NetOptions { vhost: Some(true), ..NetOptions::default() };
         assert!(matches!(nic(&vhost), Err(BoardError::NetOption("vhost"))));
-        let queues = NetOptions { queue_pairs: 2, ..NetOptions::default() };
+        let queues = NetOptions { queue_pairs: Some(2), ..NetOptions::default() };
         assert!(matches!(nic(&queues), Err(BoardError::NetOption(_))));
     }
 }

@@ -8,6 +8,7 @@ pub mod console;
 pub mod fs;
 pub mod log;
 pub mod net;
+pub mod polling;
 pub mod queue;
 pub mod rng;
 pub mod service;

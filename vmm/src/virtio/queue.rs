@@ -182,6 +182,18 @@ impl DeviceQueue {
         Ok(Some(chain))
     }
 
+    /// Whether [`DeviceQueue::pop`] would give a chain, or find the rings broken. Cheap, for who
+    /// looks often: one read of memory that the driver writes when it has something.
+    pub fn has_chains(&self) -> bool {
+        if self.in_flight >= self.queue.size() {
+            return false;
+        }
+        match self.queue.avail_idx(&self.memory, Ordering::Acquire) {
+            Ok(index) => index.0 != self.queue.next_avail(),
+            Err(_) => true,
+        }
+    }
+
     /// As [`DeviceQueue::pop`], for devices that can give no answer to a chain without an end.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
 //! The loop in which every device works its virtqueues.
 //!
 //! The driver's notifications are off while the device looks anyway. When it finds no more it
-//! signals what it has done, asks for notifications and looks once more: a chain that came in
-//! between was notified to nobody (virtio 1.2, 2.7.10). Whatever waits for chains to come, an
-//! interval of polling for one, belongs in [`serve`] and nowhere else.
+//! signals what it has done, and unless its thread goes on looking ([`polling`](super::polling))
+//! asks for notifications and looks once more: a chain that came in between was notified to nobody
+//! (virtio 1.2, 2.7.10).
 
 use std::ops::ControlFlow;
 
@@ -46,6 +46,12 @@ pub trait Service {
         Ok(false)
     }
 
+    /// The thread is going to sleep: asks for events of what it waits for besides chains. `true`:
+    /// there is some already.
+    fn arm(&mut self) -> bool {
+        false
+    }
+
     /// The budget is spent with work left: makes the thread come back after its other events.
     fn come_back(&mut self) {
         self.queue().notify_self();
@@ -53,7 +59,8 @@ pub trait Service {
 }
 
 /// Works a queue until there is nothing to do for now, and tells why: [`Step::Done`] is a spent
-/// budget, or a thread that is to end.
+/// budget, or a thread that is to end. Events will tell of more, unless the thread stays awake
+/// ([`EventSources::stays_awake`]).
 ///
 /// # Errors
 /// The driver broke the queue and has been told so.
@@ -72,9 +79,15 @@ pub fn serve<S: Service>(service: &mut S, sources: &EventSources) -> Result<Step
                 service.come_back();
                 return Ok(Step::Done);
             }
-            Step::Waiting if !unblocked => return Ok(Step::Waiting),
-            Step::Empty if !service.queue().enable_notifications()? => return Ok(Step::Empty),
-            Step::Waiting | Step::Empty => {}
+            Step::Waiting if unblocked => {}
+            step if sources.stays_awake() => return Ok(step),
+            step => {
+                let done = service.arm();
+                let offered = step == Step::Empty && service.queue().enable_notifications()?;
+                if !done && !offered {
+                    return Ok(step);
+                }
+            }
         }
     }
 }

@@ -1,26 +1,34 @@
-//! The thread behind a device: an event loop that stops when told and gives its state back.
+//! The thread behind a device: an event loop that stops when told and gives its state back, and
+//! that looks for work by itself for a while before it sleeps, where the handler wants it to.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::polling::Polling;
 use crate::eintr::retry;
 
 /// The token under which the loop watches its own stop event.
 const STOP_TOKEN: u64 = u64::MAX;
 /// Events taken from the kernel at a time; more stay queued in the epoll instance.
 const EVENTS_PER_WAIT: usize = 16;
+/// Looks of a polling thread for each time that it asks the kernel for events, which costs a
+/// system call.
+const LOOKS_PER_WAIT: usize = 16;
 
 /// The descriptors that wake a worker.
 pub struct EventSources {
     epoll: Epoll,
     stopping: Arc<AtomicBool>,
+    awake: Cell<bool>,
 }
 
 impl EventSources {
@@ -29,13 +37,19 @@ impl EventSources {
     /// # Errors
     /// The host is out of descriptors.
     pub(super) fn new(stopping: Arc<AtomicBool>) -> io::Result<Self> {
-        Ok(Self { epoll: Epoll::new()?, stopping })
+        Ok(Self { epoll: Epoll::new()?, stopping, awake: Cell::new(false) })
     }
 
     /// Whether the thread is to end. For handlers with much to do at a time: who stops the thread,
     /// a vCPU that resets the device for one, waits for it.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether the thread will look for work by itself when the handler returns: no event has to
+    /// tell of any.
+    pub fn stays_awake(&self) -> bool {
+        self.awake.get()
     }
 
     /// Calls the handler with `token` whenever the eventfd or timerfd `fd` is signalled.
@@ -100,6 +114,23 @@ pub trait EventHandler: Send + 'static {
 
     /// The descriptor watched with `token` is in the states `events`. `Break` as above.
     fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> ControlFlow<()>;
+
+    /// For how long at most the thread looks for work before it sleeps; it learns how much of that
+    /// pays. Zero: it never does, and the following are not called.
+    fn poll_limit(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Whether there is work that no event may tell of. Called many times in a row.
+    fn has_work(&mut self) -> bool {
+        false
+    }
+
+    /// Does what [`EventHandler::has_work`] found. Also called ahead of a sleep, to ask for events
+    /// of more. `Break` as above.
+    fn work(&mut self, _sources: &EventSources) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 /// A running [`EventHandler`].
@@ -124,8 +155,9 @@ impl<H: EventHandler> Worker<H> {
         sources.epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), stopped)?;
         handler.register(&sources)?;
         let held = Arc::clone(&stop);
+        let polling = Polling::new(handler.poll_limit());
         let thread = crate::threads::builder(name).spawn(move || {
-            run(&mut handler, &sources);
+            let _ = Loop { handler: &mut handler, sources, polling }.run();
             drop(held);
             handler
         })?;
@@ -159,27 +191,97 @@ impl<H: EventHandler> Drop for Worker<H> {
     }
 }
 
-fn run(handler: &mut impl EventHandler, sources: &EventSources) {
-    if handler.start(sources).is_break() {
-        return;
+/// A thread's loop; each `Break` is its end.
+struct Loop<'h, H> {
+    handler: &'h mut H,
+    sources: EventSources,
+    polling: Polling,
+}
+
+type Events = [EpollEvent; EVENTS_PER_WAIT];
+
+impl<H: EventHandler> Loop<'_, H> {
+    fn run(mut self) -> ControlFlow<()> {
+        self.handler.start(&self.sources)?;
+        let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
+        loop {
+            let mut count = match self.polling.window() {
+                Some(window) => self.poll(window, &mut events)?,
+                None => 0,
+            };
+            if count == 0 {
+                count = self.sleep(&mut events)?;
+            }
+            if self.polling.window().is_some() {
+                self.sources.awake.set(true);
+            }
+            for event in &events[..count] {
+                // Tokens other than the stop event's come from `watch` and fit.
+                let Ok(token) = u32::try_from(event.data()) else {
+                    return ControlFlow::Break(());
+                };
+                self.handler.handle(token, event.event_set(), &self.sources)?;
+            }
+        }
     }
-    let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
-    loop {
-        let count = match retry(|| sources.epoll.wait(-1, &mut events)) {
-            Ok(count) => count,
+
+    /// Looks for work and does it, until there is none for as long as `window`, or an event.
+    fn poll(&mut self, window: Duration, events: &mut Events) -> ControlFlow<(), usize> {
+        let mut since = self.polling.begin();
+        loop {
+            let worked = self.look()?;
+            let count = self.wait(0, events)?;
+            if count > 0 {
+                self.polling.is_crowded();
+                return ControlFlow::Continue(count);
+            }
+            let over = !worked && since.elapsed() >= window;
+            if (worked || over) && self.polling.is_crowded() {
+                return ControlFlow::Continue(0);
+            }
+            if over {
+                self.polling.in_vain();
+                return ControlFlow::Continue(0);
+            }
+            if worked {
+                since = Instant::now();
+            }
+        }
+    }
+
+    /// Looks some times for work, and does it; whether there was any.
+    fn look(&mut self) -> ControlFlow<(), bool> {
+        for _ in 0..LOOKS_PER_WAIT {
+            if self.handler.has_work() {
+                self.handler.work(&self.sources)?;
+                return ControlFlow::Continue(true);
+            }
+            std::hint::spin_loop();
+        }
+        ControlFlow::Continue(false)
+    }
+
+    /// Waits for an event, after the handler has asked for them.
+    fn sleep(&mut self, events: &mut Events) -> ControlFlow<(), usize> {
+        if self.sources.awake.replace(false) {
+            self.handler.work(&self.sources)?;
+        }
+        if self.polling.is_off() {
+            return self.wait(-1, events);
+        }
+        let since = Instant::now();
+        let count = self.wait(-1, events)?;
+        self.polling.slept(since.elapsed());
+        ControlFlow::Continue(count)
+    }
+
+    fn wait(&self, milliseconds: i32, events: &mut Events) -> ControlFlow<(), usize> {
+        match retry(|| self.sources.epoll.wait(milliseconds, events)) {
+            Ok(count) => ControlFlow::Continue(count),
             // EBADF, EFAULT and EINVAL would be faults of this file; a spin would hide them.
             Err(error) => {
                 tracing::error!(%error, "a device's thread can no longer wait for events");
-                return;
-            }
-        };
-        for event in &events[..count] {
-            // Tokens other than the stop event's come from `watch` and fit.
-            let Ok(token) = u32::try_from(event.data()) else {
-                return;
-            };
-            if handler.handle(token, event.event_set(), sources).is_break() {
-                return;
+                ControlFlow::Break(())
             }
         }
     }

@@ -112,12 +112,19 @@ pub trait DiskEngine: Send {
     /// done by then is not told by an event, which would cost two system calls.
     fn kick(&mut self);
 
-    /// Readable (eventfd) when [`DiskEngine::completions`] has something to give that came after
-    /// it was asked; `completions` makes it unreadable again.
-    fn completion_event(&self) -> RawFd;
-
     /// Moves finished requests to `done`, in any order.
     fn completions(&mut self, done: &mut Vec<DiskCompletion>);
+
+    /// Whether [`DiskEngine::completions`] has something to give. Cheap, for who looks often.
+    fn has_completions(&mut self) -> bool;
+
+    /// Readable (eventfd) when something is done after [`DiskEngine::arm`]; `completions` makes
+    /// it unreadable again.
+    fn completion_event(&self) -> RawFd;
+
+    /// To be called before waiting for the event. `true`: something is done already, of which the
+    /// event may not tell; `completions` has to be asked first.
+    fn arm(&mut self) -> bool;
 
     /// Forgets all requests, taking back what the host has not begun. When it returns, none of them
     /// uses guest memory or changes the disk any more.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{CacheMode, EngineKind};
+use crate::backend::poll_limit::PollLimit;
 use crate::backend::words::{apply_each, name_and_value, split_commas};
 use crate::rate_limit::RateLimit;
 
@@ -37,6 +38,9 @@ pub struct DiskOptions {
     /// How fast the guest may go.
     #[serde(default)]
     pub rate: RateLimit,
+    /// How long a queue's thread looks for requests and their ends.
+    #[serde(default)]
+    pub poll: PollLimit,
 }
 
 /// A `--disk` that cannot be understood.
@@ -47,8 +51,8 @@ pub enum DiskOptionsError {
     NoPath,
     /// Not an option we know.
     #[error(
-        "disk option '{0}' is unknown; there are readonly, format=, cache=, engine=, id=, bps= and \
-         iops= (a comma in a path is written twice)"
+        "disk option '{0}' is unknown; there are readonly, format=, cache=, engine=, id=, poll=, \
+         bps= and iops= (a comma in a path is written twice)"
     )]
     Unknown(String),
     /// An option's value is not among its choices.
@@ -77,6 +81,7 @@ impl DiskOptions {
             engine: EngineKind::default(),
             id: None,
             rate: RateLimit::default(),
+            poll: PollLimit::default(),
         }
     }
 
@@ -97,7 +102,7 @@ impl FromStr for DiskOptions {
     type Err = DiskOptionsError;
 
     /// `PATH[,readonly][,format=raw][,cache=writeback|writethrough|none][,engine=sync|io_uring]`
-    /// `[,id=S][,bps=N][,iops=N]`. As in QEMU, `,,` is a comma.
+    /// `[,id=S][,poll=MICROSECONDS][,bps=N][,iops=N]`. As in QEMU, `,,` is a comma.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut words = split_commas(text).into_iter();
         let path = words.next().unwrap_or_default();
@@ -160,6 +165,10 @@ impl DiskOptions {
                 self.id = Some(id.to_owned());
                 Ok("id")
             }
+            ("poll", Some(limit)) => {
+                self.poll = limit.parse().map_err(|_| invalid("poll", PollLimit::EXPECTED))?;
+                Ok("poll")
+            }
             ("bps", Some(rate)) => {
                 let rate = rate.parse().map_err(|_| invalid("bps", "bytes a second, above 0"))?;
                 self.rate.bytes_per_second = Some(rate);
@@ -189,8 +198,7 @@ mod tests {
 
     #[test]
     fn every_option_is_understood() {
-        let text =
-            "a,,b.img,readonly,format=raw,cache=none,engine=sync,id=root-1,bps=1048576,iops=100";
+        let text = "a,,b.img,readonly,format=raw,cache=none,engine=sync,id=root-1,poll=0,bps=1048576,iops=100";
         let options: DiskOptions = text.parse().unwrap();
         assert_eq!(options.path, PathBuf::from("a,b.img"));
         assert!(options.read_only && options.raw);
@@ -199,6 +207,7 @@ mod tests {
         assert_eq!(options.serial(), "root-1");
         assert_eq!(options.rate.bytes_per_second.unwrap().get(), 1_048_576);
         assert_eq!(options.rate.operations_per_second.unwrap().get(), 100);
+        assert_eq!(options.poll, PollLimit::from_micros(0));
     }
 
     #[test]
@@ -212,6 +221,7 @@ mod tests {
                 "a,format=qcow2",
                 "disk option format=qcow2: expected raw; `qemu-img convert -O raw` makes that of others",
             ),
+            ("a,poll=1s", "disk option poll=1s: expected microseconds, 0 (never) to 10000"),
             ("a,iops=0", "disk option iops=0: expected requests a second, above 0"),
             ("a,id=", "disk option id=: expected 1 to 20 printable ASCII characters"),
             ("a,readonly,readonly", "disk option readonly is given twice"),

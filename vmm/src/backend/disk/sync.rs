@@ -38,12 +38,20 @@ impl DiskEngine for SyncEngine {
 
     fn kick(&mut self) {}
 
+    fn completions(&mut self, done: &mut Vec<DiskCompletion>) {
+        done.append(&mut self.done);
+    }
+
+    fn has_completions(&mut self) -> bool {
+        !self.done.is_empty()
+    }
+
     fn completion_event(&self) -> RawFd {
         self.event.as_raw_fd()
     }
 
-    fn completions(&mut self, done: &mut Vec<DiskCompletion>) {
-        done.append(&mut self.done);
+    fn arm(&mut self) -> bool {
+        self.has_completions()
     }
 
     fn abandon(&mut self) {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{BadMacAddress, MacAddress};
+use crate::backend::poll_limit::PollLimit;
 use crate::rate_limit::RateLimit;
 
 /// Where the frames of a `--net` go.
@@ -31,14 +32,20 @@ pub struct NetOptions {
     pub mac: Option<MacAddress>,
     /// The MTU the guest is told, 68 to 65535; the tap's own if not given.
     pub mtu: Option<u16>,
-    /// Queue pairs, 1 to [`MAX_QUEUE_PAIRS`].
-    pub queue_pairs: u16,
-    /// The host kernel moves the frames (vhost-net).
+    /// Queue pairs, 1 to [`MAX_QUEUE_PAIRS`]; if not given, one for each vCPU where the tap has as many.
     #[serde(default)]
-    pub vhost: bool,
+    pub queue_pairs: Option<u16>,
+    /// Whether the host kernel moves the frames (vhost-net); if not given, where it can: there is the device and a tap,
+    /// and no rate limit.
+    #[serde(default)]
+    pub vhost: Option<bool>,
     /// How fast frames may go, in each direction. Not with vhost.
     #[serde(default)]
     pub rate: RateLimit,
+    /// How long a pair's thread looks for frames; if not given, [`PollLimit::default`] here and never in the host's
+    /// kernel, which does not learn whether it pays.
+    #[serde(default)]
+    pub poll: Option<PollLimit>,
 }
 
 /// The kernel's limit on queues of a tap is 256; the transport's on queues of a device is 255.
@@ -50,7 +57,7 @@ pub enum NetOptionsError {
     /// Not an option we know.
     #[error(
         "net option `{0}` is unknown; there are tap[=NAME], fds=N[:N]..., mac=, mtu=, queues=, \
-         vhost=on|off, bps= and pps="
+         vhost=on|off, poll=, bps= and pps="
     )]
     Unknown(String),
     /// An option's value is not among its choices.
@@ -90,19 +97,20 @@ impl FromStr for NetOptions {
                         .split(':')
                         .map(|fd| parse("fds", fd, "open descriptors, as 3 or 3:4"))
                         .collect::<Result<_, _>>()?;
-                    options.queue_pairs = u16::try_from(fds.len()).unwrap_or(u16::MAX);
+                    options.queue_pairs = Some(u16::try_from(fds.len()).unwrap_or(u16::MAX));
                     tap = Some(TapSource::Descriptors(fds));
                 }
                 "mac" => options.mac = Some(value.parse()?),
                 "mtu" => options.mtu = Some(parse("mtu", value, "68 to 65535")?),
-                "queues" => options.queue_pairs = parse("queues", value, "1 to 64")?,
+                "queues" => options.queue_pairs = Some(parse("queues", value, "1 to 64")?),
                 "vhost" => {
                     options.vhost = match value {
-                        "on" => true,
-                        "off" => false,
+                        "on" => Some(true),
+                        "off" => Some(false),
                         _ => return Err(bad("vhost", value, "on or off")),
                     }
                 }
+                "poll" => options.poll = Some(parse("poll", value, PollLimit::EXPECTED)?),
                 "bps" => {
                     let rate = parse("bps", value, "bytes a second, above 0")?;
                     options.rate.bytes_per_second = Some(rate);
@@ -115,7 +123,7 @@ impl FromStr for NetOptions {
             }
         }
         options.tap = tap.ok_or(NetOptionsError::NoBackend)?;
-        if options.vhost && options.rate != RateLimit::default() {
+        if options.vhost == Some(true) && options.rate != RateLimit::default() {
             return Err(NetOptionsError::VhostRate);
         }
         Ok(options)
@@ -140,9 +148,10 @@ impl Default for NetOptions {
             tap: TapSource::New,
             mac: None,
             mtu: None,
-            queue_pairs: 1,
-            vhost: false,
+            queue_pairs: None,
+            vhost: None,
             rate: RateLimit::default(),
+            poll: None,
         }
     }
 }
@@ -153,16 +162,17 @@ mod tests {
 
     #[test]
     fn every_option_is_understood() {
-        let text = "tap=vm0,mac=02:00:00:00:00:01,mtu=9000,queues=4,bps=1000000,pps=500";
+        let text = "tap=vm0,mac=02:00:00:00:00:01,mtu=9000,queues=4,bps=1000000,pps=500,poll=50";
         let options: NetOptions = text.parse().unwrap();
         assert_eq!(options.tap, TapSource::Named("vm0".into()));
         assert_eq!(options.mac, Some(MacAddress([2, 0, 0, 0, 0, 1])));
-        assert_eq!((options.mtu, options.queue_pairs, options.vhost), (Some(9000), 4, false));
+        assert_eq!((options.mtu, options.queue_pairs, options.vhost), (Some(9000), Some(4), None));
         assert_eq!(options.rate.bytes_per_second.unwrap().get(), 1_000_000);
         assert_eq!(options.rate.operations_per_second.unwrap().get(), 500);
+        assert_eq!(options.poll, Some(PollLimit::from_micros(50)));
         let options: NetOptions = "fds=3:4,vhost=on".parse().unwrap();
         assert_eq!(options.tap, TapSource::Descriptors(vec![3, 4]));
-        assert_eq!((options.queue_pairs, options.vhost), (2, true));
+        assert_eq!((options.queue_pairs, options.vhost), (Some(2), Some(true)));
         assert_eq!("tap".parse::<NetOptions>().unwrap().tap, TapSource::New);
     }
 
@@ -176,6 +186,7 @@ mod tests {
             ("tap,mtu=70000", "mtu=70000: expected 68 to 65535"),
             ("tap,queues=x", "queues=x: expected"),
             ("tap,vhost=yes", "vhost=yes: expected on or off"),
+            ("tap,poll=fast", "poll=fast: expected microseconds"),
             ("tap,bps=0", "bps=0: expected bytes a second"),
             ("tap,vhost=on,pps=1", "vhost=on has no rate limits"),
             ("fds=a", "fds=a: expected open descriptors"),

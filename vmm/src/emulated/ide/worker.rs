@@ -335,7 +335,9 @@ fn run_request(
         if let Some(completion) = done.pop() {
             return completion.result;
         }
-        wait_readable(engine.completion_event())?;
+        if !engine.arm() {
+            wait_readable(engine.completion_event())?;
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod worker;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH,
@@ -45,6 +46,7 @@ pub struct Block {
     limiter: Option<RateLimiter>,
     counters: Vec<Arc<QueueCounters>>,
     workers: Vec<Worker<BlockQueue>>,
+    poll: Duration,
     /// The guest's choice of cache mode (5.2.4, `writeback`).
     writeback: bool,
 }
@@ -64,9 +66,18 @@ impl Block {
             limiter: RateLimiter::new(rate)?,
             counters: (0..queues).map(|_| Arc::default()).collect(),
             workers: Vec::new(),
+            poll: Duration::ZERO,
             writeback,
             image,
         })
+    }
+
+    /// The queues' threads look for requests by themselves for so long before they sleep, where
+    /// that pays.
+    #[must_use]
+    pub fn with_polling(mut self, limit: Duration) -> Self {
+        self.poll = limit;
+        self
     }
 
     /// What each queue did, by number; stays valid when the device is gone.
@@ -121,6 +132,7 @@ impl Block {
         let serial = self.image.serial().to_owned();
         let limit = MAX_IN_FLIGHT / self.counters.len().max(1) as u64;
         let handler = BlockQueue::new(queue, engine, limiter, serial, limit);
+        let handler = handler.with_polling(self.poll);
         let worker = Worker::spawn(&format!("virtio-blk-{index}"), handler)?;
         self.workers.push(worker);
         Ok(())

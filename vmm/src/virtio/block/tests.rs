@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 use virtio_bindings::bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 use super::*;
 use crate::backend::disk::{DiskOptions, EngineKind};
+use crate::backend::poll_limit::PollLimit;
 use crate::memory::GuestRam;
 use crate::virtio::testing::{
     Buffer, Driver, INDIRECT, Inbox, NEXT, Signal, activation, interrupt, memory, readable,
@@ -41,7 +44,8 @@ impl Rig {
         options.id = Some("disk-1".into());
         adjust(&mut options);
         let image = DiskImage::open(&options).unwrap();
-        let mut device = Block::new(image, 1, options.rate).unwrap();
+        let poll = options.poll.into();
+        let mut device = Block::new(image, 1, options.rate).unwrap().with_polling(poll);
         let memory = memory();
         let driver = Driver::new(&memory, 0, 16);
         let inbox = start(&mut device, &memory, &driver, features);
@@ -175,6 +179,43 @@ fn indirect_requests_work() {
         assert_eq!(rig.driver.wait_used(&rig.inbox, 1), [(head.into(), 1)]);
         assert_eq!(rig.file_at(1, 30 * 512), [0x11; 30 * 512]);
     });
+}
+
+/// A driver that notifies only when it is asked to never waits in vain, whenever the thread goes
+/// from looking to sleeping and back.
+#[test]
+fn a_thread_that_looks_for_requests_by_itself_loses_none() {
+    for features in [FLUSH, EVENT_IDX | FLUSH] {
+        let mut rig = Rig::with(features, |options| options.poll = PollLimit::from_micros(100));
+        let (mut offered, mut notified) = (0u16, 0);
+        for round in 0..3000u64 {
+            rig.header(0, round % SECTORS);
+            let buffers = [readable(HEADER, 16), writable(DATA, 512), writable(STATUS, 1)];
+            let head = rig.driver.chain(&buffers);
+            rig.driver.set_used_event(offered);
+            rig.driver.offer(head);
+            fence(Ordering::SeqCst);
+            let wanted = match features & EVENT_IDX {
+                0 => rig.driver.wants_notifications(),
+                _ => rig.driver.avail_event() == offered,
+            };
+            if wanted {
+                rig.driver.kick();
+                notified += 1;
+            }
+            offered = offered.wrapping_add(1);
+            assert_eq!(rig.driver.wait_used(&rig.inbox, 1), [(head.into(), 513)]);
+            // From less than the shortest window to more than the longest.
+            let pause = Duration::from_micros(round * 7 % 160);
+            let since = Instant::now();
+            while since.elapsed() < pause {
+                std::hint::spin_loop();
+            }
+        }
+        let counted = rig.device.counters()[0].snapshot();
+        assert!(counted.notifications <= notified, "{counted:?}, {notified} notified");
+        assert_eq!(counted.requests, 3000);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
@@ -34,6 +35,9 @@ pub struct BlockQueue {
     limit: u64,
     /// A step had to wait for a completion.
     full: bool,
+    /// The last look at the ring ended because of something else than the ring.
+    waits: bool,
+    poll: Duration,
     /// Empty between calls; kept for its allocation.
     done: Vec<DiskCompletion>,
 }
@@ -55,8 +59,16 @@ impl BlockQueue {
             in_flight: InFlight::default(),
             limit,
             full: false,
+            waits: false,
+            poll: Duration::ZERO,
             done: Vec::new(),
         }
+    }
+
+    /// The thread looks for requests by itself for so long before it sleeps, where that pays.
+    #[must_use]
+    pub fn with_polling(self, limit: Duration) -> Self {
+        Self { poll: limit, ..self }
     }
 
     pub fn index(&self) -> u16 {
@@ -191,6 +203,10 @@ impl Service for BlockQueue {
         self.done = done;
         Ok(self.full && self.in_flight.weight() < self.limit)
     }
+
+    fn arm(&mut self) -> bool {
+        self.engine.arm()
+    }
 }
 
 impl EventHandler for BlockQueue {
@@ -204,14 +220,28 @@ impl EventHandler for BlockQueue {
     }
 
     fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
-        unless_broken(serve(self, sources))
+        self.work(sources)
     }
 
     fn handle(&mut self, token: u32, _events: EventSet, sources: &EventSources) -> ControlFlow<()> {
         if token == NOTIFIED {
             self.queue.notified();
         }
-        self.start(sources)
+        self.work(sources)
+    }
+
+    fn poll_limit(&self) -> Duration {
+        self.poll
+    }
+
+    fn has_work(&mut self) -> bool {
+        self.engine.has_completions() || !self.waits && self.queue.has_chains()
+    }
+
+    fn work(&mut self, sources: &EventSources) -> ControlFlow<()> {
+        let step = serve(self, sources);
+        self.waits = step == Ok(Step::Waiting);
+        unless_broken(step)
     }
 }
 
@@ -255,10 +285,6 @@ mod tests {
 
         fn kick(&mut self) {}
 
-        fn completion_event(&self) -> RawFd {
-            self.1.as_raw_fd()
-        }
-
         fn completions(&mut self, done: &mut Vec<DiskCompletion>) {
             let mut disk = self.0.lock().unwrap();
             while disk.answered < disk.allowed.min(disk.tags.len()) {
@@ -266,6 +292,19 @@ mod tests {
                 done.push(DiskCompletion { tag, result: Ok(()) });
                 disk.answered += 1;
             }
+        }
+
+        fn has_completions(&mut self) -> bool {
+            let disk = self.0.lock().unwrap();
+            disk.answered < disk.allowed.min(disk.tags.len())
+        }
+
+        fn completion_event(&self) -> RawFd {
+            self.1.as_raw_fd()
+        }
+
+        fn arm(&mut self) -> bool {
+            self.has_completions()
         }
 
         fn abandon(&mut self) {

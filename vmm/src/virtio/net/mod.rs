@@ -1,5 +1,5 @@
 //! virtio-net: virtio 1.2, 5.1. A thread per queue pair moves frames between guest memory and
-//! the tap without copying them; with `vhost=on` the host kernel does.
+//! the tap without copying them, unless the host kernel does (vhost).
 
 mod control;
 mod features;
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_S_LINK_UP};
 
@@ -34,6 +35,7 @@ use crate::backend::frame_stream::FrameStream;
 use crate::backend::net::{
     MAX_QUEUE_PAIRS, MacAddress, NetBackend, NetOptions, NetOptionsError, TapSource,
 };
+use crate::backend::poll_limit::PollLimit;
 use crate::backend::tap::{Tap, TapError};
 use crate::rate_limit::{RateLimit, RateLimiter};
 
@@ -92,6 +94,8 @@ pub struct NetParts {
     pub vhost: Vec<VhostNet>,
     /// For each direction, over all pairs. Not with vhost.
     pub rate: RateLimit,
+    /// For how long at most a pair's thread looks for frames before it sleeps, as [`NetOptions::poll`].
+    pub poll: Option<PollLimit>,
 }
 
 /// A pair that is not in use.
@@ -118,29 +122,39 @@ pub struct VirtioNet {
     counters: Vec<Arc<QueueCounters>>,
     receive_limiter: Option<RateLimiter>,
     transmit_limiter: Option<RateLimiter>,
+    poll: Option<PollLimit>,
 }
 
 impl VirtioNet {
-    /// Opens the tap, and vhost-net if asked for.
+    /// Opens the tap, and vhost-net where it is to be used. With `queue_pairs` pairs where the options say nothing else and the
+    /// tap has as many.
     ///
     /// # Errors
     /// [`NetError`].
-    pub fn open(options: &NetOptions) -> Result<Self, NetError> {
+    pub fn open(options: &NetOptions, queue_pairs: u16) -> Result<Self, NetError> {
         if let TapSource::Stream(fd) = options.tap {
             return Self::over_stream(fd, options);
         }
-        let tap = Tap::open(&options.tap, options.queue_pairs)?;
+        let tap = match options.queue_pairs {
+            Some(pairs) => Tap::open(&options.tap, pairs)?,
+            None => Tap::open_up_to(&options.tap, queue_pairs)?,
+        };
+        let mtu = options.mtu.unwrap_or(tap.mtu());
+        let queues = tap.into_queues();
+        let open_vhost = || queues.iter().map(|_| VhostNet::open()).collect::<io::Result<_>>();
         let vhost = match options.vhost {
-            true => (0..options.queue_pairs).map(|_| VhostNet::open()).collect::<io::Result<_>>(),
-            false => Ok(Vec::new()),
+            Some(true) => open_vhost().map_err(NetError::Vhost)?,
+            // Whatever keeps us from it, frames can always pass through this process.
+            None if options.rate == RateLimit::default() => open_vhost().unwrap_or_default(),
+            _ => Vec::new(),
         };
         Self::new(NetParts {
             mac: options.mac.unwrap_or_else(MacAddress::random),
-            mtu: options.mtu.unwrap_or(tap.mtu()),
-            vhost: vhost.map_err(NetError::Vhost)?,
+            mtu,
+            vhost,
             rate: options.rate,
-            backends: tap
-                .into_queues()
+            poll: options.poll,
+            backends: queues
                 .into_iter()
                 .map(|queue| Box::new(queue) as Box<dyn NetBackend>)
                 .collect(),
@@ -148,8 +162,9 @@ impl VirtioNet {
     }
 
     fn over_stream(fd: RawFd, options: &NetOptions) -> Result<Self, NetError> {
-        if options.queue_pairs != 1 {
-            return Err(NetError::QueuePairs { pairs: options.queue_pairs.into() });
+        let pairs = options.queue_pairs.unwrap_or(1);
+        if pairs != 1 {
+            return Err(NetError::QueuePairs { pairs: pairs.into() });
         }
         let stream = FrameStream::adopt(fd).map_err(|source| TapError::BadStream { fd, source })?;
         Self::new(NetParts {
@@ -157,6 +172,7 @@ impl VirtioNet {
             mtu: options.mtu.unwrap_or(ETHERNET_MTU),
             vhost: Vec::new(),
             rate: options.rate,
+            poll: options.poll,
             backends: vec![Box::new(stream)],
         })
     }
@@ -166,7 +182,7 @@ impl VirtioNet {
     /// # Errors
     /// [`NetError`].
     pub fn new(parts: NetParts) -> Result<Self, NetError> {
-        let NetParts { mut backends, mac, mtu, vhost, rate } = parts;
+        let NetParts { mut backends, mac, mtu, vhost, rate, poll } = parts;
         if !vhost.is_empty() && rate != RateLimit::default() {
             return Err(NetError::Options(NetOptionsError::VhostRate));
         }
@@ -203,6 +219,7 @@ impl VirtioNet {
             counters: (0..queues).map(|_| Arc::default()).collect(),
             receive_limiter: limiter()?,
             transmit_limiter: limiter()?,
+            poll,
         })
     }
 
@@ -246,7 +263,9 @@ impl VirtioNet {
                     (share(&self.receive_limiter)?, share(&self.transmit_limiter)?);
                 let receiver = Receiver::new(receive, activation.features, self.mtu, incoming);
                 let transmitter = Transmitter::new(transmit, outgoing);
-                let pair = UserPair::new(backend, receiver, transmitter, Arc::clone(&control));
+                let poll = self.poll.unwrap_or_default().into();
+                let pair =
+                    UserPair::new(backend, receiver, transmitter, Arc::clone(&control), poll);
                 Running::User(Worker::spawn(&name, pair)?)
             }
             Some(vhost) => {
@@ -259,6 +278,7 @@ impl VirtioNet {
                     features: activation.features,
                     interrupt: Arc::clone(&activation.interrupt),
                     control: Arc::clone(&control),
+                    poll: self.poll.map(Duration::from),
                 };
                 let pair = VhostPair::start(parts).map_err(|(error, backend, vhost)| {
                     self.idle.insert(index, Idle { backend, vhost: Some(vhost) });

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
@@ -62,17 +63,20 @@ pub struct UserPair {
     /// reports an error for ever.
     watched: Option<EventSet>,
     attached: bool,
+    poll: Duration,
 }
 
 impl UserPair {
-    /// A pair that starts as `control` says.
+    /// A pair that starts as `control` says. Its thread looks for frames by itself for up to
+    /// `poll` before it sleeps, where that pays.
     pub fn new(
         backend: Box<dyn NetBackend>,
         receiver: Receiver,
         transmitter: Transmitter,
         control: Arc<PairControl>,
+        poll: Duration,
     ) -> Self {
-        Self { backend, receiver, transmitter, control, watched: None, attached: true }
+        Self { backend, receiver, transmitter, control, watched: None, attached: true, poll }
     }
 
     fn receive(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
@@ -84,6 +88,10 @@ impl UserPair {
 
     fn transmit(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
         serve(&mut self.transmitter.sending(&mut *self.backend), sources).map(drop)
+    }
+
+    fn may_transmit(&self) -> bool {
+        !self.transmitter.blocked && !self.transmitter.throttled
     }
 
     fn follow_control(&mut self) {
@@ -114,7 +122,7 @@ impl UserPair {
         Ok(())
     }
 
-    fn work(
+    fn follow(
         &mut self,
         token: u32,
         events: EventSet,
@@ -129,7 +137,7 @@ impl UserPair {
             }
             TRANSMIT => {
                 self.transmitter.queue.notified();
-                if !self.transmitter.blocked && !self.transmitter.throttled {
+                if self.may_transmit() {
                     self.transmit(sources)?;
                 }
             }
@@ -196,7 +204,28 @@ impl EventHandler for UserPair {
     }
 
     fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> ControlFlow<()> {
-        let result = self.work(token, events, sources);
+        let result = self.follow(token, events, sources);
+        self.conclude(result, sources)
+    }
+
+    fn poll_limit(&self) -> Duration {
+        self.poll
+    }
+
+    /// Of frames from the back end its descriptor tells, which is watched by level.
+    fn has_work(&mut self) -> bool {
+        self.may_transmit() && self.transmitter.queue.has_chains()
+            || self.receiver.starved && self.receiver.queue.has_chains()
+    }
+
+    fn work(&mut self, sources: &EventSources) -> ControlFlow<()> {
+        let mut result = Ok(());
+        if self.may_transmit() {
+            result = self.transmit(sources);
+        }
+        if result.is_ok() && self.receiver.starved {
+            result = self.receive(sources);
+        }
         self.conclude(result, sources)
     }
 }

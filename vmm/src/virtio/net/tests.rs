@@ -36,7 +36,14 @@ fn device(pairs: usize) -> (VirtioNet, Vec<Arc<Host>>) {
 fn limited_device(pairs: usize, rate: RateLimit) -> (VirtioNet, Vec<Arc<Host>>) {
     let (backends, hosts): (Vec<_>, Vec<_>) = (0..pairs).map(|_| socket_backend()).unzip();
     let backends = backends.into_iter().map(|b| Box::new(b) as Box<dyn NetBackend>).collect();
-    let parts = NetParts { backends, mac: MAC, mtu: 1500, vhost: Vec::new(), rate };
+    let parts = NetParts {
+        backends,
+        mac: MAC,
+        mtu: 1500,
+        vhost: Vec::new(),
+        rate,
+        poll: Some(PollLimit::from_micros(0)),
+    };
     (VirtioNet::new(parts).unwrap(), hosts)
 }
 
@@ -106,6 +113,7 @@ fn impossible_parts_are_refused() {
             mtu,
             vhost: vec![],
             rate: RateLimit::default(),
+            poll: Some(PollLimit::from_micros(0)),
         })
     };
     assert!(matches!(parts(0, 1500), Err(NetError::QueuePairs { pairs: 0 })));

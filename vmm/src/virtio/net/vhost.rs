@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -34,6 +35,7 @@ const SET_VRING_ADDR: libc::Ioctl = libc::_IOW::<VringAddresses>(TYPE, 0x11);
 const SET_VRING_BASE: libc::Ioctl = libc::_IOW::<VringState>(TYPE, 0x12);
 const SET_VRING_KICK: libc::Ioctl = libc::_IOW::<VringFile>(TYPE, 0x20);
 const SET_VRING_CALL: libc::Ioctl = libc::_IOW::<VringFile>(TYPE, 0x21);
+const SET_VRING_BUSYLOOP_TIMEOUT: libc::Ioctl = libc::_IOW::<VringState>(TYPE, 0x23);
 const NET_SET_BACKEND: libc::Ioctl = libc::_IOW::<VringFile>(TYPE, 0x30);
 
 /// `struct vhost_memory` up to its regions.
@@ -181,6 +183,11 @@ impl VhostNet {
         self.set(SET_VRING_KICK, &VringFile { index, fd: kick })
     }
 
+    fn set_poll_limit(&self, index: u32, limit: Duration) -> io::Result<()> {
+        let micros = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
+        self.set(SET_VRING_BUSYLOOP_TIMEOUT, &VringState { index, number: micros })
+    }
+
     /// Connects a ring with the tap, which starts it; with -1, stops it.
     fn set_backend(&self, index: u32, fd: RawFd) -> io::Result<()> {
         self.set(NET_SET_BACKEND, &VringFile { index, fd })
@@ -222,6 +229,8 @@ pub struct VhostPairParts {
     pub features: u64,
     pub interrupt: Arc<dyn VirtioInterrupt>,
     pub control: Arc<PairControl>,
+    /// For how long the kernel's thread looks for frames before it sleeps; by default not at all.
+    pub poll: Option<Duration>,
 }
 
 const CONTROL: u32 = 2;
@@ -235,7 +244,7 @@ impl VhostPair {
         parts: VhostPairParts,
     ) -> Result<Self, (io::Error, Box<dyn NetBackend>, VhostNet)> {
         let VhostPairParts { backend, mut vhost, receive, transmit, memory, features, .. } = parts;
-        let VhostPairParts { interrupt, control, .. } = parts;
+        let VhostPairParts { interrupt, control, poll, .. } = parts;
         let queues = [&receive, &transmit];
         let calls = match calls(&*interrupt, queues) {
             Ok(calls) => calls,
@@ -247,6 +256,9 @@ impl VhostPair {
             for (index, (active, call)) in (0..).zip(queues.into_iter().zip(&calls)) {
                 let (kick, call) = (active.notify.as_raw_fd(), call.event.as_raw_fd());
                 vhost.set_ring(index, &memory, &active.queue, kick, call)?;
+                if let Some(limit) = poll {
+                    vhost.set_poll_limit(index, limit)?;
+                }
             }
             (0..2).try_for_each(|index| vhost.set_backend(index, backend.event().as_raw_fd()))
         };
@@ -334,6 +346,7 @@ mod tests {
             (SET_VRING_BASE, 0x4008_AF12),
             (SET_VRING_KICK, 0x4008_AF20),
             (SET_VRING_CALL, 0x4008_AF21),
+            (SET_VRING_BUSYLOOP_TIMEOUT, 0x4008_AF23),
             (NET_SET_BACKEND, 0x4008_AF30),
         ];
         for (request, number) in expected {

@@ -370,10 +370,6 @@ impl DiskEngine for IoUringEngine {
         self.enter();
     }
 
-    fn completion_event(&self) -> RawFd {
-        self.event.as_raw_fd()
-    }
-
     fn completions(&mut self, done: &mut Vec<DiskCompletion>) {
         // Before looking, so that what completes afterwards makes it readable again. WouldBlock
         // where nothing has.
@@ -384,26 +380,33 @@ impl DiskEngine for IoUringEngine {
             let reaped = self.reap();
             self.enter();
             done.append(&mut self.done);
-            if reaped {
-                continue;
-            }
-            if self.in_kernel == 0 {
-                return;
-            }
-            // Armed first and looked again afterwards, or a completion in between would be told
-            // by nobody.
-            let mut completion = self.ring.completion();
-            if !completion.eventfd_disabled() {
-                return self.armed = true;
-            }
-            completion.enable_eventfd();
-            self.armed = true;
-            fence(Ordering::SeqCst);
-            completion.sync();
-            if completion.is_empty() {
+            if !reaped {
                 return;
             }
         }
+    }
+
+    fn has_completions(&mut self) -> bool {
+        !self.done.is_empty() || self.in_kernel > 0 && !self.ring.completion().is_empty()
+    }
+
+    fn completion_event(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+
+    fn arm(&mut self) -> bool {
+        if !self.done.is_empty() {
+            return true;
+        }
+        if self.in_kernel == 0 {
+            return false;
+        }
+        // Armed first and looked again afterwards, or a completion in between would be told by
+        // nobody.
+        self.ring.completion().enable_eventfd();
+        self.armed = true;
+        fence(Ordering::SeqCst);
+        !self.ring.completion().is_empty()
     }
 
     fn abandon(&mut self) {
