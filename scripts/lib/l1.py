@@ -63,6 +63,39 @@ def l1_qemu():
         return stock
 
 
+# Debian's release that has the QEMU for hosts with several CPUs, ahead of its backports.
+NEWER = "trixie"
+
+
+def l1_qemu_for_several():
+    """The words that start a QEMU (11.1 or later) whose CPUs may run beside each other: older ones set and clear a CPU's
+    requests for interrupts without a lock (cs->interrupt_request |= CPU_INTERRUPT_VIRQ, in helper_vmrun and do_vmexit),
+    and so lose interrupts that another thread asks for at that moment: L1 hangs within minutes. Debian's newer release
+    has it, of which the packages that it needs are unpacked into the cache."""
+    root = CACHE / "l1" / f"qemu-{NEWER}"
+    with cache_lock("l1-qemu"):
+        if not root.exists():
+            print("kvm-host: unpacking a QEMU for several CPUs (once)", file=sys.stderr)
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=root.parent) as work:
+                backports = f"{NEWER}-backports"
+                sources = Path(work) / "sources.list"
+                sources.write_text("".join(f"deb http://deb.debian.org/debian {suite} main\n"
+                                           for suite in (NEWER, backports)))
+                sh("mmdebstrap", "--variant=extract", "--include=qemu-system-x86",
+                   "--aptopt=APT::Install-Recommends \"false\"",
+                   f"--aptopt=APT::Default-Release \"{backports}\"",
+                   NEWER, str(Path(work) / "root"), str(sources))
+                (Path(work) / "root").rename(root)
+    libraries = root / "usr" / "lib" / "x86_64-linux-gnu"
+    start = [libraries / "ld-linux-x86-64.so.2", "--library-path", libraries]
+    try:
+        qemu = cured(root / "usr" / "bin" / "qemu-system-x86_64", CACHE / "l1", start)
+    except NotCured as why:
+        raise Failure(f"QEMU of Debian {NEWER} is not usable: {why}") from why
+    return [*map(str, start), str(qemu), "-L", str(root / "usr" / "share" / "qemu")]
+
+
 def l1_packages():
     lines = (L1 / "packages").read_text().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

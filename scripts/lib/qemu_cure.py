@@ -34,8 +34,9 @@ class NotCured(Exception):
     """Why there is no such copy."""
 
 
-def cured(qemu, cache):
-    """The path of the copy of executable `qemu` in folder `cache`, made at first use."""
+def cured(qemu, cache, start=()):
+    """The path of the copy of executable `qemu` in folder `cache`, made at first use. `start` are the words, if any, that
+    have to stand in front of it to run it."""
     stock = Path(qemu).resolve()
     try:
         code = stock.read_bytes()
@@ -55,7 +56,7 @@ def cured(qemu, cache):
             (unfinished / folder).symlink_to(stock.parent.parent / folder)
         (unfinished / "bin" / stock.name).write_bytes(patched)
         shutil.copymode(stock, unfinished / "bin" / stock.name)
-        check(unfinished / "bin" / stock.name)
+        check([*start, unfinished / "bin" / stock.name, "-L", unfinished / "share" / "qemu"])
         try:
             os.rename(unfinished, home)
         except OSError as error:
@@ -74,9 +75,9 @@ def without_the_store(code):
     return code[:start] + NOTHING + code[end:]
 
 
-def check(copy):
+def check(command):
     """It finds its firmware and modules, makes a machine and takes it apart again."""
-    machine = [copy, "-M", "q35", "-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
+    machine = [*command, "-M", "q35", "-accel", "tcg", "-nodefaults", "-display", "none", "-S"]
     done = subprocess.run([*machine, "-monitor", "stdio"], input=b"quit\n",
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode != 0:

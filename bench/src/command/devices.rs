@@ -52,6 +52,15 @@ struct Common {
     /// Memory of every guest.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     memory: u64,
+    /// vCPUs of every guest of a bare machine.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "isolation",
+        value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// How long our virtio devices' threads look for work before they sleep, where that pays, as `poll=` of `isolab vm
+    /// run`. An emulated host is some ten times slower than the time it is meant for.
+    #[arg(long, value_name = "MICROSECONDS", conflicts_with = "isolation",
+        value_parser = clap::value_parser!(u16).range(..=10_000))]
+    poll: Option<u16>,
     #[command(flatten)]
     output: Output,
 }
@@ -59,7 +68,7 @@ struct Common {
 /// fio at every level, or in guests of bare machines: ours and QEMU's.
 ///
 /// At the levels it runs in one instance of each, by `isolab exec`, on a file of the root and on one of a volume (a folder,
-/// which is virtio-fs at paravirt; a disk at fullvirt). With --peers or --only, each subject is a machine of one vCPU with
+/// which is virtio-fs at paravirt; a disk at fullvirt). With --peers or --only, each subject is a machine with
 /// the same kernel, initramfs, memory and back end, over one disk. All have their turn in each round. Beside each
 /// figure is what a request costs the host: CPU time, system calls, context switches, exits by KVM's count, interrupts.
 #[derive(Debug, Args)]
@@ -111,7 +120,7 @@ enum Engine {
 ///
 /// At the levels an instance of each is on a network of isolab's, with the host and with a second instance of its level:
 /// iperf3 both ways, requests with answers of 64 bytes to 64 KiB, connections. With --peers or --only, each subject is a
-/// machine of one vCPU on one tap with the host: iperf3 both ways and ping (tcp_send is guest to host). All have
+/// machine on one tap with the host: iperf3 both ways and ping (tcp_send is guest to host). All have
 /// their turn in each round. Beside each figure is what a MiB or round trip costs the host.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -219,6 +228,9 @@ impl Common {
         measure: impl FnOnce(Instances, &mut Runner) -> Result<Findings>,
     ) -> Result<ExitCode> {
         known("job", &self.jobs, &jobs)?;
+        if self.cpus != 1 || self.poll.is_some() {
+            bail!("--cpus and --poll are for bare machines: name some with --peers or --only");
+        }
         let mut levels = self.isolation.clone();
         choose(&mut levels, &[])?;
         let (subjects, kernel) = subjects::levels(&levels, self.kernel.as_deref(), false)?;
@@ -263,6 +275,8 @@ fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, St
         time: common.time,
         kernel: kernel.image,
         memory: common.memory,
+        cpus: common.cpus,
+        poll: common.poll,
     };
     Ok((setup, name))
 }

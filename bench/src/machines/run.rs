@@ -82,7 +82,10 @@ impl Run {
     ) -> Result<(u64, String), MachinesError> {
         loop {
             match self.next_line() {
-                Ok((time, line)) if wanted(&line) => return Ok((time, line)),
+                // One without its end is the last thing that a VMM said before it was gone.
+                Ok((time, line)) if line.ends_with('\n') && wanted(&line) => {
+                    return Ok((time, line));
+                }
                 Ok((_, line)) => self.console.push_str(&line),
                 Err(error) => {
                     let how = self.how_it_ended(error);

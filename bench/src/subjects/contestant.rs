@@ -71,6 +71,7 @@ mod tests {
             cpus: 3,
             scratch: scratch.to_owned(),
             device: None,
+            poll: None,
         }
     }
 

@@ -43,6 +43,9 @@ pub struct Boot {
     pub scratch: PathBuf,
     /// At most one; our machines and QEMU's only.
     pub device: Option<Device>,
+    /// For how many microseconds our virtio devices' threads look for work before they sleep, where that pays; none: as
+    /// `isolab vm run` has it.
+    pub poll: Option<u16>,
 }
 
 /// A device, and what is behind it.

@@ -32,6 +32,9 @@ fn words(devices: &[&str], boot: &Boot) -> Vec<OsString> {
     ];
     words.extend(arguments!["--cmdline", format!("{CMDLINE} reboot=k")]);
     words.extend(devices.iter().map(OsString::from));
+    // Emulated devices have none.
+    let poll = boot.poll.filter(|_| devices.is_empty());
+    let poll = poll.map_or(String::new(), |micros| format!(",poll={micros}"));
     match &boot.device {
         None => {}
         Some(Device::Disk(disk)) => {
@@ -40,11 +43,14 @@ fn words(devices: &[&str], boot: &Boot) -> Vec<OsString> {
                 EngineKind::IoUring => "io_uring",
             };
             let (path, cache) = (as_option(&disk.path), cache_word(disk.cache));
-            words.extend(arguments!["--disk", format!("{path},cache={cache},engine={engine}")]);
+            words.extend(arguments![
+                "--disk",
+                format!("{path},cache={cache},engine={engine}{poll}")
+            ]);
         }
         Some(Device::Net(net)) => {
-            let vhost = if net.vhost { ",vhost=on" } else { "" };
-            words.extend(arguments!["--net", format!("tap={},mac={MAC}{vhost}", net.tap)]);
+            let vhost = if net.vhost { ",vhost=on" } else { ",vhost=off" };
+            words.extend(arguments!["--net", format!("tap={},mac={MAC}{vhost}{poll}", net.tap)]);
         }
     }
     words

@@ -94,6 +94,7 @@ impl Machines {
             cpus: plan.cpus,
             scratch: folder.path().to_owned(),
             device: None,
+            poll: None,
         };
         let (ending, staying) = (boot(ending.map_err(host)?), boot(staying.map_err(host)?));
         leftovers::adopt();

@@ -41,6 +41,10 @@ pub struct Setup {
     pub kernel: PathBuf,
     /// Guest RAM in bytes, a multiple of 1 MiB.
     pub memory: u64,
+    /// vCPUs of each guest.
+    pub cpus: u32,
+    /// See [`Boot::poll`].
+    pub poll: Option<u16>,
 }
 
 /// What is far longer than any job takes, beyond the time that it is given: the host may be
@@ -92,7 +96,8 @@ impl Setup {
         let initramfs = conversation::initramfs(programs)?;
         let folder = tempfile::tempdir().map_err(failed)?;
         std::fs::write(folder.path().join(INITRAMFS), initramfs).map_err(failed)?;
-        Ok(Workspace { kernel: self.kernel.clone(), memory: self.memory, folder })
+        let Self { memory, cpus, poll, .. } = *self;
+        Ok(Workspace { kernel: self.kernel.clone(), memory, cpus, poll, folder })
     }
 }
 
@@ -102,6 +107,8 @@ const INITRAMFS: &str = "initramfs.cpio";
 pub struct Workspace {
     kernel: PathBuf,
     memory: u64,
+    cpus: u32,
+    poll: Option<u16>,
     folder: TempDir,
 }
 
@@ -113,9 +120,10 @@ impl Workspace {
             bzimage: None,
             initrd: self.folder.path().join(INITRAMFS),
             memory: self.memory,
-            cpus: 1,
+            cpus: self.cpus,
             scratch: self.folder.path().to_owned(),
             device: Some(device),
+            poll: self.poll,
         }
     }
 }
