@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use deadpool_postgres::PoolError;
 use serde_json::json;
 use tracing::error;
+
+use crate::json::Json;
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ mod cache;
 mod config;
 mod database;
 mod error;
+mod json;
 mod metrics;
 mod product;
 mod server;

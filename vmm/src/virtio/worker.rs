@@ -115,8 +115,12 @@ pub trait EventHandler: Send + 'static {
     /// The descriptor watched with `token` is in the states `events`. `Break` as above.
     fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> ControlFlow<()>;
 
+    /// Whether the thread may look for work by itself. Otherwise the following are not called, and the code for it is not
+    /// made.
+    const POLLS: bool = false;
+
     /// For how long at most the thread looks for work before it sleeps; it learns how much of that
-    /// pays. Zero: it never does, and the following are not called.
+    /// pays. Zero: it never does.
     fn poll_limit(&self) -> Duration {
         Duration::ZERO
     }
@@ -205,14 +209,14 @@ impl<H: EventHandler> Loop<'_, H> {
         self.handler.start(&self.sources)?;
         let mut events = [EpollEvent::default(); EVENTS_PER_WAIT];
         loop {
-            let mut count = match self.polling.window() {
+            let mut count = match self.window() {
                 Some(window) => self.poll(window, &mut events)?,
                 None => 0,
             };
             if count == 0 {
                 count = self.sleep(&mut events)?;
             }
-            if self.polling.window().is_some() {
+            if self.window().is_some() {
                 self.sources.awake.set(true);
             }
             for event in &events[..count] {
@@ -223,6 +227,10 @@ impl<H: EventHandler> Loop<'_, H> {
                 self.handler.handle(token, event.event_set(), &self.sources)?;
             }
         }
+    }
+
+    fn window(&mut self) -> Option<Duration> {
+        if H::POLLS { self.polling.window() } else { None }
     }
 
     /// Looks for work and does it, until there is none for as long as `window`, or an event.
@@ -263,6 +271,9 @@ impl<H: EventHandler> Loop<'_, H> {
 
     /// Waits for an event, after the handler has asked for them.
     fn sleep(&mut self, events: &mut Events) -> ControlFlow<(), usize> {
+        if !H::POLLS {
+            return self.wait(-1, events);
+        }
         if self.sources.awake.replace(false) {
             self.handler.work(&self.sources)?;
         }

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::Query;
-use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::ShopError;
+use crate::json::Json;
 use crate::server_timing::{Part, ServerTiming};
 
 /// About a second of a slow processor.

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::rejection::JsonRejection;
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use deadpool_postgres::{Object, Transaction};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::database::CHANGES;
 use crate::error::ShopError;
+use crate::json::{self, Json};
 use crate::server_timing::{Part, ServerTiming};
 use crate::shop::Shop;
 
@@ -60,9 +62,10 @@ pub async fn place(
     State(shop): State<Arc<Shop>>,
     Extension(timing): Extension<ServerTiming>,
     headers: HeaderMap,
-    wanted: Result<Json<Wanted>, JsonRejection>,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ShopError> {
-    let Json(wanted) = wanted.map_err(|rejection| ShopError::Bad(rejection.body_text()))?;
+    let body = body.map_err(|rejection| ShopError::Bad(rejection.body_text()))?;
+    let wanted: Wanted = json::read(&headers, &body)?;
     let key = key(&headers)?;
     let quantities = wanted.check()?;
     let digest = wanted.digest(&quantities);

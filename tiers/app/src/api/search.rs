@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Query, State};
-use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ShopError;
+use crate::json::Json;
 use crate::product::{COLUMNS, Product};
 use crate::server_timing::{Part, ServerTiming};
 use crate::shop::Shop;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::{Extension, Json};
 use serde::Serialize;
 
 use crate::error::ShopError;
+use crate::json::Json;
 use crate::server_timing::{Part, ServerTiming};
 use crate::shop::Shop;
 

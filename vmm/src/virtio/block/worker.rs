@@ -230,6 +230,8 @@ impl EventHandler for BlockQueue {
         self.work(sources)
     }
 
+    const POLLS: bool = true;
+
     fn poll_limit(&self) -> Duration {
         self.poll
     }

@@ -208,6 +208,8 @@ impl EventHandler for UserPair {
         self.conclude(result, sources)
     }
 
+    const POLLS: bool = true;
+
     fn poll_limit(&self) -> Duration {
         self.poll
     }
