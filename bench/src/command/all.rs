@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use isolab_bench::Host;
 use isolab_bench::report::{self, Findings, Report};
 use isolab_bench::runner::Runner;
 use isolab_bench::subjects::Level as Subject;
@@ -14,14 +15,12 @@ use isolab_bench::workloads::disk::levels as disk;
 use isolab_bench::workloads::net::levels as net;
 use isolab_bench::workloads::probes::Kind;
 use isolab_bench::workloads::startup::{self, StartupPlan};
-use isolab_bench::{Host, subjects};
-use isolab_command::format::parse_size;
 use isolab_images::Store;
-use isolab_isolation::Level;
 
 use super::instances::{self, DiskWork, Instances, Shop};
+use super::levels::Levels;
 use super::running::Running;
-use super::{choose, own_program, probes, remarks_of, tiers};
+use super::{own_program, probes, remarks_of, tiers};
 
 /// Of which the time is shared.
 const PARTS: u32 = 7;
@@ -42,17 +41,10 @@ const COMMAND: [&str; 2] = ["echo", "ready"];
     isolab bench all --isolation process,container --time 10m\n  \
     scripts/kvm-host run --icount --out results -- isolab bench all --quick --out results")]
 pub struct All {
-    /// Levels, separated by commas; by default all of them.
-    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
-    isolation: Vec<Level>,
+    #[command(flatten)]
+    levels: Levels,
     #[command(flatten)]
     running: Running,
-    /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
-    #[arg(long, value_name = "KERNEL")]
-    kernel: Option<String>,
-    /// Memory of every instance.
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
-    memory: u64,
     /// Percent of the operations that a probe does by default.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     operations: Option<u32>,
@@ -70,11 +62,10 @@ pub struct All {
 /// # Errors
 /// What the operator should read.
 pub fn run(mut args: All) -> Result<ExitCode> {
-    choose(&mut args.isolation, &[])?;
     let folder = args.running.output.out.get_or_insert_with(|| PathBuf::from(FOLDER)).clone();
     let image = Store::open_default()?.resolve(&args.image)?;
     let image = (args.image.clone(), image.digest().to_owned());
-    let (subjects, kernel) = subjects::levels(&args.isolation, args.kernel.as_deref(), true)?;
+    let (subjects, kernel) = args.levels.subjects(true)?;
     let mut session = args.running.begin("report", PARTS)?;
     let findings = measure(&args, &subjects, &mut session.runner)?;
     let report = session.report(Host::detect(Some(image), kernel), findings);
@@ -88,7 +79,7 @@ fn measure(args: &All, subjects: &[Subject], runner: &mut Runner) -> Result<Find
     let plan = StartupPlan {
         program: own_program()?,
         subjects: subjects.to_vec(),
-        options: vec!["--memory".into(), args.memory.to_string().into()],
+        options: args.levels.options(),
         image: args.image.clone(),
         command: COMMAND.map(Into::into).into(),
         cold: false,
@@ -100,7 +91,7 @@ fn measure(args: &All, subjects: &[Subject], runner: &mut Runner) -> Result<Find
             findings.extend(probes::measure(
                 kind,
                 subjects.to_vec(),
-                args.memory,
+                args.levels.memory,
                 percent,
                 runner,
             )?);
@@ -135,7 +126,7 @@ fn density(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Fi
         program: own_program()?,
         subjects,
         instances: if args.running.quick { 2 } else { 10 },
-        options: vec!["--memory".into(), args.memory.to_string().into()],
+        options: args.levels.options(),
         image: args.image.clone(),
     };
     Ok(runner.run(&mut Density::new(plan))?)
@@ -149,13 +140,18 @@ fn disk(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Findi
         time: None,
         direct: true,
     };
-    instances::disk(Instances { subjects, memory: args.memory, jobs }, &work, runner)
+    instances::disk(Instances { subjects, memory: args.levels.memory, jobs }, &work, runner)
 }
 
 fn net(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Findings> {
     let jobs = if args.running.quick { net::QUICK.map(str::to_owned).into() } else { Vec::new() };
     let (mebibytes, requests) = if args.running.quick { (4, 100) } else { (32, 1000) };
-    instances::net(Instances { subjects, memory: args.memory, jobs }, mebibytes, requests, runner)
+    instances::net(
+        Instances { subjects, memory: args.levels.memory, jobs },
+        mebibytes,
+        requests,
+        runner,
+    )
 }
 
 fn tiers(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Findings> {

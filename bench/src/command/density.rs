@@ -5,37 +5,32 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use isolab_bench::workloads::density::{Density, DensityPlan};
-use isolab_bench::{Host, report, subjects};
-use isolab_command::format::parse_size;
+use isolab_bench::{Host, report};
 use isolab_images::Store;
-use isolab_isolation::Level;
 
+use super::levels::Levels;
 use super::running::Running;
-use super::{choose, own_program, remarks_of};
+use super::{own_program, remarks_of};
 
 /// Many instances of a level beside each other: the time of each further start, and the memory of all.
 ///
 /// Memory is the mean proportional set size of an instance's processes: what several of them share counts
 /// in parts. What the kernel keeps for them elsewhere is not in it.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    mut_arg("memory", |it| it.default_value("128M")),
+    after_help = "Examples:\n  \
     isolab bench density --isolation process,container --instances 100 --runs 5\n  \
-    scripts/kvm-host run --memory 8192 -- isolab bench density --runs 4")]
+    scripts/kvm-host run --memory 8192 -- isolab bench density --runs 4"
+)]
 pub struct DensityBench {
-    /// Levels, separated by commas; by default all of them.
-    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
-    isolation: Vec<Level>,
+    #[command(flatten)]
+    levels: Levels,
     #[command(flatten)]
     running: Running,
     /// Instances beside each other.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     instances: u32,
-    /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
-    #[arg(long, value_name = "KERNEL")]
-    kernel: Option<String>,
-    /// Memory of every instance.
-    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_size)]
-    memory: u64,
     /// The image; it has a shell.
     #[arg(long, value_name = "IMAGE", default_value = "busybox")]
     image: String,
@@ -45,17 +40,16 @@ pub struct DensityBench {
 ///
 /// # Errors
 /// What the operator should read.
-pub fn run(mut args: DensityBench) -> Result<ExitCode> {
-    choose(&mut args.isolation, &[])?;
+pub fn run(args: DensityBench) -> Result<ExitCode> {
     let image = Store::open_default()?.resolve(&args.image)?;
     let image = (args.image.clone(), image.digest().to_owned());
-    let (subjects, kernel) = subjects::levels(&args.isolation, args.kernel.as_deref(), false)?;
+    let (subjects, kernel) = args.levels.subjects(false)?;
     let mut session = args.running.begin("density", 1)?;
     let plan = DensityPlan {
         program: own_program()?,
         subjects,
         instances: args.instances,
-        options: vec!["--memory".into(), args.memory.to_string().into()],
+        options: args.levels.options(),
         image: args.image.clone(),
     };
     let findings = session.runner.run(&mut Density::new(plan))?;

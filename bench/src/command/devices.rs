@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use isolab_bench::Host;
 use isolab_bench::report::Findings;
 use isolab_bench::runner::{Rounds, Runner};
 use isolab_bench::subjects::Peer;
@@ -14,21 +15,31 @@ use isolab_bench::workloads::disk::machines::{self as disk, CacheMode, EngineKin
 use isolab_bench::workloads::jobs;
 use isolab_bench::workloads::jobs::guests::{GuestJobs, Setup};
 use isolab_bench::workloads::net::{levels as levels_net, machines as net};
-use isolab_bench::{Host, subjects};
 use isolab_command::format::parse_size;
 use isolab_isolation::{Level, guest_kernel};
 
 use super::instances::{self, DiskWork, Instances};
+use super::levels::Levels;
 use super::running::Output;
-use super::{choose, duplicate, own_program, remarks_of};
+use super::{duplicate, own_program, remarks_of};
+
+/// What is said of --isolation.
+const ISOLATION: &str =
+    "Levels, separated by commas; by default all of them, where no peers or subjects are named";
+/// What is said of --kernel.
+const KERNEL: &str = "Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists. A bare \
+    machine's drivers must be built in";
 
 /// Options of both `disk` and `net`.
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("isolation", |it| it.conflicts_with_all(["peers", "only"]).help(ISOLATION)),
+    mut_arg("kernel", |it| it.help(KERNEL)),
+    mut_arg("memory", |it| it.default_value("512M"))
+)]
 struct Common {
-    /// Levels, separated by commas; by default all of them, where no peers or subjects are named.
-    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',',
-        conflicts_with_all = ["peers", "only"])]
-    isolation: Vec<Level>,
+    #[command(flatten)]
+    levels: Levels,
     /// Bare machines instead, ours and those of these VMMs, separated by commas; those that are not installed are left
     /// out.
     #[arg(long, value_name = "VMM,...", value_delimiter = ',')]
@@ -45,13 +56,6 @@ struct Common {
     /// Let each job run that long instead of doing a fixed amount of work.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     time: Option<Duration>,
-    /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
-    /// A bare machine's drivers must be built in.
-    #[arg(long, value_name = "KERNEL")]
-    kernel: Option<String>,
-    /// Memory of every guest.
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
-    memory: u64,
     /// vCPUs of every guest of a bare machine.
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "isolation",
         value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -162,7 +166,7 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
             },
         };
         let jobs = levels_disk::jobs();
-        return args.common.levels("disk", jobs, |it, runner| instances::disk(it, &work, runner));
+        return args.common.run("disk", jobs, |it, runner| instances::disk(it, &work, runner));
     }
     let (setup, kernel) = setup(&args.common, &disk::subjects(), &disk::jobs())?;
     let plan = disk::DiskPlan {
@@ -199,7 +203,7 @@ pub fn net(args: NetBench) -> Result<ExitCode> {
         if args.common.time.is_some() {
             bail!("--time is for bare machines: name some with --peers or --only");
         }
-        return args.common.levels("net", levels_net::jobs(), |it, runner| {
+        return args.common.run("net", levels_net::jobs(), |it, runner| {
             instances::net(it, args.mebibytes, args.pings, runner)
         });
     }
@@ -221,7 +225,7 @@ impl Common {
     }
 
     /// Runs a benchmark of the levels, and prints and writes the report.
-    fn levels(
+    fn run(
         &self,
         name: &'static str,
         jobs: Vec<String>,
@@ -231,13 +235,12 @@ impl Common {
         if self.cpus != 1 || self.poll.is_some() {
             bail!("--cpus and --poll are for bare machines: name some with --peers or --only");
         }
-        let mut levels = self.isolation.clone();
-        choose(&mut levels, &[])?;
-        let (subjects, kernel) = subjects::levels(&levels, self.kernel.as_deref(), false)?;
+        let (subjects, kernel) = self.levels.subjects(false)?;
+        let has_guests = kernel.is_some();
         let mut session = self.output.begin(name, Rounds::Fixed(self.runs))?;
-        let instances = Instances { subjects, memory: self.memory, jobs: self.jobs.clone() };
+        let instances = Instances { subjects, memory: self.levels.memory, jobs: self.jobs.clone() };
         let mut findings = measure(instances, &mut session.runner)?;
-        if levels.iter().any(|level| level.is_virtual_machine()) {
+        if has_guests {
             findings.notes.extend(jobs::without_exits(&findings));
         }
         let report = session.report(Host::detect(None, kernel), findings);
@@ -265,7 +268,7 @@ fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, St
     }
     known("subject", &common.only, subjects)?;
     known("job", &common.jobs, jobs)?;
-    let kernel = guest_kernel(Level::Paravirt, common.kernel.as_deref())?;
+    let kernel = guest_kernel(Level::Paravirt, common.levels.kernel())?;
     let name = kernel.to_string();
     let setup = Setup {
         program: own_program()?,
@@ -274,7 +277,7 @@ fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, St
         jobs: common.jobs.clone(),
         time: common.time,
         kernel: kernel.image,
-        memory: common.memory,
+        memory: common.levels.memory,
         cpus: common.cpus,
         poll: common.poll,
     };

@@ -5,18 +5,18 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use isolab_bench::Host;
 use isolab_bench::report::{Findings, Report};
 use isolab_bench::runner::Runner;
-use isolab_bench::subjects::Peer;
+use isolab_bench::subjects::{Level, Peer};
 use isolab_bench::workloads::images::first_use;
 use isolab_bench::workloads::images::stores;
-use isolab_bench::{Host, subjects};
 use isolab_command::format::parse_size;
 use isolab_images::{ArchiveFormat, Store};
-use isolab_isolation::Level;
 
+use super::levels::Levels;
 use super::running::Running;
-use super::{choose, own_program, remarks_of, tables_of};
+use super::{own_program, remarks_of, tables_of};
 
 /// From an archive to the workload's first output line, with nothing kept and with all.
 ///
@@ -26,24 +26,21 @@ use super::{choose, own_program, remarks_of, tables_of};
 /// With --peers, taking in a large image is measured instead (and beside levels that are named):
 /// from an archive to unpacked layers, and the bytes on the disk that they then take.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    mut_arg("isolation", |it| it.help("Levels, separated by commas; by default all of them, with --peers none")),
+    mut_arg("memory", |it| it.default_value("128M")),
+    after_help = "Examples:\n  \
     scripts/kvm-host run --icount -- isolab bench image --runs 3\n  \
-    isolab bench image --peers podman --runs 5")]
+    isolab bench image --peers podman --runs 5"
+)]
 pub struct Images {
-    /// Levels, separated by commas; by default all of them, with --peers none.
-    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
-    isolation: Vec<Level>,
+    #[command(flatten)]
+    levels: Levels,
     /// Other engines, separated by commas: podman. Those that are not installed are left out.
     #[arg(long, value_name = "ENGINE,...", value_delimiter = ',')]
     peers: Vec<Peer>,
     #[command(flatten)]
     running: Running,
-    /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
-    #[arg(long, value_name = "KERNEL")]
-    kernel: Option<String>,
-    /// Memory of every instance.
-    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_size)]
-    memory: u64,
     /// The image that the levels run.
     #[arg(long, value_name = "IMAGE", default_value = "busybox")]
     image: String,
@@ -59,8 +56,8 @@ pub struct Images {
 }
 
 /// Measures, and prints and writes the report.
-pub fn run(mut args: Images) -> Result<ExitCode> {
-    choose(&mut args.isolation, &args.peers)?;
+pub fn run(args: Images) -> Result<ExitCode> {
+    let levels = args.levels.beside(&args.peers)?;
     if let Some(peer) = args.peers.iter().find(|peer| !peer.is_engine()) {
         bail!("{peer} has no store of images; there is podman");
     }
@@ -71,11 +68,11 @@ pub fn run(mut args: Images) -> Result<ExitCode> {
     let mut session = args.running.begin("image", 1)?;
     let mut findings = Findings::default();
     let (mut image, mut kernel, mut baseline) = (None, None, None);
-    if !args.isolation.is_empty() {
+    if let Some((subjects, name)) = levels {
         let store = Store::open_default()?;
         image = Some((args.image.clone(), store.resolve(&args.image)?.digest().to_owned()));
-        let measured;
-        (measured, kernel) = measure_levels(&args, &store, &mut session.runner)?;
+        kernel = name;
+        let measured = measure_levels(&args, subjects, &store, &mut session.runner)?;
         baseline = measured.results.first().map(|first| first.subject.clone());
         findings.extend(measured);
     }
@@ -97,21 +94,21 @@ pub fn run(mut args: Images) -> Result<ExitCode> {
 
 fn measure_levels(
     args: &Images,
+    subjects: Vec<Level>,
     store: &Store,
     runner: &mut Runner,
-) -> Result<(Findings, Option<String>)> {
+) -> Result<Findings> {
     let folder = tempfile::tempdir()?;
     let archive = folder.path().join("image.tar");
     store.save(std::slice::from_ref(&args.image), &archive, ArchiveFormat::OciArchive)?;
-    let (subjects, kernel) = subjects::levels(&args.isolation, args.kernel.as_deref(), false)?;
     let plan = first_use::FirstUsePlan {
         program: own_program()?,
         subjects,
-        options: vec!["--memory".into(), args.memory.to_string().into()],
+        options: args.levels.options(),
         archive,
         command: args.command.clone(),
     };
-    Ok((runner.run(&mut first_use::FirstUse::new(plan))?, kernel))
+    Ok(runner.run(&mut first_use::FirstUse::new(plan))?)
 }
 
 fn tables(report: &Report, first_level: Option<&str>) -> String {

@@ -6,6 +6,7 @@ mod density;
 mod devices;
 mod image;
 mod instances;
+mod levels;
 mod probes;
 mod running;
 mod startup;
@@ -14,14 +15,12 @@ mod tiers;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use isolab_bench::report::{self, Report};
-use isolab_bench::subjects::Peer;
 use isolab_command::Executable;
 use isolab_command::logging::Logging;
 use isolab_guest::package;
-use isolab_isolation::Level;
 
 /// Measure the levels of isolation side by side.
 #[derive(Debug, Parser)]
@@ -68,18 +67,6 @@ impl Executable for Bench {
     }
 }
 
-/// Refuses what is named twice. Where neither levels nor peers are named, all levels take part.
-fn choose(levels: &mut Vec<Level>, peers: &[Peer]) -> Result<()> {
-    let twice = duplicate(levels).map(Level::name);
-    if let Some(twice) = twice.or(duplicate(peers).map(Peer::name)) {
-        bail!("{twice} is named twice");
-    }
-    if levels.is_empty() && peers.is_empty() {
-        *levels = Level::ALL.to_vec();
-    }
-    Ok(())
-}
-
 /// The `isolab` whose starts are measured: the one of this package.
 fn own_program() -> Result<PathBuf> {
     Ok(package::executable("isolab")?)
@@ -101,4 +88,39 @@ fn remarks_of(report: &Report) -> String {
 
 fn duplicate<T: PartialEq + Copy>(items: &[T]) -> Option<T> {
     items.iter().enumerate().find(|(i, item)| items[..*i].contains(item)).map(|(_, item)| *item)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn levels_have_the_same_options_and_each_benchmark_its_defaults() {
+        Bench::command().debug_assert();
+        for (benchmark, mebibytes) in [
+            ("all", 256),
+            ("startup", 128),
+            ("cpu", 256),
+            ("memory", 256),
+            ("density", 128),
+            ("image", 128),
+            ("disk", 512),
+            ("net", 512),
+        ] {
+            let words = ["isolab-bench", benchmark, "--isolation", "process,container"];
+            let matches = Bench::command().try_get_matches_from(words).unwrap();
+            let (_, of_benchmark) = matches.subcommand().unwrap();
+            assert_eq!(
+                of_benchmark.get_one::<u64>("memory"),
+                Some(&(mebibytes << 20)),
+                "{benchmark}"
+            );
+        }
+        for peers in ["--peers=qemu", "--only=vmm-virtio"] {
+            let words = ["isolab-bench", "disk", "--isolation", "process", peers];
+            assert!(Bench::command().try_get_matches_from(words).is_err(), "{peers}");
+        }
+    }
 }

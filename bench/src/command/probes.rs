@@ -8,12 +8,11 @@ use isolab_bench::report::{self, Findings};
 use isolab_bench::runner::Runner;
 use isolab_bench::workloads::probes::{Kind, Probes, ProbesPlan};
 use isolab_bench::{Host, subjects};
-use isolab_command::format::parse_size;
 use isolab_guest::package;
-use isolab_isolation::Level;
 
+use super::levels::Levels;
 use super::running::Running;
-use super::{choose, own_program, remarks_of};
+use super::{own_program, remarks_of};
 
 /// Of the probe's operations, with --quick.
 const QUICK_PERCENT: u32 = 10;
@@ -21,17 +20,10 @@ const QUICK_PERCENT: u32 = 10;
 /// Options of both.
 #[derive(Debug, Args)]
 struct Common {
-    /// Levels, separated by commas; by default all of them.
-    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
-    isolation: Vec<Level>,
+    #[command(flatten)]
+    levels: Levels,
     #[command(flatten)]
     running: Running,
-    /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
-    #[arg(long, value_name = "KERNEL")]
-    kernel: Option<String>,
-    /// Memory of every instance.
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
-    memory: u64,
     /// Percent of the operations that a probe does by default.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     operations: Option<u32>,
@@ -83,12 +75,11 @@ pub fn memory(args: Memory) -> Result<ExitCode> {
     run(Kind::Memory, args.common)
 }
 
-fn run(kind: Kind, mut args: Common) -> Result<ExitCode> {
-    choose(&mut args.isolation, &[])?;
+fn run(kind: Kind, args: Common) -> Result<ExitCode> {
     let mut session = args.running.begin(kind.name(), 1)?;
-    let (subjects, kernel) = subjects::levels(&args.isolation, args.kernel.as_deref(), true)?;
+    let (subjects, kernel) = args.levels.subjects(true)?;
     let percent = args.operations.unwrap_or(percent(args.running.quick));
-    let findings = measure(kind, subjects, args.memory, percent, &mut session.runner)?;
+    let findings = measure(kind, subjects, args.levels.memory, percent, &mut session.runner)?;
     let report = session.report(Host::detect(None, kernel), findings);
     let table = report::by_metric(&report, kind.name());
     let text = format!(

@@ -13,14 +13,14 @@ use isolab_bench::workloads::machines::{self as starts, Machines, MachinesPlan};
 use isolab_bench::workloads::runtimes::{self, Runtimes, RuntimesPlan};
 use isolab_bench::workloads::service::{self, Service};
 use isolab_bench::workloads::startup::{self, StartupPlan};
-use isolab_bench::{Host, machines, subjects};
-use isolab_command::format::parse_size;
+use isolab_bench::{Host, machines};
 use isolab_guest::package;
 use isolab_images::Store;
 use isolab_isolation::{GuestKernel, Level, guest_kernel};
 
+use super::levels::Levels;
 use super::running::Running;
-use super::{choose, own_program, remarks_of, tables_of};
+use super::{own_program, remarks_of, tables_of};
 
 /// From spawning `isolab run` to the workload's first output line and to its end, and to a port that answers.
 ///
@@ -39,26 +39,23 @@ use super::{choose, own_program, remarks_of, tables_of};
 /// runtimes are peers of isolab-oci: `RUNTIME run` of /bin/true, with the configuration of `runc
 /// spec`, from the spawn to the end; podman is one of `isolab run`, each from a store of its own.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    mut_arg("isolation", |it| it.help("Levels, separated by commas; by default all of them, with --peers none")),
+    mut_arg("memory", |it| it.default_value("128M")),
+    after_help = "Examples:\n  \
     scripts/kvm-host run --icount -- isolab bench startup --runs 5 --format json\n  \
     scripts/kvm-host run --icount -- isolab bench startup --peers qemu,firecracker\n  \
-    isolab bench startup --peers runc,crun --runs 50")]
+    isolab bench startup --peers runc,crun --runs 50"
+)]
 pub struct Startup {
-    /// Levels, separated by commas; by default all of them, with --peers none.
-    #[arg(long, value_name = "LEVEL,...", value_delimiter = ',')]
-    isolation: Vec<Level>,
+    #[command(flatten)]
+    levels: Levels,
     /// Others, separated by commas: qemu, qemu-tcg, firecracker, cloud-hypervisor, kvmtool, crosvm; runc,
     /// crun, youki; podman. Those that are not installed are left out.
     #[arg(long, value_name = "PEER,...", value_delimiter = ',')]
     peers: Vec<Peer>,
     #[command(flatten)]
     running: Running,
-    /// Guest kernel: slim, stock, cloud, or a file; by default the first of these that exists.
-    #[arg(long, value_name = "KERNEL")]
-    kernel: Option<String>,
-    /// Memory of every instance.
-    #[arg(long, value_name = "SIZE", default_value = "128M", value_parser = parse_size)]
-    memory: u64,
     /// The image.
     #[arg(long, value_name = "IMAGE", default_value = "busybox")]
     image: String,
@@ -77,21 +74,20 @@ pub struct Startup {
 ///
 /// # Errors
 /// What the operator should read.
-pub fn run(mut args: Startup) -> Result<ExitCode> {
-    choose(&mut args.isolation, &args.peers)?;
+pub fn run(args: Startup) -> Result<ExitCode> {
+    let levels = args.levels.beside(&args.peers)?;
     let mut session = args.running.begin("startup", 1)?;
     let mut findings = Findings::default();
     let (mut image, mut kernel_name, mut baseline) = (None, None, None);
-    if !args.isolation.is_empty() {
+    if let Some((subjects, name)) = levels {
         let found = Store::open_default()?.resolve(&args.image)?;
         image = Some((args.image.clone(), found.digest().to_owned()));
-        let (subjects, name) = subjects::levels(&args.isolation, args.kernel.as_deref(), false)?;
         kernel_name = name;
         baseline = subjects.first().map(|subject| subject.name.clone());
         let plan = StartupPlan {
             program: own_program()?,
             subjects,
-            options: vec!["--memory".into(), args.memory.to_string().into()],
+            options: args.levels.options(),
             image: args.image.clone(),
             command: args.command.clone(),
             cold: args.cold,
@@ -101,7 +97,7 @@ pub fn run(mut args: Startup) -> Result<ExitCode> {
     let (engines, others): (Vec<Peer>, Vec<Peer>) =
         args.peers.iter().partition(|peer| peer.is_engine());
     if !engines.is_empty() {
-        let (mut engines, notes) = Engines::new(&own_program()?, &engines, args.memory)?;
+        let (mut engines, notes) = Engines::new(&own_program()?, &engines, args.levels.memory)?;
         findings.notes.extend(notes);
         findings.extend(session.runner.run(&mut engines)?);
     }
@@ -114,7 +110,7 @@ pub fn run(mut args: Startup) -> Result<ExitCode> {
         findings.extend(session.runner.run(&mut runtimes)?);
     }
     if !machines.is_empty() {
-        let kernel = guest_kernel(Level::Paravirt, args.kernel.as_deref())?;
+        let kernel = guest_kernel(Level::Paravirt, args.levels.kernel())?;
         kernel_name.get_or_insert_with(|| kernel.to_string());
         findings.extend(measure_machines(&args, machines, kernel, &mut session.runner)?);
     }
@@ -146,7 +142,7 @@ fn measure_machines(
         peers,
         bzimage: bzimage.is_file().then_some(bzimage),
         kernel: kernel.image,
-        memory: args.memory,
+        memory: args.levels.memory,
         cpus: 1,
     };
     let (mut machines, notes) = Machines::new(&plan)?;

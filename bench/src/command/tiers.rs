@@ -11,7 +11,7 @@ use isolab_isolation::Level;
 
 use super::instances::{self, Shop};
 use super::running::Running;
-use super::{choose, remarks_of};
+use super::{levels, remarks_of};
 
 /// A shop in three tiers at every level: until it is ready, what it answers, and where a request's time goes.
 ///
@@ -54,8 +54,7 @@ pub const IMAGE: &str = "shop-web";
 ///
 /// # Errors
 /// What the operator should read.
-pub fn run(mut args: TiersBench) -> Result<ExitCode> {
-    choose(&mut args.isolation, &[])?;
+pub fn run(args: TiersBench) -> Result<ExitCode> {
     let image = Store::open_default()?.resolve(IMAGE);
     let image = image.context("the shop's images are not built: isolab tiers build")?;
     let image = (IMAGE.to_owned(), image.digest().to_owned());
@@ -64,7 +63,7 @@ pub fn run(mut args: TiersBench) -> Result<ExitCode> {
             bail!("{twice} is named twice");
         }
     }
-    let (subjects, kernel) = subjects::levels(&args.isolation, None, false)?;
+    let (subjects, kernel) = subjects::levels(levels::chosen(&args.isolation)?, None, false)?;
     let mut session = args.running.begin("tiers", 1)?;
     let seconds = args.duration.unwrap_or(if args.running.quick { 2 } else { 5 });
     let shop = Shop {
