@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::HostFile;
 use super::fields::Fields;
-use super::missing;
+use super::known::{HostFile, missing};
 use crate::error::ComposeError;
 use crate::file::merge::as_mapping;
 use crate::file::node::{Node, Value};

@@ -177,3 +177,8 @@ pub fn read_text<T, E: Display>(
 fn is_boolean(text: &str) -> bool {
     matches!(text, "true" | "false" | "True" | "False" | "TRUE" | "FALSE")
 }
+
+/// What is said of something: a name alone has an empty value.
+pub(super) fn valued(labels: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
+    labels.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect()
+}

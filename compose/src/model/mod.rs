@@ -7,8 +7,11 @@ mod build;
 mod dependency;
 mod fields;
 mod health;
+mod known;
+mod membership;
 mod mount;
 mod network;
+mod order;
 mod port;
 mod resources;
 mod service;
@@ -16,21 +19,21 @@ pub mod units;
 mod volume;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use isolab_isolation::Level;
 
 pub use self::build::Build;
 pub use self::dependency::{Condition, Dependency};
 use self::fields::Fields;
+use self::known::Known;
+pub use self::membership::{Attached, Membership};
 pub use self::mount::{Mount, MountKind};
-pub use self::network::{Attached, Membership, ProjectNetwork};
+pub use self::network::ProjectNetwork;
 pub use self::resources::Resources;
 pub use self::service::{PullPolicy, Service};
 pub use self::volume::ProjectVolume;
 use crate::error::ComposeError;
 use crate::file::node::Node;
-use crate::place::Place;
 
 /// All that files say of a project.
 #[derive(Clone, Debug)]
@@ -61,11 +64,12 @@ impl Model {
         // Obsolete, and only ever a remark.
         top.take("version");
         let isolation = top.parse("x-isolation")?;
-        let (secrets, configs) = (files(&mut top, "secrets")?, files(&mut top, "configs")?);
+        let (secrets, configs) =
+            (known::files(&mut top, "secrets")?, known::files(&mut top, "configs")?);
         let networks = network::read_all(top.take("networks"))?;
         let volumes = volume::read_all(top.take("volumes"))?;
         let mut services = BTreeMap::new();
-        let known = service::Known {
+        let known = Known {
             networks: &networks,
             volumes: &volumes,
             secrets: &secrets,
@@ -79,44 +83,7 @@ impl Model {
             }
         }
         top.finish(&[("models", "isolab runs no models")])?;
-        dependency::check(&services)?;
+        order::check(&services)?;
         Ok(Self { name, services, networks, volumes, isolation })
     }
-}
-
-/// A secret or configuration of the project: a file of the host.
-#[derive(Clone, Debug)]
-pub struct HostFile {
-    path: PathBuf,
-}
-
-fn files(top: &mut Fields, kind: &'static str) -> Result<BTreeMap<String, HostFile>, ComposeError> {
-    let mut all = BTreeMap::new();
-    let Some(node) = top.take(kind) else { return Ok(all) };
-    for (key, node) in node.into_entries(kind)? {
-        let place = node.place.clone();
-        let mut fields = Fields::of(node, format!("{kind}.{}", key.text))?;
-        let path = fields.text("file")?;
-        fields.take("name");
-        fields.take("labels");
-        fields.finish(&[
-            ("external", "isolab keeps no secrets or configurations; name a file"),
-            ("environment", "only files are passed on; name a file"),
-            ("content", "only files are passed on; name a file"),
-            ("driver", "only files are passed on; name a file"),
-            ("driver_opts", "only files are passed on; name a file"),
-            ("template_driver", "only files are passed on; name a file"),
-        ])?;
-        let Some(path) = path else {
-            let why = format!("{kind}.{}: the file is missing", key.text);
-            return Err(ComposeError::invalid(&place, why));
-        };
-        all.insert(key.text, HostFile { path: place.path(&path) });
-    }
-    Ok(all)
-}
-
-/// That a name is not among those that the project has.
-fn missing(place: &Place, what: &str, name: &str) -> ComposeError {
-    ComposeError::invalid(place, format!("{what}: there is no `{name}` in the project"))
 }

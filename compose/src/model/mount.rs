@@ -7,8 +7,7 @@ use isolab_isolation::{MemoryOptions, VolumeMount};
 
 use super::build::OWNERS;
 use super::fields::Fields;
-use super::service::Known;
-use super::{HostFile, missing};
+use super::known::{HostFile, Known, missing};
 use crate::error::ComposeError;
 use crate::file::node::{Node, Value};
 use crate::place::Place;

@@ -14,14 +14,14 @@ use isolab_network::PublishedPort;
 
 use super::build::Build;
 use super::dependency::{self, Dependency};
-use super::fields::{Fields, read_text};
+use super::fields::{Fields, read_text, valued};
 use super::health;
+use super::known::Known;
+use super::membership::{self, Attached};
 use super::mount::{self, Mount};
-use super::network::{self, Attached, ProjectNetwork, valued};
+use super::port;
 use super::resources::Resources;
 use super::units::{duration, words};
-use super::volume::ProjectVolume;
-use super::{HostFile, port};
 use crate::error::ComposeError;
 use crate::file::interpolate::Variables;
 use crate::file::merge::as_mapping;
@@ -106,15 +106,6 @@ pub struct Service {
     pub isolation: Option<Level>,
 }
 
-/// What a service may name.
-pub struct Known<'a> {
-    pub networks: &'a BTreeMap<String, ProjectNetwork>,
-    pub volumes: &'a BTreeMap<String, ProjectVolume>,
-    pub secrets: &'a BTreeMap<String, HostFile>,
-    pub configs: &'a BTreeMap<String, HostFile>,
-    pub variables: &'a Variables,
-}
-
 /// What the specification has and isolab has not, and why.
 const REFUSED: &[(&str, &str)] = &[
     ("annotations", "instances have labels"),
@@ -188,7 +179,7 @@ impl Service {
             environment: environment(&mut fields, known.variables)?,
             ports: port::read_all(&mut fields)?,
             mounts: mount::read_all(&mut fields, known)?,
-            attached: network::attached(&mut fields, known)?,
+            attached: membership::attached(&mut fields, known)?,
             depends_on: depends_on
                 .map(|node| dependency::read_all(node, &what))
                 .transpose()?

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use isolab_isolation::parse_size;
 use isolab_volumes::{Kind, VolumeName};
 
-use super::fields::Fields;
-use super::network::valued;
+use super::fields::{Fields, valued};
 use crate::error::ComposeError;
 use crate::file::node::Node;
 use crate::place::Place;

@@ -4,7 +4,9 @@ use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::options::Attributes;
@@ -12,6 +14,11 @@ use super::resolve::DescriptorPath;
 
 /// What mount(2) does not look at.
 pub(super) const NONE: Option<&CStr> = None;
+
+/// Child: a directory to mount something on or from, by its descriptor.
+pub(super) fn open_directory(path: &CStr) -> Result<OwnedFd, Errno> {
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
 
 /// Child: binds `source` on `target`. `flags`: none, or MS_REC for what is mounted below it as well.
 pub(crate) fn bind(source: &CStr, target: &CStr, flags: MsFlags) -> Result<(), Errno> {

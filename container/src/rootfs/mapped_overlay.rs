@@ -17,10 +17,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use oci_spec::runtime::LinuxIdMapping;
 
-use super::bind::{attach, change};
+use super::bind::{attach, change, open_directory};
 use super::id_mapped::{self, Mappings};
 use super::options::Extent;
-use super::root::{mount_overlay, open_directory};
+use super::overlay;
 use crate::error::{Error, Result};
 use crate::process::capabilities;
 use crate::step::Failure;
@@ -66,7 +66,7 @@ pub(super) fn make(
             attach(tree, &target).map_err(failed)?;
         }
         become_creator(&mappings).map_err(failed)?;
-        mount_overlay(lower, upper, work, false).map_err(|Failure { errno, .. }| failed(errno))?;
+        overlay::mount(lower, upper, work, false).map_err(|Failure { errno, .. }| failed(errno))?;
         id_mapped::copy(path(upper), Extent::Mount, WHAT)
     };
     thread::scope(|scope| {

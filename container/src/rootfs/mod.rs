@@ -12,6 +12,7 @@ mod mapped_overlay;
 pub(crate) mod mask;
 pub(crate) mod mounts;
 pub(crate) mod options;
+mod overlay;
 pub(crate) mod plan;
 pub(crate) mod resolve;
 pub(crate) mod root;
