@@ -101,7 +101,7 @@ impl Output {
         let run = move || {
             // Where the writer would take the CPU from the vCPU at each byte, it comes when there are some.
             if !gather {
-                threads::prefer_batches();
+                threads::WakeUps::InTurn.choose();
             }
             writer.run();
         };

@@ -216,7 +216,7 @@ impl E1000 {
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let batched = || {
-            crate::threads::prefer_batches();
+            crate::threads::WakeUps::InTurn.choose();
             run();
         };
         self.threads.push(crate::threads::builder(name).spawn(batched)?);

@@ -59,6 +59,11 @@ impl InFlight {
         Some(pending)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
     /// The weight of all of them.
     pub fn weight(&self) -> u64 {
         self.weight
@@ -90,7 +95,7 @@ mod tests {
         assert_eq!(tags, [0, 1, 2]);
         assert_eq!(requests.remove(1).map(|pending| pending.chain.head), Some(11));
         assert!(requests.remove(1).is_none() && requests.get_mut(1).is_none());
-        assert_eq!(requests.weight(), 8);
+        assert_eq!((requests.count(), requests.weight()), (2, 8));
         assert_eq!(requests.insert(pending(13, 1)), 1);
         assert_eq!(requests.get_mut(1).map(|pending| pending.chain.head), Some(13));
         assert!(requests.remove(3).is_none());

@@ -1,6 +1,7 @@
 //! virtio-blk (virtio 1.2, 5.2).
 
 mod in_flight;
+mod pace;
 mod request;
 #[cfg(test)]
 mod tests;

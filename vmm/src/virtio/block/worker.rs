@@ -8,6 +8,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::EventSet;
 
 use super::in_flight::{InFlight, Pending};
+use super::pace::Pace;
 use super::request::{Part, Request, Status, Work};
 use crate::backend::disk::{DiskCompletion, DiskEngine, DiskOperation, DiskRequest};
 use crate::rate_limit::RateLimiter;
@@ -37,6 +38,7 @@ pub struct BlockQueue {
     full: bool,
     /// The last look at the ring ended because of something else than the ring.
     waits: bool,
+    pace: Pace,
     poll: Duration,
     /// Empty between calls; kept for its allocation.
     done: Vec<DiskCompletion>,
@@ -60,6 +62,7 @@ impl BlockQueue {
             limit,
             full: false,
             waits: false,
+            pace: Pace::default(),
             poll: Duration::ZERO,
             done: Vec::new(),
         }
@@ -205,6 +208,7 @@ impl Service for BlockQueue {
     }
 
     fn arm(&mut self) -> bool {
+        self.pace.sleeps(self.in_flight.count());
         self.engine.arm()
     }
 }

@@ -197,7 +197,7 @@ impl EventHandler for UserPair {
     }
 
     fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
-        crate::threads::prefer_batches();
+        crate::threads::WakeUps::InTurn.choose();
         self.follow_control();
         let result = self.transmit(sources).and_then(|()| self.receive(sources));
         self.conclude(result, sources)
