@@ -44,11 +44,13 @@ pub(crate) fn in_a_process_of_its_own(level: &str, alone: &str) {
 pub fn alone() {
     let level = level_to_test();
     let name = format!("dropped-{}", std::process::id());
+    let threads = threads();
     // What is made once for all, such as the image's disk.
     let mut first = create(level, &name, "true");
     first.start().expect("it starts");
     first.wait().expect("it ends");
     first.remove().expect("it goes");
+    wait_for_threads(&threads);
 
     let before = Look::now(&name);
     drop(create(level, &name, "true"));
@@ -136,22 +138,14 @@ impl Look {
             let kind = target.split_once(":[").map_or(&*target, |(kind, _)| kind);
             *files.entry(kind.to_owned()).or_default() += 1;
         }
-        let tasks = fs::read_dir("/proc/self/task").expect("/proc is mounted").flatten();
-        let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-        let mut threads = Vec::new();
-        let mut children = String::new();
-        for task in tasks {
-            threads.push(text(&task.path().join("comm")));
-            children += &text(&task.path().join("children"));
-        }
-        threads.sort();
+        let children = of_threads("children").concat();
         let mounts = text(Path::new("/proc/self/mountinfo")).lines().count();
         let data = env::var("XDG_DATA_HOME").expect("set by leaves_nothing");
         let mut folders = Vec::new();
         for root in ["/sys/fs/cgroup", &data] {
             find(Path::new(root), name, &mut folders);
         }
-        Self { files, threads, children, mounts, folders }
+        Self { files, threads: threads(), children, mounts, folders }
     }
 
     /// Waits for threads on their way out.
@@ -165,6 +159,32 @@ impl Look {
             thread::sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// Threads of this process by name.
+fn threads() -> Vec<String> {
+    let mut threads = of_threads("comm");
+    threads.sort();
+    threads
+}
+
+/// Waits until the others are gone, which ended what they did but not yet themselves.
+fn wait_for_threads(these: &[String]) {
+    let deadline = Instant::now() + TIME_LIMIT;
+    while threads() != these {
+        assert!(Instant::now() < deadline, "{:?} and not {these:?}", threads());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What a file of /proc says of each thread of this process.
+fn of_threads(file: &str) -> Vec<String> {
+    let tasks = fs::read_dir("/proc/self/task").expect("/proc is mounted").flatten();
+    tasks.map(|task| text(&task.path().join(file))).collect()
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 fn find(folder: &Path, name: &str, found: &mut Vec<String>) {
