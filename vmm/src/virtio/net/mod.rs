@@ -3,6 +3,7 @@
 
 mod control;
 mod features;
+mod pace;
 mod pair;
 mod receive;
 #[cfg(test)]

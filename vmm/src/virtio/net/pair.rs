@@ -10,10 +10,11 @@ use std::time::Duration;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::pace::Pace;
 use super::receive::Receiver;
 use super::transmit::Transmitter;
 use crate::backend::net::NetBackend;
-use crate::virtio::queue::BrokenQueue;
+use crate::virtio::queue::{BrokenQueue, DeviceQueue};
 use crate::virtio::service::{serve, unless_broken};
 use crate::virtio::worker::{EventHandler, EventSources};
 
@@ -64,6 +65,8 @@ pub struct UserPair {
     watched: Option<EventSet>,
     attached: bool,
     poll: Duration,
+    /// Of the thread, once it runs.
+    pace: Option<Pace>,
 }
 
 impl UserPair {
@@ -76,7 +79,8 @@ impl UserPair {
         control: Arc<PairControl>,
         poll: Duration,
     ) -> Self {
-        Self { backend, receiver, transmitter, control, watched: None, attached: true, poll }
+        let (watched, attached, pace) = (None, true, None);
+        Self { backend, receiver, transmitter, control, watched, attached, poll, pace }
     }
 
     fn receive(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
@@ -88,6 +92,12 @@ impl UserPair {
 
     fn transmit(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
         serve(&mut self.transmitter.sending(&mut *self.backend), sources).map(drop)
+    }
+
+    /// Frames of both directions so far.
+    fn frames(&self) -> u64 {
+        let of = |queue: &DeviceQueue| queue.counters().snapshot().requests;
+        of(&self.receiver.queue) + of(&self.transmitter.queue)
     }
 
     fn may_transmit(&self) -> bool {
@@ -197,14 +207,19 @@ impl EventHandler for UserPair {
     }
 
     fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
-        crate::threads::WakeUps::InTurn.choose();
+        self.pace = Some(Pace::begin());
         self.follow_control();
         let result = self.transmit(sources).and_then(|()| self.receive(sources));
         self.conclude(result, sources)
     }
 
     fn handle(&mut self, token: u32, events: EventSet, sources: &EventSources) -> ControlFlow<()> {
+        let before = self.frames();
         let result = self.follow(token, events, sources);
+        let moved = self.frames() - before;
+        if let Some(pace) = &mut self.pace {
+            pace.woke(moved);
+        }
         self.conclude(result, sources)
     }
 
