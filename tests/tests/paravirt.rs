@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::thread;
 
 use isolab_tests::devices::{
-    VIRTIO, VIRTIO_MMIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, value,
+    VIRTIO, VIRTIO_MMIO, VIRTIO_MODULES, disk, sha256, start_of, stock_initramfs, text, tool, value,
 };
 use isolab_tests::guests::{Initramfs, QUIET, boot, boot_slim, enter_programs, programs_disk};
 use isolab_tests::{Done, cached};
@@ -189,6 +189,22 @@ fn a_network_has_the_mtu_it_was_given_and_a_disk_is_no_faster_than_its_limit() {
     // 4 MiB, of which the bucket may hold one at the start.
     let centiseconds: u32 = value(&output, "centiseconds").parse().unwrap();
     assert!(centiseconds >= 290, "{output}");
+}
+
+/// The kernel takes a machine apart behind its end, which nobody has to know.
+#[test]
+fn what_a_machine_had_for_itself_the_next_one_has_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    tool("ip", &["tuntap", "add", "again0", "mode", "tap"]);
+    let path = disk(dir.path(), "disk.img", 1 << 20);
+    let vsock = format!("cid=3,path={}", text(&dir.path().join("vsock")));
+    let api = dir.path().join("api");
+    let options = ["--net", "tap=again0", "--disk", text(&path), "--vsock", &vsock];
+    let options = [&options[..], &["--api-socket", text(&api)]].concat();
+    for _ in 0..4 {
+        boot_slim("poweroff -f", &options).0.finish().success();
+    }
+    tool("ip", &["link", "delete", "again0"]);
 }
 
 /// Reads and writes a disk's configuration space: `config`, the file in sysfs, is the caller's.

@@ -3,7 +3,7 @@
 //! ```text
 //! isolab-probe cpu|memory [PERCENT]
 //! isolab-probe serve ADDRESS:PORT
-//! isolab-probe request ADDRESS:PORT BYTES NUMBER
+//! isolab-probe request ADDRESS:PORT BYTES NUMBER|SECONDSs
 //! isolab-probe connect ADDRESS:PORT NUMBER
 //! ```
 //!
@@ -75,12 +75,12 @@ fn main() -> ExitCode {
             _ => return usage(),
         },
         ["serve", address] => net::serve(address),
-        ["request", address, size, count] => match (size.parse(), positive(count)) {
-            (Ok(size), Some(count)) => tell(count, net::request(address, size, count)),
+        ["request", address, size, amount] => match (size.parse(), net::Amount::parse(amount)) {
+            (Ok(size), Some(amount)) => tell(net::request(address, size, amount)),
             _ => return usage(),
         },
         ["connect", address, count] => match positive(count) {
-            Some(count) => tell(count, net::connections(address, count)),
+            Some(count) => tell(net::connections(address, count)),
             None => return usage(),
         },
         _ => return usage(),
@@ -97,7 +97,7 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     eprintln!(
         "usage: isolab-probe cpu|memory [PERCENT, 1 to 10000] | serve ADDRESS:PORT | \
-         request ADDRESS:PORT BYTES NUMBER | connect ADDRESS:PORT NUMBER"
+         request ADDRESS:PORT BYTES NUMBER|SECONDSs | connect ADDRESS:PORT NUMBER"
     );
     ExitCode::from(2)
 }
@@ -106,8 +106,9 @@ fn positive(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number| *number > 0)
 }
 
-fn tell(count: u32, each: io::Result<f64>) -> io::Result<()> {
-    writeln!(io::stdout(), "{count} {:.1}", each?)
+fn tell(exchanges: io::Result<net::Exchanges>) -> io::Result<()> {
+    let net::Exchanges { count, each } = exchanges?;
+    writeln!(io::stdout(), "{count} {each:.1}")
 }
 
 /// Whoever started this has work of its own then, on the same processor if there is one only.

@@ -16,6 +16,7 @@ use isolab_bench::workloads::jobs;
 use isolab_bench::workloads::jobs::guests::{GuestJobs, Setup};
 use isolab_bench::workloads::net::{levels as levels_net, machines as net};
 use isolab_command::format::parse_size;
+use isolab_guest::package;
 use isolab_isolation::{Level, guest_kernel};
 
 use super::instances::{self, DiskWork, Instances};
@@ -124,7 +125,7 @@ enum Engine {
 ///
 /// At the levels an instance of each is on a network of isolab's, with the host and with a second instance of its level:
 /// iperf3 both ways, requests with answers of 64 bytes to 64 KiB, connections. With --peers or --only, each subject is a
-/// machine on one tap with the host: iperf3 both ways and ping (tcp_send is guest to host). All have
+/// machine on one tap with the host: iperf3 both ways and requests with answers of 64 bytes (tcp_send is guest to host). All have
 /// their turn in each round. Beside each figure is what a MiB or round trip costs the host.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -140,10 +141,10 @@ pub struct NetBench {
     #[arg(long, value_name = "N", default_value_t = 32, conflicts_with = "time",
         value_parser = clap::value_parser!(u32).range(1..))]
     mebibytes: u32,
-    /// Round trips, and connections.
+    /// Requests with their answers, and connections.
     #[arg(long, value_name = "N", default_value_t = 1000, conflicts_with = "time",
         value_parser = clap::value_parser!(u32).range(1..))]
-    pings: u32,
+    requests: u32,
 }
 
 /// Runs `isolab bench disk`.
@@ -204,11 +205,16 @@ pub fn net(args: NetBench) -> Result<ExitCode> {
             bail!("--time is for bare machines: name some with --peers or --only");
         }
         return args.common.run("net", levels_net::jobs(), |it, runner| {
-            instances::net(it, args.mebibytes, args.pings, runner)
+            instances::net(it, args.mebibytes, args.requests, runner)
         });
     }
     let (setup, kernel) = setup(&args.common, &net::subjects(), &net::jobs())?;
-    let plan = net::NetPlan { setup, mebibytes: args.mebibytes, pings: args.pings };
+    let plan = net::NetPlan {
+        setup,
+        probe: package::executable("isolab-probe")?,
+        mebibytes: args.mebibytes,
+        requests: args.requests,
+    };
     let show = Shown {
         name: "net",
         jobs: net::jobs(),

@@ -133,7 +133,7 @@ fn disks_and_networks_are_measured_at_the_levels() {
     let jobs = ["root_randread_4k", "volume_write_4k_fsync"];
     has_jobs(&report(&["disk", "--size", "4M", "--requests", "50"], &jobs), "disk", &jobs);
     let jobs = ["send_host", "request_64_peer", "connect_host"];
-    has_jobs(&report(&["net", "--mebibytes", "4", "--pings", "50"], &jobs), "net", &jobs);
+    has_jobs(&report(&["net", "--mebibytes", "4", "--requests", "50"], &jobs), "net", &jobs);
     assert_eq!(host.left(), [""; 0], "nothing is left");
     let run = |words: &[&str]| host.isolab(&[&["bench"], words].concat());
     run(&["disk", "--jobs", "root_magic"]).fails_with(125, &["root_magic", "volume_randread_1m"]);

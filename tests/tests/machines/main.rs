@@ -353,9 +353,9 @@ fn disks_and_networks_are_measured_beside_qemus() {
         assert!(exits > 0.5, "{subject}: {exits}");
     }
     assert!(figure(&report, "vmm-emulated", "randread_4k_qd1_exits_port") > 10.0);
-    let net = ["net", "--mebibytes", "4", "--pings", "200"];
-    let report = bench(&net, &["vmm-virtio", "qemu-q35"], &["tcp_send", "ping"]);
-    assert!(figure(&report, "vmm-virtio", "ping_exits") > 0.5);
+    let net = ["net", "--mebibytes", "4", "--requests", "200"];
+    let report = bench(&net, &["vmm-virtio", "qemu-q35"], &["tcp_send", "request"]);
+    assert!(figure(&report, "vmm-virtio", "request_exits") > 0.5);
     // The tap is gone.
     assert!(!fs::read_to_string("/proc/net/dev").unwrap().contains("bench"));
 }

@@ -3,6 +3,7 @@
 
 pub mod disk;
 pub mod frame_stream;
+pub mod handover;
 pub mod net;
 pub mod output;
 pub mod poll_limit;

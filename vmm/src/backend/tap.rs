@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use super::handover;
 use super::net::{MAX_QUEUE_PAIRS, NetBackend, TapSource, VNET_HEADER_LENGTH};
 use super::vectors::{Gather, Scatter};
 
@@ -272,6 +273,11 @@ fn with_pairs(error: TapError, asked: u16) -> TapError {
 }
 
 fn open_queue(name: &str, multi_queue: bool) -> Result<(String, File), TapError> {
+    let is_taken = |error: &TapError| matches!(error, TapError::Busy { .. });
+    handover::take(|| try_open_queue(name, multi_queue), is_taken)
+}
+
+fn try_open_queue(name: &str, multi_queue: bool) -> Result<(String, File), TapError> {
     let owned = || name.replace("%d", "N");
     let file = open_device(TUN_DEVICE).map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => TapError::TunPermission { name: owned(), source },

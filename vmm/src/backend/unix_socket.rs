@@ -15,6 +15,8 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::{Mode, fchmod};
 
+use super::handover;
+
 /// A socket that cannot be made. `option` is what the operator gave the path to.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -71,6 +73,11 @@ impl Socket {
     /// # Errors
     /// [`SocketError`], which names `option`; nothing that exists has been touched.
     pub fn bind(option: &'static str, path: &Path, access: Access) -> Result<Self, SocketError> {
+        let is_taken = |error: &SocketError| matches!(error, SocketError::InUse { .. });
+        handover::take(|| Self::try_bind(option, path, access), is_taken)
+    }
+
+    fn try_bind(option: &'static str, path: &Path, access: Access) -> Result<Self, SocketError> {
         let host = |source: Errno| {
             let source = source.into();
             SocketError::Host { option, path: path.into(), source }

@@ -2,21 +2,20 @@
 //! gateway, and with a second instance of the same level.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
 use isolab_guest::programs;
 
-use super::{STREAM, iperf};
+use super::probe::{self, PORT, exchanges};
+use super::{ROUND_TRIPS, STREAM, iperf};
 use crate::machines::MachinesError;
 use crate::subjects::Level;
 use crate::workloads::jobs::instances::{
     InstanceJobs, InstancesError, Participants, Peer, store_of, succeed,
 };
-use crate::workloads::jobs::{Figures, Job, Units};
+use crate::workloads::jobs::{Job, Units};
 use crate::workloads::own_store::{IMAGE, OwnStore};
 
 /// What is measured, and at which levels.
@@ -57,10 +56,6 @@ const GATEWAY: &str = "198.18.78.1";
 const SUBJECT: &str = "198.18.78.2";
 const PEER: &str = "198.18.78.3";
 const KEEPER: &str = "198.18.78.4";
-/// Where a probe listens.
-const PORT: &str = "7411";
-
-const ROUND_TRIPS: Units = Units { throughput: "per s", work: "round trip" };
 const CONNECTIONS: Units = Units { throughput: "per s", work: "connection" };
 
 /// The sizes of a request and its answer, in bytes.
@@ -77,8 +72,9 @@ pub fn workload(plan: &NetLevelsPlan) -> Result<(InstanceJobs, Vec<String>), Net
     let iperf3 = programs::find("iperf3", "iperf3").map_err(InstancesError::from)?;
     let store = store_of(&plan.program, &[iperf3.clone(), plan.probe.clone()])?;
     let network = Network::make(&store, &plan.probe)?;
-    let servers = (iperf::Server::start(&iperf3, GATEWAY)?, Probe::start(&plan.probe)?);
-    let others = vec![servers.0.id(), servers.1.0.id()];
+    let answers = probe::Server::start(&plan.probe, GATEWAY).map_err(NetLevelsError::Probe)?;
+    let servers = (iperf::Server::start(&iperf3, GATEWAY)?, answers);
+    let others = vec![servers.0.id(), servers.1.id()];
     let on = |address: &str| -> Vec<OsString> {
         let network = format!("{},ip={address}", network.name);
         vec!["--network".into(), network.into()]
@@ -149,19 +145,6 @@ fn jobs_of(probe: &Path, mebibytes: u32, requests: u32) -> Vec<Job> {
     jobs
 }
 
-/// The figures in `NUMBER NANOSECONDS`: so many exchanges one after the other, each of which took so long.
-fn exchanges(output: &str) -> Result<Figures, String> {
-    let numbers = output.trim_end().split_once(' ');
-    let numbers = numbers
-        .and_then(|(count, each)| Some((count.parse::<f64>().ok()?, each.parse::<f64>().ok()?)));
-    match numbers {
-        Some((work, each)) if work > 0.0 && each > 0.0 && each.is_finite() => {
-            Ok(Figures { throughput: 1e9 / each, latency: Some(each / 1e3), work })
-        }
-        _ => Err(format!("the probe printed `{output}`, which is no number with a time")),
-    }
-}
-
 fn name() -> String {
     format!("bench-{}", std::process::id())
 }
@@ -204,51 +187,9 @@ impl Drop for Network {
     }
 }
 
-/// The host's probe, which answers. Killed when dropped.
-struct Probe(Child);
-
-impl Probe {
-    fn start(program: &Path) -> Result<Self, NetLevelsError> {
-        let mut child = Command::new(program)
-            .args(["serve", &format!("{GATEWAY}:{PORT}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(NetLevelsError::Probe)?;
-        let stdout = child.stdout.take();
-        let probe = Self(child);
-        // It says when it listens.
-        let mut line = String::new();
-        if let Some(stdout) = stdout {
-            BufReader::new(stdout).read_line(&mut line).map_err(NetLevelsError::Probe)?;
-        }
-        match line.is_empty() {
-            false => Ok(probe),
-            true => Err(NetLevelsError::Probe(std::io::Error::other("it has ended"))),
-        }
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        // Both fail when it has ended and been waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exchanges_are_a_number_and_a_time() {
-        let expected = Figures { throughput: 20_000.0, latency: Some(50.0), work: 400.0 };
-        assert_eq!(exchanges("400 50000.0\n"), Ok(expected));
-        for bad in ["", "400", "0 5", "4 0", "4 inf", "4 fast", "4 5\n6 7"] {
-            assert!(exchanges(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn each_job_is_done_with_both_ends() {

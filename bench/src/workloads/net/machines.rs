@@ -1,12 +1,15 @@
-//! iperf3 both ways and ping between the host and the guests of our two machines and of QEMU's, over one tap, one kernel
-//! and one initramfs.
+//! iperf3 both ways, and our probe's requests, between the host and the guests of our two machines and of QEMU's, over one
+//! tap, one kernel and one initramfs.
+
+use std::path::{Path, PathBuf};
 
 use isolab_guest::programs;
 
+use super::super::jobs::Job;
 use super::super::jobs::guests::{Contender, GuestJobs, Setup};
-use super::super::jobs::{Job, Units};
+use super::probe::{self, PORT};
 use super::tap::{self, GUEST, HOST, Tap};
-use super::{STREAM, iperf, ping};
+use super::{ROUND_TRIPS, STREAM, iperf};
 use crate::machines::MachinesError;
 use crate::subjects::machine::{Device, Machine, Net};
 use crate::subjects::own;
@@ -29,10 +32,13 @@ static SUBJECTS: [(&str, &Machine, bool, Option<&str>); 7] = [
     ("qemu-pc-e1000", &qemu::PC, false, None),
 ];
 
-const ROUND_TRIPS: Units = Units { throughput: "per s", work: "round trip" };
+/// The names of the jobs: guest to host, host to guest, and back and forth: 64 bytes each way over TCP, each request when the
+/// one before is answered. No job is `ping -f`, which sends its next echo after 10 ms at most: where a guest has several
+/// vCPUs on one CPU of an emulated host, they overtake each other, and how many are under way differs from round to round.
+const JOBS: [&str; 3] = ["tcp_send", "tcp_receive", "request"];
 
-/// The names of the jobs: guest to host, host to guest, and back and forth.
-const JOBS: [&str; 3] = ["tcp_send", "tcp_receive", "ping"];
+/// Bytes of a request, and of its answer.
+const REQUEST: u32 = 64;
 
 /// What is measured of networks.
 pub struct NetPlan {
@@ -40,8 +46,10 @@ pub struct NetPlan {
     pub setup: Setup,
     /// MiB of each stream, where it has no time instead.
     pub mebibytes: u32,
-    /// Round trips of the ping job, where it has no time instead.
-    pub pings: u32,
+    /// The probe's executable.
+    pub probe: PathBuf,
+    /// Requests with their answers, where the job has no time instead.
+    pub requests: u32,
 }
 
 /// The names of the jobs, in their order.
@@ -66,10 +74,12 @@ pub fn rival(subject: &str) -> Option<&'static str> {
 pub fn workload(plan: &NetPlan) -> Result<(GuestJobs, Vec<String>), MachinesError> {
     let setup = &plan.setup;
     let iperf3 = programs::find("iperf3", "iperf3")?;
-    let ping = programs::find("ping", "iputils-ping")?;
-    let workspace = setup.workspace(&[iperf3.clone(), ping.clone()])?;
+    let workspace = setup.workspace(&[iperf3.clone(), plan.probe.clone()])?;
     let tap = Tap::make()?;
-    let server = iperf::Server::start(&iperf3, HOST)?;
+    let answers = probe::Server::start(&plan.probe, HOST).map_err(|source| {
+        MachinesError::Host { action: "start", subject: "the host's probe", source }
+    })?;
+    let servers = (iperf::Server::start(&iperf3, HOST)?, answers);
 
     let has_vhost = std::path::Path::new("/dev/vhost-net").exists();
     let candidates = SUBJECTS.each_ref().map(|(name, machine, ..)| (*name, *machine));
@@ -86,19 +96,17 @@ pub fn workload(plan: &NetPlan) -> Result<(GuestJobs, Vec<String>), MachinesErro
         contenders.push(Contender { subject, boot: workspace.boot(device), disk: "" });
     }
 
-    let (stream_amount, ping_amount) = match setup.time {
-        None => (format!("--bytes {}M", plan.mebibytes), format!("-c {}", plan.pings)),
-        // Both take whole seconds only.
+    let (stream_amount, requests) = match setup.time {
+        None => (format!("--bytes {}M", plan.mebibytes), plan.requests.to_string()),
+        // iperf3 takes whole seconds only.
         Some(time) => {
             let seconds = time.as_secs_f64().ceil();
-            (format!("--time {seconds}"), format!("-w {seconds}"))
+            (format!("--time {seconds}"), format!("{seconds}s"))
         }
     };
     let stream = format!("iperf3 --client {HOST} {stream_amount} --interval 0 --json");
-    // By its path, for busybox has one, too.
-    let echo = format!("{} -q -f {ping_amount} {HOST}", ping.display());
     let little = format!("iperf3 --client {HOST} --bytes 1K --interval 0 --json");
-    let one = format!("{} -q -c 1 {HOST}", ping.display());
+    let request = |number: &str| format!("{} {REQUEST} {number}", to_probe(&plan.probe, "request"));
     let job = |name: &str, command, idle: &str, parse, units| Job {
         name: name.to_owned(),
         command,
@@ -107,23 +115,28 @@ pub fn workload(plan: &NetPlan) -> Result<(GuestJobs, Vec<String>), MachinesErro
         parse,
         units,
     };
-    let [send, receive, ping] = JOBS;
+    let [send, receive, round_trips] = JOBS;
     let jobs = [
         job(send, stream.clone(), &little, iperf::stream as fn(&str) -> _, STREAM),
         job(receive, stream + " --reverse", &little, iperf::stream, STREAM),
-        job(ping, echo, &one, ping::round_trips, ROUND_TRIPS),
+        job(round_trips, request(&requests), &request("1"), probe::exchanges, ROUND_TRIPS),
     ];
     // Up, until the host answers; then a little of everything, so that the programs are in place.
     let warm_up = format!(
-        "{} && ip addr add {GUEST}/{} dev eth0 && ip link set eth0 up && \
-         until ping -q -c 1 -W 1 {HOST}; do :; done && \
+        "ip addr add {GUEST}/{} dev eth0 && ip link set eth0 up && \
+         until {} 1; do sleep 0.1; done && \
          iperf3 --client {HOST} --bytes 1M --json && iperf3 --client {HOST} --bytes 1M --reverse",
-        ping::WAIT_FOR_CLOCK,
         tap::PREFIX,
+        to_probe(&plan.probe, "connect"),
     );
-    let keeps = Box::new((server, tap, workspace));
+    let keeps = Box::new((servers, tap, workspace));
     let jobs = GuestJobs { name: "net", contenders, warm_up, jobs: jobs.into(), rival, keeps };
     Ok((jobs.only(setup), notes))
+}
+
+/// A command of the probe's that goes to the host's.
+fn to_probe(program: &Path, command: &str) -> String {
+    format!("{} {command} {HOST}:{PORT}", program.display())
 }
 
 #[cfg(test)]

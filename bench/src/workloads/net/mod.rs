@@ -3,9 +3,10 @@
 mod iperf;
 pub mod levels;
 pub mod machines;
-mod ping;
+mod probe;
 mod tap;
 
 use super::jobs::Units;
 
 const STREAM: Units = Units { throughput: "Mbit/s", work: "MiB" };
+const ROUND_TRIPS: Units = Units { throughput: "per s", work: "round trip" };

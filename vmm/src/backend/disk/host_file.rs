@@ -4,13 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 
 use super::SECTOR_SIZE;
 use super::buffer::{BOUNCE_ALIGNMENT, BounceBuffer};
+use crate::backend::handover;
 
 /// What O_DIRECT demands, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,23 +20,12 @@ pub struct DirectAlignment {
     pub offset: u32,
 }
 
-/// How long a lock is waited for. The kernel takes a machine apart behind its end ([`crate::teardown`]), in some 40 ms and
-/// on a busy host more: until then its disks are locked, and whoever has seen its end may start the next one at once.
-const LOCK_TIME: Duration = Duration::from_secs(1);
-const LOCK_AGAIN: Duration = Duration::from_millis(5);
-
 /// Locks the whole file for its open file description, shared or alone; waits a moment for who is about to give it up.
 ///
 /// # Errors
 /// EAGAIN or EACCES when another holds it; others where there are no locks.
 pub fn lock(file: &File, shared: bool) -> io::Result<()> {
-    let deadline = Instant::now() + LOCK_TIME;
-    loop {
-        match try_lock(file, shared) {
-            Err(error) if is_held(&error) && Instant::now() < deadline => thread::sleep(LOCK_AGAIN),
-            locked => return locked,
-        }
-    }
+    handover::take(|| try_lock(file, shared), is_held)
 }
 
 /// Whether a lock is refused because another has it.
