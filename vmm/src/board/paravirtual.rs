@@ -110,7 +110,7 @@ impl Paravirtual {
             board.add(device.counters(), device);
         }
         for options in &nets {
-            let device = VirtioNet::open(options, queues)?;
+            let device = VirtioNet::open(options, queues, around.cpus)?;
             board.add(device.counters(), device);
         }
         board.share(&shares)?;

@@ -33,8 +33,7 @@ static SUBJECTS: [(&str, &Machine, bool, Option<&str>); 7] = [
 ];
 
 /// The names of the jobs: guest to host, host to guest, and back and forth: 64 bytes each way over TCP, each request when the
-/// one before is answered. No job is `ping -f`, which sends its next echo after 10 ms at most: where a guest has several
-/// vCPUs on one CPU of an emulated host, they overtake each other, and how many are under way differs from round to round.
+/// one before is answered (`ping -f` sends its next echo after 10 ms, answered or not).
 const JOBS: [&str; 3] = ["tcp_send", "tcp_receive", "request"];
 
 /// Bytes of a request, and of its answer.

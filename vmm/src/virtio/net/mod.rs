@@ -97,6 +97,8 @@ pub struct NetParts {
     pub rate: RateLimit,
     /// For how long at most a pair's thread looks for frames before it sleeps, as [`NetOptions::poll`].
     pub poll: Option<PollLimit>,
+    /// The guest's.
+    pub vcpus: u32,
 }
 
 /// A pair that is not in use.
@@ -124,17 +126,18 @@ pub struct VirtioNet {
     receive_limiter: Option<RateLimiter>,
     transmit_limiter: Option<RateLimiter>,
     poll: Option<PollLimit>,
+    vcpus: u32,
 }
 
 impl VirtioNet {
-    /// Opens the tap, and vhost-net where it is to be used. With `queue_pairs` pairs where the options say nothing else and the
-    /// tap has as many.
+    /// Opens the tap, and vhost-net where it is to be used, for a guest with so many vCPUs. With `queue_pairs` pairs where
+    /// the options say nothing else and the tap has as many.
     ///
     /// # Errors
     /// [`NetError`].
-    pub fn open(options: &NetOptions, queue_pairs: u16) -> Result<Self, NetError> {
+    pub fn open(options: &NetOptions, queue_pairs: u16, vcpus: u32) -> Result<Self, NetError> {
         if let TapSource::Stream(fd) = options.tap {
-            return Self::over_stream(fd, options);
+            return Self::over_stream(fd, options, vcpus);
         }
         let tap = match options.queue_pairs {
             Some(pairs) => Tap::open(&options.tap, pairs)?,
@@ -155,6 +158,7 @@ impl VirtioNet {
             vhost,
             rate: options.rate,
             poll: options.poll,
+            vcpus,
             backends: queues
                 .into_iter()
                 .map(|queue| Box::new(queue) as Box<dyn NetBackend>)
@@ -162,7 +166,7 @@ impl VirtioNet {
         })
     }
 
-    fn over_stream(fd: RawFd, options: &NetOptions) -> Result<Self, NetError> {
+    fn over_stream(fd: RawFd, options: &NetOptions, vcpus: u32) -> Result<Self, NetError> {
         let pairs = options.queue_pairs.unwrap_or(1);
         if pairs != 1 {
             return Err(NetError::QueuePairs { pairs: pairs.into() });
@@ -174,6 +178,7 @@ impl VirtioNet {
             vhost: Vec::new(),
             rate: options.rate,
             poll: options.poll,
+            vcpus,
             backends: vec![Box::new(stream)],
         })
     }
@@ -183,7 +188,7 @@ impl VirtioNet {
     /// # Errors
     /// [`NetError`].
     pub fn new(parts: NetParts) -> Result<Self, NetError> {
-        let NetParts { mut backends, mac, mtu, vhost, rate, poll } = parts;
+        let NetParts { mut backends, mac, mtu, vhost, rate, poll, vcpus } = parts;
         if !vhost.is_empty() && rate != RateLimit::default() {
             return Err(NetError::Options(NetOptionsError::VhostRate));
         }
@@ -221,6 +226,7 @@ impl VirtioNet {
             receive_limiter: limiter()?,
             transmit_limiter: limiter()?,
             poll,
+            vcpus,
         })
     }
 
@@ -265,8 +271,8 @@ impl VirtioNet {
                 let receiver = Receiver::new(receive, activation.features, self.mtu, incoming);
                 let transmitter = Transmitter::new(transmit, outgoing);
                 let poll = self.poll.unwrap_or_default().into();
-                let pair =
-                    UserPair::new(backend, receiver, transmitter, Arc::clone(&control), poll);
+                let control = Arc::clone(&control);
+                let pair = UserPair::new(backend, receiver, transmitter, control, poll, self.vcpus);
                 Running::User(Worker::spawn(&name, pair)?)
             }
             Some(vhost) => {

@@ -65,12 +65,13 @@ pub struct UserPair {
     watched: Option<EventSet>,
     attached: bool,
     poll: Duration,
+    vcpus: u32,
     /// Of the thread, once it runs.
     pace: Option<Pace>,
 }
 
 impl UserPair {
-    /// A pair that starts as `control` says. Its thread looks for frames by itself for up to
+    /// A pair that starts as `control` says, of a guest with so many vCPUs. Its thread looks for frames by itself for up to
     /// `poll` before it sleeps, where that pays.
     pub fn new(
         backend: Box<dyn NetBackend>,
@@ -78,9 +79,10 @@ impl UserPair {
         transmitter: Transmitter,
         control: Arc<PairControl>,
         poll: Duration,
+        vcpus: u32,
     ) -> Self {
         let (watched, attached, pace) = (None, true, None);
-        Self { backend, receiver, transmitter, control, watched, attached, poll, pace }
+        Self { backend, receiver, transmitter, control, watched, attached, poll, vcpus, pace }
     }
 
     fn receive(&mut self, sources: &EventSources) -> Result<(), BrokenQueue> {
@@ -207,7 +209,7 @@ impl EventHandler for UserPair {
     }
 
     fn start(&mut self, sources: &EventSources) -> ControlFlow<()> {
-        self.pace = Some(Pace::begin());
+        self.pace = Some(Pace::begin(self.vcpus));
         self.follow_control();
         let result = self.transmit(sources).and_then(|()| self.receive(sources));
         self.conclude(result, sources)

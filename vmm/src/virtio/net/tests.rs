@@ -43,6 +43,7 @@ fn limited_device(pairs: usize, rate: RateLimit) -> (VirtioNet, Vec<Arc<Host>>) 
         vhost: Vec::new(),
         rate,
         poll: Some(PollLimit::from_micros(0)),
+        vcpus: 1,
     };
     (VirtioNet::new(parts).unwrap(), hosts)
 }
@@ -114,6 +115,7 @@ fn impossible_parts_are_refused() {
             vhost: vec![],
             rate: RateLimit::default(),
             poll: Some(PollLimit::from_micros(0)),
+            vcpus: 1,
         })
     };
     assert!(matches!(parts(0, 1500), Err(NetError::QueuePairs { pairs: 0 })));
