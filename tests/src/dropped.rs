@@ -14,7 +14,7 @@ use isolab_isolation::{
     Instance, InstanceSpec, Instances, Level, Link, Network, Patience, Request, Stdio, level,
 };
 
-use crate::{Sandbox, TIME_LIMIT};
+use crate::{Sandbox, TIME_LIMIT, cgroups_named, folders_named};
 
 const LEVEL: &str = "ISOLAB_TEST_LEVEL";
 
@@ -141,10 +141,7 @@ impl Look {
         let children = of_threads("children").concat();
         let mounts = text(Path::new("/proc/self/mountinfo")).lines().count();
         let data = env::var("XDG_DATA_HOME").expect("set by leaves_nothing");
-        let mut folders = Vec::new();
-        for root in ["/sys/fs/cgroup", &data] {
-            find(Path::new(root), name, &mut folders);
-        }
+        let folders = [cgroups_named(name), folders_named(Path::new(&data), name)].concat();
         Self { files, threads: threads(), children, mounts, folders }
     }
 
@@ -185,17 +182,4 @@ fn of_threads(file: &str) -> Vec<String> {
 
 fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
-}
-
-fn find(folder: &Path, name: &str, found: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            let path = entry.path().display().to_string();
-            if path.contains(name) {
-                found.push(path);
-            } else {
-                find(&entry.path(), name, found);
-            }
-        }
-    }
 }

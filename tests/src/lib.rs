@@ -183,6 +183,32 @@ pub fn instances_in(data: &Path) -> Vec<String> {
     names
 }
 
+/// The paths of folders anywhere below `root` that have `word` in their names, but not those inside them.
+///
+/// A folder that is removed meanwhile, as cgroups of other tests are, is none: `find` would fail of it.
+pub fn folders_named(root: &Path, word: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut unread = vec![root.to_owned()];
+    while let Some(folder) = unread.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let path = entry.path();
+                if entry.file_name().to_string_lossy().contains(word) {
+                    found.push(path.display().to_string());
+                } else {
+                    unread.push(path);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The cgroups of this host that have `word` in their names.
+pub fn cgroups_named(word: &str) -> Vec<String> {
+    folders_named(Path::new("/sys/fs/cgroup"), word)
+}
+
 /// A command that is about to run.
 pub struct Run(Command);
 

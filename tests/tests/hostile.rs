@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use isolab_tests::{Run, Sandbox, TIME_LIMIT, text, tool};
+use isolab_tests::{Run, Sandbox, TIME_LIMIT, cgroups_named, text, tool};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -164,11 +164,6 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn cgroups_named(word: &str) -> Vec<String> {
-    let found = tool("find", &["/sys/fs/cgroup", "-type", "d", "-name", &format!("*{word}*")]);
-    found.lines().map(str::to_owned).collect()
-}
-
 #[test]
 fn nothing_outlives_a_command_that_is_killed() {
     // Short, and no other process's: pkill takes it for a pattern.
@@ -202,7 +197,7 @@ fn nothing_outlives_a_command_that_is_killed() {
                 processes(&word).is_empty()
             });
             attack.assert_unharmed();
-            assert_eq!(cgroups_named(&word), Vec::<String>::new(), "{how}, {level}");
+            assert_eq!(cgroups_named(&word), [""; 0], "{how}, {level}");
             // Streams of the caller's are held by nobody.
             let output = std::io::read_to_string(cli.stdout.take().unwrap()).unwrap();
             assert!(!output.contains("overwritten"), "{output}");
