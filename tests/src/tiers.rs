@@ -110,15 +110,6 @@ pub fn a_life(host: Host, levels: &[&str], expected: [(&str, &str); 3]) -> Host 
     shop.down()
 }
 
-/// The same, but for what takes minutes where KVM is emulated.
-pub fn a_short_life(host: Host, levels: &[&str], expected: [(&str, &str); 3]) -> Host {
-    let shop = Shop::up(host, levels);
-    answers();
-    an_order();
-    status_is_true(&shop, expected, 1);
-    shop.down()
-}
-
 /// Each endpoint, through nginx.
 fn answers() {
     let product = get_json("/api/products/7");
@@ -394,7 +385,7 @@ pub(crate) const HALF_ORDERS: &str = "SELECT count(*) FROM shop_order o WHERE to
      FROM shop_order_item i WHERE i.order_id = o.id)";
 
 /// The database is killed while orders are placed; all that were acknowledged are there, and none is half there.
-pub fn acknowledged_orders_stay(host: Host, level: &str, rounds: u32) {
+pub fn acknowledged_orders_stay(host: Host, level: &str, rounds: u32) -> Host {
     let shop = Shop::up(host, &["--isolation", level]);
     let db = &shop.instances("db")[0];
     let mut acknowledged = 0;
@@ -419,7 +410,7 @@ pub fn acknowledged_orders_stay(host: Host, level: &str, rounds: u32) {
         assert_eq!(orders(HALF_ORDERS), 0, "round {round}");
     }
     assert!(acknowledged > 0);
-    shop.down();
+    shop.down()
 }
 
 /// `isolab tiers` says what is missing.

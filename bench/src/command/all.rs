@@ -136,7 +136,7 @@ fn disk(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Findi
     let jobs = if args.running.quick { disk::QUICK.map(str::to_owned).into() } else { Vec::new() };
     let work = DiskWork {
         size: if args.running.quick { 16 << 20 } else { 64 << 20 },
-        requests: if args.running.quick { 200 } else { 1000 },
+        requests: 1000,
         time: None,
         direct: true,
     };

@@ -119,7 +119,7 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             (first_use::FIRST_USE, "From the load to the first output line, ms"),
             (first_use::CACHED, "Again, from spawn to the first output line, ms"),
         ];
-        text += &tables_of(report, &metrics, level);
+        text += &tables_of(report, "image", &metrics, level);
     }
     if report.summary(stores::OWN, stores::DISK).is_some() {
         let metrics = [
@@ -127,7 +127,7 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             (stores::DISK, "On the disk, MiB"),
             (stores::DISK_TO_PUSH, "Of these, kept to push or save the image again, MiB"),
         ];
-        text += &tables_of(report, &metrics, stores::OWN);
+        text += &tables_of(report, "stores", &metrics, stores::OWN);
     }
     text + &remarks_of(report)
 }

@@ -72,10 +72,10 @@ fn own_program() -> Result<PathBuf> {
     Ok(package::executable("isolab")?)
 }
 
-/// A table for each metric, under its title; ratios are to `baseline`.
-fn tables_of(report: &Report, metrics: &[(&str, &str)], baseline: &str) -> String {
+/// A table for each metric of `benchmark`, under its title; ratios are to `baseline`.
+fn tables_of(report: &Report, benchmark: &str, metrics: &[(&str, &str)], baseline: &str) -> String {
     let tables = metrics.iter().map(|(metric, title)| {
-        let table = report::of_metric(report, metric);
+        let table = report::of_metric(report, benchmark, metric);
         format!("{title} (ratio: of medians, to {baseline})\n{table}\n\n")
     });
     tables.collect()

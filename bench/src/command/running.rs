@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use isolab_bench::Host;
 use isolab_bench::report::{self, Findings, Origin, Report};
 use isolab_bench::runner::{Interrupt, Journal, Progress, Rounds, Runner};
@@ -48,6 +48,31 @@ pub struct Output {
     /// same command is not measured again.
     #[arg(long, requires = "out")]
     resume: bool,
+    /// How to tell of a run meanwhile, on standard error.
+    #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+    progress: Told,
+}
+
+/// How a run is told of meanwhile.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Told {
+    /// Each turn in one line that changes, on a terminal only.
+    #[default]
+    Auto,
+    /// Each round in a line of its own, anywhere.
+    Plain,
+    /// Not at all.
+    None,
+}
+
+impl From<Told> for Progress {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Auto => Self::on_terminal(),
+            Told::Plain => Self::Lines,
+            Told::None => Self::Silent,
+        }
+    }
 }
 
 /// A benchmark under way.
@@ -90,7 +115,8 @@ impl Output {
         };
         let begun = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
         let origin = Origin { begun, version: env!("CARGO_PKG_VERSION").to_owned(), command };
-        let runner = Runner { rounds, progress: Progress::on_terminal(), interrupt, journal: kept };
+        let progress = self.progress.into();
+        let runner = Runner { rounds, progress, interrupt, journal: kept };
         Ok(Session { runner, name, origin, journal })
     }
 }

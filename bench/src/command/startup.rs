@@ -156,13 +156,15 @@ fn measure_machines(
 
 fn tables(report: &Report, first_level: Option<&str>) -> String {
     let mut text = format!("{}\n\n", report.host);
+    let cold_or_warm = report.benchmarks().into_iter().find(|it| it.starts_with("startup"));
+    let levels = cold_or_warm.unwrap_or_default();
     if let Some(level) = first_level {
         let metrics = [
             (startup::TO_FIRST_OUTPUT, "From spawn to the first output line, ms"),
             (startup::TO_EXIT, "From spawn to exit, ms"),
             (startup::TO_GONE, "From spawn until nothing of it is left, ms"),
         ];
-        text += &tables_of(report, &metrics, level);
+        text += &tables_of(report, levels, &metrics, level);
         if report.summary(level, service::TO_PORT).is_some() {
             let metrics = [
                 (
@@ -173,7 +175,7 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
                 (service::TO_DETACHED, "From spawn of run -d to its end, ms"),
                 (service::TO_PORT, "From spawn of run -d -p to a connection from the host, ms"),
             ];
-            text += &tables_of(report, &metrics, level);
+            text += &tables_of(report, "service", &metrics, level);
         }
     }
     if report.summary(machines::OWN, startup::TO_GUEST_INIT).is_some() {
@@ -187,7 +189,7 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             (starts::PRIVATE_OVERHEAD, "Of it private and dirty, KiB"),
             (starts::EXITS, "Exits until the guest's init"),
         ];
-        text += &tables_of(report, &metrics, machines::OWN);
+        text += &tables_of(report, "machines", &metrics, machines::OWN);
     }
     if report.summary(engines::OWN, startup::TO_EXIT).is_some() {
         let table = report::by_metric(report, "engines");
@@ -199,11 +201,10 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             (startup::TO_EXIT, "From spawn of the runtime to its end, ms"),
             (runtimes::PEAK_MEMORY, "Peak of resident memory, KiB"),
         ];
-        text += &tables_of(report, &metrics, runtimes::OWN);
+        text += &tables_of(report, "runtimes", &metrics, runtimes::OWN);
     }
     if first_level.is_some() {
-        let benchmark = report.benchmarks().into_iter().find(|it| it.starts_with("startup"));
-        let phases = report::medians(report, benchmark.unwrap_or_default(), &startup::PHASES);
+        let phases = report::medians(report, levels, &startup::PHASES);
         text += &format!("Where the time to the first output line goes, medians, ms\n{phases}\n");
     }
     text + &remarks_of(report)

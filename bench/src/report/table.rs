@@ -15,13 +15,13 @@ pub fn plain_table(header: &[&str]) -> Table {
     table
 }
 
-/// One row a subject for `metric`, with the ratio of its median to its baseline's.
-pub fn of_metric(report: &Report, metric: &str) -> String {
+/// One row a subject of `benchmark` for `metric`, with the ratio of its median to its baseline's.
+pub fn of_metric(report: &Report, benchmark: &str, metric: &str) -> String {
     let mut table = plain_table(&["subject", "min", "median", "p95", "max", "ratio"]);
-    for measurement in report.results.iter().filter(|m| m.metric == metric) {
+    for measurement in report.of(benchmark).filter(|m| m.metric == metric) {
         let Summary { min, median, p95, max, .. } = measurement.summary;
         let figures = [min, median, p95, max].map(|figure| format!("{figure:.1}"));
-        let (benchmark, subject) = (&measurement.benchmark, &measurement.subject);
+        let subject = &measurement.subject;
         let compared = report.comparison(benchmark, subject, metric);
         let row = [subject.clone()]
             .into_iter()

@@ -75,7 +75,7 @@ fn ratios_are_of_medians_to_the_baseline() {
     let Interval { low, high } = compared.ratio_interval.unwrap();
     assert!(low <= 2.0 && 2.0 <= high && high - low < 0.2, "{compared:?}");
     assert_eq!((compared.verdict, &compared.faults[..]), (Verdict::More, &[][..]));
-    let table = of_metric(&report, "to_exit");
+    let table = of_metric(&report, "startup", "to_exit");
     let row = |name: &str| table.lines().find(|l| l.contains(name)).unwrap().to_owned();
     assert!(row("process").ends_with(" 1 |"), "{table}");
     assert!(row("container").ends_with(" 2.00x |"), "{table}");

@@ -2,11 +2,12 @@
 //! subjects have their turns, so that a drift of the host meets all alike, and in an order of its own, so that what a turn
 //! leaves to the next one does as well ([`order`]). Every sample is kept.
 //!
-//! A subject that fails takes no further part and has no figure: its failure is reported instead. Ctrl-C ends after the
+//! A subject that fails, or hangs, takes no further part and has no figure: its failure is reported instead. Ctrl-C ends after the
 //! turn that is under way, and what whole rounds found is kept.
 
 mod interrupt;
 mod journal;
+pub(crate) mod limit;
 mod order;
 mod progress;
 
@@ -40,6 +41,18 @@ impl Figure {
     }
 }
 
+/// How long one turn may take where a workload does not say otherwise: far longer than any known.
+pub const TURN_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Why a subject takes no further part.
+#[derive(Debug, thiserror::Error)]
+enum TurnError<E: Error + 'static> {
+    #[error("it did not end within {} s and was killed", limit.as_secs())]
+    Hung { limit: Duration, source: Option<E> },
+    #[error(transparent)]
+    Failed(E),
+}
+
 /// Something that is measured at several subjects.
 pub trait Workload {
     /// Why a turn may fail.
@@ -71,6 +84,11 @@ pub trait Workload {
         false
     }
 
+    /// How long a turn may take before it hangs, and what it runs is killed; `None` where each of its steps has a limit.
+    fn limit(&self) -> Option<Duration> {
+        Some(TURN_LIMIT)
+    }
+
     /// Measures the subject of this number once. Round 0 is not counted.
     ///
     /// # Errors
@@ -91,7 +109,7 @@ pub enum Rounds {
 pub struct Runner {
     /// How many rounds each of them has.
     pub rounds: Rounds,
-    /// Who hears of every turn.
+    /// Who hears of it meanwhile.
     pub progress: Progress,
     /// Who may end it before its time.
     pub interrupt: Interrupt,
@@ -104,7 +122,7 @@ impl Runner {
     pub fn fixed(rounds: u32) -> Self {
         Self {
             rounds: Rounds::Fixed(rounds),
-            progress: Progress::silent(),
+            progress: Progress::Silent,
             interrupt: Interrupt::never(),
             journal: Journal::none(),
         }
@@ -122,6 +140,7 @@ impl Runner {
         let mut round = u32::from(workload.warms_itself());
         let mut interrupted = false;
         'rounds: while self.has_round(round, begun.elapsed()) {
+            self.progress.round(workload.name(), round, self.rounds);
             for place in order::order(subjects.len(), round) {
                 let subject = &subjects[place];
                 if failures[place].is_some() {
@@ -136,7 +155,7 @@ impl Runner {
                     Some(figures) => figures,
                     None => {
                         self.progress.turn(workload.name(), subject, round, self.rounds);
-                        match workload.turn(place, round) {
+                        match turn(workload, place, round) {
                             Ok(figures) => figures,
                             // A key press reaches everything in the foreground, who is measured as well.
                             Err(_) if self.interrupt.came() => {
@@ -181,6 +200,20 @@ impl Runner {
             Rounds::Within(_) if round <= FEWEST => true,
             Rounds::Within(budget) => elapsed + elapsed / round <= budget,
         }
+    }
+}
+
+fn turn<W: Workload>(
+    workload: &mut W,
+    place: usize,
+    round: u32,
+) -> Result<Vec<Figure>, TurnError<W::Error>> {
+    let Some(limit) = workload.limit() else {
+        return workload.turn(place, round).map_err(TurnError::Failed);
+    };
+    match limit::within(limit, || workload.turn(place, round)) {
+        Ok(returned) => returned.map_err(TurnError::Failed),
+        Err(late) => Err(TurnError::Hung { limit, source: late.returned.err() }),
     }
 }
 

@@ -1,39 +1,46 @@
-//! What a long run tells of itself on a terminal: one line, which the next one replaces.
+//! What a long run tells of itself, on standard error.
 
 use std::io::{self, IsTerminal};
 
 use super::Rounds;
 
-/// Who hears of every turn.
-pub struct Progress {
-    is_shown: bool,
+/// Who hears of it, and of how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Nobody.
+    Silent,
+    /// A terminal: each turn, in one line, which the next one replaces.
+    Terminal,
+    /// A file or a pipe: each round, in a line of its own.
+    Lines,
 }
 
 impl Progress {
-    /// Nobody does.
-    pub fn silent() -> Self {
-        Self { is_shown: false }
-    }
-
-    /// Standard error, if it is a terminal.
+    /// In one line if standard error is a terminal, else nothing: a program may read it.
     pub fn on_terminal() -> Self {
-        Self { is_shown: io::stderr().is_terminal() }
+        if io::stderr().is_terminal() { Self::Terminal } else { Self::Silent }
     }
 
-    pub(super) fn turn(&self, benchmark: &str, subject: &str, round: u32, rounds: Rounds) {
-        if self.is_shown {
-            eprint!("\r\x1b[K{}", line(benchmark, subject, round, rounds));
+    pub(super) fn round(self, benchmark: &str, round: u32, rounds: Rounds) {
+        if self == Self::Lines {
+            eprintln!("{}", line(benchmark, round, rounds));
         }
     }
 
-    pub(super) fn end(&self) {
-        if self.is_shown {
+    pub(super) fn turn(self, benchmark: &str, subject: &str, round: u32, rounds: Rounds) {
+        if self == Self::Terminal {
+            eprint!("\r\x1b[K{}, {subject}", line(benchmark, round, rounds));
+        }
+    }
+
+    pub(super) fn end(self) {
+        if self == Self::Terminal {
             eprint!("\r\x1b[K");
         }
     }
 }
 
-fn line(benchmark: &str, subject: &str, round: u32, rounds: Rounds) -> String {
+fn line(benchmark: &str, round: u32, rounds: Rounds) -> String {
     let which = match (round, rounds) {
         (0, _) => "warming up".to_owned(),
         (_, Rounds::Fixed(count)) => format!("round {round} of {count}"),
@@ -41,7 +48,7 @@ fn line(benchmark: &str, subject: &str, round: u32, rounds: Rounds) -> String {
             format!("round {round}, as many as fit into {} s", budget.as_secs())
         }
     };
-    format!("{benchmark}: {which}, {subject}")
+    format!("{benchmark}: {which}")
 }
 
 #[cfg(test)]
@@ -52,9 +59,9 @@ mod tests {
 
     #[test]
     fn a_line_says_what_runs_and_what_is_left() {
-        assert_eq!(line("cpu", "process", 0, Rounds::Fixed(5)), "cpu: warming up, process");
-        assert_eq!(line("cpu", "process", 2, Rounds::Fixed(5)), "cpu: round 2 of 5, process");
+        assert_eq!(line("cpu", 0, Rounds::Fixed(5)), "cpu: warming up");
+        assert_eq!(line("cpu", 2, Rounds::Fixed(5)), "cpu: round 2 of 5");
         let within = Rounds::Within(Duration::from_secs(60));
-        assert_eq!(line("cpu", "a", 2, within), "cpu: round 2, as many as fit into 60 s, a");
+        assert_eq!(line("cpu", 2, within), "cpu: round 2, as many as fit into 60 s");
     }
 }

@@ -172,3 +172,39 @@ fn what_a_turn_leaves_to_the_next_makes_no_difference_and_hides_none() {
         assert!(beside("container", "process") < 0.01, "{rounds}: {:?}", findings.results);
     }
 }
+
+/// The second of its subjects waits for a process that does not end.
+struct Hangs;
+
+impl Workload for Hangs {
+    type Error = io::Error;
+
+    fn name(&self) -> &'static str {
+        "hangs"
+    }
+
+    fn subjects(&self) -> Vec<String> {
+        vec!["ends".to_owned(), "hangs".to_owned()]
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        Some(Duration::from_millis(50))
+    }
+
+    fn turn(&mut self, subject: usize, round: u32) -> Result<Vec<Figure>, io::Error> {
+        if (subject, round) == (1, 1) {
+            let status = std::process::Command::new("sleep").arg("1000").status()?;
+            return Err(io::Error::other(status.to_string()));
+        }
+        Ok(vec![Figure::new("time", "ms", 1.0)])
+    }
+}
+
+#[test]
+fn who_hangs_has_failed() {
+    let findings = Runner::fixed(1).run(&mut Hangs).unwrap();
+    assert_eq!(found(&findings), [("ends", "time", "ms", &[1.0][..])]);
+    let failure = &findings.failures[0];
+    assert_eq!((failure.subject.as_str(), failure.round), ("hangs", 1));
+    assert_eq!(failure.error, "it did not end within 0 s and was killed: signal: 9 (SIGKILL)");
+}

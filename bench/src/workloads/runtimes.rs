@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::startup::TO_EXIT;
 use crate::leftovers;
-use crate::runner::{Figure, Workload};
+use crate::runner::{Figure, TURN_LIMIT, Workload, limit};
 use crate::subjects::Peer;
 
 /// Our runtime's name in reports, and its executable's.
@@ -51,6 +51,9 @@ pub enum RuntimesError {
     /// What every bundle needs.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// A run that did not end.
+    #[error("`{0} run` does not end")]
+    Hung(&'static str),
     /// A run that ended badly.
     #[error("`{name} {command}` ended with {status}; it said: {said}")]
     Run {
@@ -103,7 +106,10 @@ impl Runtimes {
             let found = programs::find(name, name).map_err(RuntimesError::from);
             let tried = found.and_then(|program| {
                 let subject = Subject { name, program };
-                workspace.run(&subject).map(|_| subject)
+                match limit::within(TURN_LIMIT, || workspace.run(&subject)) {
+                    Ok(tried) => tried.map(|_| subject),
+                    Err(_) => Err(RuntimesError::Hung(name)),
+                }
             });
             match tried {
                 Ok(subject) => subjects.push(subject),

@@ -149,6 +149,10 @@ impl Workload for Tiers {
         true
     }
 
+    fn limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn turn(&mut self, subject: usize, _round: u32) -> Result<Vec<Figure>, InstancesError> {
         let subject = &self.plan.subjects[subject];
         let found = self.shops(subject);

@@ -44,7 +44,12 @@ fn the_price_list_is_one_report_in_three_forms() {
     let words = ["bench", "all", "--runs", "4", "--operations", "1", "--out", text(&out)];
     // Nobody has built the images of the tiers; disk and net have a test of their own.
     let without = ["--without", "disk,net"];
-    let table = sandbox.isolab(&words).args(&LEVELS).args(&without).finish().success();
+    let told = ["--progress", "plain"];
+    let done = sandbox.isolab(&words).args(&LEVELS).args(&without).args(&told).finish();
+    for line in ["startup: warming up\n", "cpu: round 1 of 4\n", "density: round 4 of 4\n"] {
+        assert_eq!(done.stderr.matches(line).count(), 1, "{line} in {}", done.stderr);
+    }
+    let table = done.success();
     let report = read(&out.join("report.json"));
     assert_eq!(report["schema"], "isolab-bench-report/1");
     for (benchmark, metric) in [

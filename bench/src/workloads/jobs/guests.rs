@@ -173,6 +173,10 @@ impl Workload for GuestJobs {
         true
     }
 
+    fn limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn turn(&mut self, subject: usize, _round: u32) -> Result<Vec<Figure>, MachinesError> {
         let contender = &self.contenders[subject];
         let mut found = Vec::new();

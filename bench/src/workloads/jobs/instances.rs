@@ -198,6 +198,10 @@ impl Workload for InstanceJobs {
         true
     }
 
+    fn limit(&self) -> Option<Duration> {
+        None
+    }
+
     fn turn(&mut self, subject: usize, _round: u32) -> Result<Vec<Figure>, InstancesError> {
         let Participants { subjects, options, peer, .. } = &self.participants;
         let subject = &subjects[subject];
