@@ -312,13 +312,15 @@ pub fn servers_come_and_go(level: &str, rounds: u32) {
     let [first, second] = &shop.instances("app")[..] else { panic!("two servers") };
     // It ends when it is told to; the time is that of a test that hangs.
     let duration = format!("{}s", 600 * rounds);
-    let load = ["tiers", "load", "--rate", "50", "--duration", &duration, "--format", "json"];
+    // What guests of an emulated host can carry, or their queue is full, and they say so with 503.
+    let rate = if ["paravirt", "fullvirt"].contains(&level) { "10" } else { "50" };
+    let load = ["tiers", "load", "--rate", rate, "--duration", &duration, "--format", "json"];
     let load = shop.host.start(&[&load[..], &["--mix", "cached=3,read=2,compute=1"]].concat());
     until_trusted(&shop, &[first, second]);
     let restarts =
         || shop.host.isolab(&["inspect", "--format", "{{.RestartCount}}", first]).success();
     for round in 1..=rounds {
-        kill_process(&shop, first, "{{.State.Pid}}");
+        kill_server(&shop, first);
         until("it is started again", || restarts() == format!("{round}\n"));
         until_trusted(&shop, &[first, second]);
     }
@@ -374,10 +376,24 @@ fn requests_of(shop: &Shop, web: &str) -> Vec<(String, String)> {
     lines.filter(|line| !line.0.is_empty()).collect()
 }
 
+/// Kills an application server, in a guest from inside: there it is no process of the host's.
+fn kill_server(shop: &Shop, app: &str) {
+    const PID: &str = "{{.State.Pid}}";
+    const KILL: &str = r#"for process in /proc/[0-9]*; do
+        read -r name <$process/comm && [ $name = isolab-shop ] && kill -9 ${process#/proc/}; done"#;
+    match shop.host.isolab(&["inspect", "--format", PID, app]).success().trim() {
+        // Cut off by the guest's end, or not.
+        "0" => drop(shop.host.isolab(&["exec", app, "sh", "-c", KILL])),
+        _ => kill_process(shop, app, PID),
+    }
+}
+
 /// Kills a process of the host's, which `isolab inspect` tells by this template.
 pub(crate) fn kill_process(shop: &Shop, instance: &str, template: &str) {
     let pid = shop.host.isolab(&["inspect", "--format", template, instance]).success();
-    kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    let pid: i32 = pid.trim().parse().unwrap();
+    assert!(pid > 1, "{instance} has no process on the host");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
 /// How many orders are half there.

@@ -35,6 +35,11 @@ fn a_standby_takes_over() {
 }
 
 #[test]
+fn a_standby_takes_over_among_processes() {
+    standby::takes_over("process");
+}
+
+#[test]
 fn failures() {
     tiers::failures();
 }

@@ -29,6 +29,7 @@ fn acknowledged_orders_stay() {
 }
 
 #[test]
+#[ignore = "ten minutes where KVM is emulated: scripts/test slow"]
 fn a_standby_takes_over() {
     standby::takes_over("paravirt");
 }

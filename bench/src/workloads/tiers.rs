@@ -12,7 +12,7 @@ use super::jobs::instances::{InstancesError, succeed, what_is_counted};
 use crate::leftovers;
 use crate::meter::{CPU, Counted, FAULTS, Meter, SWITCHES, Whose};
 use crate::metrics::{PERCENTILES, RATE, THROUGHPUT};
-use crate::runner::{Figure, Workload};
+use crate::runner::{Figure, TURN_LIMIT, Workload};
 use crate::subjects::Level;
 
 /// From spawn of `isolab tiers up` to its end: all three are ready, and web answers.
@@ -150,7 +150,8 @@ impl Workload for Tiers {
     }
 
     fn limit(&self) -> Option<Duration> {
-        None
+        let TiersPlan { apps, rates, time, .. } = &self.plan;
+        Some(TURN_LIMIT + *time * (KINDS.len() + rates.len() + apps.len()) as u32)
     }
 
     fn turn(&mut self, subject: usize, _round: u32) -> Result<Vec<Figure>, InstancesError> {

@@ -20,10 +20,13 @@ use crate::leftovers;
 use crate::machines::observe::{Before, KvmStatistics};
 use crate::meter::{Counted, Meter, MeterError, Whose};
 use crate::report::Failure;
-use crate::runner::{Figure, Workload};
+use crate::runner::{Figure, TURN_LIMIT, Workload};
 use crate::subjects::Level;
 use crate::workloads::images::archive;
 use crate::workloads::own_store::{IMAGE, OwnStore, OwnStoreError};
+
+/// At most so often a turn runs a job, or the least of its kind: once to warm up, and twice each to count.
+const TIMES: u32 = 5;
 
 /// Why a level has no figures.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +202,9 @@ impl Workload for InstanceJobs {
     }
 
     fn limit(&self) -> Option<Duration> {
-        None
+        // A job's own limit is kept by a program of the instance's, which may hang as a whole.
+        let once: Duration = self.jobs.iter().map(|job| job.limit).sum();
+        Some(TURN_LIMIT + once * TIMES)
     }
 
     fn turn(&mut self, subject: usize, _round: u32) -> Result<Vec<Figure>, InstancesError> {
