@@ -11,8 +11,9 @@ die() {
     exit 1
 }
 
+# With the time since this script began: where it went is what a long run is asked first.
 note() {
-    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    printf '%s: [%d:%02d] %s\n' "${0##*/}" $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2
 }
 
 apt_update_once() {

@@ -33,3 +33,9 @@ fn acknowledged_orders_stay() {
 fn a_standby_takes_over() {
     standby::takes_over("paravirt");
 }
+
+#[test]
+#[ignore = "longer yet where KVM is emulated: scripts/test slow"]
+fn a_standby_takes_over_in_emulated_hardware() {
+    standby::takes_over("fullvirt");
+}

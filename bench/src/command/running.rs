@@ -75,6 +75,21 @@ impl From<Told> for Progress {
     }
 }
 
+/// What two commands that measure the same have in common: all words but those about how a run is told of.
+fn plan(command: &[String]) -> String {
+    let mut kept = Vec::new();
+    let mut words = command.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let name = word.split_once('=').map_or(word, |(name, _)| name);
+        match name {
+            "--progress" | "--format" if name == word => drop(words.next()),
+            "--progress" | "--format" => (),
+            _ => kept.push(word),
+        }
+    }
+    kept.join(" ")
+}
+
 /// A benchmark under way.
 pub struct Session {
     pub runner: Runner,
@@ -110,7 +125,7 @@ impl Output {
                     fs::create_dir_all(folder)
                         .with_context(|| format!("cannot make {}", folder.display()))?;
                 }
-                Journal::open(path, &command.join(" "), self.resume)?
+                Journal::open(path, &plan(&command), self.resume)?
             }
         };
         let begun = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
@@ -187,5 +202,19 @@ mod tests {
         for bad in ["", "5", "s", "0s", "-1m", "1.5h", "1000h", "99999999999999999999s"] {
             assert!(parse_time(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn how_a_run_is_told_of_is_no_part_of_its_plan() {
+        let of = |text: &str| plan(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let measured = "isolab bench disk --runs 3 --out there";
+        for told in [
+            "isolab bench disk --progress plain --runs 3 --out there",
+            "isolab bench disk --runs 3 --format=json --out there --progress=none",
+            "isolab bench disk --runs 3 --out there --format json",
+        ] {
+            assert_eq!(of(told), measured, "{told}");
+        }
+        assert_ne!(of("isolab bench disk --runs 4 --out there"), measured);
     }
 }

@@ -108,16 +108,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// What process `pid` has outside the mapping that is the guest's RAM of `ram` bytes: the largest
-    /// one. `None` when even that is too small.
+    /// What process `pid` has outside the guest's RAM of `ram` bytes: the largest mapping, with all others of the same
+    /// file, as crosvm maps a file in parts. `None` when even that is too small.
     ///
     /// # Errors
     /// The process has gone, or may not be looked into.
     pub fn beyond_ram(pid: u32, ram: u64) -> io::Result<Option<Self>> {
         let process = Process::new(pid.cast_signed()).map_err(io::Error::other)?;
         let maps = process.smaps().map_err(io::Error::other)?;
-        let sizes = maps.into_iter().map(|map| (map.address.1 - map.address.0, Self::of(&map)));
-        Ok(beyond(sizes.collect(), ram))
+        Ok(beyond(maps.iter().map(Mapping::of).collect(), ram))
     }
 
     fn of(map: &MemoryMap) -> Self {
@@ -126,13 +125,35 @@ impl Memory {
     }
 }
 
-/// From size and content of every mapping.
-fn beyond(mut mappings: Vec<(u64, Memory)>, ram: u64) -> Option<Memory> {
-    mappings.sort_by_key(|(size, _)| *size);
-    let (largest, _) = mappings.pop()?;
-    let sum = |field: fn(&Memory) -> u64| mappings.iter().map(|(_, memory)| field(memory)).sum();
+/// A mapping of a process.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    /// In bytes.
+    size: u64,
+    /// Device and inode of what is mapped; none: it is anonymous.
+    file: Option<((i32, i32), u64)>,
+    memory: Memory,
+}
+
+impl Mapping {
+    fn of(map: &MemoryMap) -> Self {
+        Self {
+            size: map.address.1 - map.address.0,
+            file: (map.inode != 0).then_some((map.dev, map.inode)),
+            memory: Memory::of(map),
+        }
+    }
+}
+
+fn beyond(mut mappings: Vec<Mapping>, ram: u64) -> Option<Memory> {
+    mappings.sort_by_key(|mapping| mapping.size);
+    let largest = mappings.pop()?;
+    let is_rams = |it: &Mapping| it.file.is_some() && it.file == largest.file;
+    let (rams, rest): (Vec<_>, Vec<_>) = mappings.into_iter().partition(is_rams);
+    let size = largest.size + rams.iter().map(|it| it.size).sum::<u64>();
+    let sum = |field: fn(&Memory) -> u64| rest.iter().map(|it| field(&it.memory)).sum();
     let rest = Memory { resident: sum(|m| m.resident), private_dirty: sum(|m| m.private_dirty) };
-    (largest >= ram).then_some(rest)
+    (size >= ram).then_some(rest)
 }
 
 #[cfg(test)]
@@ -141,14 +162,20 @@ mod tests {
 
     #[test]
     fn the_largest_mapping_is_the_guests() {
-        let memory = |resident, private_dirty| Memory { resident, private_dirty };
-        let mappings = [
-            (4096, memory(4096, 0)),
-            (128 << 20, memory(20 << 20, 20 << 20)),
-            (1 << 20, memory(8192, 4096)),
-        ];
-        assert_eq!(beyond(mappings.to_vec(), 128 << 20), Some(memory(12288, 4096)));
-        assert_eq!(beyond(mappings.to_vec(), 256 << 20), None);
+        let mapping = |size, inode: u64, resident, private_dirty| Mapping {
+            size,
+            file: (inode != 0).then_some(((0, 1), inode)),
+            memory: Memory { resident, private_dirty },
+        };
+        let others = [mapping(4096, 0, 4096, 0), mapping(1 << 20, 7, 8192, 4096)];
+        let rest = Some(Memory { resident: 12288, private_dirty: 4096 });
+        let anonymous = [mapping(128 << 20, 0, 20 << 20, 20 << 20)];
+        let in_parts = [mapping(127 << 20, 9, 20 << 20, 0), mapping(1 << 20, 9, 1 << 20, 0)];
+        for of_guest in [&anonymous[..], &in_parts] {
+            let all = [&others, of_guest].concat();
+            assert_eq!(beyond(all.clone(), 128 << 20), rest);
+            assert_eq!(beyond(all, 256 << 20), None);
+        }
         assert_eq!(beyond(Vec::new(), 0), None);
     }
 

@@ -19,6 +19,9 @@ static MACHINE: Machine = Machine {
 
 fn words(boot: &Boot) -> Vec<OsString> {
     arguments![
+        "--no-syslog",
+        // Else it ends with 0, however the guest did.
+        "--extended-status",
         "run",
         "--disable-sandbox",
         "--mem",
@@ -28,7 +31,7 @@ fn words(boot: &Boot) -> Vec<OsString> {
         "--initrd",
         &boot.initrd,
         "--serial",
-        "type=stdout,hardware=serial,num=1,console,stdin",
+        "type=stdout,hardware=serial,num=1,console",
         "--params",
         format!("{CMDLINE} reboot=k"),
         &boot.kernel,
