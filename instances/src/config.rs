@@ -6,7 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use isolab_images::Image;
-use isolab_isolation::{Level, Patience, Request, oci};
+use isolab_isolation::{Level, Patience, Request, kernel_of_environment, oci};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{self, Durability};
@@ -103,7 +103,7 @@ impl Config {
     }
 
     /// What `request` and the image make of each other at a level: volumes that the image declares, its first process,
-    /// its stop signal and its labels. And the specification of its first run.
+    /// its stop signal and its labels; the guest kernel is the environment's. And the specification of its first run.
     ///
     /// # Errors
     /// The level cannot do what is asked for, the image does not have what it is asked for, or is damaged.
@@ -117,6 +117,7 @@ impl Config {
         request.filesystem.add_image_volumes(image)?;
         let spec = request.to_spec(level, image)?;
         let mut config = Self::new(name.to_owned(), image.digest().to_owned(), request);
+        config.kernel = kernel_of_environment().filter(|_| level.is_virtual_machine());
         if let Some(process) = spec.process() {
             config.process = ProcessSummary {
                 args: process.args().clone().unwrap_or_default(),

@@ -176,5 +176,6 @@ fn text(report: &Report) -> String {
         "disk" | "net" => instances::table(report, benchmark),
         _ => instances::plain(report, benchmark),
     });
-    format!("{}\n\n{}{}", report.host, tables.collect::<String>(), remarks_of(report))
+    let (host, short) = (&report.host, report::in_short(report));
+    format!("{host}\n\n{short}\n\n{}{}", tables.collect::<String>(), remarks_of(report))
 }

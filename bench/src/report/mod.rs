@@ -6,6 +6,7 @@
 mod audit;
 mod change;
 mod comparison;
+mod headline;
 mod page;
 mod pair;
 mod self_test;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::audit::{Fault, FaultKind};
 pub use self::change::{Change, Changes, changes};
 pub use self::comparison::{Comparison, Verdict};
+pub use self::headline::in_short;
 pub use self::page::page;
 pub use self::pair::{Pair, again, is_again};
 pub use self::self_test::SelfTest;

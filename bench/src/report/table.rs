@@ -52,23 +52,31 @@ pub fn by_metric(report: &Report, benchmark: &str) -> String {
         ["metric", "unit"].into_iter().chain(subjects.iter().copied()).collect();
     let mut table = plain_table(&header);
     for metric in report.metrics(benchmark) {
-        let found = |subject: &str| {
-            report.of(benchmark).find(|it| it.subject == subject && it.metric == metric)
-        };
         let unit = report.of(benchmark).find(|it| it.metric == metric).map_or("", |it| &it.unit);
-        let cell = |subject: &&str| {
-            let Some(found) = found(subject) else { return "-".to_owned() };
-            let median = significant(found.summary.median);
-            match report.comparison(benchmark, subject, metric) {
-                Some(compared) => format!("{median} ({})", ratio(compared)),
-                None => median,
-            }
-        };
-        table.add_row(
-            [metric.to_owned(), unit.to_owned()].into_iter().chain(subjects.iter().map(cell)),
-        );
+        let cells = medians_and_ratios(report, benchmark, metric, &subjects);
+        table.add_row([metric.to_owned(), unit.to_owned()].into_iter().chain(cells));
     }
     table.to_string()
+}
+
+/// A cell for each of `subjects`: the median, and the ratio to the baseline's; a dash for one that lacks the metric.
+pub(super) fn medians_and_ratios(
+    report: &Report,
+    benchmark: &str,
+    metric: &str,
+    subjects: &[&str],
+) -> Vec<String> {
+    let cell = |subject: &&str| {
+        let measured =
+            report.of(benchmark).find(|it| it.subject == *subject && it.metric == metric);
+        let Some(measured) = measured else { return "-".to_owned() };
+        let median = significant(measured.summary.median);
+        match report.comparison(benchmark, subject, metric) {
+            Some(compared) => format!("{median} ({})", ratio(compared)),
+            None => median,
+        }
+    };
+    subjects.iter().map(cell).collect()
 }
 
 /// The ratio, or why there is none. A tilde marks one that chance may have made.

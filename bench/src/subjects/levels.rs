@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use isolab_isolation::{GuestKernel, IsolationError, Level as Isolation, guest_kernel};
+use isolab_isolation::{IsolationError, Level as Isolation, guest_kernel};
 
 use crate::report::again;
 
@@ -13,10 +13,18 @@ pub struct Level {
     pub name: String,
     /// The level that `isolab run` is given.
     pub level: Isolation,
-    /// Options of `isolab run`, for example `--kernel slim`.
-    pub options: Vec<OsString>,
+    /// The kernel of its guests, by the name that `isolab run --kernel` takes.
+    pub kernel: Option<String>,
     /// What it does otherwise than the others, if it does.
     pub other_work: Option<String>,
+}
+
+impl Level {
+    /// Options of `isolab run`.
+    pub fn options(&self) -> Vec<OsString> {
+        let kernel = self.kernel.iter();
+        kernel.flat_map(|kernel| ["--kernel".into(), kernel.into()]).collect()
+    }
 }
 
 /// `levels` as subjects, and the guest kernels' names for the report: `kernel`, or the first that exists, at both VM
@@ -36,18 +44,18 @@ pub fn levels(
         let shared = guest_kernel(Isolation::Paravirt, kernel)?;
         let mut names = shared.to_string();
         for subject in subjects.iter_mut().filter(|subject| subject.level.is_virtual_machine()) {
-            subject.options = with_kernel(&shared);
+            subject.kernel = Some(shared.name.clone());
         }
         let ordinary = guest_kernel(Isolation::Fullvirt, None)?;
         let is_another = kernel.is_none() && ordinary.name != shared.name;
         if is_another && levels.contains(&Isolation::Fullvirt) {
+            names = format!("{names}; {ordinary} where the subject says so");
             subjects.push(Level {
                 name: format!("{}-{}", Isolation::Fullvirt, ordinary.name),
-                options: with_kernel(&ordinary),
                 other_work: Some(format!("it boots another kernel, {}", ordinary.name)),
+                kernel: Some(ordinary.name),
                 ..subject(Isolation::Fullvirt)
             });
-            names = format!("{names}; {ordinary} where the subject says so");
         }
         used = Some(names);
     }
@@ -59,11 +67,7 @@ pub fn levels(
 }
 
 fn subject(level: Isolation) -> Level {
-    Level { name: level.name().to_owned(), level, options: Vec::new(), other_work: None }
-}
-
-fn with_kernel(kernel: &GuestKernel) -> Vec<OsString> {
-    vec!["--kernel".into(), kernel.name.clone().into()]
+    Level { name: level.name().to_owned(), level, kernel: None, other_work: None }
 }
 
 #[cfg(test)]

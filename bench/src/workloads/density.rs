@@ -152,7 +152,7 @@ impl Instance {
         let stderr = messages.reopen().map_err(host("keep the messages of"))?;
         let mut command = Command::new(&plan.program);
         command.args(["run", "-i", "--isolation", subject.level.name()]);
-        command.args(&plan.options).args(&subject.options).arg(&plan.image).args(COMMAND);
+        command.args(&plan.options).args(subject.options()).arg(&plan.image).args(COMMAND);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let spawned = timeline::now();
         let mut child = command.spawn().map_err(host("start"))?;

@@ -139,7 +139,7 @@ impl Workload for Probes {
         let subject = &self.plan.subjects[subject];
         let mut command = self.store.isolab();
         command.args(["run", "--pull", "never", "--isolation", subject.level.name()]);
-        command.args(["--memory", &self.plan.memory.to_string()]).args(&subject.options);
+        command.args(["--memory", &self.plan.memory.to_string()]).args(subject.options());
         command.args([IMAGE, PROBE, self.plan.kind.name(), &self.plan.percent.to_string()]);
         let output = run(&mut command, &subject.name)?;
         // What it left to others would be the next one's.

@@ -117,7 +117,10 @@ impl<'a> Service<'a> {
     fn run(&self, subject: &Level, options: &[&str]) -> Command {
         let mut command = Command::new(&self.plan.program);
         let level = subject.level.name();
-        command.args(["run", "--isolation", level]).args(&self.plan.options).args(&subject.options);
+        command
+            .args(["run", "--isolation", level])
+            .args(&self.plan.options)
+            .args(subject.options());
         command.args(options.iter().map(OsString::from));
         command
     }

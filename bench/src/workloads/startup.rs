@@ -110,7 +110,7 @@ fn run_once(plan: &StartupPlan, subject: &Level) -> Result<Vec<Figure>, StartupE
         .args(["run", "--isolation", subject.level.name(), "--timings"])
         .arg(timings.path())
         .args(&plan.options)
-        .args(&subject.options)
+        .args(subject.options())
         .arg(&plan.image)
         .args(&plan.command);
     let before = Cost::of_children().map_err(host("ask for the cost of"))?;

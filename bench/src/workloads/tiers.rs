@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use isolab_isolation::timeline;
+use isolab_isolation::{KERNEL_VARIABLE, timeline};
 use serde_json::Value;
 
 use super::jobs::instances::{InstancesError, succeed, what_is_counted};
@@ -27,7 +27,7 @@ const TRACED: &str = "/api/products?q=oak+lamp";
 pub struct TiersPlan {
     /// The `isolab` to run.
     pub program: PathBuf,
-    /// In the order of each round; what boots a kernel of its own takes no part, as tiers have the levels' own.
+    /// In the order of each round; what does other work takes no part.
     pub subjects: Vec<Level>,
     /// Numbers of application servers, of which the first is measured in all ways.
     pub apps: Vec<u32>,
@@ -57,14 +57,16 @@ impl Tiers {
         (Self { plan, is_counted }, if is_counted { Vec::new() } else { notes })
     }
 
-    fn tiers(&self, words: &[&str]) -> Command {
+    fn tiers(&self, words: &[&str], subject: &Level) -> Command {
         let mut command = Command::new(&self.plan.program);
+        // A shop's compose file names no kernel, and levels have others by default.
+        command.envs(subject.kernel.iter().map(|kernel| (KERNEL_VARIABLE, kernel)));
         command.args(["tiers", "--project", &format!("bench-{}", std::process::id())]).args(words);
         command
     }
 
     fn json(&self, subject: &Level, words: &[&str]) -> Result<Value, InstancesError> {
-        let mut command = self.tiers(words);
+        let mut command = self.tiers(words, subject);
         command.args(["--format", "json"]);
         let what = format!("isolab tiers {}", words.join(" "));
         let output = succeed(&mut command, &what, &subject.name)?;
@@ -122,7 +124,7 @@ impl Tiers {
             let words =
                 ["up", "--no-build", "--isolation", level, "--port", &port, "--apps", &apps];
             let spawned = timeline::now();
-            succeed(&mut self.tiers(&words), "isolab tiers up", &subject.name)?;
+            succeed(&mut self.tiers(&words, subject), "isolab tiers up", &subject.name)?;
             if place == 0 {
                 let milliseconds = (timeline::now() - spawned) as f64 / 1e6;
                 found.push(Figure::new(TO_READY, "ms", milliseconds));
@@ -157,7 +159,7 @@ impl Workload for Tiers {
     fn turn(&mut self, subject: usize, _round: u32) -> Result<Vec<Figure>, InstancesError> {
         let subject = &self.plan.subjects[subject];
         let found = self.shops(subject);
-        let mut down = self.tiers(&["down", "--volumes"]);
+        let mut down = self.tiers(&["down", "--volumes"], subject);
         let ended = succeed(&mut down, "isolab tiers down", &subject.name);
         leftovers::wait();
         let found = found?;

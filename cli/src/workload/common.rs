@@ -55,7 +55,8 @@ pub struct Common {
     /// nodev, dev, rbind, bind, rprivate and the like; z and Z without effect, as nothing here is labelled.
     #[arg(long, short, value_name = "VOLUME")]
     pub volume: Vec<String>,
-    /// Guest kernel of the VM levels: slim, stock, cloud, or a vmlinux or bzImage.
+    /// Guest kernel of the VM levels: slim, stock, cloud, or a vmlinux or bzImage. By default that of $ISOLAB_KERNEL,
+    /// else at paravirt the first of these that there is, and at fullvirt stock.
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<String>,
     /// Remove the instance when it ends. In the foreground without --restart that is always so.

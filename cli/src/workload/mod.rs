@@ -53,7 +53,7 @@ impl Workload {
         let request = self.request(folder)?;
         let (mut config, spec) = Config::of_image(&common.image, image, request, common.isolation)?;
         config.stop_signal = seldom.stop_signal.unwrap_or(config.stop_signal);
-        config.kernel.clone_from(&common.kernel);
+        config.kernel = common.kernel.clone().or(config.kernel);
         config.patience = seldom.patience.patience(common.isolation)?;
         config.networking = common.network.networking();
         config.networking.check(common.isolation)?;

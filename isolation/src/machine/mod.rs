@@ -134,6 +134,14 @@ impl MachineLevel {
     }
 }
 
+/// The variable that names the kernel of guests for which none is named otherwise.
+pub const KERNEL_VARIABLE: &str = "ISOLAB_KERNEL";
+
+/// What [`KERNEL_VARIABLE`] names, to choose by; none if it is empty.
+pub fn kernel_of_environment() -> Option<String> {
+    std::env::var(KERNEL_VARIABLE).ok().filter(|kernel| !kernel.is_empty())
+}
+
 /// The kernel that a VM level runs: the one chosen, else for `paravirt` the quickest there is, and
 /// for `fullvirt`, which stands for an unmodified OS, a stock one.
 ///

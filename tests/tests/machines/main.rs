@@ -149,6 +149,10 @@ fn release_of(kernel: &str) -> String {
 #[test]
 fn each_level_runs_the_kernel_it_should() {
     let sandbox = Sandbox::with_busybox();
+    let run = |level: &str, environment: &str, options: &[&str]| {
+        let words = [&["run", "--isolation", level], options, &["busybox", "uname", "-r"]].concat();
+        sandbox.isolab(&words).env("ISOLAB_KERNEL", environment).finish()
+    };
     let host = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned() + "\n";
     for (level, release) in [
         ("process", host.clone()),
@@ -156,10 +160,17 @@ fn each_level_runs_the_kernel_it_should() {
         ("paravirt", release_of("slim")),
         ("fullvirt", release_of("stock")),
     ] {
-        assert_eq!(sandbox.run(level, &["uname", "-r"]).success(), release, "{level}");
+        assert_eq!(run(level, "", &[]).success(), release, "{level}");
+        let is_guest = level.ends_with("virt");
+        let expected = if is_guest { release_of("slim") } else { release.clone() };
+        // An option has more say than the environment.
+        assert_eq!(run(level, "slim", &[]).success(), expected, "{level}");
+        assert_eq!(run(level, "nosuch", &["--kernel", "slim"]).success(), expected, "{level}");
+        match is_guest {
+            true => run(level, "nosuch", &[]).fails_with(125, &["no guest kernel `nosuch`"]),
+            false => assert_eq!(run(level, "nosuch", &[]).success(), release, "{level}"),
+        }
     }
-    let words = ["run", "--isolation", "fullvirt", "--kernel", "slim", "busybox", "uname", "-r"];
-    assert_eq!(sandbox.isolab(&words).finish().success(), release_of("slim"));
 }
 
 #[test]

@@ -6,7 +6,8 @@ mod plot;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::table::{marks, ratio, significant};
+use super::headline::{self, headlines};
+use super::table::{marks, medians_and_ratios, ratio, significant};
 use super::{Comparison, Measurement, Report};
 
 const STYLE: &str = include_str!("style.css");
@@ -36,6 +37,7 @@ pub fn page(report: &Report) -> String {
                     }
                 }
                 main {
+                    (short(report))
                     @for name in &benchmarks { (benchmark(report, name)) }
                     (remarks(report))
                 }
@@ -67,6 +69,32 @@ fn head(report: &Report) -> Markup {
     }
 }
 
+/// What a reader asks for first, each with a way to the rest of it; nothing for a report of one benchmark.
+fn short(report: &Report) -> Markup {
+    let (headlines, subjects) = (headlines(report), headline::subjects(report));
+    if headlines.is_empty() {
+        return html! {};
+    }
+    html! {
+        section #in-short {
+            h2 { "In short" }
+            div.wide tabindex="0" role="region" aria-label="In short" {
+                table.short {
+                    thead { tr {
+                        th scope="col" { "medians, and ratios to the first" } th scope="col" { "unit" }
+                        @for subject in &subjects { th scope="col" { (subject) } }
+                    } }
+                    tbody { @for it in &headlines { tr {
+                        th scope="row" { a href={ "#" (it.benchmark) } { (it.what) } }
+                        td { (it.unit) }
+                        @for cell in medians_and_ratios(report, it.benchmark, it.metric, &subjects) { td { (cell) } }
+                    } } }
+                }
+            }
+        }
+    }
+}
+
 fn benchmark(report: &Report, name: &str) -> Markup {
     html! {
         section id=(name) {
@@ -90,7 +118,7 @@ fn figures(report: &Report, benchmark: &str) -> Markup {
         details open {
             summary { "Figures" }
             div.wide tabindex="0" role="region" aria-label={ "Figures of " (benchmark) } {
-                table {
+                table.figures {
                     thead { tr {
                         @for name in ["metric", "subject", "unit", "median", "95 % interval", "min", "p95", "p99",
                             "max", "samples", "ratio", "remarks"] { th scope="col" { (name) } }

@@ -87,3 +87,15 @@ fn it_has_its_plots_and_nothing_from_elsewhere() {
     // What was measured is text, whatever it is called.
     assert!(page.contains("a&lt;b&gt; &amp; c") && !page.contains("a<b>"));
 }
+
+#[test]
+fn what_is_asked_first_is_a_table_where_there_are_several_benchmarks() {
+    let one = report();
+    assert!(!page(&one).contains("In short"));
+    let mut call = measured("process", "syscall", vec![700.0; 6]);
+    call.benchmark = "cpu".to_owned();
+    let results = one.results.into_iter().chain([call]).collect();
+    let page = page(&report_of(results));
+    let row = "<a href=\"#cpu\">system call</a></th><td>ms</td><td>700</td><td>-</td>";
+    assert!(page.contains("In short") && page.contains(row), "{page}");
+}

@@ -96,7 +96,7 @@ fn measure_once(
         command
             .args(["run", "--pull", "never", "--isolation", subject.level.name()])
             .args(&plan.options)
-            .args(&subject.options)
+            .args(subject.options())
             .arg(NAME)
             .args(&plan.command);
         let observed = startup::observe(&mut command, &subject.name);

@@ -264,7 +264,7 @@ impl InstanceJobs {
         run.args(["run", "-d", "--rm", "--pull", "never", "--name", &instance.name]);
         run.args(["--isolation", subject.level.name()]);
         run.args(["--memory", &self.participants.memory.to_string()]);
-        run.args(&subject.options).args(options).args([IMAGE, "sh", "-c", command]);
+        run.args(subject.options()).args(options).args([IMAGE, "sh", "-c", command]);
         succeed(&mut run, "isolab run", &subject.name)?;
         Ok(instance)
     }
