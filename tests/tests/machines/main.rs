@@ -177,7 +177,8 @@ fn each_level_runs_the_kernel_it_should() {
 fn only_the_paravirtual_guest_knows_what_it_is() {
     let sandbox = Sandbox::with_busybox();
     let script = "grep -c ' hypervisor' /proc/cpuinfo; \
-                  cat /sys/devices/system/clocksource/clocksource0/available_clocksource";
+                  cat /sys/devices/system/clocksource/clocksource0/available_clocksource \
+                      /proc/sys/kernel/random/entropy_avail";
     let run = |level| {
         let words =
             ["run", "--isolation", level, "--kernel", "slim", "busybox", "sh", "-c", script];
@@ -189,6 +190,10 @@ fn only_the_paravirtual_guest_knows_what_it_is() {
     assert!(fullvirt.starts_with("0\n") && !fullvirt.contains("kvm-clock"), "{fullvirt}");
     // Jiffies alone would keep the tick of an idle guest going.
     assert!(fullvirt.contains("acpi_pm") && !paravirt.contains("acpi_pm"), "{fullvirt}");
+    // Less than 256 bits, and getrandom() waits.
+    for guest in [paravirt, fullvirt] {
+        assert_eq!(guest.lines().last(), Some("256"), "{guest}");
+    }
 }
 
 #[test]
