@@ -46,7 +46,7 @@ pub use isolab_guest::kernels::GuestKernel;
 pub use isolab_guest::{Interface, InterfaceAddress, package};
 pub use isolab_volumes as volumes;
 pub use level::{Level, UnknownLevel};
-pub use machine::{KERNEL_VARIABLE, guest_kernel, kernel_of_environment};
+pub use machine::{KERNEL_VARIABLE, guest_kernel, kernel_of_both_levels, kernel_of_environment};
 pub use network::{Link, Network};
 pub use oci_spec::runtime as oci;
 pub use request::{FurtherProcess, Request};

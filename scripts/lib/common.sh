@@ -16,10 +16,17 @@ note() {
     printf '%s: [%d:%02d] %s\n' "${0##*/}" $((SECONDS / 60)) $((SECONDS % 60)) "$*" >&2
 }
 
+# apt-get with these words: what it says is of interest only if it fails.
+apt_get() {
+    local said
+    said=$(DEBIAN_FRONTEND=noninteractive apt-get -q "$@" 2>&1) ||
+        die "apt-get $* failed; it said:"$'\n'"$said"
+}
+
 apt_update_once() {
     [ -z "${ISOLAB_APT_UPDATED-}" ] || return 0
     note "updating the package lists"
-    apt-get -q update >&2 || die "apt-get update failed; its messages are above"
+    apt_get update
     export ISOLAB_APT_UPDATED=1
 }
 
@@ -37,8 +44,7 @@ need() {
     [ "$(id -u)" = 0 ] || die "run as root, or install these packages first: ${missing[*]}"
     apt_update_once
     note "installing ${missing[*]}"
-    DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${missing[@]}" >&2 ||
-        die "installing ${missing[*]} failed; the messages are above"
+    apt_get install -y --no-install-recommends "${missing[@]}"
 }
 
 need_cargo() {

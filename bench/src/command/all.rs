@@ -158,9 +158,12 @@ fn tiers(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Find
     let store = Store::open_default()?;
     store.resolve(tiers::IMAGE).context("isolab tiers build makes the images")?;
     let shop = match args.running.quick {
-        true => {
-            Shop { apps: vec![1], rates: vec![25], time: Duration::from_secs(1), port: tiers::PORT }
-        }
+        true => Shop {
+            apps: vec![1],
+            rates: vec![25, 50, 100],
+            time: Duration::from_secs(1),
+            port: tiers::PORT,
+        },
         false => Shop {
             apps: vec![1, 2, 4],
             rates: vec![25, 50, 100, 200],
@@ -177,5 +180,6 @@ fn text(report: &Report) -> String {
         _ => instances::plain(report, benchmark),
     });
     let (host, short) = (&report.host, report::in_short(report));
-    format!("{host}\n\n{short}\n\n{}{}", tables.collect::<String>(), remarks_of(report))
+    let first = if short.is_empty() { short } else { short + "\n\n" };
+    format!("{host}\n\n{first}{}{}", tables.collect::<String>(), remarks_of(report))
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use isolab_isolation::{IsolationError, Level as Isolation, guest_kernel};
+use isolab_isolation::{IsolationError, Level as Isolation, guest_kernel, kernel_of_both_levels};
 
 use crate::report::again;
 
@@ -27,7 +27,7 @@ impl Level {
     }
 }
 
-/// `levels` as subjects, and the guest kernels' names for the report: `kernel`, or the first that exists, at both VM
+/// `levels` as subjects, and the guest kernels' names for the report: `kernel`, or the quickest there is, at both VM
 /// levels, or the kernels would be compared, too. Where that is not the stock one and none was named, `fullvirt-KERNEL`
 /// is one more subject: an unmodified OS on emulated hardware. With `self_test`, the first level is one once more.
 ///
@@ -41,7 +41,10 @@ pub fn levels(
     let mut used = None;
     let mut subjects: Vec<Level> = levels.iter().map(|level| subject(*level)).collect();
     if levels.iter().any(|level| level.is_virtual_machine()) {
-        let shared = guest_kernel(Isolation::Paravirt, kernel)?;
+        let shared = match kernel {
+            None if levels.contains(&Isolation::Fullvirt) => kernel_of_both_levels()?,
+            _ => guest_kernel(Isolation::Paravirt, kernel)?,
+        };
         let mut names = shared.to_string();
         for subject in subjects.iter_mut().filter(|subject| subject.level.is_virtual_machine()) {
             subject.kernel = Some(shared.name.clone());

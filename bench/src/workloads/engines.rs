@@ -13,7 +13,7 @@ use super::jobs::instances::{InstancesError, store_of, succeed};
 use super::own_store::{IMAGE, OwnStore};
 use super::startup::{StartupError, TO_EXIT, TO_FIRST_OUTPUT, TO_GONE, observe};
 use crate::leftovers::{self, Cost};
-use crate::runner::{Figure, Workload};
+use crate::runner::{Figure, TURN_LIMIT, Workload, limit};
 use crate::subjects::Peer;
 use crate::subjects::peers::podman;
 
@@ -69,15 +69,21 @@ impl Engines {
         let own = store_of(program, &[shell])?;
         let (mut subjects, mut notes) = (Vec::new(), Vec::new());
         for engine in engines {
-            match engine.program() {
-                Ok(_) => {
-                    let store = PodmanStore::with_image_of(&own)?;
-                    match store.working_runtime() {
-                        Ok(runtime) => subjects.push(Subject::Podman(store, runtime)),
-                        Err(why) => notes.push(format!("{engine} is left out: {why}")),
-                    }
-                }
-                Err(why) => notes.push(format!("{engine} is left out: {why}")),
+            if let Err(why) = engine.program() {
+                notes.push(format!("{engine} is left out: {why}"));
+                continue;
+            }
+            let tried = limit::within(TURN_LIMIT, || {
+                let store = PodmanStore::with_image_of(&own)?;
+                let runtime = store.working_runtime();
+                Ok::<_, EnginesError>(runtime.map(|runtime| Subject::Podman(store, runtime)))
+            });
+            match tried {
+                Ok(tried) => match tried? {
+                    Ok(subject) => subjects.push(subject),
+                    Err(why) => notes.push(format!("{engine} is left out: {why}")),
+                },
+                Err(_) => notes.push(format!("{engine} is left out: it did not come to an end")),
             }
         }
         subjects.insert(0, Subject::Own(own));

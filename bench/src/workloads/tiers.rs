@@ -19,7 +19,7 @@ use crate::subjects::Level;
 pub const TO_READY: &str = "to_ready";
 /// Endpoints, by the names of `isolab tiers load`: a file, hashes, a product of the cache, a search, a search through all,
 /// an order.
-const KINDS: [&str; 6] = ["static", "compute", "cached", "read", "scan", "write"];
+pub const KINDS: [&str; 6] = ["static", "compute", "cached", "read", "scan", "write"];
 /// Whose parts are told.
 const TRACED: &str = "/api/products?q=oak+lamp";
 
@@ -218,9 +218,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use isolab_isolation::Level as Isolation;
 
     fn told(figures: &[Figure]) -> Vec<(&str, &str, f64)> {
         figures.iter().map(|it| (&*it.metric, &*it.unit, it.value)).collect()
+    }
+
+    #[test]
+    fn guests_boot_the_kernel_that_is_compared() {
+        let (tiers, _) = Tiers::new(TiersPlan {
+            program: "isolab".into(),
+            subjects: Vec::new(),
+            apps: vec![1],
+            rates: Vec::new(),
+            time: Duration::ZERO,
+            port: 8080,
+        });
+        for kernel in [Some("slim"), None] {
+            let subject = Level {
+                name: "fullvirt".to_owned(),
+                level: Isolation::Fullvirt,
+                kernel: kernel.map(str::to_owned),
+                other_work: None,
+            };
+            let command = tiers.tiers(&["up"], &subject);
+            let variables: Vec<_> = command.get_envs().collect();
+            let expected = kernel.map(|it| (KERNEL_VARIABLE.as_ref(), Some(it.as_ref())));
+            assert_eq!(variables, Vec::from_iter(expected));
+        }
     }
 
     #[test]

@@ -139,7 +139,9 @@ pub const KERNEL_VARIABLE: &str = "ISOLAB_KERNEL";
 
 /// What [`KERNEL_VARIABLE`] names, to choose by; none if it is empty.
 pub fn kernel_of_environment() -> Option<String> {
-    std::env::var(KERNEL_VARIABLE).ok().filter(|kernel| !kernel.is_empty())
+    let kernel = std::env::var_os(KERNEL_VARIABLE).filter(|kernel| !kernel.is_empty())?;
+    // No kernel has a name that is no UTF-8: what is left of one is refused by its reader.
+    Some(kernel.to_string_lossy().into_owned())
 }
 
 /// The kernel that a VM level runs: the one chosen, else for `paravirt` the quickest there is, and
@@ -153,6 +155,15 @@ pub fn guest_kernel(level: Level, choice: Option<&str>) -> Result<GuestKernel, I
         _ => ["slim", "cloud", "stock"],
     };
     Ok(kernels::find(choice, &preferred)?)
+}
+
+/// The quickest kernel that runs at both VM levels with all that they have, to compare them by: Debian's cloud kernel has no
+/// driver for `fullvirt`'s network card.
+///
+/// # Errors
+/// There is none.
+pub fn kernel_of_both_levels() -> Result<GuestKernel, IsolationError> {
+    Ok(kernels::find(None, &["slim", "stock", "cloud"])?)
 }
 
 impl Isolation for MachineLevel {

@@ -3,12 +3,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use isolab_tests::networked::Host;
-use isolab_tests::{Done, Sandbox, TIME_LIMIT, checkout, text};
+use isolab_tests::{Done, Run, Sandbox, TIME_LIMIT, checkout, isolab_path, text};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -275,4 +275,28 @@ fn times_and_operations_are_bounded() {
     run(&["cpu", "--resume"]).fails_with(2, &["--out"]);
     run(&["compare", "/no/a", "/no/b"]).fails_with(125, &["cannot read /no/a"]);
     run(&["compare", "/etc/passwd", "/etc/passwd"]).fails_with(125, &["no report"]);
+}
+
+/// Debian's cloud kernel, which paravirt prefers to the stock one, has no driver for fullvirt's network card.
+#[test]
+fn levels_are_compared_by_a_kernel_that_all_of_them_can_run() {
+    let sandbox = Sandbox::with_busybox();
+    let cache = tempfile::tempdir().unwrap();
+    for kernel in ["cloud", "stock"] {
+        let folder = cache.path().join("isolab/kernels").join(kernel);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("vmlinuz"), "").unwrap();
+        fs::write(folder.join("version"), format!("6.1-of-{kernel}\n")).unwrap();
+    }
+    // What is asked is the choice: no guest is to start, whatever this host has.
+    let without_kvm = "[ ! -e /dev/kvm ] || mount --bind /dev/null /dev/kvm; exec \"$0\" \"$@\"";
+    for (levels, expected) in [("paravirt", "cloud"), ("paravirt,fullvirt", "stock")] {
+        let mut run = Command::new("unshare");
+        run.args(["--mount", "sh", "-c", without_kvm]).arg(isolab_path());
+        run.args(["bench", "startup", "--no-network", "--runs", "1", "--isolation", levels]);
+        run.env("XDG_DATA_HOME", sandbox.data()).env("XDG_CACHE_HOME", cache.path());
+        let done = Run::new(run).finish();
+        let head = format!("guest kernel  {expected} (6.1-of-{expected})\n");
+        assert!(done.stdout.contains(&head), "{levels}: {done:?}");
+    }
 }
