@@ -162,12 +162,14 @@ fn tiers(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Find
             apps: vec![1],
             rates: vec![25, 50, 100],
             time: Duration::from_secs(1),
+            requests: tiers::QUICK_REQUESTS,
             port: tiers::PORT,
         },
         false => Shop {
             apps: vec![1, 2, 4],
             rates: vec![25, 50, 100, 200],
             time: Duration::from_secs(5),
+            requests: tiers::REQUESTS,
             port: tiers::PORT,
         },
     };

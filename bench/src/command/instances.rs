@@ -63,14 +63,16 @@ pub struct Shop {
     pub apps: Vec<u32>,
     pub rates: Vec<u32>,
     pub time: Duration,
+    pub requests: u32,
     pub port: u16,
 }
 
 /// The three tiers at the levels.
 pub fn tiers(subjects: Vec<Level>, shop: Shop, runner: &mut Runner) -> Result<Findings> {
     let program: PathBuf = own_program()?;
-    let Shop { apps, rates, time, port } = shop;
-    let (mut tiers, notes) = Tiers::new(TiersPlan { program, subjects, apps, rates, time, port });
+    let Shop { apps, rates, time, requests, port } = shop;
+    let plan = TiersPlan { program, subjects, apps, rates, time, requests, port };
+    let (mut tiers, notes) = Tiers::new(plan);
     let mut findings = runner.run(&mut tiers)?;
     findings.notes.extend(notes);
     Ok(findings)

@@ -37,9 +37,12 @@ pub struct TiersBench {
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [25, 50, 100, 200],
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rates: Vec<u32>,
-    /// Seconds that each load lasts [default: 5, or 2 with --quick].
+    /// Seconds that each load of one kind, or at one rate, lasts [default: 5, or 2 with --quick].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     duration: Option<u64>,
+    /// How many requests of the mix the application servers share [default: 300, or 100 with --quick].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    requests: Option<u32>,
     /// The host's port that the shop is at.
     #[arg(long, value_name = "PORT", default_value_t = PORT)]
     port: u16,
@@ -47,6 +50,10 @@ pub struct TiersBench {
 
 /// As `isolab tiers up` has it, but for a shop that runs there already.
 pub const PORT: u16 = 8090;
+/// Of the mix, that the application servers share.
+pub const REQUESTS: u32 = 300;
+/// Likewise, with --quick.
+pub const QUICK_REQUESTS: u32 = 100;
 /// The image of the tier that all requests come to.
 pub const IMAGE: &str = "shop-web";
 
@@ -66,10 +73,12 @@ pub fn run(args: TiersBench) -> Result<ExitCode> {
     let (subjects, kernel) = subjects::levels(levels::chosen(&args.isolation)?, None, false)?;
     let mut session = args.running.begin("tiers", 1)?;
     let seconds = args.duration.unwrap_or(if args.running.quick { 2 } else { 5 });
+    let usual = if args.running.quick { QUICK_REQUESTS } else { REQUESTS };
     let shop = Shop {
         apps: args.apps,
         rates: args.rates,
         time: Duration::from_secs(seconds),
+        requests: args.requests.unwrap_or(usual),
         port: args.port,
     };
     let findings = instances::tiers(subjects, shop, &mut session.runner)?;

@@ -33,8 +33,11 @@ pub struct TiersPlan {
     pub apps: Vec<u32>,
     /// Requests a second that are due in the open loop.
     pub rates: Vec<u32>,
-    /// How long each load lasts.
+    /// How long each load of one kind, or at one rate, lasts.
     pub time: Duration,
+    /// How many requests of the mix the application servers share: a time would be over with more or fewer of those that take a hundred
+    /// times as long as others.
+    pub requests: u32,
     /// The host's port that the shop is at.
     pub port: u16,
 }
@@ -84,8 +87,7 @@ impl Tiers {
         name: &str,
         options: &[&str],
     ) -> Result<Vec<Figure>, InstancesError> {
-        let time = format!("{}ms", self.plan.time.as_millis());
-        let words = [&["load", "--duration", &time], options].concat();
+        let words = [&["load"], options].concat();
         // The visitors are not the shop.
         let shop = Whose { roots: vec![std::process::id()], ..Whose::default() };
         let metered = |source| InstancesError::Meter { subject: subject.name.clone(), source };
@@ -105,12 +107,14 @@ impl Tiers {
     /// What a shop with the first number of application servers is asked.
     fn measure(&self, subject: &Level) -> Result<Vec<Figure>, InstancesError> {
         let mut found = Vec::new();
+        let time = format!("{}ms", self.plan.time.as_millis());
         for kind in KINDS {
-            let options = ["--connections", "4", "--mix", kind];
+            let options = ["--connections", "4", "--duration", &time, "--mix", kind];
             found.extend(self.load(subject, kind, &options)?);
         }
         for rate in self.plan.rates.iter().map(u32::to_string) {
-            found.extend(self.load(subject, &format!("{RATE}{rate}"), &["--rate", &rate])?);
+            let options = ["--rate", &rate, "--duration", &time];
+            found.extend(self.load(subject, &format!("{RATE}{rate}"), &options)?);
         }
         found.extend(parts(&self.json(subject, &["trace", TRACED])?));
         Ok(found)
@@ -119,6 +123,7 @@ impl Tiers {
     fn shops(&self, subject: &Level) -> Result<Vec<Figure>, InstancesError> {
         let mut found = Vec::new();
         let (level, port) = (subject.level.name(), self.plan.port.to_string());
+        let requests = self.plan.requests.to_string();
         for (place, apps) in self.plan.apps.iter().enumerate() {
             let apps = apps.to_string();
             let words =
@@ -130,7 +135,8 @@ impl Tiers {
                 found.push(Figure::new(TO_READY, "ms", milliseconds));
                 found.extend(self.measure(subject)?);
             }
-            found.extend(self.load(subject, &format!("apps_{apps}"), &["--connections", "16"])?);
+            let options = ["--connections", "16", "--requests", &requests];
+            found.extend(self.load(subject, &format!("apps_{apps}"), &options)?);
         }
         Ok(found)
     }
@@ -232,6 +238,7 @@ mod tests {
             apps: vec![1],
             rates: Vec::new(),
             time: Duration::ZERO,
+            requests: 1,
             port: 8080,
         });
         for kernel in [Some("slim"), None] {

@@ -26,10 +26,12 @@ use crate::site::{Site, Tier};
 /// Put load on the shop, and tell how long answers took and what failed.
 ///
 /// With --rate requests are due at that rate whatever becomes of them, and their time counts from then on. Without it
-/// each connection asks again when it has been answered. Ctrl-C ends it early: what was answered by then is told.
+/// each connection asks again when it has been answered; with --requests so many in all, which are the same each time,
+/// so that runs of them can be compared. Ctrl-C ends it early: what was answered by then is told.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  isolab tiers load --rate 500 --duration 30s\n  \
-    isolab tiers load --connections 64 --mix cached=1 --format json | jq .throughput")]
+    isolab tiers load --connections 64 --mix cached=1 --format json | jq .throughput\n  \
+    isolab tiers load --requests 1000")]
 pub struct Command {
     /// Requests a second that are due, over all connections.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -41,6 +43,10 @@ pub struct Command {
     /// How long.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     duration: Duration,
+    /// How many in all, however long they take; instead of --duration.
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "duration"])]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    requests: Option<u64>,
     /// How long one request may take.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,

@@ -34,8 +34,8 @@ struct Work {
 enum Pace {
     /// A permit for each request that is due. What is not sent by the end never is.
     Open { schedule: Schedule, permits: Arc<Semaphore>, end: Instant },
-    /// One after the other until then.
-    Closed { end: Instant },
+    /// One after the other until then, or until there were so many.
+    Closed { end: Option<Instant>, count: u64 },
 }
 
 /// Asks until the time is over or SIGINT comes, and gives what became of it.
@@ -59,7 +59,10 @@ async fn drive(target: SocketAddr, args: &Command) -> Result<Tally> {
             // What waits by then gets as long as a request gets.
             Pace::Open { schedule, permits, end: end + args.timeout }
         }
-        None => Pace::Closed { end },
+        None => Pace::Closed {
+            end: args.requests.is_none().then_some(end),
+            count: args.requests.unwrap_or(u64::MAX),
+        },
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let work = Arc::new(Work {
@@ -137,9 +140,10 @@ impl Work {
     async fn turn(&self) -> (u64, Turn) {
         let is_enough = || self.is_enough.load(Ordering::Relaxed);
         match &self.pace {
-            Pace::Closed { end } => {
+            Pace::Closed { end, count } => {
                 let (number, now) = (self.next.fetch_add(1, Ordering::Relaxed), Instant::now());
-                (number, if now < *end && !is_enough() { Turn::Ask(now) } else { Turn::Over })
+                let is_due = number < *count && end.is_none_or(|end| now < end) && !is_enough();
+                (number, if is_due { Turn::Ask(now) } else { Turn::Over })
             }
             Pace::Open { schedule, permits, end } => {
                 // It is closed when it is enough.
@@ -300,5 +304,12 @@ mod tests {
         let tally = load(serve(None), &["--connections", "1", "--duration", "100ms"]);
         let whole = tally.whole();
         assert!(!whole.times.is_empty() && whole.errors() == 0, "{:?}", whole.failures);
+    }
+
+    #[test]
+    fn a_number_of_requests_is_asked_whatever_time_it_takes() {
+        let server = serve(Some((3, Duration::from_millis(200))));
+        let whole = load(server, &["--connections", "1", "--requests", "7"]).whole();
+        assert_eq!((whole.times.len(), whole.errors()), (7, 0), "{:?}", whole.failures);
     }
 }
