@@ -153,8 +153,20 @@ fn a_shop_is_measured_at_the_levels() {
         let image = checkout().join(format!("target/tiers-images/shop-{tier}.tar"));
         host.isolab(&["image", "load", text(&image)]).success();
     }
-    let words =
-        ["bench", "tiers", "--runs", "1", "--apps", "1", "--rates", "25", "--duration", "1"];
+    let words = [
+        "bench",
+        "tiers",
+        "--runs",
+        "1",
+        "--apps",
+        "1",
+        "--rates",
+        "25",
+        "--duration",
+        "1",
+        "--requests",
+        "20",
+    ];
     let report = host.isolab(&[&words[..], &["--format", "json"], &LEVELS].concat()).success();
     let report: Value = serde_json::from_str(&report).unwrap();
     let two = ["process", "container"].map(|name| (name.to_owned(), 1));
