@@ -20,6 +20,8 @@ pub const TO_READY: &str = "to_ready";
 /// Endpoints, by the names of `isolab tiers load`: a file, hashes, a product of the cache, a search, a search through all,
 /// an order.
 pub const KINDS: [&str; 6] = ["static", "compute", "cached", "read", "scan", "write"];
+/// Requests, enough for each of several servers to have as many at once as it has connections.
+const WARMING: &str = "200";
 /// Whose parts are told.
 const TRACED: &str = "/api/products?q=oak+lamp";
 
@@ -120,6 +122,16 @@ impl Tiers {
         Ok(found)
     }
 
+    /// Has the servers open their connections to the database, seconds of work where processors are slow. What is answered 503
+    /// meanwhile, as it would wait for too long, is not counted.
+    fn warm(&self, subject: &Level) -> Result<(), InstancesError> {
+        let words = ["load", "--connections", "16", "--requests", WARMING, "--mix", "read"];
+        match succeed(&mut self.tiers(&words, subject), "isolab tiers load", &subject.name) {
+            Err(InstancesError::Command { status, .. }) if status.code() == Some(1) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
     fn shops(&self, subject: &Level) -> Result<Vec<Figure>, InstancesError> {
         let mut found = Vec::new();
         let (level, port) = (subject.level.name(), self.plan.port.to_string());
@@ -135,6 +147,7 @@ impl Tiers {
                 found.push(Figure::new(TO_READY, "ms", milliseconds));
                 found.extend(self.measure(subject)?);
             }
+            self.warm(subject)?;
             let options = ["--connections", "16", "--requests", &requests];
             found.extend(self.load(subject, &format!("apps_{apps}"), &options)?);
         }
