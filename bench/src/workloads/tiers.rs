@@ -20,8 +20,11 @@ pub const TO_READY: &str = "to_ready";
 /// Endpoints, by the names of `isolab tiers load`: a file, hashes, a product of the cache, a search, a search through all,
 /// an order.
 pub const KINDS: [&str; 6] = ["static", "compute", "cached", "read", "scan", "write"];
-/// Requests, enough for each of several servers to have as many at once as it has connections.
-const WARMING: &str = "200";
+/// Requests for each server before it is measured. The load asks for a hundred products of the cache, and for searches, which each
+/// connection to the database prepares when it makes its first.
+const WARMING: u32 = 400;
+/// What these ask for, and how often.
+const WARMING_MIX: &str = "cached=1,read=1";
 /// Whose parts are told.
 const TRACED: &str = "/api/products?q=oak+lamp";
 
@@ -122,10 +125,11 @@ impl Tiers {
         Ok(found)
     }
 
-    /// Has the servers open their connections to the database, seconds of work where processors are slow. What is answered 503
-    /// meanwhile, as it would wait for too long, is not counted.
-    fn warm(&self, subject: &Level) -> Result<(), InstancesError> {
-        let words = ["load", "--connections", "16", "--requests", WARMING, "--mix", "read"];
+    /// Has each of `apps` servers open its connections to the database, seconds of work where processors are slow, and fill its
+    /// cache. What is answered 503 meanwhile, as it would wait for too long, is not counted.
+    fn warm(&self, subject: &Level, apps: u32) -> Result<(), InstancesError> {
+        let requests = (WARMING * apps).to_string();
+        let words = ["load", "--connections", "16", "--requests", &requests, "--mix", WARMING_MIX];
         match succeed(&mut self.tiers(&words, subject), "isolab tiers load", &subject.name) {
             Err(InstancesError::Command { status, .. }) if status.code() == Some(1) => Ok(()),
             result => result.map(drop),
@@ -136,8 +140,8 @@ impl Tiers {
         let mut found = Vec::new();
         let (level, port) = (subject.level.name(), self.plan.port.to_string());
         let requests = self.plan.requests.to_string();
-        for (place, apps) in self.plan.apps.iter().enumerate() {
-            let apps = apps.to_string();
+        for (place, &servers) in self.plan.apps.iter().enumerate() {
+            let apps = servers.to_string();
             let words =
                 ["up", "--no-build", "--isolation", level, "--port", &port, "--apps", &apps];
             let spawned = timeline::now();
@@ -147,7 +151,7 @@ impl Tiers {
                 found.push(Figure::new(TO_READY, "ms", milliseconds));
                 found.extend(self.measure(subject)?);
             }
-            self.warm(subject)?;
+            self.warm(subject, servers)?;
             let options = ["--connections", "16", "--requests", &requests];
             found.extend(self.load(subject, &format!("apps_{apps}"), &options)?);
         }
