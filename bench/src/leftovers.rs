@@ -14,6 +14,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
+use crate::family;
+use crate::meter::{CPU, FAULTS, SWITCHES};
 use crate::runner::Figure;
 
 /// Something that stays longer does not end by itself.
@@ -42,7 +44,25 @@ impl Cost {
     /// # Errors
     /// None that the manual page knows.
     pub fn of_children() -> io::Result<Self> {
-        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+        Self::of(UsageWho::RUSAGE_CHILDREN)
+    }
+
+    /// What the calling thread has cost until now, which is none of them.
+    ///
+    /// # Errors
+    /// None that the manual page knows.
+    pub fn of_this_thread() -> io::Result<Self> {
+        Self::of(UsageWho::RUSAGE_THREAD)
+    }
+
+    /// As a [`Meter`](crate::meter::Meter) of [`Time`](crate::meter::Counted::Time) tells it.
+    pub fn metered(sums: &[(&str, f64)]) -> Self {
+        let sum = |what| sums.iter().find(|(name, _)| *name == what).map_or(0, |it| it.1 as i64);
+        Self { cpu_time: sum(CPU), context_switches: sum(SWITCHES), page_faults: sum(FAULTS) }
+    }
+
+    fn of(whose: UsageWho) -> io::Result<Self> {
+        let usage = getrusage(whose)?;
         Ok(Self {
             cpu_time: (usage.user_time() + usage.system_time()).num_microseconds(),
             context_switches: usage.voluntary_context_switches()
@@ -90,6 +110,27 @@ pub fn wait() -> Option<u64> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return Some(timeline::now()), // ECHILD
         }
+    }
+}
+
+/// Likewise, beside `servers`, children that stay: until nothing else descends from this process.
+pub fn wait_beside(servers: &[u32]) -> Option<u64> {
+    let own = std::process::id();
+    let deadline = Instant::now() + TIMEOUT;
+    let any = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+    loop {
+        while matches!(waitpid(None, Some(any)), Ok(ended) if ended != WaitStatus::StillAlive) {}
+        let mut family = family::of(&[own.cast_signed()], &[]).ok()?;
+        let stays = |pid: u32| pid == own || servers.contains(&pid);
+        family.retain(|pid| !stays(pid.cast_unsigned()));
+        if family.is_empty() {
+            return Some(timeline::now());
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        // All of /proc is read for a look.
+        thread::sleep(25 * POLL_INTERVAL);
     }
 }
 

@@ -11,6 +11,7 @@ use isolab_bench::subjects::Peer;
 use isolab_bench::workloads::engines::{self, Engines};
 use isolab_bench::workloads::machines::{self as starts, Machines, MachinesPlan};
 use isolab_bench::workloads::runtimes::{self, Runtimes, RuntimesPlan};
+use isolab_bench::workloads::sandboxes::{self, Sandboxes, SandboxesPlan};
 use isolab_bench::workloads::service::{self, Service};
 use isolab_bench::workloads::startup::{self, StartupPlan};
 use isolab_bench::{Host, machines};
@@ -37,7 +38,9 @@ use super::{own_program, remarks_of, tables_of};
 /// runs from the spawn of the VMM to its guest's line on the console, and to its end; memory is
 /// what is resident beyond guest RAM; exits are KVM's own count, until that line. Container
 /// runtimes are peers of isolab-oci: `RUNTIME run` of /bin/true, with the configuration of `runc
-/// spec`, from the spawn to the end; podman is one of `isolab run`, each from a store of its own.
+/// spec`, from the spawn to the end; podman is one of `isolab run`, each from a store of its own. kata is one of `isolab run
+/// --isolation paravirt`: by containerd's `ctr run`, with a containerd of the measurement's own and what Kata's configuration
+/// says, but for the guest's memory. Where that names another kernel than ours there is no ratio.
 #[derive(Debug, Args)]
 #[command(
     mut_arg("isolation", |it| it.help("Levels, separated by commas; by default all of them, with --peers none")),
@@ -51,7 +54,7 @@ pub struct Startup {
     #[command(flatten)]
     levels: Levels,
     /// Others, separated by commas: qemu, qemu-tcg, firecracker, cloud-hypervisor, kvmtool, crosvm; runc,
-    /// crun, youki; podman. Those that are not installed are left out.
+    /// crun, youki; podman; kata. Those that are not installed are left out.
     #[arg(long, value_name = "PEER,...", value_delimiter = ',')]
     peers: Vec<Peer>,
     #[command(flatten)]
@@ -100,6 +103,21 @@ pub fn run(args: Startup) -> Result<ExitCode> {
         let (mut engines, notes) = Engines::new(&own_program()?, &engines, args.levels.memory)?;
         findings.notes.extend(notes);
         findings.extend(session.runner.run(&mut engines)?);
+    }
+    let (shims, others): (Vec<Peer>, Vec<Peer>) =
+        others.into_iter().partition(|peer| peer.shim().is_some());
+    if !shims.is_empty() {
+        let kernel = guest_kernel(Level::Paravirt, args.levels.kernel())?;
+        kernel_name.get_or_insert_with(|| kernel.to_string());
+        let plan = SandboxesPlan {
+            program: own_program()?,
+            peers: shims,
+            memory: args.levels.memory,
+            kernel: args.levels.kernel().map(str::to_owned),
+        };
+        let (mut sandboxes, notes) = Sandboxes::new(plan)?;
+        findings.notes.extend(notes);
+        findings.extend(session.runner.run(&mut sandboxes)?);
     }
     let (runtimes, machines): (Vec<Peer>, Vec<Peer>) =
         others.into_iter().partition(|peer| peer.is_runtime());
@@ -195,6 +213,12 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
         let table = report::by_metric(report, "engines");
         text +=
             &format!("A container to its end, medians (ratios to {})\n{table}\n\n", engines::OWN);
+    }
+    if report.summary(sandboxes::OWN, startup::TO_EXIT).is_some() {
+        let (table, own) = (report::by_metric(report, "sandboxes"), sandboxes::OWN);
+        text += &format!(
+            "A container with a machine of its own to its end, medians (ratios to {own})\n{table}\n\n"
+        );
     }
     if report.summary(runtimes::OWN, startup::TO_EXIT).is_some() {
         let metrics = [

@@ -1,5 +1,6 @@
 //! What is measured: a file or folder each.
 
+mod containerd;
 pub mod density;
 pub mod disk;
 pub mod engines;
@@ -10,6 +11,7 @@ pub mod net;
 mod own_store;
 pub mod probes;
 pub mod runtimes;
+pub mod sandboxes;
 pub mod service;
 pub mod startup;
 pub mod tiers;

@@ -3,6 +3,7 @@
 mod boot;
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -331,6 +332,43 @@ fn the_bare_machine_is_measured_beside_its_peers() {
     // What is not installed is said, not silently skipped.
     let is_told = |note: &serde_json::Value| note.as_str().unwrap().contains("kvmtool");
     assert!(report["notes"].as_array().unwrap().iter().any(is_told), "{report}");
+}
+
+/// Under Kata's name, which needs a guest image of its own: the shim that containerd has for runc, by the same protocol.
+#[test]
+fn a_container_of_containerd_s_is_measured_beside_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let mut shims = std::env::split_paths(&path).map(|it| it.join("containerd-shim-runc-v2"));
+    let shim = shims.find(|it| it.exists()).unwrap();
+    std::os::unix::fs::symlink(shim, folder.path().join("containerd-shim-kata-v2")).unwrap();
+    let with_kata = format!("{}:{path}", text(folder.path()));
+    let words = ["bench", "startup", "--peers", "kata", "--kernel", "slim", "--runs", "1"];
+    let sandbox = Sandbox::empty();
+    let bench = |path: &str| {
+        let report = sandbox.isolab(&words).args(&["--format", "json"]).env("PATH", path);
+        serde_json::from_str::<serde_json::Value>(&report.finish().success()).unwrap()
+    };
+    let report = bench(&with_kata);
+    for subject in ["isolab run (paravirt)", "ctr run (kata)"] {
+        for metric in ["to_first_output", "to_exit", "to_gone", "cpu_time", "context_switches"] {
+            assert!(figure(&report, subject, metric) > 0.0);
+        }
+    }
+    // It has the host's kernel.
+    let compared = report["comparisons"].as_array().unwrap();
+    assert!(compared.len() >= 5 && compared.iter().all(|it| it["ratio"].is_null()), "{report}");
+    let faults = compared[0]["faults"].as_array().unwrap();
+    let other = faults.iter().find(|it| it["kind"] == "not_the_same_work").unwrap();
+    let why = other["text"].as_str().unwrap();
+    assert!(why.starts_with("another guest kernel, Linux version"), "{why}");
+    assert!(!Path::new("/sys/fs/cgroup/default").exists());
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    assert!(!mounts.contains("isolab-bench") && !mounts.contains("/snapshots/"), "{mounts}");
+
+    let report = bench(&path);
+    let absent = "kata is left out: no containerd-shim-kata-v2 on PATH";
+    assert!(report["notes"].as_array().unwrap().iter().any(|it| it == absent), "{report}");
 }
 
 /// A figure of `report`, which must be there.

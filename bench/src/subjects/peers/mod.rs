@@ -4,6 +4,7 @@ mod cloud_hypervisor;
 mod crosvm;
 mod crun;
 pub(super) mod firecracker;
+mod kata;
 mod kvmtool;
 pub mod podman;
 pub mod qemu;
@@ -19,11 +20,12 @@ use std::str::FromStr;
 use super::machine::Machine;
 
 /// All that there are, in the order of the tables.
-static ALL: [&Adapter; 10] = [
+static ALL: [&Adapter; 11] = [
     &runc::RUNC,
     &crun::CRUN,
     &youki::YOUKI,
     &podman::PODMAN,
+    &kata::KATA,
     &qemu::QEMU,
     &qemu::TCG,
     &firecracker::FIRECRACKER,
@@ -48,8 +50,19 @@ enum Role {
     Runtime,
     /// A container engine with a store of images.
     Engine,
+    /// A shim of containerd's, which has a machine for each container.
+    Shim(&'static Shim),
     /// A virtual machine monitor. The first of its machines is the one that starts the quickest.
     Machines(&'static [&'static Machine]),
+}
+
+/// How containerd reaches a runtime.
+#[derive(Debug)]
+pub struct Shim {
+    /// containerd's name for it.
+    pub runtime: &'static str,
+    /// What tells it how many MiB of RAM a guest has: annotations, each a name and its value.
+    pub memory: fn(u64) -> Vec<String>,
 }
 
 /// One of them.
@@ -77,11 +90,19 @@ impl Peer {
         matches!(self.0.role, Role::Engine)
     }
 
+    /// How containerd reaches it, where it is a shim of containerd's.
+    pub fn shim(self) -> Option<&'static Shim> {
+        match self.0.role {
+            Role::Shim(shim) => Some(shim),
+            Role::Runtime | Role::Engine | Role::Machines(_) => None,
+        }
+    }
+
     /// Its machines, the quickest first; none where it is no virtual machine monitor.
     pub fn machines(self) -> &'static [&'static Machine] {
         match self.0.role {
             Role::Machines(machines) => machines,
-            Role::Runtime | Role::Engine => &[],
+            Role::Runtime | Role::Engine | Role::Shim(_) => &[],
         }
     }
 
@@ -143,7 +164,8 @@ mod tests {
         for peer in all() {
             assert_eq!(peer.to_string().parse(), Ok(peer));
             assert!(peer.machines().iter().all(|it| it.peer == Some(peer.name())), "{peer}");
-            let roles = [peer.is_runtime(), peer.is_engine(), peer.lightest().is_some()];
+            let is_machine = peer.lightest().is_some();
+            let roles = [peer.is_runtime(), peer.is_engine(), peer.shim().is_some(), is_machine];
             assert_eq!(roles.into_iter().filter(|is| *is).count(), 1, "{peer}");
         }
         let error = "xen".parse::<Peer>().unwrap_err();
