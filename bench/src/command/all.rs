@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use isolab_bench::Host;
 use isolab_bench::report::{self, Findings, Report};
 use isolab_bench::runner::Runner;
-use isolab_bench::subjects::Level as Subject;
+use isolab_bench::subjects::{Level as Subject, Peer};
 use isolab_bench::workloads::density::{Density, DensityPlan};
 use isolab_bench::workloads::disk::levels as disk;
 use isolab_bench::workloads::net::levels as net;
@@ -17,13 +17,19 @@ use isolab_bench::workloads::probes::Kind;
 use isolab_bench::workloads::startup::{self, StartupPlan};
 use isolab_images::Store;
 
+use super::devices::{Guests, Machines};
 use super::instances::{self, DiskWork, Instances, Shop};
 use super::levels::Levels;
+use super::peers::Starts;
 use super::running::Running;
-use super::{own_program, probes, remarks_of, tiers};
+use super::{duplicate, own_program, probes, remarks_of, tiers};
 
 /// Of which the time is shared.
 const PARTS: u32 = 7;
+/// And these: four kinds of starts, disks, networks.
+const PARTS_OF_PEERS: u32 = 6;
+/// Memory of the guests that fio runs in, which are in it with all their files, in bytes: as `bench disk` gives them.
+const MACHINES_MEMORY: u64 = 512 << 20;
 /// Where the report goes if nothing else is said.
 const FOLDER: &str = "bench-results";
 /// A start of the least that an image has.
@@ -33,6 +39,8 @@ const COMMAND: [&str; 2] = ["echo", "ready"];
 ///
 /// What cannot be measured here is left out, and the report says so: disk and network need fio, iperf3 and
 /// busybox-static on this host, the network root, and the requests the images of `isolab tiers build`.
+/// With --peers, each of them is measured beside ours of its kind: container engines, runtimes and VMMs by what a start needs, and
+/// QEMU by its disks and networks.
 /// Each level has its turn in each round; the first level takes part twice, under two names, to
 /// test the benchmark itself. Ctrl-C keeps what was measured, and --resume goes on with it. The
 /// report is report.json, report.txt and report.html in --out, by default bench-results.
@@ -43,6 +51,9 @@ const COMMAND: [&str; 2] = ["echo", "ready"];
 pub struct All {
     #[command(flatten)]
     levels: Levels,
+    /// Others, separated by commas, as of `bench startup`. Those that are not installed are left out.
+    #[arg(long, value_name = "PEER,...", value_delimiter = ',')]
+    peers: Vec<Peer>,
     #[command(flatten)]
     running: Running,
     /// Percent of the operations that a probe does by default.
@@ -65,10 +76,18 @@ pub fn run(mut args: All) -> Result<ExitCode> {
     let folder = args.running.output.out.get_or_insert_with(|| PathBuf::from(FOLDER)).clone();
     let image = Store::open_default()?.resolve(&args.image)?;
     let image = (args.image.clone(), image.digest().to_owned());
+    if let Some(twice) = duplicate(&args.peers) {
+        bail!("{twice} is named twice");
+    }
     let (subjects, kernel) = args.levels.subjects(true)?;
-    let mut session = args.running.begin("report", PARTS)?;
-    let findings = measure(&args, &subjects, &mut session.runner)?;
-    let report = session.report(Host::detect(Some(image), kernel), findings);
+    let of_peers = if args.peers.is_empty() { 0 } else { PARTS_OF_PEERS };
+    let mut session = args.running.begin("report", PARTS + of_peers)?;
+    let mut findings = measure(&args, &subjects, &mut session.runner)?;
+    measure_beside_peers(&args, &mut findings, &mut session.runner)?;
+    let mut report = session.report(Host::detect(Some(image), kernel), findings);
+    for machines in [Machines::disk(), Machines::net()] {
+        report.notes.extend(machines.causes(&report));
+    }
     let text = format!("{}report: {}\n", text(&report), folder.join("report.html").display());
     session.finish(&report, &text, &args.running.output)
 }
@@ -113,6 +132,29 @@ fn measure(args: &All, subjects: &[Subject], runner: &mut Runner) -> Result<Find
         }
     }
     Ok(findings)
+}
+
+/// Likewise, of starts, disks and networks.
+fn measure_beside_peers(args: &All, findings: &mut Findings, runner: &mut Runner) -> Result<()> {
+    let (kernel, memory) = (args.levels.kernel(), args.levels.memory);
+    if args.peers.is_empty() || findings.interrupted {
+        return Ok(());
+    }
+    findings.extend(Starts { peers: &args.peers, memory, kernel }.measure(runner)?);
+    let peers = args.peers.iter().copied().filter(|peer| peer.lightest().is_some());
+    let peers: Vec<Peer> = peers.collect();
+    let guests = Guests { kernel, memory: MACHINES_MEMORY, quick: args.running.quick };
+    for (name, machines) in [("disk", Machines::disk()), ("net", Machines::net())] {
+        let is_left_out = args.without.iter().any(|without| without == name);
+        if peers.is_empty() || is_left_out || findings.interrupted {
+            continue;
+        }
+        match machines.measure(&peers, &guests, runner) {
+            Ok(more) => findings.extend(more),
+            Err(error) => findings.notes.push(format!("{name} of machines is left out: {error:#}")),
+        }
+    }
+    Ok(())
 }
 
 type Part = fn(&All, Vec<Subject>, &mut Runner) -> Result<Findings>;
@@ -177,9 +219,13 @@ fn tiers(args: &All, subjects: Vec<Subject>, runner: &mut Runner) -> Result<Find
 }
 
 fn text(report: &Report) -> String {
-    let tables = report.benchmarks().into_iter().map(|benchmark| match benchmark {
-        "disk" | "net" => instances::table(report, benchmark),
-        _ => instances::plain(report, benchmark),
+    let machines = [Machines::disk(), Machines::net()];
+    let tables = report.benchmarks().into_iter().map(|benchmark| {
+        match (benchmark, machines.iter().find(|it| it.is(benchmark))) {
+            (_, Some(machines)) => machines.table(report) + "\n",
+            ("disk" | "net", None) => instances::table(report, benchmark),
+            _ => instances::plain(report, benchmark),
+        }
     });
     let (host, short) = (&report.host, report::in_short(report));
     let first = if short.is_empty() { short } else { short + "\n\n" };

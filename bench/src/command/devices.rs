@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use isolab_bench::Host;
-use isolab_bench::report::Findings;
+use isolab_bench::report::{Findings, Report};
 use isolab_bench::runner::{Rounds, Runner};
 use isolab_bench::subjects::Peer;
 use isolab_bench::workloads::disk::levels as levels_disk;
@@ -185,14 +185,7 @@ pub fn disk(args: DiskBench) -> Result<ExitCode> {
             Engine::Sync => EngineKind::Sync,
         },
     };
-    let show = Shown {
-        name: "disk",
-        jobs: disk::jobs(),
-        subjects: disk::subjects(),
-        pair: (disk::EMULATED, disk::VIRTIO),
-    };
-    let (workload, notes) = disk::workload(&plan)?;
-    show.measure(&args.common, kernel, workload, notes)
+    Machines::disk().report(&args.common, kernel, disk::workload(&plan)?)
 }
 
 /// Runs `isolab bench net`.
@@ -215,14 +208,7 @@ pub fn net(args: NetBench) -> Result<ExitCode> {
         mebibytes: args.mebibytes,
         requests: args.requests,
     };
-    let show = Shown {
-        name: "net",
-        jobs: net::jobs(),
-        subjects: net::subjects(),
-        pair: (net::EMULATED, net::VIRTIO),
-    };
-    let (workload, notes) = net::workload(&plan)?;
-    show.measure(&args.common, kernel, workload, notes)
+    Machines::net().report(&args.common, kernel, net::workload(&plan)?)
 }
 
 impl Common {
@@ -290,40 +276,137 @@ fn setup(common: &Common, subjects: &[&str], jobs: &[&str]) -> Result<(Setup, St
     Ok((setup, name))
 }
 
-/// How a benchmark's results are shown.
-struct Shown {
+/// The part of either benchmark that is of bare machines.
+pub struct Machines {
+    /// What the operator calls it.
     name: &'static str,
+    /// What a report calls it.
+    benchmark: &'static str,
     jobs: Vec<&'static str>,
     subjects: Vec<&'static str>,
     /// Ours: emulated and paravirtual.
     pair: (&'static str, &'static str),
 }
 
-impl Shown {
-    fn measure(
-        &self,
-        common: &Common,
-        kernel: String,
-        mut workload: GuestJobs,
-        notes: Vec<String>,
-    ) -> Result<ExitCode> {
-        let mut session = common.output.begin(self.name, Rounds::Fixed(common.runs))?;
-        let mut findings = session.runner.run(&mut workload)?;
+impl Machines {
+    /// Of `bench disk`.
+    pub fn disk() -> Self {
+        Self {
+            name: "disk",
+            benchmark: disk::NAME,
+            jobs: disk::jobs(),
+            subjects: disk::subjects(),
+            pair: (disk::EMULATED, disk::VIRTIO),
+        }
+    }
+
+    /// Of `bench net`.
+    pub fn net() -> Self {
+        Self {
+            name: "net",
+            benchmark: net::NAME,
+            jobs: net::jobs(),
+            subjects: net::subjects(),
+            pair: (net::EMULATED, net::VIRTIO),
+        }
+    }
+
+    /// Measures them beside `peers`, a first look where it has to be `quick`.
+    ///
+    /// # Errors
+    /// What the guests need is not here, or a measurement cannot be written down.
+    pub fn measure(&self, peers: &[Peer], of: &Guests, runner: &mut Runner) -> Result<Findings> {
+        let jobs = |quick: &[&str]| match of.quick {
+            true => quick.iter().map(|&job| job.to_owned()).collect(),
+            false => Vec::new(),
+        };
+        let setup = |quick: &[&str]| -> Result<Setup> {
+            Ok(Setup {
+                program: own_program()?,
+                peers: peers.to_vec(),
+                only: Vec::new(),
+                jobs: jobs(quick),
+                time: None,
+                kernel: guest_kernel(Level::Paravirt, of.kernel)?.image,
+                memory: of.memory,
+                cpus: 1,
+                poll: None,
+            })
+        };
+        let requests = if of.quick { 200 } else { 1000 };
+        let made = match self.benchmark {
+            disk::NAME => disk::workload(&disk::DiskPlan {
+                setup: setup(&disk::QUICK)?,
+                requests,
+                disk: None,
+                size: 64 << 20,
+                cache: CacheMode::None,
+                engine: EngineKind::IoUring,
+            })?,
+            _ => net::workload(&net::NetPlan {
+                setup: setup(&net::QUICK)?,
+                probe: package::executable("isolab-probe")?,
+                mebibytes: if of.quick { 4 } else { 32 },
+                requests,
+            })?,
+        };
+        Self::run(made, runner)
+    }
+
+    fn run(
+        (mut workload, notes): (GuestJobs, Vec<String>),
+        runner: &mut Runner,
+    ) -> Result<Findings> {
+        let mut findings = runner.run(&mut workload)?;
         // The guests' files, tap and server.
         drop(workload);
         findings.notes.extend(notes);
         findings.notes.extend(jobs::without_exits(&findings));
+        Ok(findings)
+    }
+
+    /// Whether it is this one of a report's.
+    pub fn is(&self, benchmark: &str) -> bool {
+        self.benchmark == benchmark
+    }
+
+    /// What is slower than it might be, and why: remarks of a report.
+    pub fn causes(&self, report: &Report) -> Vec<String> {
+        jobs::causes(report, &self.jobs, self.pair.0, self.pair.1)
+    }
+
+    /// The table, and what its figures are.
+    pub fn table(&self, report: &Report) -> String {
+        let table = jobs::table(report, self.benchmark, &self.jobs, &self.subjects);
+        format!(
+            "Medians; costs of the host for each piece of work; ratios of throughput\n{table}\n"
+        )
+    }
+
+    fn report(
+        &self,
+        common: &Common,
+        kernel: String,
+        made: (GuestJobs, Vec<String>),
+    ) -> Result<ExitCode> {
+        let mut session = common.output.begin(self.name, Rounds::Fixed(common.runs))?;
+        let findings = Self::run(made, &mut session.runner)?;
         let mut report = session.report(Host::detect(None, Some(kernel)), findings);
-        let (slow, fast) = self.pair;
-        report.notes.extend(jobs::causes(&report, &self.jobs, slow, fast));
-        let table = jobs::table(&report, self.name, &self.jobs, &self.subjects);
-        let mut text = format!(
-            "{}\n\nMedians; costs of the host for each piece of work; ratios of throughput\n{table}\n",
-            report.host
-        );
-        text += &remarks_of(&report);
+        report.notes.extend(self.causes(&report));
+        let table = self.table(&report);
+        let text = format!("{}\n\n{table}{}", report.host, remarks_of(&report));
         session.finish(&report, &text, &common.output)
     }
+}
+
+/// The guests of bare machines.
+pub struct Guests<'a> {
+    /// None: the default.
+    pub kernel: Option<&'a str>,
+    /// In bytes, a multiple of 1 MiB.
+    pub memory: u64,
+    /// Whether few jobs do.
+    pub quick: bool,
 }
 
 /// `0.5`: between a tenth of a second and an hour.

@@ -101,5 +101,6 @@ pub fn table(report: &Report, benchmark: &str) -> String {
 /// Likewise of a benchmark without jobs.
 pub fn plain(report: &Report, benchmark: &str) -> String {
     let table = report::by_metric(report, benchmark);
-    format!("{benchmark}: medians, and ratios to the first level\n{table}\n\n")
+    let first = report.subjects(benchmark).first().copied().unwrap_or_default();
+    format!("{benchmark}: medians, and ratios to {first}\n{table}\n\n")
 }

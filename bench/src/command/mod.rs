@@ -7,6 +7,7 @@ mod devices;
 mod image;
 mod instances;
 mod levels;
+mod peers;
 mod probes;
 mod running;
 mod startup;

@@ -5,21 +5,16 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use isolab_bench::Host;
 use isolab_bench::report::{self, Findings, Report};
 use isolab_bench::runner::Runner;
 use isolab_bench::subjects::Peer;
-use isolab_bench::workloads::engines::{self, Engines};
-use isolab_bench::workloads::machines::{self as starts, Machines, MachinesPlan};
-use isolab_bench::workloads::runtimes::{self, Runtimes, RuntimesPlan};
-use isolab_bench::workloads::sandboxes::{self, Sandboxes, SandboxesPlan};
 use isolab_bench::workloads::service::{self, Service};
 use isolab_bench::workloads::startup::{self, StartupPlan};
-use isolab_bench::{Host, machines};
-use isolab_guest::package;
 use isolab_images::Store;
-use isolab_isolation::{GuestKernel, Level, guest_kernel};
 
 use super::levels::Levels;
+use super::peers::{self, Starts};
 use super::running::Running;
 use super::{own_program, remarks_of, tables_of};
 
@@ -97,41 +92,12 @@ pub fn run(args: Startup) -> Result<ExitCode> {
         };
         findings.extend(measure_levels(plan, !args.no_network, &mut session.runner)?);
     }
-    let (engines, others): (Vec<Peer>, Vec<Peer>) =
-        args.peers.iter().partition(|peer| peer.is_engine());
-    if !engines.is_empty() {
-        let (mut engines, notes) = Engines::new(&own_program()?, &engines, args.levels.memory)?;
-        findings.notes.extend(notes);
-        findings.extend(session.runner.run(&mut engines)?);
-    }
-    let (shims, others): (Vec<Peer>, Vec<Peer>) =
-        others.into_iter().partition(|peer| peer.shim().is_some());
-    if !shims.is_empty() {
-        let kernel = guest_kernel(Level::Paravirt, args.levels.kernel())?;
+    let starts =
+        Starts { peers: &args.peers, memory: args.levels.memory, kernel: args.levels.kernel() };
+    if let Some(kernel) = starts.guest_kernel()? {
         kernel_name.get_or_insert_with(|| kernel.to_string());
-        let plan = SandboxesPlan {
-            program: own_program()?,
-            peers: shims,
-            memory: args.levels.memory,
-            kernel: args.levels.kernel().map(str::to_owned),
-        };
-        let (mut sandboxes, notes) = Sandboxes::new(plan)?;
-        findings.notes.extend(notes);
-        findings.extend(session.runner.run(&mut sandboxes)?);
     }
-    let (runtimes, machines): (Vec<Peer>, Vec<Peer>) =
-        others.into_iter().partition(|peer| peer.is_runtime());
-    if !runtimes.is_empty() {
-        let plan = RuntimesPlan { program: package::executable(runtimes::OWN)?, peers: runtimes };
-        let (mut runtimes, notes) = Runtimes::new(&plan)?;
-        findings.notes.extend(notes);
-        findings.extend(session.runner.run(&mut runtimes)?);
-    }
-    if !machines.is_empty() {
-        let kernel = guest_kernel(Level::Paravirt, args.levels.kernel())?;
-        kernel_name.get_or_insert_with(|| kernel.to_string());
-        findings.extend(measure_machines(&args, machines, kernel, &mut session.runner)?);
-    }
+    findings.extend(starts.measure(&mut session.runner)?);
     let report = session.report(Host::detect(image, kernel_name), findings);
     let text = tables(&report, baseline.as_deref());
     session.finish(&report, &text, &args.running.output)
@@ -145,30 +111,6 @@ fn measure_levels(plan: StartupPlan, network: bool, runner: &mut Runner) -> Resu
         findings.extend(runner.run(&mut Service::new(&plan)?)?);
     }
     findings.extend(runner.run(&mut startup::Startup::new(plan))?);
-    Ok(findings)
-}
-
-fn measure_machines(
-    args: &Startup,
-    peers: Vec<Peer>,
-    kernel: GuestKernel,
-    runner: &mut Runner,
-) -> Result<Findings> {
-    let bzimage = kernel.image.with_file_name("bzImage");
-    let plan = MachinesPlan {
-        program: own_program()?,
-        peers,
-        bzimage: bzimage.is_file().then_some(bzimage),
-        kernel: kernel.image,
-        memory: args.levels.memory,
-        cpus: 1,
-    };
-    let (mut machines, notes) = Machines::new(&plan)?;
-    let mut findings = runner.run(&mut machines)?;
-    findings.notes.extend(notes);
-    if !findings.results.iter().any(|it| it.metric == starts::EXITS) {
-        findings.notes.push(format!("exits are left out: {}", machines::EXITS_NEED));
-    }
     Ok(findings)
 }
 
@@ -196,37 +138,7 @@ fn tables(report: &Report, first_level: Option<&str>) -> String {
             text += &tables_of(report, "service", &metrics, level);
         }
     }
-    if report.summary(machines::OWN, startup::TO_GUEST_INIT).is_some() {
-        let metrics = [
-            (startup::TO_GUEST_INIT, "From spawn of the VMM to the guest's init, ms"),
-            (startup::TO_EXIT, "From spawn of the VMM to its end, ms"),
-            (startup::TO_GONE, "From spawn of the VMM until nothing of it is left, ms"),
-            (starts::MEMORY_AT_INIT, "Resident beyond guest RAM at init, KiB"),
-            (starts::PRIVATE_AT_INIT, "Of it private and dirty, KiB"),
-            (starts::MEMORY_OVERHEAD, "Resident beyond guest RAM 1 s after init, KiB"),
-            (starts::PRIVATE_OVERHEAD, "Of it private and dirty, KiB"),
-            (starts::EXITS, "Exits until the guest's init"),
-        ];
-        text += &tables_of(report, "machines", &metrics, machines::OWN);
-    }
-    if report.summary(engines::OWN, startup::TO_EXIT).is_some() {
-        let table = report::by_metric(report, "engines");
-        text +=
-            &format!("A container to its end, medians (ratios to {})\n{table}\n\n", engines::OWN);
-    }
-    if report.summary(sandboxes::OWN, startup::TO_EXIT).is_some() {
-        let (table, own) = (report::by_metric(report, "sandboxes"), sandboxes::OWN);
-        text += &format!(
-            "A container with a machine of its own to its end, medians (ratios to {own})\n{table}\n\n"
-        );
-    }
-    if report.summary(runtimes::OWN, startup::TO_EXIT).is_some() {
-        let metrics = [
-            (startup::TO_EXIT, "From spawn of the runtime to its end, ms"),
-            (runtimes::PEAK_MEMORY, "Peak of resident memory, KiB"),
-        ];
-        text += &tables_of(report, "runtimes", &metrics, runtimes::OWN);
-    }
+    text += &peers::tables(report);
     if first_level.is_some() {
         let phases = report::medians(report, levels, &startup::PHASES);
         text += &format!("Where the time to the first output line goes, medians, ms\n{phases}\n");

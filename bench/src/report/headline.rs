@@ -52,7 +52,10 @@ pub(super) fn subjects(report: &Report) -> Vec<&str> {
                 && it.faults.iter().any(|fault| fault.kind == FaultKind::NotTheSameWork)
         })
     };
-    let subjects = distinct(report.results.iter().map(|it| it.subject.as_str())).into_iter();
+    // Peers have benchmarks of their own.
+    let has_headlines = |benchmark: &str| ASKED_FIRST.iter().any(|(it, ..)| *it == benchmark);
+    let results = report.results.iter().filter(|it| has_headlines(&it.benchmark));
+    let subjects = distinct(results.map(|it| it.subject.as_str())).into_iter();
     subjects.filter(|it| !is_again(it) && !does_other_work(it)).collect()
 }
 

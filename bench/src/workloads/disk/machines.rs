@@ -15,6 +15,10 @@ use crate::subjects::machine::{Device, Disk, Machine};
 use crate::subjects::own;
 use crate::subjects::peers::qemu;
 
+/// As it stands in reports, where the levels' is `disk`.
+pub const NAME: &str = "disk_machines";
+/// For a first look.
+pub const QUICK: [&str; 2] = ["randread_4k_qd1", "write_fsync_4k"];
 /// Our machine with a virtio disk.
 pub const VIRTIO: &str = "vmm-virtio";
 /// Our machine with a disk at the emulated PIIX IDE.
@@ -113,7 +117,7 @@ pub fn workload(plan: &DiskPlan) -> Result<(GuestJobs, Vec<String>), MachinesErr
         units,
     });
     let jobs = GuestJobs {
-        name: "disk",
+        name: NAME,
         contenders,
         // What fio needs of the initramfs is then in place, and the guest's memory in the host's.
         warm_up: command(DISK, true, 4096, WARM_UP, "--rw=randrw --ioengine=libaio --iodepth=16"),
@@ -158,6 +162,7 @@ mod tests {
             assert_eq!(rival(beside), None);
         }
         assert_eq!(rival("no-such-subject"), None);
+        assert!(QUICK.iter().all(|quick| jobs().contains(quick)));
     }
 
     #[test]

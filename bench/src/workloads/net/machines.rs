@@ -15,6 +15,10 @@ use crate::subjects::machine::{Device, Machine, Net};
 use crate::subjects::own;
 use crate::subjects::peers::qemu;
 
+/// As it stands in reports, where the levels' is `net`.
+pub const NAME: &str = "net_machines";
+/// For a first look.
+pub const QUICK: [&str; 2] = ["tcp_send", "request"];
 /// Our machine with a virtio network controller.
 pub const VIRTIO: &str = "vmm-virtio";
 /// Our machine with an emulated 82540EM (e1000).
@@ -129,7 +133,7 @@ pub fn workload(plan: &NetPlan) -> Result<(GuestJobs, Vec<String>), MachinesErro
         to_probe(&plan.probe, "connect"),
     );
     let keeps = Box::new((servers, tap, workspace));
-    let jobs = GuestJobs { name: "net", contenders, warm_up, jobs: jobs.into(), rival, keeps };
+    let jobs = GuestJobs { name: NAME, contenders, warm_up, jobs: jobs.into(), rival, keeps };
     Ok((jobs.only(setup), notes))
 }
 
@@ -156,5 +160,6 @@ mod tests {
             assert_eq!(rival(beside), None);
         }
         assert_eq!(rival("no-such-subject"), None);
+        assert!(QUICK.iter().all(|quick| JOBS.contains(quick)));
     }
 }
