@@ -22,14 +22,14 @@ const INTERRUPTED: u8 = 130;
 /// How long, and where to.
 #[derive(Debug, Args)]
 pub struct Running {
-    /// Counted rounds, in each of which every subject has its turn [default: 10].
+    /// Counted rounds, in each of which every subject has its turn [default: 10, with --quick 5].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
     /// Instead: as many rounds as fit into this time, at least 4. For example 90s, 10m, 1h.
     #[arg(long, value_name = "TIME", conflicts_with = "runs", value_parser = parse_time)]
     time: Option<Duration>,
     /// Few rounds and little work, for a first look.
-    #[arg(long, conflicts_with_all = ["runs", "time"])]
+    #[arg(long, conflicts_with = "time")]
     pub quick: bool,
     #[command(flatten)]
     pub output: Output,
@@ -101,10 +101,9 @@ pub struct Session {
 impl Running {
     /// Begins the benchmark `name`, of which `parts` share the time.
     pub fn begin(&self, name: &'static str, parts: u32) -> Result<Session> {
-        let rounds = match (self.time, self.quick) {
-            (Some(time), _) => Rounds::Within(time / parts),
-            (None, true) => Rounds::Fixed(QUICK),
-            (None, false) => Rounds::Fixed(self.runs.unwrap_or(ROUNDS)),
+        let rounds = match self.time {
+            Some(time) => Rounds::Within(time / parts),
+            None => Rounds::Fixed(self.runs.unwrap_or(if self.quick { QUICK } else { ROUNDS })),
         };
         self.output.begin(name, rounds)
     }

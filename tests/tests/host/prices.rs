@@ -44,7 +44,7 @@ fn the_price_list_is_one_report_in_three_forms() {
     let words = ["bench", "all", "--runs", "4", "--operations", "1", "--out", text(&out)];
     // Nobody has built the images of the tiers; disk and net have a test of their own.
     let without = ["--without", "disk,net"];
-    let told = ["--progress", "plain"];
+    let told = ["--progress", "plain", "--peers", "runc"];
     let done = sandbox.isolab(&words).args(&LEVELS).args(&without).args(&told).finish();
     for line in ["startup: warming up\n", "cpu: round 1 of 4\n", "density: round 4 of 4\n"] {
         assert_eq!(done.stderr.matches(line).count(), 1, "{line} in {}", done.stderr);
@@ -67,6 +67,8 @@ fn the_price_list_is_one_report_in_three_forms() {
     }
     let two = ["process", "container"].map(|name| (name.to_owned(), 4));
     assert_eq!(measured(&report, "density", "start_10th"), two, "{report}");
+    let runtimes = ["isolab-oci", "runc"].map(|name| (name.to_owned(), 4));
+    assert_eq!(measured(&report, "runtimes", "to_exit"), runtimes, "{report}");
     let notes = report["notes"].as_array().unwrap();
     let is_told = |note: &&Value| note.as_str().unwrap().starts_with("tiers is left out: ");
     assert_eq!(notes.iter().filter(is_told).count(), 1, "{notes:?}");
@@ -74,7 +76,8 @@ fn the_price_list_is_one_report_in_three_forms() {
     let compared = report["self_test"]["comparisons"].as_u64().unwrap();
     assert!(compared > 25, "{report}");
     let comparisons = report["comparisons"].as_array().unwrap();
-    assert!(comparisons.iter().all(|it| it["subject"] == "container"), "{comparisons:?}");
+    let expected = |it: &Value| if it["benchmark"] == "runtimes" { "runc" } else { "container" };
+    assert!(comparisons.iter().all(|it| it["subject"] == expected(it)), "{comparisons:?}");
     for it in comparisons {
         let is_sound = it.get("faults").is_none_or(|faults| {
             faults.as_array().unwrap().iter().all(|fault| fault["kind"] == "emulated")

@@ -308,8 +308,12 @@ fn the_probe_runs_at_all_four_levels() {
 
 #[test]
 fn the_bare_machine_is_measured_beside_its_peers() {
-    let words = ["bench", "startup", "--peers", "qemu,kvmtool", "--runs", "1", "--format", "json"];
-    let report = Sandbox::empty().isolab(&words).finish().success();
+    let words = ["bench", "all", "--peers", "qemu,kvmtool", "--isolation", "process"];
+    let little = ["--quick", "--runs", "1", "--operations", "1", "--without", "density,tiers"];
+    let sandbox = Sandbox::with_busybox();
+    let out = sandbox.data().join("results");
+    let bench = sandbox.isolab(&words).args(&little).args(&["--format", "json", "--out"]);
+    let report = bench.arg(&out).finish().success();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     let results = report["results"].as_array().unwrap();
     for subject in ["vmm", "qemu-microvm"] {
@@ -329,6 +333,22 @@ fn the_bare_machine_is_measured_beside_its_peers() {
             assert_eq!(found["unit"], unit);
         }
     }
+    for (subject, job) in [("vmm-virtio", "randread_4k_qd1"), ("qemu-q35", "write_fsync_4k")] {
+        assert!(figure(&report, subject, &format!("{job}_throughput")) > 0.0);
+    }
+    for (subject, job) in [("vmm-e1000", "tcp_send"), ("qemu-pc-e1000", "request")] {
+        assert!(figure(&report, subject, &format!("{job}_throughput")) > 0.0);
+    }
+    let text = fs::read_to_string(out.join("report.txt")).unwrap();
+    for benchmark in ["machines", "disk_machines", "net_machines"] {
+        assert_eq!(text.matches(&format!("\n{benchmark}: medians")).count(), 1, "{text}");
+    }
+    // The levels' own table has no peers in it.
+    let header = text.lines().find(|line| line.starts_with("| in short")).unwrap();
+    assert_eq!(
+        header.split_whitespace().collect::<Vec<_>>().join(" "),
+        "| in short | unit | process |"
+    );
     // What is not installed is said, not silently skipped.
     let is_told = |note: &serde_json::Value| note.as_str().unwrap().contains("kvmtool");
     assert!(report["notes"].as_array().unwrap().iter().any(is_told), "{report}");
