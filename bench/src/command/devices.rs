@@ -379,7 +379,8 @@ impl Machines {
     pub fn table(&self, report: &Report) -> String {
         let table = jobs::table(report, self.benchmark, &self.jobs, &self.subjects);
         format!(
-            "Medians; costs of the host for each piece of work; ratios of throughput\n{table}\n"
+            "{}: medians; costs of the host for each piece of work; ratios of throughput\n{table}\n",
+            self.benchmark
         )
     }
 
