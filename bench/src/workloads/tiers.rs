@@ -243,21 +243,25 @@ mod tests {
     use super::*;
     use isolab_isolation::Level as Isolation;
 
-    fn told(figures: &[Figure]) -> Vec<(&str, &str, f64)> {
-        figures.iter().map(|it| (&*it.metric, &*it.unit, it.value)).collect()
-    }
-
-    #[test]
-    fn guests_boot_the_kernel_that_is_compared() {
-        let (tiers, _) = Tiers::new(TiersPlan {
-            program: "isolab".into(),
+    fn plan(program: PathBuf) -> TiersPlan {
+        TiersPlan {
+            program,
             subjects: Vec::new(),
             apps: vec![1],
             rates: Vec::new(),
             time: Duration::ZERO,
             requests: 1,
             port: 8080,
-        });
+        }
+    }
+
+    fn told(figures: &[Figure]) -> Vec<(&str, &str, f64)> {
+        figures.iter().map(|it| (&*it.metric, &*it.unit, it.value)).collect()
+    }
+
+    #[test]
+    fn guests_boot_the_kernel_that_is_compared() {
+        let (tiers, _) = Tiers::new(plan("isolab".into()));
         for kernel in [Some("slim"), None] {
             let subject = Level {
                 name: "fullvirt".to_owned(),
@@ -269,6 +273,30 @@ mod tests {
             let variables: Vec<_> = command.get_envs().collect();
             let expected = kernel.map(|it| (KERNEL_VARIABLE.as_ref(), Some(it.as_ref())));
             assert_eq!(variables, Vec::from_iter(expected));
+        }
+    }
+
+    #[test]
+    fn each_server_is_warmed_and_what_is_not_answered_meanwhile_is_no_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("isolab");
+        let subject = Level {
+            name: "process".to_owned(),
+            level: Isolation::Process,
+            kernel: None,
+            other_work: None,
+        };
+        for (status, is_failure) in [(0, false), (1, false), (125, true)] {
+            // By another process: what another test's thread starts meanwhile would hold our file open, and it could not be executed.
+            let script = format!("#!/bin/sh\necho \"$@\" >\"$0.words\"\nexit {status}\n");
+            let write = r#"printf %s "$1" >"$2" && chmod 755 "$2""#;
+            let mut writer = Command::new("sh");
+            writer.args(["-c", write, "sh", &script]).arg(&program);
+            assert!(writer.status().unwrap().success());
+            let tiers = Tiers { plan: plan(program.clone()), is_counted: false };
+            assert_eq!(tiers.warm(&subject, 4).is_err(), is_failure, "exit status {status}");
+            let words = std::fs::read_to_string(folder.path().join("isolab.words")).unwrap();
+            assert!(words.contains(" --requests 1600 --mix cached=1,read=1"), "{words}");
         }
     }
 
