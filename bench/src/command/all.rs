@@ -83,7 +83,7 @@ pub fn run(mut args: All) -> Result<ExitCode> {
     let of_peers = if args.peers.is_empty() { 0 } else { PARTS_OF_PEERS };
     let mut session = args.running.begin("report", PARTS + of_peers)?;
     let mut findings = measure(&args, &subjects, &mut session.runner)?;
-    measure_beside_peers(&args, &mut findings, &mut session.runner)?;
+    measure_beside_peers(&args, &mut findings, &mut session.runner);
     let mut report = session.report(Host::detect(Some(image), kernel), findings);
     for machines in [Machines::disk(), Machines::net()] {
         report.notes.extend(machines.causes(&report));
@@ -135,26 +135,31 @@ fn measure(args: &All, subjects: &[Subject], runner: &mut Runner) -> Result<Find
 }
 
 /// Likewise, of starts, disks and networks.
-fn measure_beside_peers(args: &All, findings: &mut Findings, runner: &mut Runner) -> Result<()> {
+fn measure_beside_peers(args: &All, findings: &mut Findings, runner: &mut Runner) {
     let (kernel, memory) = (args.levels.kernel(), args.levels.memory);
-    if args.peers.is_empty() || findings.interrupted {
-        return Ok(());
+    let add = |findings: &mut Findings, what: &str, found: Result<Findings>| match found {
+        Ok(more) => findings.extend(more),
+        Err(error) => findings.notes.push(format!("{what} is left out: {error:#}")),
+    };
+    if findings.interrupted {
+        return;
     }
-    findings.extend(Starts { peers: &args.peers, memory, kernel }.measure(runner)?);
+    for (what, found) in (Starts { peers: &args.peers, memory, kernel }).measure(runner) {
+        add(findings, what, found);
+        if findings.interrupted {
+            return;
+        }
+    }
     let peers = args.peers.iter().copied().filter(|peer| peer.lightest().is_some());
     let peers: Vec<Peer> = peers.collect();
     let guests = Guests { kernel, memory: MACHINES_MEMORY, quick: args.running.quick };
     for (name, machines) in [("disk", Machines::disk()), ("net", Machines::net())] {
         let is_left_out = args.without.iter().any(|without| without == name);
-        if peers.is_empty() || is_left_out || findings.interrupted {
-            continue;
-        }
-        match machines.measure(&peers, &guests, runner) {
-            Ok(more) => findings.extend(more),
-            Err(error) => findings.notes.push(format!("{name} of machines is left out: {error:#}")),
+        if !peers.is_empty() && !is_left_out && !findings.interrupted {
+            let found = machines.measure(&peers, &guests, runner);
+            add(findings, &format!("{name} of machines"), found);
         }
     }
-    Ok(())
 }
 
 type Part = fn(&All, Vec<Subject>, &mut Runner) -> Result<Findings>;

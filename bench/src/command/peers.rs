@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 use isolab_bench::machines::{self, OWN};
 use isolab_bench::report::{self, Findings, Report};
-use isolab_bench::runner::Runner;
+use isolab_bench::runner::{Runner, Workload};
 use isolab_bench::subjects::Peer;
 use isolab_bench::workloads::engines::{self, Engines};
-use isolab_bench::workloads::machines::{self as starts, Machines, MachinesPlan};
+use isolab_bench::workloads::machines::{
+    EXITS, MEMORY_AT_INIT, MEMORY_OVERHEAD, Machines, MachinesPlan, PRIVATE_AT_INIT,
+    PRIVATE_OVERHEAD,
+};
 use isolab_bench::workloads::runtimes::{self, Runtimes, RuntimesPlan};
 use isolab_bench::workloads::sandboxes::{self, Sandboxes, SandboxesPlan};
 use isolab_bench::workloads::startup;
@@ -28,9 +31,33 @@ pub struct Starts<'a> {
     pub kernel: Option<&'a str>,
 }
 
+/// Peers that are measured beside ours of their kind.
+struct Kind {
+    /// Of the benchmark.
+    name: &'static str,
+    has: fn(Peer) -> bool,
+    measure: fn(&Starts, Vec<Peer>, &mut Runner) -> Result<Findings>,
+}
+
+static KINDS: [Kind; 4] = [
+    Kind { name: "engines", has: Peer::is_engine, measure: engines },
+    Kind { name: "sandboxes", has: |peer| peer.shim().is_some(), measure: sandboxes },
+    Kind { name: "runtimes", has: Peer::is_runtime, measure: runtimes },
+    Kind { name: "machines", has: |peer| peer.lightest().is_some(), measure: machines },
+];
+
 impl Starts<'_> {
-    fn those(&self, are: impl Fn(Peer) -> bool) -> Vec<Peer> {
-        self.peers.iter().copied().filter(|peer| are(*peer)).collect()
+    /// Measures each kind that there is, when its turn comes: its benchmark's name, and what was found.
+    pub fn measure(
+        &self,
+        runner: &mut Runner,
+    ) -> impl Iterator<Item = (&'static str, Result<Findings>)> {
+        KINDS.iter().filter_map(|kind| {
+            let peers: Vec<Peer> =
+                self.peers.iter().copied().filter(|peer| (kind.has)(*peer)).collect();
+            let is_wanted = !peers.is_empty();
+            is_wanted.then(|| (kind.name, (kind.measure)(self, peers, runner)))
+        })
     }
 
     /// The guests' kernel, if there are any.
@@ -42,65 +69,53 @@ impl Starts<'_> {
         let has_guests = self.peers.iter().any(has_guests);
         Ok(has_guests.then(|| guest_kernel(Level::Paravirt, self.kernel)).transpose()?)
     }
+}
 
-    /// Measures them, each kind beside ours of that kind.
-    ///
-    /// # Errors
-    /// What is measured cannot be made, or ours does not run.
-    pub fn measure(&self, runner: &mut Runner) -> Result<Findings> {
-        let mut findings = Findings::default();
-        let engines = self.those(Peer::is_engine);
-        if !engines.is_empty() {
-            let (mut engines, notes) = Engines::new(&own_program()?, &engines, self.memory)?;
-            findings.notes.extend(notes);
-            findings.extend(runner.run(&mut engines)?);
-        }
-        let shims = self.those(|peer| peer.shim().is_some());
-        if !shims.is_empty() && !findings.interrupted {
-            let plan = SandboxesPlan {
-                program: own_program()?,
-                peers: shims,
-                memory: self.memory,
-                kernel: self.kernel.map(str::to_owned),
-            };
-            let (mut sandboxes, notes) = Sandboxes::new(plan)?;
-            findings.notes.extend(notes);
-            findings.extend(runner.run(&mut sandboxes)?);
-        }
-        let runtimes = self.those(Peer::is_runtime);
-        if !runtimes.is_empty() && !findings.interrupted {
-            let plan =
-                RuntimesPlan { program: package::executable(runtimes::OWN)?, peers: runtimes };
-            let (mut runtimes, notes) = Runtimes::new(&plan)?;
-            findings.notes.extend(notes);
-            findings.extend(runner.run(&mut runtimes)?);
-        }
-        let machines = self.those(|peer| peer.lightest().is_some());
-        if !machines.is_empty() && !findings.interrupted {
-            findings.extend(self.measure_machines(machines, runner)?);
-        }
-        Ok(findings)
-    }
+fn engines(starts: &Starts, peers: Vec<Peer>, runner: &mut Runner) -> Result<Findings> {
+    found(Engines::new(&own_program()?, &peers, starts.memory)?, runner)
+}
 
-    fn measure_machines(&self, peers: Vec<Peer>, runner: &mut Runner) -> Result<Findings> {
-        let kernel: PathBuf = guest_kernel(Level::Paravirt, self.kernel)?.image;
-        let bzimage = kernel.with_file_name("bzImage");
-        let plan = MachinesPlan {
-            program: own_program()?,
-            peers,
-            bzimage: bzimage.is_file().then_some(bzimage),
-            kernel,
-            memory: self.memory,
-            cpus: 1,
-        };
-        let (mut machines, notes) = Machines::new(&plan)?;
-        let mut findings = runner.run(&mut machines)?;
-        findings.notes.extend(notes);
-        if !findings.results.iter().any(|it| it.metric == starts::EXITS) {
-            findings.notes.push(format!("exits are left out: {}", machines::EXITS_NEED));
-        }
-        Ok(findings)
+fn sandboxes(starts: &Starts, peers: Vec<Peer>, runner: &mut Runner) -> Result<Findings> {
+    let plan = SandboxesPlan {
+        program: own_program()?,
+        peers,
+        memory: starts.memory,
+        kernel: starts.kernel.map(str::to_owned),
+    };
+    found(Sandboxes::new(plan)?, runner)
+}
+
+fn runtimes(_: &Starts, peers: Vec<Peer>, runner: &mut Runner) -> Result<Findings> {
+    let plan = RuntimesPlan { program: package::executable(runtimes::OWN)?, peers };
+    found(Runtimes::new(&plan)?, runner)
+}
+
+fn machines(starts: &Starts, peers: Vec<Peer>, runner: &mut Runner) -> Result<Findings> {
+    let kernel: PathBuf = guest_kernel(Level::Paravirt, starts.kernel)?.image;
+    let bzimage = kernel.with_file_name("bzImage");
+    let plan = MachinesPlan {
+        program: own_program()?,
+        peers,
+        bzimage: bzimage.is_file().then_some(bzimage),
+        kernel,
+        memory: starts.memory,
+        cpus: 1,
+    };
+    let mut findings = found(Machines::new(&plan)?, runner)?;
+    if !findings.results.iter().any(|it| it.metric == EXITS) {
+        findings.notes.push(format!("exits are left out: {}", machines::EXITS_NEED));
     }
+    Ok(findings)
+}
+
+/// What a workload finds, and what was noted when it was made.
+fn found<W: Workload>(
+    (mut workload, notes): (W, Vec<String>),
+    runner: &mut Runner,
+) -> Result<Findings> {
+    let mut findings = runner.run(&mut workload)?;
+    findings.notes.extend(notes);
+    Ok(findings)
 }
 
 /// The tables of this part; nothing where it was not measured.
@@ -111,11 +126,11 @@ pub fn tables(report: &Report) -> String {
             (startup::TO_GUEST_INIT, "From spawn of the VMM to the guest's init, ms"),
             (startup::TO_EXIT, "From spawn of the VMM to its end, ms"),
             (startup::TO_GONE, "From spawn of the VMM until nothing of it is left, ms"),
-            (starts::MEMORY_AT_INIT, "Resident beyond guest RAM at init, KiB"),
-            (starts::PRIVATE_AT_INIT, "Of it private and dirty, KiB"),
-            (starts::MEMORY_OVERHEAD, "Resident beyond guest RAM 1 s after init, KiB"),
-            (starts::PRIVATE_OVERHEAD, "Of it private and dirty, KiB"),
-            (starts::EXITS, "Exits until the guest's init"),
+            (MEMORY_AT_INIT, "Resident beyond guest RAM at init, KiB"),
+            (PRIVATE_AT_INIT, "Of it private and dirty, KiB"),
+            (MEMORY_OVERHEAD, "Resident beyond guest RAM 1 s after init, KiB"),
+            (PRIVATE_OVERHEAD, "Of it private and dirty, KiB"),
+            (EXITS, "Exits until the guest's init"),
         ];
         text += &tables_of(report, "machines", &metrics, OWN);
     }

@@ -97,7 +97,12 @@ pub fn run(args: Startup) -> Result<ExitCode> {
     if let Some(kernel) = starts.guest_kernel()? {
         kernel_name.get_or_insert_with(|| kernel.to_string());
     }
-    findings.extend(starts.measure(&mut session.runner)?);
+    for (_, found) in starts.measure(&mut session.runner) {
+        findings.extend(found?);
+        if findings.interrupted {
+            break;
+        }
+    }
     let report = session.report(Host::detect(image, kernel_name), findings);
     let text = tables(&report, baseline.as_deref());
     session.finish(&report, &text, &args.running.output)
